@@ -1,0 +1,114 @@
+"""How every command behaves: its result on stdout, the log on stderr, an exit code."""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from semvlp.errors import SemVLPError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found or made: the values for `--json`, the text for people."""
+
+    values: Mapping[str, Any]
+    text: str
+
+
+class Command(click.Command):
+    """A command that prints its Result and takes the global options wherever they are typed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _global_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        show(ctx, super().invoke(ctx))
+
+
+class Group(click.Group):
+    """Commands in the order of the pipeline; takes the global options too."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _global_options()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def show(ctx: click.Context, result: Result) -> None:
+    """Print a result the way the user asked for it."""
+    if ctx.find_root().ensure_object(dict).get("as_json"):
+        click.echo(json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str))
+    else:
+        click.echo(result.text)
+
+
+def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
+    """Run the program; an error becomes one message and its exit code."""
+    _log_to_stderr()
+    try:
+        return program.main(list(arguments), prog_name=name, standalone_mode=False) or 0
+    except (KeyboardInterrupt, click.Abort):
+        message, code = "interrupted; everything finished so far is kept", 130
+    except NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+        message, code = error.format_message() + where, error.exit_code
+    except SemVLPError as error:
+        message, code = str(error), error.exit_code
+    except Exception as error:
+        message, code = f"{type(error).__name__}: {error} (-v shows where)", 1
+    _fail(message, code, arguments)
+    return code
+
+
+def _fail(message: str, code: int, arguments: Sequence[str]) -> None:
+    if {"-v", "--verbose"} & set(arguments):
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": message, "exit_code": code}))
+
+
+def _global_options() -> list[click.Parameter]:
+    flags = (
+        (("--json", "as_json"), "Print exactly one JSON object on stdout."),
+        (("-v", "--verbose"), "More log; a traceback with an error."),
+        (("-q", "--quiet"), "Warnings and errors only."),
+    )
+    return [
+        click.Option(names, is_flag=True, expose_value=False, callback=_keep, help=text)
+        for names, text in flags
+    ]
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Remember a global option for the whole run, whether typed before or after the command."""
+    flags = ctx.find_root().ensure_object(dict)
+    if value:
+        flags[param.name] = True
+    level = logging.DEBUG if flags.get("verbose") else logging.INFO
+    logging.getLogger("semvlp").setLevel(logging.WARNING if flags.get("quiet") else level)
+
+
+def _log_to_stderr() -> None:
+    """Only our own log; other libraries' INFO lines are noise here."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

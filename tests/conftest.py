@@ -1,0 +1,16 @@
+"""What every test may use: the real data, where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data beside the checkout, or at SEMVLP_REAL_DATA."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SEMVLP_REAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at {folder}; set SEMVLP_REAL_DATA")
+    return folder
