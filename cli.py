@@ -258,12 +258,13 @@ def shards_convert(source: Path, target: Path, to: str, overwrite: bool) -> Resu
 @click.argument("source", type=PATH)
 @click.option("--texts", type=EXISTING, multiple=True, required=True)
 @out_option(None)
+@click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
 @overwrite_option
-def shards_join(source: Path, texts: Sequence[Path], out: Path, overwrite: bool) -> Result:
+def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool) -> Result:
     """Join captions and questions onto images already extracted."""
     from semvlp.shards.convert import join
 
-    return _reported(join(source, texts, out, overwrite=overwrite))
+    return _reported(join(source, texts, out, **options))
 
 
 @shards.command("import")

@@ -35,6 +35,10 @@ _SAFETENSORS_NAMES = {"F16": np.float16, "F32": np.float32, "I16": np.int16}
 _SAFETENSORS_CODES = {np.dtype(kind): name for name, kind in _SAFETENSORS_NAMES.items()}
 # Tensor data starts at a multiple of this, so that a mapped file gives aligned views.
 ALIGNMENT = 64
+REQUIRED_ENTRIES = (
+    *("key", "image_id", "width", "height", "n", "profile"),
+    *("regions_bytes", "regions_crc32"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -77,7 +81,7 @@ class Regions:
                     f"image {self.image_id}: {name} must be {np.dtype(kind)} {shape}, "
                     f"got {array.dtype} {array.shape}"
                 )
-            if not np.isfinite(array).all():
+            if not _is_finite(array):
                 raise InputError(f"image {self.image_id}: {name} holds a NaN or an infinity")
 
     def __len__(self) -> int:
@@ -151,7 +155,15 @@ def encode(sample: Sample) -> tuple[bytes, bytes]:
         "regions_bytes": len(blob),
         "regions_crc32": zlib.crc32(blob),
     }
-    return json.dumps(entry, allow_nan=False, ensure_ascii=False).encode(), blob
+    return _json(entry), blob
+
+
+def replace_texts(text: bytes, texts: Texts) -> bytes:
+    """The JSON member with other texts; every other entry stays as it is."""
+    entry = decode_entry(text)
+    entry["captions"] = list(texts.captions)
+    entry["questions"] = [_question_entry(question) for question in texts.questions]
+    return _json(entry)
 
 
 def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Sample:
@@ -178,32 +190,45 @@ def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Samp
 
 
 def decode_entry(text: bytes) -> dict[str, Any]:
-    """The JSON member alone, checked for the entries every reader needs."""
+    """The JSON member alone.
+
+    Raises:
+        InputError: it is damaged or lacks an entry that every reader needs.
+    """
     try:
         entry = json.loads(text)
-        missing = {"key", "image_id", "width", "height", "profile", "regions_bytes"} - set(entry)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"a sample's JSON is damaged: {error}") from error
+    if not isinstance(entry, dict):
+        raise InputError(f"a sample's JSON must be an object, got {entry!r:.60}")
+    missing = [name for name in REQUIRED_ENTRIES if name not in entry]
     if missing:
-        raise InputError(f"sample {entry.get('key')}: its JSON lacks {', '.join(sorted(missing))}")
-    return dict(entry)
+        raise InputError(f"sample {entry.get('key')}: its JSON lacks {', '.join(missing)}")
+    return entry
 
 
 def texts_of(entry: dict[str, Any]) -> Texts:
-    """Captions and questions of a decoded JSON member."""
-    questions = (
-        Question(
-            question=question["question"],
-            answers=question.get("answers", {}),
-            question_id=question.get("question_id"),
+    """Captions and questions of a decoded JSON member.
+
+    Raises:
+        InputError: a question that is not an object with the entry `question`.
+    """
+    try:
+        questions = tuple(
+            Question(
+                question=question["question"],
+                answers=question.get("answers", {}),
+                question_id=question.get("question_id"),
+            )
+            for question in entry.get("questions", ())
         )
-        for question in entry.get("questions", ())
-    )
-    return Texts(captions=tuple(entry.get("captions", ())), questions=tuple(questions))
+        return Texts(captions=tuple(entry.get("captions", ())), questions=questions)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"sample {entry.get('key')}: its texts are damaged: {error!r}") from error
 
 
 def encode_regions(regions: Regions) -> bytes:
-    """The safetensors blob: a header padded with blanks to ALIGNMENT, then tensors in file order."""
+    """The safetensors blob: header padded with blanks to ALIGNMENT, then tensors in file order."""
     header: dict[str, Any] = {}
     parts = []
     offset = 0
@@ -239,6 +264,14 @@ def decode_tensors(blob: bytes | memoryview, key: str = "?") -> dict[str, NDArra
         raise InputError(f"{key}: the regions are damaged: {error}") from error
 
 
+def _is_finite(array: NDArray[Any]) -> bool:
+    if array.dtype != np.float16:
+        return bool(np.isfinite(array).all())
+    # NumPy tests half floats one by one; a half is finite unless all bits of its exponent are set.
+    exponents = np.ascontiguousarray(array).view(np.uint16) & np.uint16(0x7C00)
+    return not exponents.size or bool(exponents.max() < 0x7C00)
+
+
 def _view(blob: bytes | memoryview, info: dict[str, Any], data_start: int) -> NDArray[Any]:
     start, end = info["data_offsets"]
     kind = np.dtype(_SAFETENSORS_NAMES[info["dtype"]])
@@ -246,6 +279,10 @@ def _view(blob: bytes | memoryview, info: dict[str, Any], data_start: int) -> ND
         blob, kind, count=(end - start) // kind.itemsize, offset=data_start + start
     )
     return array.reshape(info["shape"])
+
+
+def _json(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
 
 
 def _question_entry(question: Question) -> dict[str, Any]:

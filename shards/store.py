@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from semvlp.shards.manifest import Manifest
+from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.record import Sample, Texts
 
 
@@ -31,10 +31,17 @@ class Store(Protocol):
         """
 
     def sample(self, index: int) -> Sample:
-        """The whole sample, its checksum compared the first time it is read."""
+        """The whole sample, its checksum compared the first time it is read.
+
+        Raises:
+            InputError: the sample is damaged; names file and key.
+        """
 
     def texts(self, index: int) -> Texts:
         """The texts alone, without reading the regions."""
+
+    def members(self, index: int) -> tuple[bytes, bytes | memoryview]:
+        """The JSON and the regions as they are stored, to be copied without change."""
 
     def close(self) -> None: ...
 
@@ -54,4 +61,11 @@ def open_store(path: Path | str) -> Store:
     Raises:
         InputError: no manifest, an unknown format version, or files that differ from the manifest.
     """
-    raise NotImplementedError
+    manifest = read_manifest(path)
+    if manifest.store == "lmdb":
+        from semvlp.shards.lmdb_store import LmdbStore
+
+        return LmdbStore(Path(path), manifest)
+    from semvlp.shards.tar_store import TarStore
+
+    return TarStore(Path(path), manifest)

@@ -1,0 +1,119 @@
+"""LMDB databases of other systems: opened, read by image, written in small transactions."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from semvlp.errors import InputError
+from semvlp.shards.image_ids import stem
+from semvlp.shards.lmdb_store import keys_of, open_environment, put_all, value_of
+
+DATA_FILE = "data.mdb"
+ITEMS_PER_TRANSACTION = 64
+
+
+class ForeignLmdb:
+    """A database of one value an image.
+
+    Raises:
+        InputError: there is no database at `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = _locate(path)
+        self._environment = open_environment(self.path, readonly=True)
+        self._check_whole()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        return value_of(self._environment, key)
+
+    def value(self, key: bytes) -> bytes:
+        """The value of a key.
+
+        Raises:
+            InputError: there is none.
+        """
+        value = self.get(key)
+        if value is None:
+            raise InputError(f"the database lists the key {key!r} but does not hold it")
+        return value
+
+    def keys_but(self, list_key: bytes) -> Iterator[bytes]:
+        """Every key but that of the list of keys, in the order of the bytes."""
+        return (key for key in keys_of(self._environment) if key != list_key)
+
+    def close(self) -> None:
+        self._environment.close()
+
+    def _check_whole(self) -> None:
+        """Reading behind the end of a mapped file would end the process without a message."""
+        file = self.path / DATA_FILE if self.path.is_dir() else self.path
+        pages = self._environment.info()["last_pgno"] + 1
+        needed, found = pages * self._environment.stat()["psize"], file.stat().st_size
+        if found < needed:
+            self.close()
+            raise InputError(
+                f"{file} must have {needed} bytes by its own account, but has {found}: "
+                "it was cut short; copy it again"
+            )
+
+
+def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
+    """A new database directory with the items.
+
+    Raises:
+        InputError: a key comes twice.
+    """
+    path.mkdir(parents=True)
+    environment = open_environment(path, readonly=False)
+    seen: set[bytes] = set()
+    remaining = iter(items)
+    try:
+        while batch := list(islice(remaining, ITEMS_PER_TRANSACTION)):
+            for key, _ in batch:
+                if key in seen:
+                    raise InputError(f"two images would have the key {key.decode()!r}")
+                seen.add(key)
+            put_all(environment, batch)
+    finally:
+        environment.close()
+
+
+def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
+    """The keys by image id, which is the key without directory and image extension.
+
+    Raises:
+        InputError: two keys are of one image, or a key is no text.
+    """
+    found: dict[str, bytes] = {}
+    for key in keys:
+        try:
+            image_id = stem(key.decode())
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: the key {key!r} is not text") from error
+        if image_id in found:
+            raise InputError(f"{path}: the keys {found[image_id]!r} and {key!r} are one image")
+        found[image_id] = key
+    return found
+
+
+def _locate(path: Path) -> Path:
+    """The database at `path`, or the only one in a directory right below it."""
+    if path.is_file() or (path / DATA_FILE).is_file():
+        return path
+    found = sorted(file.parent for file in path.glob(f"*/{DATA_FILE}"))
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise InputError(
+            f"{path}: a directory with {DATA_FILE} was expected, found {names} below it; "
+            "name one database"
+        )
+    return found[0]
+
+
+def community_key(image_id: str) -> str:
+    """The key ViLBERT's and VOLTA's readers look an image up by: a COCO image by its number."""
+    name, _, number = image_id.rpartition("_")
+    is_coco = name.startswith("COCO_") or not name
+    return str(int(number)) if is_coco and number.isascii() and number.isdigit() else image_id

@@ -1,0 +1,52 @@
+"""A community data set that has been opened, and what a community format is."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.record import Regions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The images of a data set in its own order; each is read when it is asked for."""
+
+    image_ids: tuple[str, ...]
+    read: Callable[[str], RawRegions]
+    """One image by id.
+
+    Raises:
+        InputError: its entry is damaged; the reason without the id.
+    """
+    file_of: Callable[[str], str]
+    """The file an image stands in, for messages."""
+    object_labels: tuple[str, ...] = ()
+    """Names of the object classes; empty where the data set does not say."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What was assumed in reading, as plain JSON values: part of the profile."""
+    close: Callable[[], None] = lambda: None
+
+
+class Export(Protocol):
+    """Write images in a community format at `path`, which does not exist; returns how many."""
+
+    def __call__(
+        self, regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+    ) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommunityFormat:
+    """One file layout of region features, read and written."""
+
+    what: str
+    """The layout in a few words, with the system it comes from."""
+    open: Callable[[Path], Source]
+    """The data set at a path.
+
+    Raises:
+        InputError: it is not of this format.
+    """
+    write: Export

@@ -1,0 +1,113 @@
+"""Rows of huge tab-separated files: found by image id after one pass, read one at a time."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from semvlp.errors import InputError
+from semvlp.shards.image_ids import stem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row starts."""
+
+    path: Path
+    offset: int
+    """In bytes."""
+
+
+def tsv_files(path: Path, pattern: str = "*.tsv") -> list[Path]:
+    """The file itself, or the files of a directory in the order of their names.
+
+    Raises:
+        InputError: there is none.
+    """
+    files = sorted(path.glob(pattern)) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise InputError(f"{path}: a TSV file or a directory with {pattern} was expected")
+    return files
+
+
+def index_rows(files: Sequence[Path]) -> dict[str, Place]:
+    """The first row of every image; ids lose directory and image extension.
+
+    Rows that come again, as after an extraction that was started twice, are counted and left out.
+    """
+    places: dict[str, Place] = {}
+    again = 0
+    for path in files:
+        for name, offset in _row_starts(path):
+            image_id = stem(name)
+            again += image_id in places
+            places.setdefault(image_id, Place(path, offset))
+    if again:
+        log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
+    return places
+
+
+def read_row(place: Place) -> list[bytes]:
+    """The columns of the row."""
+    with place.path.open("rb") as file:
+        file.seek(place.offset)
+        return file.readline().rstrip(b"\r\n").split(b"\t")
+
+
+def first_row(path: Path) -> list[bytes]:
+    """The columns of the first row; one empty column where the file is empty."""
+    return read_row(Place(path, 0))
+
+
+class RowWriter:
+    """Writes rows to a new file and keeps where each starts, in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.offsets: list[int] = []
+        self._file = path.open("wb")
+
+    def write(self, row: Iterable[object]) -> None:
+        """Append one row."""
+        self.offsets.append(self._file.tell())
+        self._file.write("\t".join(map(str, row)).encode() + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[object]]) -> int:
+    """Write a new file of the rows; returns how many."""
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.write(row)
+    return len(writer.offsets)
+
+
+def _row_starts(path: Path) -> Iterator[tuple[str, int]]:
+    """Id and offset of every row that is not blank."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            name = line.split(b"\t", 1)[0].strip()
+            if name:
+                yield _decoded(name, path, offset), offset
+            offset += len(line)
+
+
+def _decoded(name: bytes, path: Path, offset: int) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the row at byte {offset} is not text: {error}") from error

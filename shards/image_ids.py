@@ -1,0 +1,85 @@
+"""Finding an image under the different names that annotation files give it."""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from semvlp.errors import InputError
+
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz")
+)
+# A number counts as the image's number only where it stands alone or behind a separator: GQA's
+# `n54424` is another photograph than Visual Genome's `54424`.
+_NUMBERED = re.compile(r"(?P<prefix>|.*[_-])(?P<number>[0-9]+)")
+
+
+class ImageIds:
+    """The known images of a data set, found by any usual spelling of their names."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        # A dict rather than a set: it keeps the order, so messages are the same in every run.
+        self._ids = dict.fromkeys(ids)
+
+    def find(self, name: str | int) -> str | None:
+        """The id of the image that `name` speaks of, or None.
+
+        Tried in this order: the name as it stands; without directory and image extension; by its
+        number, so that 150367, `000000150367` and `COCO_train2014_000000150367` are one image. Two
+        numbered names with different prefixes are different images.
+
+        Raises:
+            InputError: several images fit equally well.
+        """
+        text = str(name)
+        if text in self._ids:
+            return text
+        return _only(text, self._by_stem.get(stem(text), [])) or self._find_numbered(text)
+
+    def _find_numbered(self, name: str) -> str | None:
+        prefix, number = _split(stem(name))
+        if number is None:
+            return None
+        candidates = self._by_number.get(number, [])
+        same = [found for found, other in candidates if other == prefix]
+        loose = [found for found, other in candidates if not prefix or not other]
+        return _only(name, same) or _only(name, loose)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for image_id in self._ids:
+            found.setdefault(stem(image_id), []).append(image_id)
+        return found
+
+    @cached_property
+    def _by_number(self) -> dict[int, list[tuple[str, str]]]:
+        found: dict[int, list[tuple[str, str]]] = {}
+        for image_id in self._ids:
+            prefix, number = _split(stem(image_id))
+            if number is not None:
+                found.setdefault(number, []).append((image_id, prefix))
+        return found
+
+
+def stem(name: str) -> str:
+    """The name without directory and image extension; other dots belong to the name."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS else path.name
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """`COCO_train2014_000000000139` -> ("coco_train2014_", 139); no number: None."""
+    match = _NUMBERED.fullmatch(name)
+    return (match["prefix"].lower(), int(match["number"])) if match else (name, None)
+
+
+def _only(name: str, candidates: list[str]) -> str | None:
+    if len(candidates) > 1:
+        shown = ", ".join(candidates[:4])
+        raise InputError(
+            f"image name {name!r} must fit one image, but {len(candidates)} images fit it: "
+            f"{shown}; spell it exactly as one of them"
+        )
+    return candidates[0] if candidates else None

@@ -1,0 +1,82 @@
+"""The order in which samples are visited, as a pure function of seed, epoch and position.
+
+Nothing here keeps a state, so any number of ranks, stopped anywhere, sees one global sequence. The
+integers are our own and not NumPy's shuffles, whose streams may change between versions (NEP 19).
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+# Below this size the Feistel network is measurably biased; sorting hashes is exact and cheap.
+SMALLEST_FEISTEL = 4096
+ROUNDS = 6
+_MASK = (1 << 64) - 1
+
+
+def permute(index: int, n: int, key: int) -> int:
+    """Where `index` of 0..n-1 goes in the pseudo-random permutation of n numbers named by `key`.
+
+    Six-round balanced Feistel network with cycle walking (Black and Rogaway, "Ciphers with
+    Arbitrary Finite Domains", 2002): constant memory, any index in about the same time.
+
+    Raises:
+        IndexError: `index` is outside 0..n-1.
+    """
+    if not 0 <= index < n:
+        raise IndexError(f"index must be in 0..{n - 1}, got {index}")
+    if n < SMALLEST_FEISTEL:
+        return _sorted_hashes(n, key)[index]
+    half_bits = ((n - 1).bit_length() + 1) // 2
+    index = _feistel(index, half_bits, key)
+    while index >= n:
+        index = _feistel(index, half_bits, key)
+    return index
+
+
+def key(seed: int, epoch: int) -> int:
+    """The 64-bit name of the permutation of one epoch."""
+    return draw(seed, epoch, "order")
+
+
+def draw(seed: int, position: int, purpose: str) -> int:
+    """A 64-bit number that depends on nothing but its arguments."""
+    return int.from_bytes(_digest(seed, position, purpose, 8), "little")
+
+
+def generator(seed: int, position: int, purpose: str) -> np.random.Generator:
+    """The random numbers of one visited position for one purpose ("caption", "masking", ...).
+
+    Counter-based (Philox), so a position draws the same numbers in any rank, after any resume.
+    """
+    philox_key = int.from_bytes(_digest(seed, position, purpose, 16), "little")
+    return np.random.Generator(np.random.Philox(key=philox_key))
+
+
+def _digest(seed: int, position: int, purpose: str, size: int) -> bytes:
+    return hashlib.blake2b(f"{seed}/{position}/{purpose}".encode(), digest_size=size).digest()
+
+
+def _feistel(value: int, half_bits: int, key: int) -> int:
+    mask = (1 << half_bits) - 1
+    left, right = value >> half_bits, value & mask
+    for number in range(ROUNDS):
+        # The round number stands above every bit of `right`, so no two rounds hash alike.
+        hashed = _splitmix64(key ^ (right | (number + 1) << 56))
+        left, right = right, left ^ (hashed & mask)
+    return left << half_bits | right
+
+
+@lru_cache(maxsize=8)
+def _sorted_hashes(n: int, key: int) -> tuple[int, ...]:
+    # `sorted` is stable: equal hashes keep their order everywhere.
+    return tuple(sorted(range(n), key=lambda index: _splitmix64(key ^ index)))
+
+
+def _splitmix64(value: int) -> int:
+    """The finaliser of Steele, Lea and Flood's SplitMix64 generator (2014)."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
+    return value ^ value >> 31

@@ -1,0 +1,149 @@
+"""Data sets at remote addresses: copied once into a cache that is named by their content."""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import fsspec
+
+from semvlp import atomic
+from semvlp.errors import ConfigError, InputError
+from semvlp.progress import Progress
+from semvlp.shards.hashes import file_sha256
+from semvlp.shards.index import INDEX_NAME, read_index
+from semvlp.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "SEMVLP_CACHE"
+ATTEMPTS = 3
+BACKOFF_SECONDS = 1.0
+"""Pause after the first failed attempt; doubled after each further one."""
+
+# What fsspec's file systems raise for a connection that fails or breaks.
+_TRANSIENT = (OSError, EOFError, aiohttp.ClientError)
+
+
+def localize(address: str) -> Path:
+    """The local directory of a data set; a local path stays as it is.
+
+    A remote one (`https://`, `s3://`, `gs://`, `hf://`, ...) is downloaded whole: its manifest, the
+    files that lists, each checked by size and SHA-256 before it counts as there. What an earlier
+    call has finished is kept. The cache is $SEMVLP_CACHE, else ~/.cache/semvlp; two data sets of
+    one name never meet in it.
+
+    Raises:
+        ConfigError: the protocol is unknown or needs a package that is not installed.
+        InputError: there is no data set, or its files cannot be had as the manifest states them.
+    """
+    if "://" not in address:
+        return Path(address)
+    remote = _Remote(address)
+    cache = Path(os.environ.get(CACHE_VARIABLE, "~/.cache/semvlp")).expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache, prefix=".manifest-") as folder:
+        aside = Path(folder) / MANIFEST_NAME
+        remote.fetch(MANIFEST_NAME, aside, check=lambda path: None)
+        manifest = read_manifest(folder)
+        target: Path = cache / file_sha256(aside)[:32]
+        target.mkdir(exist_ok=True)
+        with _locked(target):
+            _download(remote, manifest, target)
+            atomic.write_bytes(target / MANIFEST_NAME, aside.read_bytes())
+    return target
+
+
+class _Remote:
+    """A directory on any file system fsspec knows."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/").removesuffix(f"/{MANIFEST_NAME}")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"{address} cannot be opened: {error}") from error
+
+    def fetch(self, name: str, path: Path, *, check: Callable[[Path], None]) -> None:
+        """Download one file to `path`, where it appears only once `check` has passed.
+
+        Raises:
+            InputError: it is not there, or every attempt failed.
+        """
+        part = path.with_name(f"{path.name}.part")
+        for attempt in range(ATTEMPTS):
+            try:
+                self._files.get_file(f"{self._root}/{name}", str(part))
+                check(part)
+                part.replace(path)
+                return
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"{self.address}/{name} does not exist; a data set's address is that of the "
+                    f"directory with its {MANIFEST_NAME}"
+                ) from error
+            except (*_TRANSIENT, InputError) as error:
+                self._wait(name, attempt, error)
+
+    def _wait(self, name: str, attempt: int, error: BaseException) -> None:
+        """Pause before the next attempt; after the last one there is none."""
+        if attempt == ATTEMPTS - 1:
+            raise InputError(
+                f"{self.address}/{name} could not be downloaded in {ATTEMPTS} attempts; "
+                f"the last one: {error}; the same command goes on with the files still missing"
+            ) from error
+        pause = BACKOFF_SECONDS * 2**attempt
+        log.warning("%s/%s: %s; again in %.1f s", self.address, name, error, pause)
+        time.sleep(pause)
+
+
+def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
+    missing = [shard for shard in manifest.shards if not _is_complete(target, shard)]
+    done = len(manifest.shards) - len(missing)
+    with Progress("downloading", total=len(manifest.shards), unit="files", done=done) as bar:
+        for shard in missing:
+            remote.fetch(_safe_name(shard), target / shard.name, check=_checker(shard))
+            bar.advance()
+    if manifest.store == "tar" and not (target / INDEX_NAME).exists():
+        # The manifest does not list it; the store compares it with the shards.
+        remote.fetch(INDEX_NAME, target / INDEX_NAME, check=_check_index)
+
+
+def _is_complete(target: Path, shard: ShardEntry) -> bool:
+    """A file under its own name has passed its check; its size tells whether it was touched."""
+    path = target / _safe_name(shard)
+    return path.is_file() and path.stat().st_size == shard.bytes
+
+
+def _safe_name(shard: ShardEntry) -> str:
+    if Path(shard.name).name != shard.name:
+        raise InputError(f"the manifest lists {shard.name!r}, which is no plain file name")
+    return shard.name
+
+
+def _checker(shard: ShardEntry) -> Callable[[Path], None]:
+    def check(path: Path) -> None:
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise InputError(f"{shard.bytes} bytes expected, {size} received")
+        if file_sha256(path) != shard.sha256:
+            raise InputError("its SHA-256 is not that of the manifest")
+
+    return check
+
+
+def _check_index(path: Path) -> None:
+    read_index(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of a machine downloads; the others wait and find everything there."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

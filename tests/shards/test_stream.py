@@ -1,0 +1,203 @@
+"""The stream is one global sequence: any ranks, stopped anywhere, see the same visits."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.shards.manifest import Manifest, Plan
+from semvlp.shards.store import Store, open_store
+from semvlp.shards.stream import Stream, Visit
+from semvlp.shards.writer import open_writer
+
+IMAGES = 10
+Row = tuple[int, int, str, str]
+
+
+@pytest.fixture(scope="module")
+def stores(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_dataset: Callable[..., Manifest],
+    plan_of: Callable[..., Plan],
+) -> list[Store]:
+    """Two data sets: seven images, of which one was refused, and four others."""
+    folder = tmp_path_factory.mktemp("stream")
+    write_dataset(folder / "a", plan_of(7), refused=["img-2"])
+    others = tuple(f"other-{number}" for number in range(4))
+    write_dataset(folder / "b", plan_of(image_ids=others), format="lmdb")
+    return [open_store(folder / "a"), open_store(folder / "b")]
+
+
+def rows(visits: Sequence[Visit]) -> list[Row]:
+    return [
+        (visit.position, visit.epoch, visit.sample.key, visit.negative.captions[0])
+        for visit in visits
+    ]
+
+
+def sequence(stores: Sequence[Store], batches: int, **settings: Any) -> list[Row]:
+    """The visits of the first batches over all ranks, put together in order."""
+    world_size = settings.pop("world_size", 1)
+    settings = {"seed": 3, "batch_size": 4, **settings}
+    ranks = [
+        Stream(stores, rank=rank, world_size=world_size, **settings) for rank in range(world_size)
+    ]
+    found = []
+    for _ in range(batches):
+        for stream in ranks:
+            found += rows(next(stream))
+    return found
+
+
+@pytest.mark.parametrize("order", ["full", "sequential"])
+def test_every_epoch_visits_every_image_once(stores: list[Store], order: str) -> None:
+    found = sequence(stores, 15, order=order)  # 60 visits = 6 epochs, ends inside batches
+    everything = {*stores[0].image_ids, *stores[1].image_ids}
+    assert len(everything) == IMAGES
+    for epoch in range(6):
+        visited = [image for _, number, image, _ in found if number == epoch]
+        assert len(visited) == IMAGES
+        assert set(visited) == everything
+    assert [position for position, *_ in found] == list(range(60))
+
+
+def test_a_batch_crosses_the_end_of_an_epoch(stores: list[Store]) -> None:
+    batch = next(islice(Stream(stores, seed=3, batch_size=4), 2, None))
+    assert [visit.epoch for visit in batch] == [0, 0, 1, 1]
+
+
+def test_orders(stores: list[Store]) -> None:
+    images = [*stores[0].image_ids, *stores[1].image_ids]
+    sequential = [image for _, _, image, _ in sequence(stores, 5, order="sequential")]
+    assert sequential == images + images
+    full = [image for _, _, image, _ in sequence(stores, 5)]
+    assert full[:IMAGES] != images
+    assert full[:IMAGES] != full[IMAGES:]
+    assert full != [image for _, _, image, _ in sequence(stores, 5, seed=4)]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_only_cut_the_sequence(stores: list[Store], world_size: int) -> None:
+    assert sequence(stores, 7, world_size=world_size) == sequence(stores, 7)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_resume_gives_the_uninterrupted_sequence(
+    stores: list[Store], stop: int, world_size: int
+) -> None:
+    whole = sequence(stores, 8)
+    stopped = Stream(stores, seed=3, batch_size=4)
+    for _ in range(stop):
+        next(stopped)
+    ranks = [
+        Stream(stores, seed=3, batch_size=4, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    found = []
+    for stream in ranks:
+        stream.load_state_dict(stopped.state_dict())
+    for _ in range(8 - stop):
+        for stream in ranks:
+            found += rows(next(stream))
+    assert found == whole[4 * stop :]
+    assert ranks[0].state_dict() == ranks[-1].state_dict()
+
+
+def test_position_is_a_seek(stores: list[Store]) -> None:
+    assert sequence(stores, 3, position=12) == sequence(stores, 6)[12:]
+
+
+def test_the_state_survives_json_and_a_copy_as_lmdb(
+    stores: list[Store], tmp_path: Path, write_dataset: Callable[..., Manifest], plan_of: Any
+) -> None:
+    write_dataset(tmp_path, plan_of(7), refused=["img-2"], format="lmdb")
+    with open_store(tmp_path) as copy:
+        state = json.loads(json.dumps(Stream(stores, seed=3, batch_size=4).state_dict()))
+        Stream([copy, stores[1]], seed=3, batch_size=2).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [("seed", {"seed": 4}), ("order", {"order": "sequential"}), ("dataset", {"stores": 1})],
+)
+def test_a_state_of_another_sequence_is_refused(
+    stores: list[Store], field: str, change: dict[str, Any]
+) -> None:
+    state = Stream(stores, seed=3, batch_size=4).state_dict()
+    used = stores[: change.pop("stores", 2)]
+    other = Stream(used, **{"seed": 3, "batch_size": 4, **change})
+    with pytest.raises(ConfigError, match=f"{field} must be"):
+        other.load_state_dict(state)
+
+
+def test_the_negative_is_another_image_and_varies(stores: list[Store]) -> None:
+    found = sequence(stores, 100)
+    assert all(image not in negative for _, _, image, negative in found)
+    by_image = {negative for _, _, image, negative in found if image == "img-0"}
+    assert len(by_image) == IMAGES - 1
+
+
+def test_the_same_image_in_two_stores_is_no_negative(stores: list[Store]) -> None:
+    found = sequence([stores[0], stores[0]], 12)
+    assert all(image not in negative for _, _, image, negative in found)
+
+
+def test_only_the_texts_of_the_negative_are_read(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    sample = stores[0].sample
+    monkeypatch.setattr(stores[0], "sample", lambda index: read.append(index) or sample(index))
+    next(Stream(stores[:1], seed=0, batch_size=4, order="sequential"))
+    assert read == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "legal"), [(10, 4, "8, 12"), (3, 4, "4"), (0, 2, "2")]
+)
+def test_a_batch_that_does_not_divide_names_legal_sizes(
+    stores: list[Store], batch_size: int, world_size: int, legal: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"got {batch_size}; legal values near it: {legal}$"):
+        Stream(stores, seed=0, batch_size=batch_size, world_size=world_size)
+
+
+@pytest.mark.parametrize("settings", [{"rank": 2, "world_size": 2}, {"position": -1}])
+def test_impossible_settings(stores: list[Store], settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        Stream(stores, seed=0, batch_size=4, **settings)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"extractor": {"network": "other"}}, {"object_labels": ("cat", "dog", "bush")}],
+)
+def test_stores_of_different_extractors_are_refused(
+    stores: list[Store],
+    tmp_path: Path,
+    plan_of: Callable[..., Plan],
+    sample_of: Callable[..., Any],
+    fields: dict[str, Any],
+) -> None:
+    plan = plan_of(2, **fields)
+    with open_writer(tmp_path, plan, format="tar") as writer:
+        for image_id in writer.pending:
+            writer.write(sample_of(image_id, profile=plan.profile))
+        writer.finish()
+    with open_store(tmp_path) as other, pytest.raises(InputError) as caught:
+        Stream([stores[0], other], seed=0, batch_size=4)
+    assert stores[0].manifest.profile in str(caught.value)
+    assert plan.profile in str(caught.value)
+
+
+def test_one_image_alone_cannot_be_told_apart(
+    tmp_path: Path, write_dataset: Callable[..., Manifest], plan_of: Callable[..., Plan]
+) -> None:
+    write_dataset(tmp_path, plan_of(1))
+    with open_store(tmp_path) as store, pytest.raises(InputError, match="two different images"):
+        Stream([store], seed=0, batch_size=1)
