@@ -1,0 +1,153 @@
+"""Sizes and vocabularies of a SemVLP network, in the field names of Hugging Face configurations."""
+
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
+
+from huggingface_hub.dataclasses import strict
+from transformers import PretrainedConfig
+
+TaskHead = Literal["pooled", "pair", "match"]
+
+# The paper names no sizes; `base` and `large` are BERT's, the cross-attention in the upper half is
+# our choice, and `tiny` and `small` are for machines without a GPU.
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {
+        "num_hidden_layers": 4,
+        "hidden_size": 128,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "cross_layers": 2,
+    },
+    "small": {
+        "num_hidden_layers": 6,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "cross_layers": 3,
+    },
+    "base": {
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "cross_layers": 6,
+    },
+    "large": {
+        "num_hidden_layers": 24,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "cross_layers": 12,
+    },
+}
+
+
+@strict
+class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
+    """Everything that decides the shapes of the tensors; the default is the preset `base`.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    model_type = "semvlp"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_position_embeddings: int = 512
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    tie_word_embeddings: bool = True
+    cross_layers: int = 6
+    """How many of the upper blocks have a cross-attention plugged in for the two-stream mode."""
+    region_feature_size: int = 2048
+    num_objects: int = 1600
+    """Object classes of the detector; 0 leaves the head out."""
+    num_attributes: int = 400
+    """Attribute classes of the detector; 0 leaves the head out."""
+    answers: list[str] | None = None
+    """Answers of pre-training in the order of the head's rows; none leaves the head out."""
+    task_head: TaskHead | None = None
+    """Head of `SemVLPForTask`; its labels are `id2label`."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.answers = list(self.answers or [])
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
+                f"and {self.num_attention_heads}"
+            )
+        if not 0 <= self.cross_layers <= self.num_hidden_layers:
+            raise ValueError(
+                f"cross_layers must be between 0 and num_hidden_layers = {self.num_hidden_layers}, "
+                f"got {self.cross_layers}"
+            )
+        repeated = [answer for answer, count in Counter(self.answers).items() if count > 1]
+        if repeated:
+            raise ValueError(f"answers must differ, got {repeated[0]!r} more than once")
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """The configuration called tiny, small, base or large, with single fields replaced.
+
+        Raises:
+            ValueError: an unknown preset, or an override that is not a field.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        _check_names(overrides)
+        return cls(**{**PRESETS[name], **overrides})
+
+    def for_task(self, head: TaskHead, labels: Sequence[str], **overrides: Any) -> Self:
+        """The same network with a task head for `labels`, in the order of its rows.
+
+        Raises:
+            ValueError: no labels, equal labels, other than two for the match head (the second
+                means match), or an override that is not a field.
+        """
+        _check_names(overrides)
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels must differ and be at least one, got {_shortened(labels)}")
+        if head == "match" and len(labels) != 2:
+            raise ValueError(
+                f"the match head has two labels, no match and match, got {_shortened(labels)}"
+            )
+        fields: dict[str, Any] = {
+            "task_head": head,
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "answers": None,
+            "architectures": None,
+        }
+        return dataclasses.replace(self, **{**fields, **overrides})
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the task head in the order of its rows.
+
+        `id2label` itself may be out of order: `config.json` sorts its keys as text.
+        """
+        pairs = sorted((int(index), str(label)) for index, label in (self.id2label or {}).items())
+        return [label for _, label in pairs]
+
+
+def _check_names(overrides: Iterable[str]) -> None:
+    known = [field.name for field in dataclasses.fields(SemVLPConfig)]
+    for name in overrides:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name!r} is not a field of the model configuration{hint}")
+
+
+def _shortened(labels: Sequence[str]) -> str:
+    return f"{len(labels)}: {', '.join(map(repr, labels[:5]))}"

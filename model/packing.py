@@ -1,0 +1,241 @@
+"""PackedBatch: the texts and regions of N pairs in one row, without padding.
+
+N pairs, T text tokens of all pairs, R regions of all pairs, L = T + R, F feature size.
+The packed row is t1 r1 t2 r2 ...: the tokens of a pair, then its regions.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Mode = Literal["single", "two"]
+"""How the packed row is cut: one segment a pair, or one segment a modality."""
+
+# features [R, F], boxes [R, 4] xyxy in pixels, width and height of the image in pixels
+PairRegions = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], int, int]
+
+# Detectors clip boxes to the image they saw; rescaling to the original size adds this much.
+BOX_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedBatch:
+    """N pairs of a text and an image's regions.
+
+    The lengths stay on the CPU whatever the device of the rest, so that cutting the row never
+    waits for a GPU.
+
+    Raises:
+        ValueError: tensors that do not fit together.
+    """
+
+    input_ids: Tensor
+    """[T] int64, the tokens of the first pair, then of the second, ..."""
+    region_features: Tensor
+    """[R, F] float32"""
+    region_boxes: Tensor
+    """[R, 4] float32, xyxy as fractions of width and height, 0..1."""
+    text_lengths: Tensor
+    """[N] int64, at least 1: the first token of a pair is its [CLS]."""
+    region_lengths: Tensor
+    """[N] int64, may be 0."""
+    region_mask: Tensor | None = None
+    """[R] bool, True = hidden from the model: gets the learned mask embedding."""
+
+    def __post_init__(self) -> None:
+        for name in ("text_lengths", "region_lengths"):
+            object.__setattr__(self, name, getattr(self, name).cpu())
+        _check(self)
+
+    @property
+    def num_pairs(self) -> int:
+        return len(self.text_lengths)
+
+    @property
+    def device(self) -> torch.device:
+        return self.input_ids.device
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[N] tokens plus regions of each pair, on the CPU."""
+        return self.text_lengths + self.region_lengths
+
+    @cached_property
+    def text_starts(self) -> Tensor:
+        """[N] row of each pair's first token, on the CPU."""
+        return starts_of(self.lengths)
+
+    @cached_property
+    def region_starts(self) -> Tensor:
+        """[N] row of each pair's first region, on the CPU."""
+        return self.text_starts + self.text_lengths
+
+    @cached_property
+    def text_positions(self) -> Tensor:
+        """[T] place of each token in its own text, from 0."""
+        return _count_up(self.text_lengths).to(self.device, non_blocking=True)
+
+    @cached_property
+    def first_tokens(self) -> Tensor:
+        """[N] place of each pair's [CLS] in `input_ids`."""
+        return starts_of(self.text_lengths).to(self.device, non_blocking=True)
+
+    @cached_property
+    def text_rows(self) -> Tensor:
+        """[T] row of each token in the packed row."""
+        rows = _spans(self.text_starts, self.text_lengths)
+        return rows.to(self.device, non_blocking=True)
+
+    @cached_property
+    def region_rows(self) -> Tensor:
+        """[R] row of each region in the packed row."""
+        rows = _spans(self.region_starts, self.region_lengths)
+        return rows.to(self.device, non_blocking=True)
+
+    @cached_property
+    def row_sources(self) -> Tensor:
+        """[L] where each row comes from in all tokens followed by all regions."""
+        rows = torch.cat([self.text_rows, self.region_rows])
+        return torch.empty_like(rows).index_copy_(
+            0, rows, torch.arange(len(rows), device=rows.device)
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with its contents on `device`; the lengths stay on the CPU."""
+        contents = ("input_ids", "region_features", "region_boxes", "region_mask")
+        values = {name: getattr(self, name) for name in contents}
+        return self.replace(
+            **{
+                name: value.to(device, non_blocking=True)
+                for name, value in values.items()
+                if value is not None
+            }
+        )
+
+    def replace(self, **fields: Any) -> Self:
+        """The same batch with some fields replaced."""
+        return dataclasses.replace(self, **fields)
+
+
+def pack(texts: Sequence[Sequence[int]], regions: Sequence[PairRegions]) -> PackedBatch:
+    """Pack pairs: token ids with [CLS] first, and (features, boxes in pixels, width, height).
+
+    Features may be float16 or float32; a pair may have no regions (features of shape [0, F]).
+
+    Raises:
+        ValueError: other numbers of texts and images, an empty text, arrays of another shape, or
+            a box outside its image.
+    """
+    if not texts or len(texts) != len(regions):
+        raise ValueError(
+            f"texts and regions must be as many and at least one, got {len(texts)} and "
+            f"{len(regions)}"
+        )
+    boxes = [_fractions(index, *pair) for index, pair in enumerate(regions)]
+    features = np.concatenate([np.asarray(pair[0]) for pair in regions])
+    return PackedBatch(
+        input_ids=torch.tensor([token for text in texts for token in text], dtype=torch.int64),
+        region_features=torch.from_numpy(features).float(),
+        region_boxes=torch.from_numpy(np.concatenate(boxes)),
+        text_lengths=torch.tensor([len(text) for text in texts], dtype=torch.int64),
+        region_lengths=torch.tensor([len(pair[0]) for pair in regions], dtype=torch.int64),
+    )
+
+
+def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = real."""
+    mask = _real(lengths).to(values.device)
+    padded = values.new_zeros(*mask.shape, *values.shape[1:])
+    padded[mask] = values
+    return padded, mask
+
+
+def from_padded(padded: Tensor, lengths: Tensor) -> Tensor:
+    """The inverse of `to_padded`: [N, longest, ...] to [T, ...]."""
+    return padded[_real(lengths).to(padded.device)]
+
+
+def starts_of(lengths: Tensor) -> Tensor:
+    """[N] where each of the segments begins that follow each other with these lengths."""
+    return lengths.cumsum(0) - lengths
+
+
+def _real(lengths: Tensor) -> Tensor:
+    longest = int(lengths.max()) if len(lengths) else 0
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def _count_up(lengths: Tensor) -> Tensor:
+    """0 1 .. l1-1 0 1 .. l2-1 ..."""
+    return torch.arange(int(lengths.sum())) - starts_of(lengths).repeat_interleave(lengths)
+
+
+def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """s1 s1+1 .. s1+l1-1 s2 s2+1 ..."""
+    return starts.repeat_interleave(lengths) + _count_up(lengths)
+
+
+def _fractions(
+    index: int,
+    features: NDArray[np.floating[Any]],
+    boxes: NDArray[np.floating[Any]],
+    width: int,
+    height: int,
+) -> NDArray[np.float32]:
+    """Boxes [R, 4] xyxy in pixels as fractions of the image."""
+    if np.ndim(features) != 2 or np.shape(boxes) != (len(features), 4):
+        raise ValueError(
+            f"pair {index}: features must be [R, F] and boxes [R, 4], got {np.shape(features)} "
+            f"and {np.shape(boxes)}"
+        )
+    if width <= 0 or height <= 0:
+        raise ValueError(f"pair {index}: width and height must be positive, got {width}x{height}")
+    size = np.array([width, height, width, height], np.float32)
+    fractions = np.asarray(boxes, np.float32) / size
+    outside = ~((fractions >= -BOX_TOLERANCE) & (fractions <= 1 + BOX_TOLERANCE)).all(axis=1)
+    if outside.any():
+        region = int(outside.argmax())
+        raise ValueError(
+            f"pair {index}: boxes must be xyxy in pixels within the {width}x{height} image, "
+            f"got {np.asarray(boxes)[region].tolist()} for region {region}"
+        )
+    return fractions.clip(0.0, 1.0)
+
+
+def _check(batch: PackedBatch) -> None:
+    texts, regions = batch.text_lengths, batch.region_lengths
+    num_regions = len(batch.region_features)
+    if texts.ndim != 1 or texts.shape != regions.shape:
+        raise ValueError(
+            "text_lengths and region_lengths must be [N] for the same N pairs, got "
+            f"{tuple(texts.shape)} and {tuple(regions.shape)}"
+        )
+    if len(texts) and int(texts.min()) < 1:
+        empty = int(texts.argmin())
+        raise ValueError(f"pair {empty}: a text must hold at least its [CLS] token, got none")
+    if batch.input_ids.shape != (int(texts.sum()),):
+        raise ValueError(
+            f"input_ids must be [{int(texts.sum())}], the sum of text_lengths, got "
+            f"{tuple(batch.input_ids.shape)}"
+        )
+    if batch.region_features.ndim != 2 or num_regions != int(regions.sum()):
+        raise ValueError(
+            f"region_features must be [{int(regions.sum())}, F], the sum of region_lengths, got "
+            f"{tuple(batch.region_features.shape)}"
+        )
+    if batch.region_boxes.shape != (num_regions, 4):
+        raise ValueError(
+            f"region_boxes must be [{num_regions}, 4], got {tuple(batch.region_boxes.shape)}"
+        )
+    mask = batch.region_mask
+    if mask is not None and (mask.shape != (num_regions,) or mask.dtype != torch.bool):
+        raise ValueError(
+            f"region_mask must be bool [{num_regions}], got {mask.dtype} {tuple(mask.shape)}"
+        )

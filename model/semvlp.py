@@ -1,0 +1,219 @@
+"""SemVLPModel, SemVLPForPreTraining, SemVLPForTask: Hugging Face models over a packed batch.
+
+N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, V vocabulary,
+F feature size, C object classes, D width, B examples of a task.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    PreTrainedModel,
+    initialization,
+)
+
+from semvlp.errors import InputError
+from semvlp.model.config import SemVLPConfig, TaskHead
+from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
+from semvlp.model.encoder import Encoder
+from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
+from semvlp.model.packing import Mode, PackedBatch
+from semvlp.model.weights import LoadReport, load_pretraining
+
+
+class Encoded(NamedTuple):
+    """What the encoder makes of a batch."""
+
+    text: Tensor
+    """[T, D]"""
+    regions: Tensor
+    """[R, D]"""
+    pooled: Tensor
+    """[N, D] tanh(W [CLS]): the first token of each pair."""
+
+
+class PreTrainingOutput(NamedTuple):
+    """Predictions of all pre-training heads."""
+
+    token_logits: Tensor
+    """[M, V]"""
+    region_features: Tensor
+    """[K, F]"""
+    object_logits: Tensor
+    """[K, C]"""
+    attribute_logits: Tensor
+    """[K, attributes]"""
+    match_logits: Tensor
+    """[N, 2], class 1 = match."""
+    answer_logits: Tensor
+    """[N, answers]"""
+
+
+class SemVLPPreTrainedModel(PreTrainedModel):
+    """What the SemVLP models share: configuration, initialisation, saving."""
+
+    config: SemVLPConfig
+    config_class = SemVLPConfig
+    base_model_prefix = "semvlp"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]  # noqa: RUF012 (transformers declares it so)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if isinstance(module, RegionEmbeddings):
+            initialization.normal_(module.mask, std=self.config.initializer_range)
+
+
+class SemVLPModel(SemVLPPreTrainedModel):
+    """The encoder: embeddings, shared stack, pooler."""
+
+    def __init__(self, config: SemVLPConfig) -> None:
+        super().__init__(config)
+        self.text_embeddings = TextEmbeddings(config)
+        self.region_embeddings = RegionEmbeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: PackedBatch, mode: Mode) -> Encoded:
+        """Encode N pairs.
+
+        1. Embed all tokens and all regions.
+        2. Lay them in one row t1 r1 t2 r2 ...
+        3. Run the shared stack over the row, cut as `mode` says.
+        4. Take tokens and regions out of the row again; pool each pair's [CLS].
+
+        Raises:
+            ValueError: a text longer than max_position_embeddings, or features of another size.
+        """
+        streams = torch.cat([self._embed_text(batch), self._embed_regions(batch)])
+        row = streams.index_select(0, batch.row_sources)  # [L, D]
+        row = self.encoder(row, batch, mode)
+        text = row.index_select(0, batch.text_rows)
+        pooled = torch.tanh(self.pooler(text.index_select(0, batch.first_tokens)))
+        return Encoded(text, row.index_select(0, batch.region_rows), pooled)
+
+    def _embed_text(self, batch: PackedBatch) -> Tensor:
+        longest, limit = int(batch.text_lengths.max()), self.config.max_position_embeddings
+        if longest > limit:
+            raise ValueError(
+                f"a text must be at most {limit} tokens (max_position_embeddings), got {longest}; "
+                "encode with a smaller max_length"
+            )
+        embedded: Tensor = self.text_embeddings(batch.input_ids, batch.text_positions)
+        return embedded
+
+    def _embed_regions(self, batch: PackedBatch) -> Tensor:
+        token_type = self.text_embeddings.token_type_embeddings.weight[REGION_TYPE]
+        embedded: Tensor = self.region_embeddings(
+            batch.region_features, batch.region_boxes, batch.region_mask, token_type
+        )
+        return embedded
+
+
+class SemVLPForPreTraining(SemVLPPreTrainedModel):
+    """The encoder with the heads of all pre-training objectives."""
+
+    _tied_weights_keys = {  # noqa: RUF012 (transformers declares it so)
+        "token_head.decoder.weight": "semvlp.text_embeddings.word_embeddings.weight"
+    }
+
+    def __init__(self, config: SemVLPConfig) -> None:
+        super().__init__(config)
+        answers = config.answers or []
+        self.semvlp = SemVLPModel(config)
+        self.token_head = TokenHead(config)
+        self.region_head = RegionHead(config)
+        self.match_head = match_head(config)
+        self.answer_head = AnswerHead(config, len(answers)) if answers else None
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(
+        self, batch: PackedBatch, mode: Mode, *, token_positions: Tensor, region_positions: Tensor
+    ) -> PreTrainingOutput:
+        """Predict what was masked, whether the pairs match, and the answers.
+
+        Args:
+            token_positions: [M] int64 places in `batch.input_ids`.
+            region_positions: [K] int64 places in `batch.region_features`.
+        """
+        encoded: Encoded = self.semvlp(batch, mode)
+        features, objects, attributes = self.region_head(
+            encoded.regions.index_select(0, region_positions)
+        )
+        return PreTrainingOutput(
+            token_logits=self.token_head(encoded.text.index_select(0, token_positions)),
+            region_features=features,
+            object_logits=objects,
+            attribute_logits=attributes,
+            match_logits=self.match_head(encoded.pooled),
+            answer_logits=classify(self.answer_head, encoded.pooled),
+        )
+
+
+class SemVLPForTask(SemVLPPreTrainedModel):
+    """The encoder with one task head.
+
+    `pooled`: N pairs, one prediction each. `match`: likewise, class 1 = match. `pair`: N = 2 B
+    pairs (text, left), (text, right), ..., the two pooled vectors make one prediction.
+    """
+
+    def __init__(self, config: SemVLPConfig) -> None:
+        super().__init__(config)
+        self.semvlp = SemVLPModel(config)
+        self.head = task_head(config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: PackedBatch, mode: Mode) -> Tensor:
+        """Logits [B, num_labels].
+
+        Raises:
+            ValueError: the pair head got an odd number of pairs.
+        """
+        encoded: Encoded = self.semvlp(batch, mode)
+        pooled = encoded.pooled
+        if self.config.task_head == "pair":
+            if len(pooled) % 2:
+                raise ValueError(
+                    "the pair head needs (text, left), (text, right) for every example, got an "
+                    f"odd number of pairs: {len(pooled)}"
+                )
+            pooled = pooled.view(-1, 2 * pooled.shape[1])  # [B, 2 D]
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    @classmethod
+    def from_pretraining(
+        cls, path: str | Path, *, head: TaskHead, labels: Sequence[str], **overrides: Any
+    ) -> tuple[Self, LoadReport]:
+        """A task model with the encoder of a pre-training checkpoint, and what was loaded.
+
+        Args:
+            path: checkpoint directory in the Hugging Face layout.
+            head: pooled takes over the answer head's rows by label, match the matching head.
+            labels: labels of the head in the order of its rows.
+            overrides: fields of the configuration to replace, for instance dropout.
+
+        Raises:
+            InputError: no checkpoint there, or one whose tensors do not fit: then it is also a
+                ValueError that names tensor, both shapes and file.
+            ValueError: labels or overrides that cannot be.
+        """
+        directory = Path(path)
+        if not (directory / "config.json").is_file():
+            raise InputError(f"{directory}: a pre-training checkpoint must hold config.json")
+        pretrained = SemVLPConfig.from_pretrained(directory)
+        model = cls(pretrained.for_task(head, labels, **overrides))
+        report = load_pretraining(model, model.config, directory, pretrained.answers or [])
+        return model, report
+
+
+AutoConfig.register("semvlp", SemVLPConfig, exist_ok=True)
+AutoModel.register(SemVLPConfig, SemVLPModel, exist_ok=True)
+AutoModelForPreTraining.register(SemVLPConfig, SemVLPForPreTraining, exist_ok=True)

@@ -1,0 +1,119 @@
+"""WordPiece tokenizers, BERT-uncased in form: trained here, read from files, or from the hub."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.trainers import WordPieceTrainer
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+
+from semvlp.errors import ConfigError, InputError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+MAX_LETTERS = 1000
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn a lower-case WordPiece vocabulary of at most `vocab_size` entries.
+
+    The same texts in any order give the same vocabulary: ids 0..4 are the special tokens, then the
+    letters in code-point order, their continuations, and merges by falling frequency.
+
+    Raises:
+        ConfigError: a vocabulary too small for the special tokens and the letters of the texts.
+    """
+    texts = list(texts)
+    backend = BertTokenizer().backend_tokenizer
+    letters, continuations = _letters(backend, texts)
+    first = [*SPECIAL_TOKENS, *letters, *continuations]
+    if vocab_size < len(first):
+        raise ConfigError(
+            f"the vocabulary size must be at least {len(first)} for the special tokens and letters "
+            f"of these texts, got {vocab_size}"
+        )
+    # The trainer numbers letters as a hash table yields them and breaks ties by number. Given as
+    # special tokens, they have their numbers beforehand and nothing depends on the table.
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=first,
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        continuing_subword_prefix=CONTINUATION,
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return BertTokenizer(vocab=backend.get_vocab(with_added_tokens=False))
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
+    """A tokenizer from a directory, from a `vocab.txt` (then BERT uncased), or from the hub.
+
+    Raises:
+        InputError: a file that is not a WordPiece vocabulary.
+        ConfigError: no such file, and the hub does not give it out either.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return BertTokenizer(vocab=_read_vocabulary(path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.tokenizer must be a local directory or vocab.txt, a name that the Hugging Face "
+            f"hub gives out, or 'train' to learn one from the texts of the shards; "
+            f"{str(name_or_path)!r} could not be read: {error}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.cls_token_id is None:
+        raise ConfigError(
+            f"model.tokenizer must be a fast tokenizer with BERT's special tokens, got "
+            f"{type(tokenizer).__name__} for {str(name_or_path)!r}"
+        )
+    return tokenizer
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int
+) -> list[list[int]]:
+    """Token ids [CLS] .. [SEP] of each text, cut before the [SEP] to `max_length` tokens."""
+    if max_length < 2:
+        raise ValueError(f"max_length must leave room for [CLS] and [SEP], got {max_length}")
+    if not texts:
+        return []
+    # Cut here: a tokenizer that truncates keeps doing so, and would be saved with it.
+    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    return [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in encoded]
+
+
+def _letters(backend: Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The most frequent letters in code-point order, and those found inside words, with ##."""
+    words = Counter(word for text in texts for word in _words(backend, text))
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for letter in word:
+            counts[letter] += count
+    kept = sorted(counts, key=lambda letter: (-counts[letter], letter))[:MAX_LETTERS]
+    inside = {letter for word in words for letter in word[1:]}
+    return sorted(kept), [f"{CONTINUATION}{letter}" for letter in sorted(inside & set(kept))]
+
+
+def _words(backend: Tokenizer, text: str) -> list[str]:
+    normal = backend.normalizer.normalize_str(text)
+    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """One entry a line, its id the line number from 0."""
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a vocabulary is UTF-8 text, one entry a line: {error}") from None
+    missing = [token for token in SPECIAL_TOKENS if token not in lines]
+    if missing:
+        raise InputError(
+            f"{path}: a BERT vocabulary must hold {', '.join(SPECIAL_TOKENS)}, one entry a line; "
+            f"{', '.join(missing)} missing"
+        )
+    return {token: index for index, token in enumerate(lines)}

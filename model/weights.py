@@ -1,0 +1,152 @@
+"""Tensors of a checkpoint into a network, strictly: every name and shape accounted for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from semvlp.errors import InputError
+from semvlp.model.config import SemVLPConfig
+
+WEIGHTS_FILE = "model.safetensors"
+ENCODER = "semvlp."
+
+
+class WeightsError(InputError, ValueError):
+    """A checkpoint whose tensors do not fit the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What became of every tensor."""
+
+    source: str
+    """File or name the tensors came from."""
+    loaded: tuple[str, ...]
+    """Names in the network that were filled."""
+    new: tuple[str, ...]
+    """Names in the network that keep their initial values."""
+    unused: tuple[str, ...]
+    """Names in the checkpoint that the network has no place for."""
+    labels: tuple[str, ...] = ()
+    """Labels of the task head whose rows were copied from the answer head."""
+
+
+def read_tensors(directory: Path) -> tuple[dict[str, Tensor], Path]:
+    """All tensors of a checkpoint directory, and their file.
+
+    Raises:
+        InputError: no such file, or a damaged one.
+    """
+    file = directory / WEIGHTS_FILE
+    if not file.is_file():
+        raise InputError(
+            f"{directory}: a checkpoint directory must hold {WEIGHTS_FILE}; "
+            "give RUN/last, RUN/best or RUN/checkpoints/step-..."
+        )
+    try:
+        return load_file(file), file
+    except SafetensorError as error:
+        raise InputError(f"{file}: not a readable safetensors file: {error}") from error
+
+
+def copy_tensors(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    *,
+    required: Iterable[str],
+    unused: Iterable[str] = (),
+    labels: Iterable[str] = (),
+) -> LoadReport:
+    """Fill the parameters of `module` that `tensors` names.
+
+    Raises:
+        WeightsError: a required name is missing, a name is unknown, or shapes differ.
+    """
+    own = dict(module.named_parameters())
+    for name in required:
+        if name not in tensors:
+            raise WeightsError(f"{source}: the tensor {name} {_shape(own[name])} is missing")
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise WeightsError(
+                f"{source}: the network has no place for the tensor {name} {_shape(tensor)}; "
+                "num_hidden_layers and cross_layers must be those of the checkpoint"
+            )
+        if tensor.shape != own[name].shape:
+            raise WeightsError(
+                f"{source}: the tensor {name} must be {_shape(own[name])} in this network, "
+                f"got {_shape(tensor)}"
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return LoadReport(
+        source=source,
+        loaded=tuple(name for name in own if name in tensors),
+        new=tuple(name for name in own if name not in tensors),
+        unused=tuple(unused),
+        labels=tuple(labels),
+    )
+
+
+def load_pretraining(
+    model: nn.Module, config: SemVLPConfig, directory: Path, answers: list[str]
+) -> LoadReport:
+    """Fill a task model from a pre-training checkpoint whose answer head knows `answers`.
+
+    The encoder must fit as a whole. A pooled head takes the answer head and the rows of the labels
+    both know, other rows start at zero (as in LXMERT); a match head takes the matching head.
+
+    Raises:
+        InputError: an unreadable checkpoint, or one that does not fit (then a WeightsError).
+    """
+    tensors, file = read_tensors(directory)
+    encoder = {name: tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
+    head: dict[str, Tensor] = {}
+    known: list[str] = []
+    used = set(encoder)
+    if config.task_head == "match":
+        head, names = _renamed(tensors, "match_head.", "head.")
+        used |= names
+    elif config.task_head == "pooled":
+        head, names = _renamed(tensors, "answer_head.", "head.")
+        used |= names
+        if head:
+            known = [label for label in config.labels if label in set(answers)]
+            for name in ("head.outer.weight", "head.outer.bias"):
+                head[name] = _rows(head[name], answers, config.labels)
+    return copy_tensors(
+        model,
+        {**encoder, **head},
+        str(file),
+        required=[name for name, _ in model.named_parameters() if name.startswith(ENCODER)],
+        unused=[name for name in tensors if name not in used],
+        labels=known,
+    )
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], old: str, new: str
+) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors under the prefix `old`, under `new`; and their old names."""
+    names = {name for name in tensors if name.startswith(old)}
+    return {new + name.removeprefix(old): tensors[name] for name in names}, names
+
+
+def _rows(outer: Tensor, answers: list[str], labels: list[str]) -> Tensor:
+    """Rows of `outer` [A, ...] in the order of `labels`; zeros where `answers` lacks one."""
+    row = {answer: index for index, answer in enumerate(answers)}
+    found = [index for index, label in enumerate(labels) if label in row]
+    rows = outer.new_zeros(len(labels), *outer.shape[1:])
+    rows[found] = outer[[row[labels[index]] for index in found]]
+    return rows
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

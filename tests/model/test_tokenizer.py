@@ -1,0 +1,111 @@
+"""Training is deterministic, BERT's vocabulary tokenises as BERT does, files round trip."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from tokenizers.implementations import BertWordPieceTokenizer
+from transformers import AutoTokenizer
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.model import SemVLPConfig
+from semvlp.model.tokenizer import encode, load_tokenizer, train_wordpiece
+
+TEXTS = [
+    "A red square is left of a blue circle.",
+    "a blue circle above two red squares",
+    "Is there a Circle? Three circles, one square!",
+    "naïve CAFÉ squares: 日本 circles",
+]
+
+
+def vocabulary(texts: list[str], size: int) -> list[str]:
+    ids = train_wordpiece(texts, size).get_vocab()
+    return sorted(ids, key=ids.__getitem__)
+
+
+def test_training_puts_special_tokens_and_letters_first() -> None:
+    tokens = vocabulary(TEXTS, 120)
+    assert tokens[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [token for token in tokens if len(token) == 1]
+    assert tokens[5 : 5 + len(letters)] == letters == sorted(letters)
+    assert {"circle", "square", "red", "日", "é"} & set(tokens) == {"circle", "square", "red", "日"}
+
+
+def test_training_again_gives_the_same_vocabulary() -> None:
+    # The library alone numbers letters differently each time, within one process too.
+    assert len({tuple(vocabulary(TEXTS[::step], 90)) for step in (1, -1, 1, -1)}) == 1
+
+
+def test_training_on_real_captions_gives_one_vocabulary(real_data: Path) -> None:
+    with (real_data / "coco" / "captions.json").open() as file:
+        texts = [entry["caption"] for entry in json.load(file)["annotations"]]
+    found = {tuple(vocabulary(order, 1500)) for order in (texts, texts[::-1])}
+    assert len(found) == 1
+    assert len(found.pop()) == 1500
+
+
+def test_a_vocabulary_too_small_for_the_letters() -> None:
+    with pytest.raises(ConfigError, match=r"at least \d+ for the special tokens and letters"):
+        train_wordpiece(TEXTS, 20)
+
+
+def test_encode_cuts_before_the_sep_and_leaves_the_tokenizer_alone() -> None:
+    tokenizer = train_wordpiece(TEXTS, 120)
+    ids = encode(tokenizer, ["a red circle", "square"], 4)
+    a, red, square = tokenizer.convert_tokens_to_ids(["a", "red", "square"])
+    assert ids == [[2, a, red, 3], [2, square, 3]]
+    assert encode(tokenizer, [""], 4) == [[2, 3]]
+    assert encode(tokenizer, [], 4) == []
+    assert tokenizer.backend_tokenizer.truncation is None
+    with pytest.raises(ValueError, match=r"room for .CLS. and .SEP., got 1"):
+        encode(tokenizer, ["a"], 1)
+
+
+def test_round_trip_beside_a_model(tmp_path: Path) -> None:
+    tokenizer = train_wordpiece(TEXTS, 120)
+    tokenizer.save_pretrained(tmp_path)
+    SemVLPConfig.preset("tiny").save_pretrained(tmp_path)
+    for again in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert again.get_vocab() == tokenizer.get_vocab()
+        assert again.mask_token_id == 4
+        texts = [*TEXTS, "A [MASK] zebra"]
+        assert encode(again, texts, 30) == encode(tokenizer, texts, 30)
+
+
+def test_berts_vocabulary_tokenises_as_bert(real_data: Path) -> None:
+    path = real_data / "vocab" / "bert-base-uncased-vocab.txt"
+    tokenizer = load_tokenizer(path)
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
+    assert special == (101, 102, 103)
+    assert len(tokenizer) == 30522
+    assert encode(tokenizer, ["Hello, world!"], 20) == [[101, 7592, 1010, 2088, 999, 102]]
+    with (real_data / "coco" / "captions.json").open() as file:
+        texts = [entry["caption"] for entry in json.load(file)["annotations"]]
+    texts += ["Crème brûlée\tin 東京, unaffable!!", "a\u200bb  c\n", "[MASK] it"]
+    reference = BertWordPieceTokenizer(str(path), lowercase=True)
+    expected = [encoding.ids for encoding in reference.encode_batch(texts)]
+    assert encode(tokenizer, texts, 512) == expected
+
+
+def test_a_file_that_is_no_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
+    with pytest.raises(InputError, match=r"vocab\.txt: a BERT vocabulary.*; \[MASK\] missing"):
+        load_tokenizer(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="is UTF-8 text"):
+        load_tokenizer(path)
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"local directory or vocab\.txt.*or 'train'.*'no/such'"):
+        load_tokenizer("no/such")
+
+
+def test_a_directory_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.tokenizer must be"):
+        load_tokenizer(tmp_path)
