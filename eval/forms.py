@@ -1,0 +1,169 @@
+"""The shapes leaderboard files come in: JSON array, JSON lines, comma lines, ranks."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from semvlp.errors import InputError
+from semvlp.eval.task import Answer, ExampleId, Rank
+
+Pairs = Iterator[tuple[str, ExampleId, Answer]]
+
+
+class Form(Protocol):
+    """How answers become the text of a file, and back."""
+
+    @property
+    def extension(self) -> str:
+        """Of the file name, with the dot."""
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        """The whole text, LF line ends and one final newline."""
+
+    def parse(self, text: str) -> Pairs:
+        """(place in the file, id, answer) of every entry.
+
+        Raises:
+            InputError: anything the leaderboard would refuse or silently count as wrong.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonArray:
+    """`[{"question_id": 1, "answer": "yes"}, ...]`."""
+
+    id_field: str
+    answer_field: str
+    id_type: type[int] | type[str]
+
+    extension = ".json"
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        entries = [{self.id_field: key, self.answer_field: text} for key, text in answers.items()]
+        return _json(entries)
+
+    def parse(self, text: str) -> Pairs:
+        document = _load(text, f'one JSON array of {{"{self.id_field}", "{self.answer_field}"}}')
+        if not isinstance(document, list):
+            raise InputError(f"must be one JSON array, got {type(document).__name__}")
+        for number, entry in enumerate(document, start=1):
+            where = f"entry {number}"
+            key = _field(entry, self.id_field, self.id_type, where)
+            yield where, key, _field(entry, self.answer_field, str, f"{where} (id {key!r})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonLines:
+    """`{"pairID": "4564320256.jpg#0r1e", "label": "entailment"}`, one object a line."""
+
+    id_field: str
+    answer_field: str
+    labels: Collection[str]
+
+    extension = ".jsonl"
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        lines = (
+            _json({self.id_field: key, self.answer_field: text}) for key, text in answers.items()
+        )
+        return "".join(lines)
+
+    def parse(self, text: str) -> Pairs:
+        for number, line in _lines(text):
+            where = f"line {number}"
+            entry = _load(line, f"a JSON object on each line, {where}")
+            key = _field(entry, self.id_field, str, where)
+            answer = _field(entry, self.answer_field, str, f"{where} (id {key!r})")
+            yield where, key, _label(answer, self.labels, where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommaLines:
+    """`dev-850-0-0,True`, without header; the official scripts compare labels in lower case."""
+
+    labels: Collection[str]
+
+    extension = ".csv"
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        return "".join(f"{key},{text}\n" for key, text in answers.items())
+
+    def parse(self, text: str) -> Pairs:
+        spelling = {label.lower(): label for label in self.labels}
+        for number, line in _lines(text):
+            where = f"line {number}"
+            fields = line.removesuffix("\r").split(",")
+            if len(fields) != 2 or any(f != f.strip() or not f or '"' in f for f in fields):
+                raise InputError(f"{where}: must be `id,label` without blanks, got {line!r:.80}")
+            key, answer = fields
+            if number == 1 and answer.lower() not in spelling:
+                raise InputError(f"{where}: must be `id,label` and no header, got {line!r:.80}")
+            yield where, key, _label(spelling.get(answer.lower(), answer), self.labels, where)
+
+
+class RankFile:
+    """`{"captions": [{"caption_id", "rank", "ties"}], "images": [{"image", "rank", "ties"}]}`."""
+
+    extension = ".json"
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        captions, images = [], []
+        for key, answer in answers.items():
+            assert isinstance(answer, Rank)
+            if isinstance(key, int):
+                captions.append({"caption_id": key, **answer._asdict()})
+            else:
+                images.append({"image": key, **answer._asdict()})
+        return _json({"captions": captions, "images": images})
+
+    def parse(self, text: str) -> Pairs:
+        document = _load(text, 'one JSON object with "captions" and "images"')
+        for part, name, kind in (("captions", "caption_id", int), ("images", "image", str)):
+            for number, entry in enumerate(_field(document, part, list, "the file"), start=1):
+                where = f"{part}, entry {number}"
+                key = _field(entry, name, kind, where)
+                rank = _field(entry, "rank", int, f"{where} (id {key!r})")
+                ties = _field(entry, "ties", int, f"{where} (id {key!r})")
+                if rank < 1 or ties < 0:
+                    raise InputError(f"{where}: ranks start at 1 and ties at 0, got {rank}, {ties}")
+                yield where, key, Rank(rank, ties)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _load(text: str, wanted: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        lines = "; it looks like JSON lines" if error.msg == "Extra data" else ""
+        raise InputError(f"must be {wanted}; {error}{lines}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise InputError(f"must be strict JSON, but it holds a bare {name}")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        if not line.strip():
+            raise InputError(f"line {number}: blank lines are not allowed, not even at the end")
+        yield number, line
+
+
+def _field(entry: Any, name: str, kind: type[Any], where: str) -> Any:
+    if not isinstance(entry, dict) or name not in entry:
+        raise InputError(f"{where}: must be an object with {name!r}, got {entry!r:.80}")
+    value = entry[name]
+    # `True` and `1.0` equal 1 in Python, but no leaderboard means them as an id.
+    if type(value) is not kind:
+        raise InputError(f"{where}: {name!r} must be of type {kind.__name__}, got {value!r:.80}")
+    return value
+
+
+def _label(answer: str, labels: Collection[str], where: str) -> str:
+    if answer not in labels:
+        raise InputError(f"{where}: the label must be one of {', '.join(labels)}, got {answer!r}")
+    return answer

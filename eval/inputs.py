@@ -1,0 +1,73 @@
+"""What an evaluation reads where nobody says so: what the run was validated on."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import ConfigError, InputError
+
+# Where fine-tuning leaves the absolute paths of what it read.
+INPUTS_NAME = "inputs.json"
+# The name fine-tuning reads its validation examples by.
+VALIDATION_SPLIT = "val"
+
+_SPLIT = re.compile(
+    r"(?<![a-z])(test-dev\d*|(?:train|val|dev|test|hidden|challenge)[a-z]*\d*)(?![a-z0-9])", re.I
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalInputs:
+    """The files of one evaluation and the name of their split."""
+
+    annotations: tuple[Path, ...]
+    shards: Path
+    split: str
+
+
+def eval_inputs(
+    checkpoint: Path,
+    *,
+    annotations: Sequence[Path] = (),
+    shards: Path | None = None,
+    split: str | None = None,
+) -> EvalInputs:
+    """Fill in what is not given: files from the run of `checkpoint`, the split from their names.
+
+    Raises:
+        ConfigError: something is not given and the run does not say it either.
+        InputError: the run's record of what it read is damaged.
+    """
+    recorded = {} if annotations and shards else _recorded(checkpoint)
+    used = tuple(annotations) or tuple(Path(path) for path in recorded.get("valid", ()))
+    store = shards or (Path(recorded["shards"]) if recorded.get("shards") else None)
+    if not used or store is None:
+        what = "validation annotations" if not used else "shards"
+        option = "--annotations" if not used else "--shards"
+        raise ConfigError(f"{checkpoint}: its run names no {what}; give {option}")
+    unnamed = split_name(used[0]) if annotations else VALIDATION_SPLIT
+    return EvalInputs(annotations=used, shards=store, split=split or unnamed)
+
+
+def split_name(annotations: Path) -> str:
+    """The split a file name speaks of: `val2014`, `testdev`, `test1`; else its first part."""
+    found = _SPLIT.search(annotations.name)
+    return found[1] if found else annotations.name.partition(".")[0]
+
+
+def _recorded(checkpoint: Path) -> dict[str, Any]:
+    # RUN/best is a link to RUN/checkpoints/step-XXXXXXX.
+    path = checkpoint.resolve().parent.parent / INPUTS_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{checkpoint}: must lie in a fine-tuning run for what it was validated on to be "
+            f"known, but there is no {path}; give --annotations and --shards"
+        )
+    try:
+        recorded = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: must be the JSON that fine-tuning wrote: {error}") from error
+    return dict(recorded)

@@ -1,0 +1,55 @@
+"""The regions of the images that examples name, looked up in a store."""
+
+from collections.abc import Iterable, Sequence
+
+from semvlp.errors import InputError
+from semvlp.eval.task import Example
+from semvlp.model.packing import PairRegions
+from semvlp.shards.image_ids import ImageIds
+from semvlp.shards.store import Store
+
+SHOWN = 10
+
+
+class RegionLookup:
+    """Regions by the names of images as annotation files spell them.
+
+    Raises:
+        InputError: images that the store lacks; official scores count every example, so none may
+            be left out.
+    """
+
+    def __init__(self, store: Store, examples: Sequence[Example], *, max_regions: int) -> None:
+        self._store, self._max_regions = store, max_regions
+        ids = ImageIds(store.image_ids)
+        names = dict.fromkeys(name for example in examples for name in example.images)
+        self._found = {name: ids.find(name) for name in names}
+        missing = {name for name, image_id in self._found.items() if image_id is None}
+        if missing:
+            raise InputError(_message(store, examples, missing, len(names)))
+
+    def __call__(self, names: Iterable[str]) -> list[PairRegions]:
+        """Features, boxes (xyxy pixels), width and height of each image; each is read once."""
+        listed = list(names)
+        read = {name: self._read(name) for name in dict.fromkeys(listed)}
+        return [read[name] for name in listed]
+
+    def _read(self, name: str) -> PairRegions:
+        image_id = self._found[name]
+        assert image_id is not None
+        regions = self._store.sample(self._store.index_of(image_id)).regions
+        kept = slice(self._max_regions)
+        return regions.features[kept], regions.boxes[kept], regions.width, regions.height
+
+
+def _message(store: Store, examples: Sequence[Example], missing: set[str], total: int) -> str:
+    touched = [e.example_id for e in examples if missing.intersection(e.images)]
+    names = [name for e in examples for name in e.images if name in missing]
+    shown = ", ".join(list(dict.fromkeys(names))[:SHOWN]) + (
+        ", ..." if len(missing) > SHOWN else ""
+    )
+    return (
+        f"{store.path}: must hold the images of all {len(examples)} examples, but lacks "
+        f"{len(missing)} of {total} ({shown}), which {len(touched)} examples need, first "
+        f"{touched[0]!r}; extract them too (refused.jsonl says which were refused)"
+    )

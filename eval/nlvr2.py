@@ -1,0 +1,100 @@
+"""NLVR2: whether a sentence is true of two photographs."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval import scores
+from semvlp.eval.annotations import read_lines, require, unique, wrong_file
+from semvlp.eval.forms import CommaLines
+from semvlp.eval.submission import LeaderboardFile, checked
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+
+LABELS = ("False", "True")
+
+
+class Nlvr2(LeaderboardFile):
+    """Scored by the rules of lil-lab/nlvr nlvr2/eval/metrics.py and nlvr2/data/filter_data.py."""
+
+    name = "nlvr2"
+    head: Head = "pair"
+    loss: Loss = "cross_entropy"
+    metric = "accuracy"
+    form = CommaLines(labels=LABELS)
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """JSON lines whose identifier is `split-set-pair-sentence`."""
+        records = [record for path in paths for record in _records(path)]
+        subsets = _subsets(records)
+        return unique((_example(record, subsets) for record in records), paths)
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        return list(LABELS)
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`accuracy`, `consistency`, and `balanced` and `unbalanced` where such pairs exist.
+
+        A sentence is consistent when it is judged right on every pair of photographs it is used
+        with. Balanced are the pairs that occur with both labels, unbalanced those that occur more
+        than once with one label.
+        """
+        given = checked(self.ids(examples), answers, str)
+        right = [answer in e.target for e, answer in zip(examples, given, strict=True)]
+        sentences = [example.meta["sentence"] for example in examples]
+        return {
+            "accuracy": scores.percent(right),
+            "consistency": scores.consistency(sentences, right),
+            **scores.by_subset(examples, right),
+        }
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, record in read_lines(path):
+        if number == 1 and str(record.get("identifier", "")).count("-") != 3:
+            raise wrong_file(path, "NLVR2 JSON lines")
+        where = f"{path}:{number}"
+        fields = [name for name in ("left_url", "right_url") if name in record]
+        require(record, dict.fromkeys(["identifier", "sentence", *fields], str), where)
+        if record["identifier"].count("-") != 3:
+            raise InputError(
+                f"{where}: 'identifier' must be split-set-pair-sentence, "
+                f"got {record['identifier']!r}"
+            )
+        if "label" in record and record["label"] not in LABELS:
+            raise InputError(f"{where}: 'label' must be True or False, got {record['label']!r}")
+        records.append(record)
+    return records
+
+
+def _subsets(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Identifier -> balanced or unbalanced, for pairs of photographs that occur more than once."""
+    uses = defaultdict(list)
+    for record in records:
+        if {"left_url", "right_url", "label"} <= record.keys():
+            uses[record["left_url"], record["right_url"]].append(record)
+    return {
+        record["identifier"]: "balanced" if len({r["label"] for r in same}) > 1 else "unbalanced"
+        for same in uses.values()
+        if len(same) > 1
+        for record in same
+    }
+
+
+def _example(record: Mapping[str, Any], subsets: Mapping[str, str]) -> Example:
+    split, group, pair, sentence = record["identifier"].split("-")
+    images = f"{split}-{group}-{pair}-img0", f"{split}-{group}-{pair}-img1"
+    return Example(
+        example_id=record["identifier"],
+        text=record["sentence"],
+        images=images,
+        target={record["label"]: 1.0} if "label" in record else {},
+        meta={
+            "sentence": (split, group, sentence),
+            "subset": subsets.get(record["identifier"]),
+        },
+    )

@@ -1,0 +1,120 @@
+"""Retrieval: the image of a caption among all images, the captions of an image among all captions.
+
+Q captions, K images. The leaderboard file holds a rank for every caption and every image; ranks
+start at 1 and are pessimistic: wrong candidates with the same score stand before the right one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.errors import InputError
+from semvlp.eval import scores
+from semvlp.eval.annotations import first_has, read_document, require, unique, wrong_file
+from semvlp.eval.forms import RankFile
+from semvlp.eval.submission import LeaderboardFile, checked
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Rank
+
+# In the order of the matching head of pre-training: class 1 means that text and image match.
+LABELS = ("mismatch", "match")
+# Karpathy's COCO split gives the rest of the validation images to training.
+KARPATHY_SPLITS = {"train": ("train", "restval")}
+
+
+class Retrieval(LeaderboardFile):
+    """Recall over the full caption x image matrix; there is no official scorer."""
+
+    name = "retrieval"
+    head: Head = "match"
+    loss: Loss = "cross_entropy"
+    metric = "rsum"
+    form = RankFile()
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """One example a caption, from Karpathy JSON (`split` of it) or COCO captions JSON."""
+        return unique((example for path in paths for example in _examples(path, split)), paths)
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        return list(LABELS)
+
+    def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
+        """Every caption, then every image."""
+        return [example.example_id for example in examples] + list(image_names(examples))
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`ir_r1`, `ir_r5`, `ir_r10` (caption to image), `tr_...` (image to caption), their mean
+        `r_mean` and sum `rsum`, and `ties`: how many queries have a wrong candidate that ties.
+        """
+        ranks = checked(self.ids(examples), answers, Rank)
+        by_caption, by_image = ranks[: len(examples)], ranks[len(examples) :]
+        found = scores.recalls(by_caption, "ir") | scores.recalls(by_image, "tr")
+        rsum = sum(found.values())
+        ties = sum(rank.ties > 0 for rank in ranks)
+        return {**found, "r_mean": rsum / len(found), "rsum": rsum, "ties": ties}
+
+
+def image_names(examples: Sequence[Example]) -> list[str]:
+    """The images of the captions, each once, in the order they first occur: the K columns."""
+    return list(dict.fromkeys(example.images[0] for example in examples))
+
+
+def rank_answers(
+    examples: Sequence[Example], matrix: NDArray[np.floating]
+) -> dict[ExampleId, Answer]:
+    """Ranks of all captions and images.
+
+    Args:
+        examples: Q captions.
+        matrix: [Q, K] scores against `image_names(examples)`, higher fits better.
+    """
+    names = image_names(examples)
+    column = {name: index for index, name in enumerate(names)}
+    image_of = np.array([column[example.images[0]] for example in examples])
+    ids = [example.example_id for example in examples]
+    by_caption = zip(ids, scores.text_to_image(matrix, image_of), strict=True)
+    by_image = zip(names, scores.image_to_text(matrix, image_of), strict=True)
+    return {**dict(by_caption), **dict(by_image)}
+
+
+def _examples(path: Path, split: str) -> Iterator[Example]:
+    document = read_document(path)
+    if isinstance(document, dict) and first_has(document.get("images"), "sentences"):
+        return _karpathy(document["images"], path, split)
+    if isinstance(document, dict) and first_has(document.get("annotations"), "caption"):
+        return _coco(document.get("images") or [], document["annotations"], path)
+    raise wrong_file(path, "a Karpathy split or COCO captions file")
+
+
+def _karpathy(images: Sequence[Any], path: Path, split: str) -> Iterator[Example]:
+    fields = {"filename": str, "split": str, "sentences": list}
+    for number, image in enumerate(images, start=1):
+        require(image, fields, f"{path}: image {number}")
+    wanted = KARPATHY_SPLITS.get(split, (split,))
+    present = dict.fromkeys(image["split"] for image in images)
+    if present.keys().isdisjoint(wanted):
+        names = ", ".join(present)
+        raise InputError(f"{path}: holds the splits {names}, but not {split!r}; give --split")
+    for number, image in enumerate(images, start=1):
+        for sentence in image["sentences"] if image["split"] in wanted else ():
+            require(sentence, {"sentid": int, "raw": str}, f"{path}: image {number}")
+            yield _example(sentence["sentid"], sentence["raw"], image["filename"])
+
+
+def _coco(images: Any, captions: Sequence[Any], path: Path) -> Iterator[Example]:
+    require({"images": images}, {"images": list}, str(path))
+    for number, image in enumerate(images, start=1):
+        require(image, {"id": int, "file_name": str}, f"{path}: image {number}")
+    names = {image["id"]: image["file_name"] for image in images}
+    for number, entry in enumerate(captions, start=1):
+        require(entry, {"id": int, "image_id": int, "caption": str}, f"{path}: annotation {number}")
+        name = names.get(entry["image_id"], str(entry["image_id"]))
+        yield _example(entry["id"], entry["caption"], name)
+
+
+def _example(caption_id: int, caption: str, image: str) -> Example:
+    return Example(example_id=caption_id, text=caption, images=(image,), target={"match": 1.0})

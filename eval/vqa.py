@@ -1,0 +1,125 @@
+"""VQA v2: open questions about a photograph, ten human answers to each."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval import scores
+from semvlp.eval.annotations import Kind, read_document, require, unique, wrong_file
+from semvlp.eval.forms import JsonArray
+from semvlp.eval.submission import LeaderboardFile, check_ids, checked
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.vqa_answers import normalise, soft_target, vqa_score
+
+PEOPLE = 10
+
+
+class Vqa(LeaderboardFile):
+    """Scored by the official evaluator's rule of March 2021 (GT-Vision-Lab/VQA vqaEval.py)."""
+
+    name = "vqa"
+    head: Head = "pooled"
+    loss: Loss = "binary_cross_entropy"
+    metric = "accuracy"
+    form = JsonArray(id_field="question_id", answer_field="answer", id_type=int)
+
+    def __init__(self, min_occurrences: int = 9) -> None:
+        """`min_occurrences`: how many training questions an answer must be the main answer of to
+        become a label (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py).
+        """
+        self.min_occurrences = min_occurrences
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """Questions files, and for splits with labels the annotations files beside them."""
+        questions: list[dict[str, Any]] = []
+        annotations: dict[int, dict[str, Any]] = {}
+        for path in paths:
+            document = read_document(path)
+            if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
+                raise wrong_file(path, "a VQA v2 questions or annotations file")
+            questions += _questions(document, path)
+            annotations |= {entry["question_id"]: entry for entry in _annotations(document, path)}
+        _check_pairing(questions, annotations, paths)
+        return unique((_example(q, annotations.get(q["question_id"])) for q in questions), paths)
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Frequent normalised main answers in alphabetical order, never the empty string.
+
+        A set too small for any answer to be frequent gets all of its answers.
+        """
+        main = (normalise(example.meta["main"]) for example in examples if example.target)
+        counts = Counter(answer for answer in main if answer)
+        frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
+        return sorted(frequent or counts)
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`accuracy` over all questions and one score by answer type, rounded as officially."""
+        given = checked(self.ids(examples), answers, str)
+        right = [
+            vqa_score(answer, example.meta["answers"])
+            for example, answer in zip(examples, given, strict=True)
+        ]
+        found = {"accuracy": scores.percent(right), **scores.by_subset(examples, right)}
+        return {name: round(value, 2) for name, value in found.items()}
+
+
+def _questions(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    fields: dict[str, Kind] = {"question_id": int, "image_id": (int, str), "question": str}
+    for number, entry in enumerate(_entries(document, "questions", path), start=1):
+        require(entry, fields, f"{path}: question {number}")
+        yield entry
+
+
+def _annotations(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    fields = {"question_id": int, "answers": list}
+    fields |= {"multiple_choice_answer": str, "answer_type": str}
+    for number, entry in enumerate(_entries(document, "annotations", path), start=1):
+        if number == 1 and not (isinstance(entry, dict) and "question_id" in entry):
+            raise wrong_file(path, "a VQA v2 questions or annotations file")
+        where = f"{path}: annotation {number}"
+        require(entry, fields, where)
+        for answer in entry["answers"]:
+            require(answer, {"answer": str}, f"{where}: answers")
+        if len(entry["answers"]) != PEOPLE:
+            raise InputError(f"{where}: must hold {PEOPLE} answers, got {len(entry['answers'])}")
+        yield entry
+
+
+def _entries(document: dict[str, Any], name: str, path: Path) -> list[Any]:
+    require({name: [], **document}, {name: list}, str(path))
+    return list(document.get(name, []))
+
+
+def _check_pairing(
+    questions: Sequence[Mapping[str, Any]], annotations: Mapping[int, Any], paths: Sequence[Path]
+) -> None:
+    names = ", ".join(str(path) for path in paths)
+    if not questions:
+        raise InputError(f"{names}: annotations need the questions file of their split beside them")
+    if annotations:
+        asked = [question["question_id"] for question in questions]
+        check_ids(asked, annotations, f"{names}: the annotations")
+
+
+def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) -> Example:
+    target: dict[str, float] = {}
+    meta: dict[str, Any] = {}
+    if annotation is not None:
+        people = tuple(answer["answer"] for answer in annotation["answers"])
+        target = soft_target(people)
+        meta = {
+            "answers": people,
+            "main": annotation["multiple_choice_answer"],
+            "subset": annotation["answer_type"],
+        }
+    return Example(
+        example_id=question["question_id"],
+        text=question["question"],
+        images=(str(question["image_id"]),),
+        target=target,
+        meta=meta,
+    )

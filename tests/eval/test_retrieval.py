@@ -1,0 +1,80 @@
+"""Retrieval: splits of Karpathy JSON, COCO captions, ranks and recalls."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semvlp.errors import InputError
+from semvlp.eval.retrieval import Retrieval, image_names, rank_answers
+from semvlp.eval.task import Rank
+
+SPLITS = {"a.jpg": "train", "b.jpg": "restval", "c.jpg": "val", "d.jpg": "test"}
+
+
+def test_splits(save: Callable[..., Path], make: type) -> None:
+    path = save("k.json", make.karpathy(dict.fromkeys(SPLITS, 2), SPLITS))
+
+    def images(split: str) -> list[str]:
+        return image_names(Retrieval().read([path], split=split))
+
+    assert image_names(Retrieval().read([path])) == ["a.jpg", "b.jpg"]
+    assert images("train") == ["a.jpg", "b.jpg"]
+    assert images("restval") == ["b.jpg"]
+    assert images("test") == ["d.jpg"]
+    with pytest.raises(InputError, match="train, restval, val, test, but not 'dev'"):
+        images("dev")
+
+
+def test_examples_are_captions_with_their_image(save: Callable[..., Path], make: type) -> None:
+    examples = Retrieval().read(
+        [save("k.json", make.karpathy({"a.jpg": 1, "b.jpg": 2}))], split="test"
+    )
+    assert [(e.example_id, e.text, e.images) for e in examples] == [
+        (0, "caption 0", ("a.jpg",)),
+        (1, "caption 1", ("b.jpg",)),
+        (2, "caption 2", ("b.jpg",)),
+    ]
+    assert Retrieval().ids(examples) == [0, 1, 2, "a.jpg", "b.jpg"]
+    assert Retrieval().labels([]).index("match") == 1
+
+
+def test_real_coco_captions(real_data: Path) -> None:
+    examples = Retrieval().read([real_data / "coco" / "captions.json"])
+    assert len(examples) == 2441
+    assert len(image_names(examples)) == 488
+    assert examples[0].images == ("000000000139.jpg",)
+
+
+def test_coco_captions_without_file_names(save: Callable[..., Path]) -> None:
+    captions = {"annotations": [{"id": 5, "image_id": 139, "caption": "A room."}]}
+    (example,) = Retrieval().read([save("captions.json", captions)])
+    assert (example.example_id, example.images) == (5, ("139",))
+
+
+def test_recalls_of_a_hand_made_matrix(save: Callable[..., Path], make: type) -> None:
+    examples = Retrieval().read([save("k.json", make.karpathy({"a": 1, "b": 2}))], split="test")
+    matrix = np.array([[0.9, 0.1], [0.8, 0.7], [0.3, 0.3]], np.float32)
+    answers = rank_answers(examples, matrix)
+    assert answers == {
+        0: Rank(1, 0),
+        1: Rank(2, 0),
+        2: Rank(2, 1),
+        "a": Rank(1, 0),
+        "b": Rank(1, 0),
+    }
+    found = Retrieval().score(examples, answers)
+    assert found == pytest.approx(
+        {
+            "ir_r1": 100 / 3,
+            "ir_r5": 100,
+            "ir_r10": 100,
+            "tr_r1": 100,
+            "tr_r5": 100,
+            "tr_r10": 100,
+            "r_mean": (500 + 100 / 3) / 6,
+            "rsum": 500 + 100 / 3,
+            "ties": 1,
+        }
+    )
