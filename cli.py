@@ -118,6 +118,7 @@ annotations_option = click.option(
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
 )
 STORE_FORMAT = click.Choice(["tar", "lmdb"])
+REGIONS = click.IntRange(1, 100)
 
 
 @cli.command()
@@ -138,14 +139,14 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @click.option("--detector", help="Which network; `semvlp detector list` shows them.")
 @click.option("--weights", metavar="PATH|URL|hf:NAME", help="Where its weights are.")
 @choice("--backend", "auto", "detectron2", "torchvision")
-@choice("--preset", *PRESETS, default="butd_10_100")
-@click.option("--min-regions", type=click.IntRange(1, 100), default=36)
-@click.option("--max-regions", type=click.IntRange(1, 100), default=100)
+@click.option("--preset", type=click.Choice(PRESETS), help="Published rule of selection.")
+@click.option("--min-regions", type=REGIONS, help="36, or the preset's own, unless given.")
+@click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
 @click.option("--texts", type=EXISTING, multiple=True, help="Captions or questions to join.")
 @choice("--device", "auto", "cpu", "cuda")
 @choice("--precision", "fp32", "bf16")
 @click.option("--batch-size", type=click.IntRange(1), default=8)
-@click.option("--workers", type=click.IntRange(0), default=2)
+@click.option("--workers", type=click.IntRange(1), default=2)
 @click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),
@@ -268,16 +269,17 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool)
 
 
 @shards.command("import")
-@click.argument("source", type=PATH)
+@click.argument("path", type=PATH)
 @click.argument("target", type=PATH)
 @click.option("--from", "from_", type=click.Choice(COMMUNITY_FORMATS), required=True)
 @click.option("--to", type=STORE_FORMAT, default="tar")
+@click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
 @overwrite_option
-def shards_import(source: Path, target: Path, from_: str, to: str, overwrite: bool) -> Result:
+def shards_import(path: Path, target: Path, **options: Any) -> Result:
     """Read the features of another system."""
     from semvlp.shards.formats import import_format
 
-    return _written(import_format(source, target, from_=from_, to=to, overwrite=overwrite), target)
+    return _written(import_format(path, target, **options), target)
 
 
 @shards.command("export")
@@ -371,17 +373,34 @@ def finetune(
 @choice("--mode", "both", "single", "two")
 @click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
 def evaluate(
-    task: str, checkpoint: Path | None, shards: str | None, out: Path | None, **options: Any
+    task: str,
+    checkpoint: Path | None,
+    annotations: Sequence[Path],
+    shards: str | None,
+    split: str | None,
+    mode: Any,
+    out: Path | None,
 ) -> Result:
     """Write the leaderboard file of a task, and its scores where the split has labels."""
     from semvlp.eval import evaluate as scorer
+    from semvlp.eval.inputs import eval_inputs
     from semvlp.eval.tasks import load_task
     from semvlp.shards.remote import localize
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
     store = localize(shards) if shards else None
-    out = out or Path(f"runs/eval-{task}")
-    return _reported(scorer.evaluate(load_task(task), checkpoint, store, out, **options))
+    given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
+    return _reported(
+        scorer.evaluate(
+            load_task(task),
+            checkpoint,
+            given.annotations,
+            given.shards,
+            out or Path(f"runs/eval-{task}"),
+            split=given.split,
+            mode=mode,
+        )
+    )
 
 
 @cli.command()

@@ -1,0 +1,1 @@
+"""Images to regions: detectors of several families, selection, a resumable pipeline."""

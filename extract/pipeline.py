@@ -1,0 +1,275 @@
+"""Extraction: plan -> decode -> detect -> select -> write, resumable, in bounded memory."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import ConfigError, InputError, TooManyRefused
+from semvlp.extract.detector import Backend, Detector, Precision, load_detector
+from semvlp.extract.images import DECODING_VERSION, ImageFile, find_images
+from semvlp.extract.outcomes import Outcome, outcomes, proven
+from semvlp.extract.preview import write_preview
+from semvlp.extract.select import resolve, select
+from semvlp.progress import Progress, duration
+from semvlp.shards.hashes import files_sha256
+from semvlp.shards.plan import Plan, StoreFormat
+from semvlp.shards.record import Regions, Sample, Texts
+from semvlp.shards.store import open_store
+from semvlp.shards.texts import match_texts, read_texts
+from semvlp.shards.writer import Writer, open_writer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractSettings:
+    """How images become regions; `extract` takes every field from the command line.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    detector: str | None = None
+    """What `load_detector` opens; None is its default."""
+    weights: str | None = None
+    """Path, URL or `hf:NAME` of weights instead of the detector's own."""
+    backend: Backend = "auto"
+    """What runs the network; auto is torchvision where it has it."""
+    format: StoreFormat = "tar"
+    """What is written: tar shards to train from, or an LMDB to look up in."""
+    preset: str | None = None
+    """Selection rule; None is bottom-up attention's with 36 to 100 regions."""
+    min_regions: int | None = None
+    """Fewest regions of an image, if it has as many proposals; None is the preset's own number."""
+    max_regions: int | None = None
+    """Most regions of an image; None is the preset's own number."""
+    texts: tuple[Path, ...] = ()
+    """Captions and questions to store with the images."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    precision: Precision = "fp32"
+    """Arithmetic of the network; scores and boxes are fp32 in both."""
+    batch_size: int = 4
+    """Images the detector gets at once."""
+    workers: int = 4
+    """Threads that decode images."""
+    resume: bool = True
+    """Go on where an earlier run stopped."""
+    overwrite: bool = False
+    """Replace what an earlier run wrote."""
+    max_bad: float = 0.05
+    """Largest fraction of refused images that still counts as success."""
+    preview: int = 0
+    """Images on the HTML page written beside the shards; 0 writes none."""
+    samples_per_shard: int = 2000
+    """Images of one tar shard: 0.8 GB at 100 regions of 2048 numbers."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "samples_per_shard"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"max_bad is a fraction in 0..1, got {self.max_bad}")
+        if self.preview < 0:
+            raise ConfigError(f"preview must be at least 0, got {self.preview}")
+        resolve(self.preset, self.min_regions, self.max_regions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractReport:
+    """What a finished extraction holds and how long this run took."""
+
+    out: Path
+    written: int
+    """Images with regions, those of earlier runs included."""
+    refused: int
+    """Images without, those of earlier runs included; `refused.jsonl` says why."""
+    processed: int
+    """Images this run worked on."""
+    seconds: float
+    unmatched_texts: int
+    """Image names in the text files that no image has."""
+    preview: Path | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this run, loading of the detector included."""
+        return self.processed / max(self.seconds, 1e-9)
+
+    def values(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
+        return asdict(self) | paths | {"images_per_second": self.images_per_second}
+
+    def sentence(self) -> str:
+        """What was written, how many, how long, where."""
+        refused = f", {self.refused} refused" if self.refused else ""
+        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
+        page = f"; look at {self.preview}" if self.preview else ""
+        return (
+            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
+            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
+        )
+
+
+def extract(
+    images: Path,
+    out: Path,
+    settings: ExtractSettings | None = None,
+    *,
+    detector: Detector | None = None,
+) -> ExtractReport:
+    """Write the regions of all `images` (see `find_images`) to a data set in the directory `out`.
+
+    An image that cannot be used is one line of `out/refused.jsonl` and costs no other image.
+    `detector` is used instead of the one the settings name. Stopped at any point, the same call
+    goes on from there, and the shards become the same bytes.
+
+    Raises:
+        ConfigError: settings that cannot be, or another data set in `out`.
+        InputError: no images, two of one id, or texts that fit none of them.
+        SemVLPError: the detector fails on every image.
+        TooManyRefused: finished, but a larger part than `max_bad` was refused.
+    """
+    settings = settings or ExtractSettings()
+    start = time.monotonic()
+    _check_out(out)
+    files = find_images(images)
+    texts, unmatched = _match(settings.texts, files)
+    detector = detector or _load(settings)
+    plan = _plan(files, detector, settings)
+    with open_writer(
+        out, plan, format=settings.format, resume=settings.resume, overwrite=settings.overwrite
+    ) as writer:
+        processed = _process(files, detector, settings, writer, texts)
+        counts = writer.finish().counts
+    report = ExtractReport(
+        out=out,
+        written=counts["samples"],
+        refused=counts["errors"],
+        processed=processed,
+        seconds=time.monotonic() - start,
+        unmatched_texts=unmatched,
+        preview=_preview(images, out, settings),
+    )
+    _check_refused(report, settings.max_bad)
+    return report
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out must be a directory, but {out} is a file")
+    if (out / "__init__.py").exists():
+        raise ConfigError(
+            f"{out} holds Python source (it has an __init__.py), so nothing is written into it; "
+            "name another directory with --out"
+        )
+
+
+def _load(settings: ExtractSettings) -> Detector:
+    return load_detector(
+        settings.detector,
+        weights=settings.weights,
+        backend=settings.backend,
+        device=settings.device,
+        precision=settings.precision,
+    )
+
+
+def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSettings) -> Plan:
+    rule = resolve(settings.preset, settings.min_regions, settings.max_regions)
+    return Plan(
+        image_ids=tuple(file.image_id for file in files),
+        extractor={
+            **detector.profile,
+            "selection": asdict(rule),
+            "decoding": DECODING_VERSION,
+        },
+        object_labels=tuple(detector.object_labels),
+        attribute_labels=tuple(detector.attribute_labels),
+        feature_size=detector.feature_size,
+        samples_per_shard=settings.samples_per_shard,
+        texts_sha256=files_sha256(settings.texts) if settings.texts else "",
+    )
+
+
+def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:
+    """Texts by image id, and the number of names that fit no image."""
+    if not paths:
+        return {}, 0
+    named = read_texts(paths)
+    texts, unmatched = match_texts(named, (file.image_id for file in files))
+    if not texts:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: none of the {len(named)} image names fits an image; "
+            f"the texts name {next(iter(named), 'none')!r}, the images {files[0].image_id!r}"
+        )
+    log.info("texts for %d of %d images", len(texts), len(files))
+    if unmatched:
+        log.info("texts of %d other images, such as %s, left out", len(unmatched), unmatched[0])
+    return texts, len(unmatched)
+
+
+def _process(
+    files: Sequence[ImageFile],
+    detector: Detector,
+    settings: ExtractSettings,
+    writer: Writer,
+    texts: Mapping[str, Texts],
+) -> int:
+    """Write or refuse every pending image; the number of them."""
+    pending = set(writer.pending)
+    todo = [file for file in files if file.image_id in pending]
+    done, refused = len(files) - len(todo), len(writer.refused)
+    choose = partial(
+        select,
+        preset=settings.preset,
+        min_regions=settings.min_regions,
+        max_regions=settings.max_regions,
+        profile=writer.plan.profile,
+    )
+    found = outcomes(
+        todo, detector, choose, batch_size=settings.batch_size, workers=settings.workers
+    )
+    with (
+        closing(found),
+        Progress("extracting", total=len(files), unit="images", done=done) as bar,
+    ):
+        for outcome in proven(found, batch_size=settings.batch_size, worked=done > refused):
+            refused += not _write(outcome, writer, texts)
+            bar.advance(note=f"{refused} refused")
+    return len(todo)
+
+
+def _write(outcome: Outcome, writer: Writer, texts: Mapping[str, Texts]) -> bool:
+    """Store the regions, True, or the reason why there are none, False."""
+    image_id = outcome.file.image_id
+    if isinstance(outcome.result, Regions):
+        own = texts.get(image_id, Texts())
+        writer.write(Sample(key=image_id, regions=outcome.result, texts=own))
+        return True
+    log.debug("refused %s: %s", outcome.file, outcome.reason)
+    writer.refuse(image_id, str(outcome.file), outcome.reason)
+    return False
+
+
+def _preview(images: Path, out: Path, settings: ExtractSettings) -> Path | None:
+    if not settings.preview:
+        return None
+    with open_store(out) as store:
+        return write_preview(store, out / "preview.html", images=images, count=settings.preview)
+
+
+def _check_refused(report: ExtractReport, max_bad: float) -> None:
+    total = report.written + report.refused
+    if report.refused > max_bad * total:
+        raise TooManyRefused(
+            f"{report.out} is finished in {duration(report.seconds)} and holds {report.written} "
+            f"images, but {report.refused} of {total} were refused and --max-bad allows "
+            f"{max_bad:.1%}; see {report.out / 'refused.jsonl'} for the reasons"
+        )

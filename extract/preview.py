@@ -1,0 +1,155 @@
+"""A page to look at what was found: images, their regions, labels, confidences and texts.
+
+Boxes are xyxy in pixels of the original image.
+"""
+
+import base64
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from semvlp import atomic
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.images import ImageFile, Refused, find_images, load
+from semvlp.shards.manifest import Manifest
+from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
+from semvlp.shards.store import Store
+
+log = logging.getLogger(__name__)
+
+MAX_WIDTH = 900
+JPEG_QUALITY = 82
+MIN_SHOWN_WIDTH, MAX_SHOWN_HEIGHT = 560, 720
+# The slider starts where about so many regions of an image are shown: more are hard to read.
+_READABLE = 10
+# What float16 holds of a probability: 0.9 comes back as 0.8999.
+_FLOAT16_DIGITS = 3
+# Hues of neighbouring classes lie far apart.
+_GOLDEN_ANGLE = 137.508
+
+
+def write_preview(
+    store: Store, out: Path, *, images: Path | None, count: int, seed: int = 0
+) -> Path:
+    """Write one self-contained HTML page of `count` images of `store`, drawn by `seed`, to `out`.
+
+    `images` is where the image files are (see `find_images`); an image without its file is a blank
+    canvas with its boxes.
+
+    Raises:
+        ConfigError: a count that is not positive.
+        InputError: a store without images.
+    """
+    if count < 1:
+        raise ConfigError(f"a preview needs at least 1 image, got {count}")
+    if not len(store):
+        raise InputError(f"{store.path} holds no images to look at")
+    files = {file.image_id: file for file in find_images(images)} if images else {}
+    drawn = np.random.default_rng(seed).permutation(len(store))[:count]
+    samples = [store.sample(int(index)) for index in sorted(drawn)]
+    cards = [_card(sample, files, store.manifest) for sample in samples]
+    template = Path(__file__).with_name("preview.html").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(template).render(
+        name=store.path.resolve().name,
+        cards=cards,
+        facts=_facts(store),
+        threshold=_first_threshold([sample.regions for sample in samples]),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(out, page)
+    return out
+
+
+def _facts(store: Store) -> list[tuple[str, str]]:
+    """Name and value of what holds for the whole data set."""
+    manifest = store.manifest
+    return [
+        ("images", f"{len(store):,}"),
+        ("refused", f"{manifest.counts['errors']:,}"),
+        ("object classes", f"{len(manifest.object_labels):,}"),
+        ("attributes", f"{len(manifest.attribute_labels):,}"),
+        ("feature size", f"{manifest.feature_size:,}"),
+        ("profile", manifest.profile),
+    ]
+
+
+def _card(sample: Sample, files: Mapping[str, ImageFile], manifest: Manifest) -> dict[str, Any]:
+    regions, file = sample.regions, files.get(sample.regions.image_id)
+    picture, note = _picture(file)
+    return {
+        "image_id": regions.image_id,
+        "width": regions.width,
+        "height": regions.height,
+        "shown_width": _shown_width(regions.width, regions.height),
+        "picture": picture,
+        "note": note,
+        "captions": sample.texts.captions,
+        "questions": [
+            (question.question, max(question.answers, key=question.answers.__getitem__, default=""))
+            for question in sample.texts.questions
+        ],
+        "regions": [_row(regions, index, manifest) for index in range(len(regions))],
+    }
+
+
+def _row(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
+    x1, y1, x2, y2 = map(float, regions.boxes[index])
+    object_id, attribute_id = int(regions.object_ids[index]), int(regions.attribute_ids[index])
+    attribute = ""
+    if attribute_id != NO_ATTRIBUTE:
+        attribute = _label(manifest.attribute_labels, attribute_id)
+    return {
+        "x": x1,
+        "y": y1,
+        "w": x2 - x1,
+        "h": y2 - y1,
+        "share": (x2 - x1) * (y2 - y1) / (regions.width * regions.height),
+        "object": _label(manifest.object_labels, object_id),
+        "confidence": round(float(regions.object_conf[index]), _FLOAT16_DIGITS),
+        "attribute": attribute,
+        "attribute_confidence": float(regions.attribute_conf[index]),
+        "hue": round(object_id * _GOLDEN_ANGLE % 360, 1),
+    }
+
+
+def _shown_width(width: int, height: int) -> int:
+    """CSS pixels: small images are enlarged so that labels fit, tall ones fit a screen."""
+    return round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return labels[index] if index < len(labels) else f"class {index}"
+
+
+def _picture(file: ImageFile | None) -> tuple[str, str]:
+    """A data URI and an empty note, or an empty URI and why there is none."""
+    if file is None:
+        return "", "no image file"
+    try:
+        image = Image.fromarray(load(file))
+    except Refused as refused:
+        log.warning("%s: %s", file, refused)
+        return "", f"{file}: {refused}"
+    image.thumbnail((MAX_WIDTH, 2 * MAX_WIDTH))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}", ""
+
+
+def _first_threshold(shown: Sequence[Regions]) -> float:
+    """The confidence, in steps of 0.05, above which an image has about `_READABLE` regions."""
+    stored = np.concatenate([regions.object_conf for regions in shown]).astype(float)
+    confidences = stored.round(_FLOAT16_DIGITS)
+    wanted = _READABLE * len(shown)
+    if len(confidences) <= wanted:
+        return 0.0
+    return float(np.floor(np.sort(confidences)[-wanted] * 20) / 20)

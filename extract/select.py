@@ -1,0 +1,221 @@
+"""Selection: which of a detector's proposals become the regions of an image. Pure.
+
+P proposals, C object classes, A attributes, F feature size, R regions. Boxes are xyxy in pixels.
+Suppression is torchvision's: a box is dropped when its IoU with a better one is over (>) the
+threshold, widths are x2 - x1. The original Caffe code drops at >= and counts x2 - x1 + 1.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import nms
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detector import Proposals
+from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
+
+Boxes = NDArray[np.float32]
+Scores = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+_EACH_CLASS_FROM = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A selection rule and its limits.
+
+    Every rule orders the proposals, takes those of at least `confidence`, and then at least
+    `min_regions` (all, where there are fewer proposals) and at most `max_regions` of the order.
+    """
+
+    suppress: Literal["per class", "once"] = "per class"
+    """NMS for each object class on its own, or one NMS on the best class of each proposal."""
+    boxes: Literal["proposals", "regressed"] = "proposals"
+    """The boxes whose overlap counts."""
+    ious: tuple[float, ...] = (0.3,)
+    """NMS thresholds, tried in turn until `min_regions` survive."""
+    confidence: float = 0.2
+    """A proposal counts when a class in which it survives has this probability."""
+    label: Literal["best", "survivor"] = "best"
+    """The object class that is stored: the most probable, or the most probable it survives in."""
+    min_regions: int
+    max_regions: int
+
+
+PRESETS: dict[str, Preset] = {
+    # peteanderson80/bottom-up-attention tools/generate_tsv.py, "fixed" and "adaptive"
+    "butd_36": Preset(min_regions=36, max_regions=36),
+    "butd_10_100": Preset(min_regions=10, max_regions=100),
+    # airsplay/py-bottom-up-attention demo/detectron2_mscoco_proposal_maxnms.py; with 1.0, which
+    # suppresses nothing, appended: the original returns fewer regions, or those of another image
+    "maxnms_36": Preset(
+        suppress="once",
+        boxes="regressed",
+        ious=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        confidence=0.0,
+        min_regions=36,
+        max_regions=36,
+    ),
+    # microsoft/scene_graph_benchmark maskrcnn_benchmark/modeling/roi_heads/box_head/inference.py,
+    # filter_results_peter and filter_results_fast, with IGNORE_BOX_REGRESSION as published
+    "vinvl_nms1": Preset(label="survivor", min_regions=10, max_regions=100),
+    "vinvl_nms2": Preset(suppress="once", ious=(0.5,), min_regions=10, max_regions=100),
+    # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100, threshold later
+    "top_100": Preset(min_regions=100, max_regions=100),
+}
+DEFAULT = Preset(min_regions=36, max_regions=100)
+"""Without a preset: the rule of bottom-up attention, with the limits of the caller."""
+
+
+def resolve(
+    preset: str | None, min_regions: int | None = None, max_regions: int | None = None
+) -> Preset:
+    """The rule of a preset (None: `DEFAULT`), with the limits that are given instead of its own.
+
+    Raises:
+        ConfigError: an unknown preset, or limits that are not 1 <= min <= max <= 100.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    rule = DEFAULT if preset is None else PRESETS[preset]
+    low = rule.min_regions if min_regions is None else min_regions
+    high = rule.max_regions if max_regions is None else max_regions
+    if not 1 <= low <= high <= MAX_REGIONS:
+        raise ConfigError(
+            f"regions must satisfy 1 <= min <= max <= {MAX_REGIONS}, got min {low} and max {high}"
+        )
+    return replace(rule, min_regions=low, max_regions=high)
+
+
+def select(
+    proposals: Proposals,
+    *,
+    image_id: str,
+    preset: str | None = None,
+    min_regions: int | None = None,
+    max_regions: int | None = None,
+    profile: str,
+) -> Regions:
+    """Regions [R, ...] of one image, sorted by `object_conf`, highest first, ties in given order.
+
+    `boxes` are the ones regressed for the stored class, `proposals` the ones before regression.
+
+    Raises:
+        ConfigError: see `resolve`.
+        InputError: no proposals, or scores or features that float16 cannot hold.
+    """
+    rule = resolve(preset, min_regions, max_regions)
+    if not len(proposals.proposals):
+        raise InputError(f"image {image_id}: the detector proposed no region")
+    if not np.isfinite(proposals.object_scores).all():
+        raise InputError(f"image {image_id}: an object score is not a finite number")
+    rows, labels = _choose(proposals, rule)
+    confidence = proposals.object_scores[rows, labels]
+    order = np.argsort(-confidence, kind="stable")
+    return _regions(proposals, rows[order], labels[order], image_id, profile)
+
+
+def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices]:
+    """The proposals [R] that are taken, in given order, and the class of each [R]."""
+    scores = proposals.object_scores[:, :-1]
+    best = scores.argmax(1)
+    if rule.suppress == "per class":
+        reached, labels = _reached_per_class(proposals.proposals, scores, rule)
+        labels = np.where(reached > 0, labels, best) if rule.label == "survivor" else best
+    else:
+        every = np.arange(len(best))
+        regressed = rule.boxes == "regressed"
+        boxes = _class_boxes(proposals, every, best) if regressed else proposals.proposals
+        reached, labels = _reached_once(boxes, scores.max(1), rule), best
+    confident = int(((reached > 0) & (reached >= rule.confidence)).sum())
+    count = min(max(confident, rule.min_regions), rule.max_regions)
+    rows = np.sort(np.argsort(-reached, kind="stable")[:count])
+    return rows, labels[rows]
+
+
+def _reached_per_class(boxes: Boxes, scores: Scores, rule: Preset) -> tuple[Scores, Indices]:
+    """The best probability [P] of a class in which a proposal survives, and that class [P].
+
+    Exact where it is at least the threshold reached, else 0. Only pairs (proposal, class) of at
+    least the threshold can reach it or be suppressed by one that does, so few classes need an NMS;
+    the threshold falls until `min_regions` reach it.
+    """
+    enough = min(rule.min_regions, len(boxes))
+    threshold = rule.confidence
+    while True:
+        kept = _surviving(boxes, scores, threshold, rule.ious[0])
+        if threshold == 0 or (kept.max(1) >= threshold).sum() >= enough:
+            return kept.max(1), kept.argmax(1)
+        threshold = threshold / 4 if threshold > _EACH_CLASS_FROM else 0.0
+
+
+def _surviving(boxes: Boxes, scores: Scores, threshold: float, iou: float) -> Scores:
+    """`scores` [P, C], 0 where they are under `threshold` or suppressed within their class."""
+    kept = np.where(scores >= threshold, scores, np.float32(0))
+    for label in np.flatnonzero((kept > 0).sum(0) > 1):
+        rows = np.flatnonzero(kept[:, label])
+        dropped = np.delete(rows, _nms(boxes[rows], kept[rows, label], iou))
+        kept[dropped, label] = 0
+    return kept
+
+
+def _reached_once(boxes: Boxes, scores: Scores, rule: Preset) -> Scores:
+    """`scores` [P], 0 where suppressed, at the first threshold that leaves `min_regions`."""
+    enough = min(rule.min_regions, len(boxes))
+    for iou in rule.ious:
+        kept = _nms(boxes, scores, iou)
+        if len(kept) >= enough:
+            break
+    reached = np.zeros_like(scores)
+    reached[kept] = scores[kept]
+    return reached
+
+
+def _nms(boxes: Boxes, scores: Scores, iou: float) -> Indices:
+    """What survives, best first; equal scores in given order. In float32 whatever comes in."""
+    found: Indices = nms(
+        torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32), iou
+    ).numpy()
+    return found
+
+
+def _class_boxes(proposals: Proposals, rows: Indices, labels: Indices) -> Boxes:
+    """The boxes [R, 4] regressed for the class [R] of the proposals at `rows` [R]."""
+    shared = proposals.boxes.shape[1] == 1
+    boxes: Boxes = proposals.boxes[rows, 0 if shared else labels]
+    return boxes
+
+
+def _regions(
+    proposals: Proposals, rows: Indices, labels: Indices, image_id: str, profile: str
+) -> Regions:
+    features = proposals.features[rows]
+    limit = np.finfo(np.float16).max
+    if features.size and not np.abs(features).max() <= limit:
+        raise InputError(f"image {image_id}: a feature is not a number of at most {limit:g}")
+    attributes, attribute_conf = _attributes(proposals.attribute_scores[rows])
+    return Regions(
+        image_id=image_id,
+        width=proposals.width,
+        height=proposals.height,
+        boxes=_class_boxes(proposals, rows, labels).astype(np.float32),
+        proposals=proposals.proposals[rows].astype(np.float32),
+        features=features.astype(np.float16),
+        object_ids=labels.astype(np.int16),
+        object_conf=proposals.object_scores[rows, labels].astype(np.float16),
+        attribute_ids=attributes,
+        attribute_conf=attribute_conf,
+        profile=profile,
+    )
+
+
+def _attributes(scores: Scores) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
+    """The most probable attribute [R] of scores [R, A] and its probability [R]."""
+    if not scores.shape[1]:
+        none = np.full(len(scores), NO_ATTRIBUTE, np.int16)
+        return none, np.zeros(len(scores), np.float16)
+    return scores.argmax(1).astype(np.int16), scores.max(1).astype(np.float16)

@@ -1,0 +1,360 @@
+"""Images to shards: in order, resumable to the byte, one lost image never losing its neighbours."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from semvlp.errors import ConfigError, InputError, SemVLPError, TooManyRefused
+from semvlp.extract import outcomes
+from semvlp.extract.detector import Proposals
+from semvlp.extract.images import find_images, load
+from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
+from semvlp.extract.select import select
+from semvlp.shards.manifest import read_manifest
+from semvlp.shards.record import Sample, encode
+from semvlp.shards.store import open_store
+
+CLASSES, ATTRIBUTES, FEATURES = 6, 4, 8
+SETTINGS = ExtractSettings(batch_size=3, workers=2, samples_per_shard=4)
+
+
+class FakeDetector:
+    """Proposals drawn from the pixels alone; `fail` may raise for the number in the first pixel."""
+
+    object_labels = tuple(f"object {index}" for index in range(CLASSES))
+    attribute_labels = tuple(f"attribute {index}" for index in range(ATTRIBUTES))
+    feature_size = FEATURES
+
+    def __init__(self, fail: Callable[[int], None] = lambda number: None) -> None:
+        self.profile: dict[str, Any] = {"detector": "fake"}
+        self.fail = fail
+        self.batches: list[int] = []
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        self.batches.append(len(images))
+        for image in images:
+            self.fail(int(image[0, 0, 0]))
+        return [self._propose(image) for image in images]
+
+    def _propose(self, image: NDArray[np.uint8]) -> Proposals:
+        rng = np.random.default_rng(int(image.sum()))
+        height, width, _ = image.shape
+        corners = np.sort(rng.uniform(0, 1, (45, 2, 2)), axis=1).reshape(45, 4)
+        boxes = (corners * [width, height, width, height]).astype(np.float32)
+        scores = rng.dirichlet(np.full(CLASSES + 1, 0.3), 45).astype(np.float32)
+        return Proposals(
+            width=width,
+            height=height,
+            proposals=boxes,
+            boxes=boxes[:, None] + np.zeros((1, CLASSES, 1), np.float32),
+            object_scores=scores,
+            attribute_scores=rng.dirichlet(np.ones(ATTRIBUTES), 45).astype(np.float32),
+            features=rng.random((45, FEATURES)).astype(np.float32),
+        )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Eleven images of three shapes, each with its number in the first pixel."""
+    return draw(tmp_path / "images", 11)
+
+
+def draw(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        image = np.random.default_rng(number).integers(0, 256, (12 + number % 3, 16, 3))
+        image[0, 0, 0] = number
+        Image.fromarray(image.astype(np.uint8)).save(folder / f"im{number:03d}.png")
+    return folder
+
+
+def damage(images: Path, *numbers: int) -> None:
+    for number in numbers:
+        (images / f"im{number:03d}.png").write_bytes(b"not an image")
+
+
+def stop_at(number: int, error: BaseException) -> Callable[[int], None]:
+    def fail(found: int) -> None:
+        if found == number:
+            raise error
+
+    return fail
+
+
+def stored(out: Path) -> list[tuple[bytes, bytes]]:
+    """Both members of every sample."""
+    with open_store(out) as store:
+        return [encode(store.sample(index)) for index in range(len(store))]
+
+
+def shard_bytes(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("shard-*"))}
+
+
+def refusals(out: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (out / "refused.jsonl").read_text().splitlines()]
+
+
+def run(
+    images: Path, out: Path, detector: FakeDetector | None = None, **options: Any
+) -> ExtractReport:
+    return extract(images, out, replace(SETTINGS, **options), detector=detector or FakeDetector())
+
+
+def test_every_image_is_stored_as_its_own_selection(images: Path, tmp_path: Path) -> None:
+    report = run(images, tmp_path / "out", min_regions=5, max_regions=9)
+    assert (report.written, report.refused, report.processed) == (11, 0, 11)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.object_labels == FakeDetector.object_labels
+    assert manifest.attribute_labels == FakeDetector.attribute_labels
+    assert manifest.extractor["detector"] == "fake"
+    assert manifest.extractor["selection"]["max_regions"] == 9
+    files = find_images(images)
+    with open_store(tmp_path / "out") as store:
+        assert list(store.image_ids) == [file.image_id for file in files]
+        for index, file in enumerate(files):
+            expected = select(
+                FakeDetector()([load(file)])[0],
+                image_id=file.image_id,
+                min_regions=5,
+                max_regions=9,
+                profile=manifest.profile,
+            )
+            wanted = encode(Sample(key=file.image_id, regions=expected))
+            assert encode(store.sample(index)) == wanted
+
+
+def test_batches_and_threads_change_no_byte(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "a", batch_size=1, workers=1)
+    run(images, tmp_path / "b", batch_size=7, workers=3)
+    assert len(shard_bytes(tmp_path / "a")) > 2
+    assert shard_bytes(tmp_path / "a") == shard_bytes(tmp_path / "b")
+
+
+@pytest.mark.parametrize("format", ["tar", "lmdb"])
+@pytest.mark.parametrize("number", [0, 1, 5, 8, 10])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    images: Path, tmp_path: Path, number: int, format: str
+) -> None:
+    damage(images, 4, 9)
+    options = {"format": format, "max_bad": 1.0}
+    run(images, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "cut", FakeDetector(stop_at(number, KeyboardInterrupt())), **options)
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    report = run(images, tmp_path / "cut", **options)
+    assert shard_bytes(tmp_path / "cut") == shard_bytes(tmp_path / "whole")
+    assert stored(tmp_path / "cut") == stored(tmp_path / "whole")
+    assert refusals(tmp_path / "cut") == refusals(tmp_path / "whole")
+    batches_before = number // 3 * 3
+    assert report.processed == 11 - batches_before, "whole batches before the stop are kept"
+
+
+def test_a_finished_extraction_is_not_done_again(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "out")
+    before = shard_bytes(tmp_path / "out")
+    detector = FakeDetector()
+    report = run(images, tmp_path / "out", detector)
+    assert (report.written, report.processed, detector.batches) == (11, 0, [])
+    assert shard_bytes(tmp_path / "out") == before
+
+
+def test_other_settings_need_overwrite(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "out")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        run(images, tmp_path / "out", preset="butd_10_100")
+    run(images, tmp_path / "out", preset="butd_10_100", overwrite=True)
+    assert read_manifest(tmp_path / "out").extractor["selection"]["min_regions"] == 10
+
+
+def test_a_damaged_image_costs_no_other(images: Path, tmp_path: Path) -> None:
+    damage(images, 4)
+    report = run(images, tmp_path / "out", max_bad=0.1)
+    assert (report.written, report.refused) == (10, 1)
+    (line,) = refusals(tmp_path / "out")
+    assert line["id"] == "im004"
+    assert line["file"] == str(images / "im004.png")
+    assert line["reason"].startswith("not an image")
+    with open_store(tmp_path / "out") as store:
+        assert "im004" not in store
+        assert "im003" in store
+        assert "im005" in store
+
+
+def test_too_many_refused_ends_the_finished_work_with_its_own_error(
+    images: Path, tmp_path: Path
+) -> None:
+    damage(images, 2, 3)
+    with pytest.raises(TooManyRefused, match=r"9 images, but 2 of 11 were refused.*refused\.jsonl"):
+        run(images, tmp_path / "out")
+    assert read_manifest(tmp_path / "out").counts["samples"] == 9
+    with pytest.raises(TooManyRefused):
+        run(images, tmp_path / "out")
+    assert run(images, tmp_path / "out", max_bad=0.2).refused == 2
+
+
+def test_an_image_the_detector_fails_on_is_refused_alone(images: Path, tmp_path: Path) -> None:
+    detector = FakeDetector(stop_at(4, RuntimeError("no anchors fit")))
+    report = run(images, tmp_path / "out", detector, max_bad=0.1)
+    assert (report.written, report.refused) == (10, 1)
+    (line,) = refusals(tmp_path / "out")
+    assert line["id"] == "im004"
+    assert line["reason"] == "the detector failed: RuntimeError: no anchors fit"
+    assert detector.batches == [3, 3, 1, 1, 1, 3, 2], "only the failed batch is taken apart"
+
+
+def test_a_detector_that_never_works_is_an_error_and_refuses_nothing(
+    images: Path, tmp_path: Path
+) -> None:
+    def broken(number: int) -> None:
+        raise RuntimeError("CUDA error")
+
+    for count in (11, 2):
+        few = draw(tmp_path / f"few{count}", count)
+        with pytest.raises(SemVLPError, match=r"seems to be broken.*im000.png.*CUDA error"):
+            run(few, tmp_path / f"out{count}", FakeDetector(broken))
+        assert run(few, tmp_path / f"out{count}").refused == 0
+
+
+def test_a_detector_that_breaks_later_refuses_nothing_either(tmp_path: Path) -> None:
+    def breaks(number: int) -> None:
+        if number >= 7:
+            raise RuntimeError("device lost")
+
+    many = draw(tmp_path / "many", 80)
+    with pytest.raises(SemVLPError, match="failed on 64 images in a row"):
+        run(many, tmp_path / "out", FakeDetector(breaks))
+    assert refusals(tmp_path / "out") == []
+    report = run(many, tmp_path / "out")
+    assert (report.written, report.refused, report.processed) == (80, 0, 73)
+
+
+def test_the_last_image_may_be_the_bad_one_of_a_resumed_run(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "out", FakeDetector(stop_at(10, KeyboardInterrupt())), batch_size=1)
+    bad = FakeDetector(stop_at(10, RuntimeError("bad")))
+    assert run(images, tmp_path / "out", bad, max_bad=0.1, batch_size=1).refused == 1
+
+
+def test_a_defect_is_never_taken_for_a_bad_image(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="defect"):
+        run(images, tmp_path / "out", FakeDetector(stop_at(4, TypeError("defect"))))
+    assert run(images, tmp_path / "out").refused == 0
+
+
+def test_numbers_the_store_cannot_hold_are_refused(images: Path, tmp_path: Path) -> None:
+    class Large(FakeDetector):
+        def _propose(self, image: NDArray[np.uint8]) -> Proposals:
+            found = super()._propose(image)
+            if image[0, 0, 0] == 6:
+                found.features[:] = 1e6
+            return found
+
+    run(images, tmp_path / "out", Large(), max_bad=0.1)
+    (line,) = refusals(tmp_path / "out")
+    assert (line["id"], "65504" in line["reason"]) == ("im006", True)
+
+
+def captions(path: Path, names: Sequence[str]) -> Path:
+    entries = [{"image_id": name, "captions": [f"a photo of {name}"]} for name in names]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def test_texts_are_joined_and_the_unmatched_counted(images: Path, tmp_path: Path) -> None:
+    texts = captions(tmp_path / "captions.jsonl", ["im003.png", "im007", "other"])
+    report = run(images, tmp_path / "out", texts=(texts,))
+    assert report.unmatched_texts == 1
+    with open_store(tmp_path / "out") as store:
+        found = {name: store.texts(store.index_of(name)).captions for name in store.image_ids}
+    assert found["im003"] == ("a photo of im003.png",)
+    assert found["im007"] == ("a photo of im007",)
+    assert sum(map(len, found.values())) == 2
+
+
+def test_texts_of_other_images_only_are_an_error(images: Path, tmp_path: Path) -> None:
+    texts = captions(tmp_path / "captions.jsonl", ["elsewhere"])
+    with pytest.raises(InputError, match=r"none of the 1 image names.*'elsewhere'.*'im000'"):
+        run(images, tmp_path / "out", texts=(texts,))
+    assert not (tmp_path / "out").exists()
+
+
+def test_double_ids_stop_before_any_work(images: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(images / "im003.jpg")
+    detector = FakeDetector()
+    with pytest.raises(InputError, match="1 repeat one"):
+        run(images, tmp_path / "out", detector)
+    assert detector.batches == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_source_folders_are_not_written_into(images: Path, tmp_path: Path) -> None:
+    package = tmp_path / "shards"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    with pytest.raises(ConfigError, match="--out"):
+        run(images, package)
+    assert [path.name for path in package.iterdir()] == ["__init__.py"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--out must be a directory"):
+        run(images, tmp_path / "file")
+
+
+def test_few_images_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, decoding runs ahead by a batch and the threads."""
+    loaded: list[str] = []
+
+    def counted(file: Any) -> Any:
+        loaded.append(file.image_id)
+        return load(file)
+
+    waiting: list[int] = []
+
+    class Watching(FakeDetector):
+        def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+            waiting.append(len(loaded) - sum(self.batches))
+            return super().__call__(images)
+
+    monkeypatch.setattr(outcomes, "load", counted)
+    run(draw(tmp_path / "many", 60), tmp_path / "out", Watching())
+    assert len(loaded) == 60
+    assert max(waiting) <= 2 * SETTINGS.batch_size + SETTINGS.workers
+
+
+def test_the_preview_is_written_beside_the_shards(images: Path, tmp_path: Path) -> None:
+    report = run(images, tmp_path / "out", preview=2)
+    assert report.preview == tmp_path / "out" / "preview.html"
+    assert report.preview.read_text().count("<article>") == 2
+
+
+def test_the_report_says_what_happened_in_one_sentence(images: Path, tmp_path: Path) -> None:
+    damage(images, 1)
+    report = run(images, tmp_path / "out", max_bad=0.1)
+    assert report.sentence().startswith(
+        f"{tmp_path / 'out'} holds the regions of 10 images, 1 refused; this run took 11 of them in"
+    )
+    assert json.loads(json.dumps(report.values()))["written"] == 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"workers": 0},
+        {"samples_per_shard": 0},
+        {"max_bad": 1.5},
+        {"preview": -1},
+        {"preset": "best"},
+        {"min_regions": 50, "max_regions": 40},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"must be|is a fraction|must satisfy"):
+        ExtractSettings(**wrong)

@@ -1,0 +1,302 @@
+"""Selection against a literal reading of the original loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import nms
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detector import Proposals
+from semvlp.extract.select import DEFAULT, PRESETS, resolve, select
+from semvlp.shards.record import NO_ATTRIBUTE, Regions
+
+CLASSES = 1600
+
+
+def make(
+    scores: NDArray[np.float32],
+    proposals: NDArray[np.float32],
+    *,
+    boxes: NDArray[np.float32] | None = None,
+    attributes: int = 5,
+) -> Proposals:
+    """Proposals whose only feature is the row they stand in; background fills up to 1."""
+    count = len(scores)
+    rng = np.random.default_rng(count)
+    background = 1 - scores.sum(1, keepdims=True)
+    return Proposals(
+        width=1000,
+        height=600,
+        proposals=proposals,
+        boxes=proposals[:, None] + 1 if boxes is None else boxes,
+        object_scores=np.concatenate([scores, background], axis=1).astype(np.float32),
+        attribute_scores=rng.random((count, attributes)).astype(np.float32),
+        features=np.arange(count, dtype=np.float32)[:, None],
+    )
+
+
+def random_proposals(
+    seed: int, count: int, classes: int = CLASSES, sharpness: float = 8.0
+) -> Proposals:
+    """Clusters of overlapping boxes; few probabilities are large, as in a trained network."""
+    rng = np.random.default_rng(seed)
+    clusters = rng.uniform(100, 500, (max(count // 6, 1), 2))
+    centres = clusters[rng.integers(len(clusters), size=count)] + rng.normal(0, 12, (count, 2))
+    half = rng.uniform(20, 90, (count, 2))
+    boxes = np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
+    logits = rng.gumbel(size=(count, classes + 1)) * sharpness / 4
+    logits[:, rng.integers(classes, size=20)] += rng.uniform(0, sharpness, 20)
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    scores = (exp / exp.sum(1, keepdims=True)).astype(np.float32)
+    return make(scores[:, :-1], boxes)
+
+
+def slow_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> list[int]:
+    """Greedy suppression, box by box, in float32; equal scores in given order."""
+    order = list(np.argsort(-scores, kind="stable"))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while order:
+        best, *rest = order
+        kept.append(int(best))
+        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
+        size = np.maximum(np.minimum(boxes[best, 2:], boxes[rest, 2:]) - corner, np.float32(0))
+        inter = size[:, 0] * size[:, 1]
+        ratio = inter / (area[best] + area[rest] - inter)
+        order = [row for row, value in zip(rest, ratio.tolist(), strict=True) if not value > iou]
+    return kept
+
+
+def slow_max_conf(found: Proposals) -> NDArray[np.float32]:
+    """tools/generate_tsv.py of bottom-up attention: one NMS for each of all the classes."""
+    scores = found.object_scores[:, :-1]
+    max_conf = np.zeros(len(scores), np.float32)
+    for label in range(scores.shape[1]):
+        kept = slow_nms(found.proposals, scores[:, label], 0.3)
+        max_conf[kept] = np.maximum(max_conf[kept], scores[kept, label])
+    return max_conf
+
+
+def slow_keep(max_conf: NDArray[np.float32], low: int, high: int) -> set[int]:
+    """Its second half: the confident ones, clamped."""
+    keep = np.flatnonzero(max_conf >= np.float32(0.2))
+    if len(keep) < low:
+        keep = np.argsort(-max_conf, kind="stable")[:low]
+    elif len(keep) > high:
+        keep = np.argsort(-max_conf, kind="stable")[:high]
+    return set(keep.tolist())
+
+
+def chosen(regions: Regions) -> list[int]:
+    """The rows of the proposals that were taken."""
+    return [int(row) for row in regions.features[:, 0]]
+
+
+def pick(
+    found: Proposals, preset: str | None = None, low: int | None = None, high: int | None = None
+):
+    return select(
+        found, image_id="x", preset=preset, min_regions=low, max_regions=high, profile="p"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "sharpness"),
+    [(CLASSES, 8.0), (200, 14.0), (200, 3.0)],
+    ids=["usual", "sure", "unsure"],
+)
+def test_butd_presets_equal_the_loop_over_all_classes(classes: int, sharpness: float) -> None:
+    found = random_proposals(1, 120, classes, sharpness)
+    max_conf = slow_max_conf(found)
+    for preset in ("butd_36", "butd_10_100", "top_100"):
+        rule = PRESETS[preset]
+        expected = slow_keep(max_conf, rule.min_regions, rule.max_regions)
+        assert set(chosen(pick(found, preset))) == expected, preset
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 30), low=st.integers(1, 20))
+def test_equals_the_loop_where_everything_ties(seed: int, count: int, low: int) -> None:
+    """Coarse scores and whole-pixel boxes, several of them equal: the index decides."""
+    rng = np.random.default_rng(seed)
+    corner = rng.integers(0, 5, (count, 2)) * 10
+    size = rng.integers(1, 4, (count, 2)) * 10
+    boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    scores = (rng.integers(0, 4, (count, 6)) * 0.0625).astype(np.float32)
+    found = make(scores, boxes)
+    expected = slow_keep(slow_max_conf(found), low, low + 5)
+    assert set(chosen(pick(found, None, low, low + 5))) == expected
+
+
+def test_the_number_of_regions_follows_the_confident_ones() -> None:
+    """One class, boxes far apart: exactly those of 0.2 and more, within the limits."""
+    boxes = np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(40)], np.float32)
+    scores = np.full((40, 1), 0.1, np.float32)
+    scores[:24:2] = 0.3
+    scores[24::2] = 0.2  # 8 of the 20 stand exactly on the threshold
+    found = make(scores, boxes)
+    assert chosen(pick(found, "butd_10_100")) == list(range(0, 40, 2))
+    assert chosen(pick(found, "butd_10_100", 5, 7)) == [0, 2, 4, 6, 8, 10, 12]
+    assert chosen(pick(found, "butd_36")) == [*range(0, 40, 2), *range(1, 32, 2)]
+
+
+def test_the_order_is_that_of_the_stored_confidence() -> None:
+    """The first is suppressed as class 0, survives with 0.3, and still ties with the second."""
+    boxes = np.array([[0, 0, 100, 90], [300, 0, 400, 90], [0, 0, 100, 100]], np.float32)
+    found = make(np.array([[0.5, 0.3], [0.5, 0.1], [0.9, 0.05]], np.float32), boxes)
+    regions = pick(found, None, 1, 3)
+    assert chosen(regions) == [2, 0, 1]
+    np.testing.assert_allclose(regions.object_conf, [0.9, 0.5, 0.5], rtol=1e-3)
+
+
+def test_overlap_of_exactly_the_threshold_is_kept() -> None:
+    """torchvision suppresses at > 0.5, not at >=: [0, 0, 2, 1] and [0, 0, 1, 1] overlap by 0.5."""
+    boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1], [0, 0, 1.9, 1]], np.float32)
+    found = make(np.array([[0.9], [0.8], [0.7]], np.float32), boxes)
+    assert chosen(pick(found, "vinvl_nms2", 1, 3)) == [0, 1]
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_every_preset_keeps_its_promises(preset: str | None, count: int) -> None:
+    found = random_proposals(3, count, classes=40)
+    regions = pick(found, preset)
+    rule = DEFAULT if preset is None else PRESETS[preset]
+    assert min(rule.min_regions, count) <= len(regions) <= rule.max_regions
+    assert len(set(chosen(regions))) == len(regions)
+    assert (np.diff(regions.object_conf.astype(np.float32)) <= 0).all()
+    assert (regions.width, regions.height, regions.profile) == (1000, 600, "p")
+
+
+def test_min_regions_takes_all_where_there_are_fewer_even_suppressed_ones() -> None:
+    same = np.tile(np.array([[10, 10, 50, 50]], np.float32), (5, 1))
+    for preset in (None, *PRESETS):
+        found = make(np.full((5, 3), 0.3, np.float32), same)
+        assert chosen(pick(found, preset)) == [0, 1, 2, 3, 4]
+
+
+def test_values_belong_to_the_best_class_of_the_kept_proposal() -> None:
+    rng = np.random.default_rng(0)
+    found = random_proposals(4, 50, classes=30)
+    boxes = rng.uniform(0, 500, (50, 30, 4)).astype(np.float32)
+    found = make(found.object_scores[:, :-1], found.proposals, boxes=boxes)
+    regions = pick(found)
+    rows = chosen(regions)
+    best = found.object_scores[rows, :-1].argmax(1)
+    np.testing.assert_array_equal(regions.object_ids, best)
+    np.testing.assert_array_equal(
+        regions.object_conf, found.object_scores[rows, best].astype(np.float16)
+    )
+    np.testing.assert_array_equal(regions.boxes, boxes[rows, best])
+    np.testing.assert_array_equal(regions.proposals, found.proposals[rows])
+    np.testing.assert_array_equal(regions.attribute_ids, found.attribute_scores[rows].argmax(1))
+    np.testing.assert_array_equal(
+        regions.attribute_conf, found.attribute_scores[rows].max(1).astype(np.float16)
+    )
+
+
+def test_without_an_attribute_head_there_is_no_attribute() -> None:
+    found = make(np.full((2, 3), 0.3, np.float32), np.eye(2, 4, dtype=np.float32), attributes=0)
+    regions = pick(found)
+    assert set(regions.attribute_ids.tolist()) == {NO_ATTRIBUTE}
+    assert not regions.attribute_conf.any()
+
+
+def test_the_background_is_never_an_object() -> None:
+    found = make(np.full((3, 4), 0.01, np.float32), np.eye(3, 4, dtype=np.float32))
+    assert found.object_scores[:, -1].min() > 0.9
+    assert pick(found).object_ids.tolist() == [0, 0, 0]
+
+
+def test_maxnms_relaxes_until_there_are_enough() -> None:
+    """Two groups of boxes with overlaps 0.5 and 0.75 with the first: 0.3, then 0.5, then 0.8."""
+    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 50], [0, 0, 100, 75]], np.float32)
+    boxes = np.concatenate([boxes, boxes + 500])
+    scores = np.array([[0.9], [0.8], [0.7], [0.6], [0.5], [0.4]], np.float32)
+    found = make(scores, boxes[::-1].copy() * 0, boxes=boxes[:, None])
+    assert chosen(pick(found, "maxnms_36", 2, 2)) == [0, 3]
+    assert chosen(pick(found, "maxnms_36", 3, 100)) == [0, 1, 3, 4]
+    assert chosen(pick(found, "maxnms_36", 5, 100)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_maxnms_equals_the_literal_loop() -> None:
+    found = random_proposals(5, 150, classes=50)
+    best = found.object_scores[:, :-1].max(1)
+    for iou in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        kept = slow_nms(found.boxes[:, 0], best, iou)
+        if len(kept) >= 36:
+            break
+    assert chosen(pick(found, "maxnms_36")) == kept[:36]
+
+
+def test_vinvl_nms2_equals_one_nms() -> None:
+    found = random_proposals(6, 150, classes=50)
+    best = found.object_scores[:, :-1].max(1)
+    kept = slow_nms(found.proposals, best, 0.5)
+    count = min(max(int((best[kept] >= 0.2).sum()), 10), 100)
+    assert chosen(pick(found, "vinvl_nms2")) == kept[:count]
+
+
+def test_vinvl_nms1_stores_the_class_a_proposal_survives_in() -> None:
+    """The second box is suppressed as class 0, its best, and survives as class 1."""
+    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 90]], np.float32)
+    found = make(np.array([[0.9, 0.05], [0.6, 0.3]], np.float32), boxes)
+    survivor, best = pick(found, "vinvl_nms1"), pick(found, "butd_10_100")
+    assert survivor.object_ids.tolist() == [0, 1]
+    np.testing.assert_allclose(survivor.object_conf, [0.9, 0.3], rtol=1e-3)
+    assert best.object_ids.tolist() == [0, 0]
+    np.testing.assert_allclose(best.object_conf, [0.9, 0.6], rtol=1e-3)
+
+
+def test_limits_replace_those_of_a_preset() -> None:
+    assert resolve("butd_10_100", 36, 50) == resolve(None, None, 50)
+    assert resolve("butd_36") == PRESETS["butd_36"]
+    assert (resolve(None).min_regions, resolve(None).max_regions) == (36, 100)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 10), (5, 4), (1, 101), (101, None)])
+def test_impossible_limits_are_refused(low: int, high: int | None) -> None:
+    with pytest.raises(ConfigError, match="1 <= min <= max <= 100"):
+        resolve(None, low, high)
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"butd_36, butd_10_100.*'butd'"):
+        resolve("butd")
+
+
+def test_nothing_proposed_names_the_image() -> None:
+    found = make(np.zeros((0, 3), np.float32), np.zeros((0, 4), np.float32))
+    with pytest.raises(InputError, match="image x: the detector proposed no region"):
+        pick(found)
+
+
+@pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
+def test_features_that_float16_cannot_hold_are_refused(value: float) -> None:
+    found = make(np.full((2, 3), 0.3, np.float32), np.eye(2, 4, dtype=np.float32))
+    found.features[1, 0] = value
+    with pytest.raises(InputError, match="image x: a feature is not a number of at most 65504"):
+        pick(found)
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    found = make(np.full((2, 3), 0.3, np.float32), np.eye(2, 4, dtype=np.float32))
+    found.object_scores[0, 0] = np.nan
+    with pytest.raises(InputError, match="image x: an object score"):
+        pick(found)
+
+
+def test_a_full_size_image_needs_few_suppressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 proposals of 1600 classes: only classes with two likely proposals are looked at."""
+    calls: list[int] = []
+
+    def counted(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+        calls.append(len(boxes))
+        return nms(boxes, scores, iou)
+
+    monkeypatch.setattr("semvlp.extract.select.nms", counted)
+    pick(random_proposals(7, 300))
+    assert 0 < len(calls) < CLASSES / 8
