@@ -13,6 +13,8 @@ IMAGE_EXTENSIONS = frozenset(
 # A number counts as the image's number only where it stands alone or behind a separator: GQA's
 # `n54424` is another photograph than Visual Genome's `54424`.
 _NUMBERED = re.compile(r"(?P<prefix>|.*[_-])(?P<number>[0-9]+)")
+# `dev-1572-0-1` is not image 1: behind a prefix only a long number is an image's name by itself.
+_LONG = 6
 
 
 class ImageIds:
@@ -43,7 +45,8 @@ class ImageIds:
             return None
         candidates = self._by_number.get(number, [])
         same = [found for found, other in candidates if other == prefix]
-        loose = [found for found, other in candidates if not prefix or not other]
+        bare = not prefix or len(stem(name)) - len(prefix) >= _LONG
+        loose = [found for found, other in candidates if not prefix or (bare and not other)]
         return _only(name, same) or _only(name, loose)
 
     @cached_property

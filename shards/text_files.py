@@ -100,7 +100,7 @@ def _parse(path: Path) -> Any:
     except json.JSONDecodeError as whole:
         if whole.msg != "Extra data":
             raise InputError(f"{path}: the JSON is damaged: {whole}") from whole
-    return [_parse_json_line(path, *line) for line in enumerate(text.splitlines(), 1) if line[1]]
+    return [_parse_json_line(path, *line) for line in enumerate(text.split("\n"), 1) if line[1]]
 
 
 def _read(path: Path) -> str:

@@ -49,6 +49,7 @@ def test_other_spellings(stored: str, asked: str | int) -> None:
         ("dev-1-9", "dev-2-9"),
         ("dev-850-0-img1", "dev-850-0-img0"),
         ("img.0", "img.1"),
+        ("1", "dev-1572-0-1"),
         ("12", "1"),
         ("12", ""),
     ],

@@ -1,0 +1,1 @@
+"""A small drawn world with texts that are true by construction: the pipeline's embedded default."""

@@ -1,0 +1,107 @@
+"""RUN/report.html of the demo: what was seen, learned and answered, in one file without links."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from semvlp.atomic import write_text
+from semvlp.demo.files import WorldFiles
+from semvlp.eval.task import Example
+from semvlp.eval.tasks import load_task
+from semvlp.shards.image_ids import ImageIds
+from semvlp.shards.record import Sample
+from semvlp.shards.store import Store, open_store
+from semvlp.train.report import charts, read_run
+
+PICTURES = 6
+ANSWERS = 8
+# Regions below this confidence are background to a reader.
+MIN_SHOWN = 0.5
+CHARTS = ("Loss, all objectives", "Image question answering", "Masked words", "Learning rate")
+
+
+def write_report(
+    out: Path, world: WorldFiles, regions: Path, scores: Mapping[str, Mapping[str, float]]
+) -> Path:
+    """Write the page; returns its path."""
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    with open_store(regions) as store:
+        files = {path.stem: path for path in (world.root / "images").rglob("*.png")}
+        page = environment.from_string(template).render(
+            scores=scores,
+            pictures=[_picture(store, index, files) for index in _spread(len(store), PICTURES)],
+            charts=[c for c in charts(read_run(out / "pretrain")) if c["title"] in CHARTS],
+            answers={
+                task: _answers(task, world, out, ImageIds(store.image_ids), files)
+                for task in scores
+            },
+        )
+    write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """`wanted` numbers below `count`, evenly apart."""
+    return [count * i // wanted for i in range(min(wanted, count))]
+
+
+def _picture(store: Store, index: int, files: Mapping[str, Path]) -> dict[str, Any]:
+    """A picture with the boxes and labels of its confident regions."""
+    sample = store.sample(index)
+    return {
+        "uri": _uri(files[sample.regions.image_id]),
+        "width": sample.regions.width,
+        "height": sample.regions.height,
+        "boxes": list(_boxes(sample, store)),
+        "count": len(sample.regions),
+    }
+
+
+def _boxes(sample: Sample, store: Store) -> list[dict[str, Any]]:
+    manifest, regions = store.manifest, sample.regions
+    return [
+        {
+            "x": float(x1),
+            "y": float(y1),
+            "w": float(x2 - x1),
+            "h": float(y2 - y1),
+            "label": f"{manifest.attribute_labels[attribute]} {manifest.object_labels[label]}",
+        }
+        for (x1, y1, x2, y2), label, attribute, confidence in zip(
+            regions.boxes,
+            regions.object_ids,
+            regions.attribute_ids,
+            regions.object_conf,
+            strict=True,
+        )
+        if confidence >= MIN_SHOWN
+    ]
+
+
+def _answers(
+    name: str, world: WorldFiles, out: Path, ids: ImageIds, files: Mapping[str, Path]
+) -> list[dict[str, Any]]:
+    """Some examples of the test split with what was answered and what is right."""
+    task = load_task(name)
+    examples = task.read(world.annotations(name, "test"))
+    given = task.read_answers(out / f"eval-{name}" / task.file_name("test"))
+    chosen: Sequence[Example] = [examples[i] for i in _spread(len(examples), ANSWERS)]
+    return [
+        {
+            "text": example.text,
+            "images": [_uri(files[ids.find(image) or image]) for image in example.images],
+            "answer": str(given[example.example_id]),
+            "right": max(example.target, key=lambda label: example.target[label]),
+        }
+        for example in chosen
+    ]
+
+
+def _uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,163 @@
+"""The whole pipeline on a drawn world: draw, extract, pre-train, fine-tune, evaluate, report."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp import atomic, settings
+from semvlp.demo.config import WorldConfig
+from semvlp.demo.files import WorldFiles, write_world
+from semvlp.demo.report import write_report
+from semvlp.eval.baselines import majority, text_only
+from semvlp.eval.evaluate import evaluate
+from semvlp.eval.tasks import load_task
+from semvlp.extract.pipeline import ExtractSettings, extract
+from semvlp.progress import duration
+from semvlp.shards.convert import join
+from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.finetune import finetune
+from semvlp.train.pretrain import pretrain
+
+log = logging.getLogger(__name__)
+
+SEED = 0
+TASKS = ("vqa", "nlvr2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything one size of the demo does."""
+
+    scenes: dict[str, int]
+    world: WorldConfig
+    pretrain: tuple[str, ...]
+    finetune: tuple[str, ...]
+
+
+SMALL = Size(
+    scenes={"train": 1000, "valid": 60, "test": 200},
+    world=WorldConfig(
+        towers=0, scatter=0.15, square=0.85, covered=0, nlvr=0, pairs=0.7, pair_statements=4
+    ),
+    pretrain=("train.steps=700", "train.batch_size=96", "data.texts_per_image=4"),
+    finetune=("train.epochs=5",),
+)
+FULL = Size(
+    scenes={"train": 8000, "valid": 300, "test": 1000},
+    world=WorldConfig(covered=0, nlvr=0, pairs=0.7),
+    pretrain=("train.steps=12000", "train.batch_size=128", "data.texts_per_image=4"),
+    finetune=("train.epochs=6",),
+)
+SIZES = {"small": SMALL, "full": FULL}
+
+PRETRAIN = (
+    "model.preset=tiny",
+    "model.vocab_size=2000",
+    "train.lr=1e-3",
+    "train.save_every=500",
+    "objectives.on_questions=false",
+)
+FINETUNE = ("train.batch_size=64", "train.lr=5e-4", "data.cache_images=20000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoReport:
+    """What the demo found and where it can be looked at."""
+
+    out: Path
+    page: Path
+    scores: dict[str, dict[str, float]]
+    """Accuracy by task and method: majority, text only, single, two, both."""
+    seconds: float
+
+    def values(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "out": str(self.out),
+            "report": str(self.page),
+            "scores": self.scores,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def sentence(self) -> str:
+        """The report in a few lines."""
+        methods = list(next(iter(self.scores.values())))
+        lines = ["accuracy on unseen scenes (%)", " " * 8 + "".join(f"{m:>11}" for m in methods)]
+        for task, found in self.scores.items():
+            lines.append(f"{task:<8}" + "".join(f"{found[m]:>11.1f}" for m in methods))
+        lines.append(f"The demo took {duration(self.seconds)}; open {self.page} in a browser.")
+        return "\n".join(lines)
+
+
+def run_demo(out: Path, *, size: str, overwrite: bool = False) -> DemoReport:
+    """Run every stage in `out`; a stage that an earlier run has finished is not done again."""
+    start, chosen = time.monotonic(), SIZES[size]
+    _stage(1, f"drawing a world of {sum(chosen.scenes.values())} scenes")
+    world = write_world(out / "world", scenes=chosen.scenes, seed=SEED, config=chosen.world)
+    _stage(2, "extracting region features")
+    regions, shards = _shards(world, out, overwrite)
+    _stage(3, "pre-training, single-stream and two-stream in turn")
+    overrides = (*PRETRAIN, *chosen.pretrain)
+    pretrain(
+        [shards],
+        out / "pretrain",
+        settings.load(PretrainConfig, None, overrides),
+        overwrite=overwrite,
+    )
+    scores = {}
+    for number, task in enumerate(TASKS, start=4):
+        _stage(number, f"fine-tuning and evaluating {task}")
+        scores[task] = _task(task, world, regions, out, chosen.finetune, overwrite)
+    atomic.write_json(out / "scores.json", scores)
+    page = write_report(out, world, regions, scores)
+    return DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
+
+
+def _stage(number: int, what: str) -> None:
+    log.info("[%d/%d] %s", number, 3 + len(TASKS), what)
+
+
+def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
+    """Regions of every picture, and shards of the training pictures with their texts."""
+    regions, shards = out / "regions", out / "shards"
+    chosen = ExtractSettings(detector="demo", min_regions=10, max_regions=36, overwrite=overwrite)
+    extract(world.root / "images", regions, chosen)
+    join(regions, [world.texts("train")], shards, only_matched=True, overwrite=overwrite)
+    return regions, shards
+
+
+def _task(
+    name: str,
+    world: WorldFiles,
+    regions: Path,
+    out: Path,
+    overrides: Sequence[str],
+    overwrite: bool,
+) -> dict[str, float]:
+    """Fine-tune on one task and score the test split, beside what needs no picture."""
+    task, run = load_task(name), out / f"finetune-{name}"
+    train, valid, test = (world.annotations(name, split) for split in ("train", "valid", "test"))
+    finetune(
+        task,
+        train,
+        regions,
+        out / "pretrain" / "last",
+        run,
+        settings.load(FinetuneConfig, None, (*FINETUNE, *overrides)),
+        valid=valid,
+        overwrite=overwrite,
+    )
+    report = evaluate(
+        task, run / "best", test, regions, out / f"eval-{name}", split="test", mode="both"
+    )
+    assert report.scores is not None, "the test split of the drawn world has labels"
+    learned, asked = task.read(train), task.read(test)
+    found = {
+        "majority": task.score(asked, majority(learned, asked)),
+        "text only": task.score(asked, text_only(learned, asked)),
+        **report.scores["modes"],
+    }
+    return {method: score[task.metric] for method, score in found.items()}
