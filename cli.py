@@ -332,7 +332,7 @@ def pretrain(
 @task_option
 @annotations_option
 @click.option("--shards", required=True, help="Region features of the images.")
-@click.option("--init", type=PATH, default="runs/pretrain/last")
+@click.option("--init", default="runs/pretrain/last", help="A checkpoint, or `none`: from nothing.")
 @click.option("--out", type=PATH, help="runs/finetune-TASK unless given.")
 @click.option("--valid", type=EXISTING, multiple=True, help="Annotations to validate on.")
 @settings_options
@@ -341,7 +341,7 @@ def finetune(
     task: str,
     annotations: Sequence[Path],
     shards: str,
-    init: Path,
+    init: str,
     out: Path | None,
     config: Path | None,
     overrides: Sequence[str],
@@ -356,9 +356,9 @@ def finetune(
 
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, overrides)
-    store = localize(shards)
+    store, start = localize(shards), None if init == "none" else Path(init)
     return _reported(
-        trainer.finetune(load_task(task), annotations, store, init, out, settings, **options)
+        trainer.finetune(load_task(task), annotations, store, start, out, settings, **options)
     )
 
 

@@ -1,0 +1,164 @@
+"""Visits become parts: what is hidden, what must be said, and that order and world play no part."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.model.tokenizer import train_wordpiece
+from semvlp.shards.store import Store, open_store
+from semvlp.shards.stream import Stream, Visit
+from semvlp.train.config import PretrainConfig
+from semvlp.train.examples import Examples
+from semvlp.train.objectives import IGNORED, Targets
+from semvlp.train.step import Part
+from semvlp.train.texts import read_all, sentences
+
+ANSWERS = ["red", "green", "blue", "grey"]
+Config = Callable[..., PretrainConfig]
+
+
+@pytest.fixture(scope="module")
+def store(shards: Path) -> Iterator[Store]:
+    with open_store(shards) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store: Store) -> PreTrainedTokenizerFast:
+    return train_wordpiece(sentences(read_all([store])), 300)
+
+
+@pytest.fixture(scope="module")
+def visits(store: Store) -> list[Visit]:
+    return next(Stream([store], seed=0, batch_size=16))
+
+
+@pytest.fixture
+def part_of(
+    tokenizer: PreTrainedTokenizerFast, small: Config, visits: list[Visit]
+) -> Callable[..., Part]:
+    def build(*overrides: str, of: list[Visit] = visits, answers: list[str] = ANSWERS) -> Part:
+        return Examples(small(*overrides), tokenizer, answers).part(of)
+
+    return build
+
+
+def targets(part: Part) -> Targets:
+    assert isinstance(part.targets, Targets)
+    return part.targets
+
+
+def test_masked_regions_are_zeroed_and_are_the_targets(
+    part_of: Callable[..., Part], visits: list[Visit]
+) -> None:
+    part = part_of("objectives.mismatch_rate=0.0")
+    aim, batch = targets(part), part.batch
+    assert batch.region_mask is not None
+    assert 0 < batch.region_mask.sum() < len(batch.region_mask)
+    assert (batch.region_features[batch.region_mask] == 0).all()
+    assert (batch.region_features[~batch.region_mask] != 0).any(dim=1).all()
+    assert (batch.region_mask.nonzero()[:, 0] == aim.region_positions).all()
+    # Every target against the records themselves.
+    all_regions = [(v.sample.regions, row) for v in visits for row in range(len(v.sample.regions))]
+    for k, position in enumerate(aim.region_positions.tolist()):
+        regions, row = all_regions[position]
+        assert aim.region_features[k].tolist() == regions.features[row].tolist()
+        assert aim.object_ids[k] == regions.object_ids[row]
+        assert aim.object_conf[k] == float(regions.object_conf[row])
+        assert aim.attribute_ids[k] == regions.attribute_ids[row]
+        assert aim.attribute_conf[k] == float(regions.attribute_conf[row])
+
+
+def test_masked_tokens_restore_the_texts(
+    part_of: Callable[..., Part], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    hidden = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.5")
+    plain = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.0")
+    aim = targets(hidden)
+    restored = hidden.batch.input_ids.clone()
+    restored[aim.token_positions] = aim.token_ids
+    assert (restored == plain.batch.input_ids).all()
+    assert (hidden.batch.input_ids == tokenizer.mask_token_id).any()
+    assert len(aim.token_ids) == hidden.counts["mlm"] > 0
+
+
+def test_mismatched_pairs_hide_nothing_unless_asked(part_of: Callable[..., Part]) -> None:
+    # Texts that are questions stay matched, so captions are told apart by their target.
+    part = part_of("objectives.mismatch_rate=1.0")
+    mismatched = targets(part).matched == 0
+    assert mismatched.any()
+    pair_of_region = torch.arange(len(mismatched)).repeat_interleave(part.batch.region_lengths)
+    assert part.batch.region_mask is not None
+    assert not part.batch.region_mask[mismatched[pair_of_region]].any()
+    asked = part_of("objectives.mismatch_rate=1.0", "objectives.on_mismatched=true")
+    assert asked.batch.region_mask is not None
+    hidden = torch.zeros(len(mismatched)).index_add(
+        0, pair_of_region, asked.batch.region_mask.float()
+    )
+    assert (hidden > 0).all()
+
+
+def test_questions_have_answers_and_no_matching(part_of: Callable[..., Part]) -> None:
+    part = part_of("data.texts_per_image=4", "train.batch_size=64")
+    aim = targets(part)
+    assert (aim.matched[aim.question_pairs] == IGNORED).all()
+    assert aim.answer_scores[:, 3] == pytest.approx(0.3)
+    assert (aim.answer_scores[:, :3].sum(dim=1) == 1).all()
+    assert len(aim.matched) == 64
+    # Each image has two captions and a question: four texts take one of them twice.
+    assert 16 <= len(aim.question_pairs) <= 32
+
+
+def test_questions_see_everything_where_asked(part_of: Callable[..., Part]) -> None:
+    sizes = ("data.texts_per_image=4", "train.batch_size=64")
+    part = part_of(*sizes, "objectives.on_questions=false")
+    asked = targets(part).question_pairs
+    pair_of_region = torch.arange(64).repeat_interleave(part.batch.region_lengths)
+    pair_of_token = torch.arange(64).repeat_interleave(part.batch.text_lengths)
+    assert part.batch.region_mask is not None
+    hidden = pair_of_region[part.batch.region_mask]
+    assert not torch.isin(hidden, asked).any()
+    assert not torch.isin(pair_of_token[targets(part).token_positions], asked).any()
+    assert len(hidden) > 0
+
+
+def test_an_unknown_answer_is_not_asked_for(part_of: Callable[..., Part]) -> None:
+    part = part_of("data.texts_per_image=4", "train.batch_size=64", answers=["mauve"])
+    assert part.counts["answers"] == 0
+    assert targets(part).answer_scores.shape == (0, 1)
+
+
+def test_counts_are_the_lengths_of_the_targets(part_of: Callable[..., Part]) -> None:
+    part = part_of()
+    aim = targets(part)
+    assert part.counts["features"] == part.counts["objects"] == len(aim.region_positions)
+    assert part.counts["attributes"] == (aim.attribute_ids != IGNORED).sum()
+    assert part.counts["matching"] == (aim.matched != IGNORED).sum()
+    assert part.counts["attributes"] < part.counts["objects"]
+
+
+def test_a_part_is_the_same_wherever_it_is_made(
+    part_of: Callable[..., Part], visits: list[Visit]
+) -> None:
+    """Cut into two ranks, the same pairs are made with the same things hidden."""
+    whole = part_of()
+    halves = [part_of(of=visits[:8]), part_of(of=visits[8:])]
+    for name in ("input_ids", "region_features", "region_mask", "text_lengths"):
+        joined = torch.cat([getattr(half.batch, name) for half in halves])
+        assert torch.equal(getattr(whole.batch, name), joined), name
+    for name in ("token_ids", "object_ids", "matched", "answer_scores"):
+        joined = torch.cat([getattr(half.targets, name) for half in halves])
+        assert torch.equal(getattr(whole.targets, name), joined), name
+
+
+def test_regions_and_texts_are_cut(part_of: Callable[..., Part]) -> None:
+    part = part_of("data.max_regions=2", "data.max_text_length=4")
+    assert part.batch.region_lengths.max() == 2
+    assert part.batch.text_lengths.max() == 4
+
+
+def test_the_images_are_named(part_of: Callable[..., Part], visits: list[Visit]) -> None:
+    assert part_of().image_ids == tuple(v.sample.regions.image_id for v in visits)

@@ -1,0 +1,289 @@
+"""Fine-tuning: every head through the one loop, validation, early stop, exact resume."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semvlp.errors import ConfigError, InputError, Interrupted
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
+from semvlp.eval.tasks import load_task
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
+from semvlp.train import loop
+from semvlp.train.checkpoint import read_state
+from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig, PretrainConfig
+from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
+from semvlp.train.log import METRICS, VALIDATION, read_lines
+from semvlp.train.pretrain import pretrain
+from semvlp.train.step import StepResult, train_step
+from semvlp.train.task_examples import TaskTargets
+
+Config = Callable[..., FinetuneConfig]
+COLOURS = ["blue", "green", "red"]
+
+
+@dataclass
+class Colours:
+    """What colour the first thing of a picture has: a task of our own, read from JSON lines."""
+
+    name = "colours"
+    head: Head = "pooled"
+    loss: Loss = "cross_entropy"
+    metric = "accuracy"
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        lines = [line for path in paths for line in path.read_text().splitlines()]
+        return [
+            Example(
+                example_id=number,
+                text=entry["text"],
+                images=tuple(entry["images"]),
+                target=entry["target"],
+            )
+            for number, entry in enumerate(map(json.loads, lines))
+        ]
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        return sorted({label for example in examples for label in example.target})
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        right = [answers[example.example_id] in example.target for example in examples]
+        return {"accuracy": 100 * sum(right) / len(right)}
+
+
+def task_of(**fields: Any) -> Task:
+    return Colours(**fields)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def annotations(tmp_path_factory: pytest.TempPathFactory, sample_of: Callable[..., Any]) -> Path:
+    """A sentence that tells the colour for each of the 24 images, spelt with an extension."""
+    path = tmp_path_factory.mktemp("finetune") / "colours.jsonl"
+    entries = []
+    for number in range(24):
+        texts = sample_of(number).texts
+        answers = texts.questions[0].answers
+        target = {max(answers, key=answers.get): 1.0}
+        images = [f"image-{number}.png"]
+        entries.append({"text": texts.captions[1], "images": images, "target": target})
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+@pytest.fixture(scope="module")
+def init(
+    shards: Path,
+    small: Callable[..., PretrainConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A pre-training checkpoint."""
+    run = tmp_path_factory.mktemp("init")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
+        pretrain([shards], run, small("train.steps=2"))
+    return run / "last"
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semvlp.train.finetune.write_report", lambda run: None)
+
+
+def losses(run: Path) -> list[tuple[Any, ...]]:
+    kept = ("step", "mode", "loss", "loss_task", "lr", "grad_norm")
+    return [tuple(entry[name] for name in kept) for entry in read_lines(run / METRICS)]
+
+
+def test_it_learns_validates_and_keeps_the_best(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=60", "train.save_every=20", "train.warmup=0.3")
+    report = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    scores = {line["step"]: line["accuracy"] for line in read_lines(tmp_path / VALIDATION)}
+    assert list(scores) == [20, 40, 60]
+    assert scores[60] == report.scores["accuracy"] > 80
+    state = read_state(tmp_path / "last")
+    assert state.best_score == max(scores.values())
+    assert read_state(tmp_path / "best").step == state.best_step
+    assert scores[state.best_step or 0] == state.best_score
+    assert {line["mode"] for line in read_lines(tmp_path / METRICS)} == {"single", "two"}
+    assert SemVLPForTask.from_pretrained(tmp_path / "best").config.labels == COLOURS
+
+
+def test_the_encoder_comes_from_the_checkpoint(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=1", "train.lr=0.0", "model.dropout=0.25")
+    finetune(task_of(), [annotations], shards, init, tmp_path, config)
+    model = SemVLPForTask.from_pretrained(tmp_path / "last")
+    before = SemVLPForPreTraining.from_pretrained(init)
+    for name, tensor in before.semvlp.state_dict().items():
+        assert torch.equal(model.semvlp.state_dict()[name], tensor), name
+    assert model.config.hidden_dropout_prob == 0.25
+
+
+def test_from_nothing(annotations: Path, shards: Path, small_task: Config, tmp_path: Path) -> None:
+    report = finetune(task_of(), [annotations], shards, None, tmp_path, small_task("train.steps=2"))
+    assert (report.steps, report.pairs) == (2, 16)
+    assert SemVLPForTask.from_pretrained(tmp_path / "last").config.num_hidden_layers == 4
+
+
+def test_what_the_run_read_is_written_down(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=1")
+    finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    assert json.loads((tmp_path / "inputs.json").read_text()) == {
+        "task": "colours",
+        "init": str(init),
+        "annotations": [str(annotations)],
+        "valid": [str(annotations)],
+        "shards": str(shards),
+    }
+    with pytest.raises(ConfigError, match="init must be"):
+        finetune(task_of(), [annotations], shards, None, tmp_path, config)
+
+
+def test_a_stopped_run_goes_on_with_the_same_losses(
+    annotations: Path,
+    shards: Path,
+    init: Path,
+    small_task: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = (task_of(), [annotations], shards, init)
+    config = small_task("train.save_every=4", "data.cache_images=10")
+    finetune(*arguments, tmp_path / "whole", config, valid=[annotations])
+    done = 0
+
+    def stopped(*args: Any, **kwargs: Any) -> StepResult:
+        nonlocal done
+        done += 1
+        return train_step(*args, **{**kwargs, "stop": done == 5})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", stopped)
+        with pytest.raises(Interrupted):
+            finetune(*arguments, tmp_path / "cut", config, valid=[annotations])
+    finetune(*arguments, tmp_path / "cut", config, valid=[annotations])
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert read_lines(tmp_path / "cut" / VALIDATION) == read_lines(tmp_path / "whole" / VALIDATION)
+
+
+def test_early_stop(
+    annotations: Path,
+    shards: Path,
+    init: Path,
+    small_task: Config,
+    tmp_path: Path,
+) -> None:
+    config = small_task("train.steps=9", "train.save_every=1", "train.patience=2", "train.lr=0.0")
+    report = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    # Nothing changes at a learning rate of zero: the first checkpoint stays the best.
+    assert (report.steps, report.best_step) == (3, 1)
+    again = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    assert again.new_steps == 0
+
+
+def test_soft_labels_and_two_images(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    entry = {
+        "text": "two things",
+        "images": ["image-1", "image-2"],
+        "target": {"red": 0.3, "blue": 0.9},
+    }
+    pairs.write_text((json.dumps(entry) + "\n") * 4)
+    task = task_of(head="pair", loss="binary_cross_entropy")
+    report = finetune(task, [pairs], shards, init, tmp_path / "run", small_task("train.steps=2"))
+    assert report.loss is not None
+    # Eight examples of two labels each, near the loss of a coin.
+    assert report.loss == pytest.approx(2 * math.log(2), rel=0.3)
+
+
+def test_retrieval_learns_from_texts_of_other_images(
+    shards: Path, init: Path, small_task: Config, tmp_path: Path, sample_of: Callable[..., Any]
+) -> None:
+    captions = [
+        {"id": 10 * number + k, "image_id": number, "caption": caption}
+        for number in range(6)
+        for k, caption in enumerate(sample_of(number).texts.captions)
+    ]
+    images = [{"id": number, "file_name": f"image-{number}.jpg"} for number in range(6)]
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"images": images, "annotations": captions}))
+    config = small_task("train.steps=2")
+    report = finetune(
+        load_task("retrieval"), [path], shards, init, tmp_path / "run", config, valid=[path]
+    )
+    assert {"ir_r1", "tr_r1", "rsum"} <= report.scores.keys()
+    assert report.loss == pytest.approx(math.log(2), rel=0.5)
+
+
+def test_missing_images_are_named(
+    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(annotations.read_text().replace("image-7.png", "nowhere.png"))
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        finetune(task_of(), [broken], shards, None, tmp_path / "run", small_task())
+
+
+def test_examples_without_labels_are_refused(
+    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text(annotations.read_text() + '{"text": "?", "images": ["image-1"], "target": {}}')
+    with pytest.raises(InputError, match="1 of 25 have none, first 24"):
+        finetune(task_of(), [bare], shards, None, tmp_path / "run", small_task())
+
+
+def test_other_annotations_are_refused_on_resume(
+    annotations: Path,
+    shards: Path,
+    small_task: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", lambda *a, **k: train_step(*a, **{**k, "stop": True}))
+        with pytest.raises(Interrupted):
+            finetune(task_of(), [annotations], shards, None, tmp_path, small_task())
+    twice = [annotations, annotations]
+    with pytest.raises(InputError, match="24 examples"):
+        finetune(task_of(), twice, shards, None, tmp_path, small_task())
+
+
+def test_the_batch_must_divide(
+    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size \(8\)"):
+        finetune(task_of(), [annotations], shards, None, tmp_path, small_task("train.accumulate=3"))
+
+
+def test_cross_entropy_leaves_unknown_labels_out() -> None:
+    scores = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
+    loss = task_loss(torch.zeros(2, 2), TaskTargets(scores=scores, loss="cross_entropy"))
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_binary_cross_entropy_is_summed_over_labels() -> None:
+    scores = torch.tensor([[0.3, 0.0, 1.0]])
+    loss = task_loss(torch.zeros(1, 3), TaskTargets(scores=scores, loss="binary_cross_entropy"))
+    assert loss.item() == pytest.approx(3 * math.log(2))
+
+
+def test_steps_follow_from_epochs() -> None:
+    config = FinetuneTrainConfig(batch_size=8, epochs=2.0)
+    assert (total_steps(config, 20), steps_per_epoch(config, 20)) == (5, 3)
+    assert total_steps(FinetuneTrainConfig(batch_size=8, steps=7), 20) == 7
+    assert total_steps(config, 1) == 1

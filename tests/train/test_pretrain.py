@@ -1,0 +1,272 @@
+"""Pre-training as a whole: it learns, it stops, it goes on with the very same losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semvlp.errors import ConfigError, InputError, Interrupted, SemVLPError
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.train import loop
+from semvlp.train.checkpoint import read_state
+from semvlp.train.config import OBJECTIVES, PretrainConfig
+from semvlp.train.log import METRICS, read_lines
+from semvlp.train.pretrain import pretrain
+from semvlp.train.step import StepResult, train_step
+
+Config = Callable[..., PretrainConfig]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def losses(run: Path) -> list[tuple[Any, ...]]:
+    """Everything in the log but the clock."""
+    kept = ("step", "mode", "loss", "lr", "grad_norm", *(f"loss_{name}" for name in OBJECTIVES))
+    return [tuple(entry.get(name) for name in kept) for entry in read_lines(run / METRICS)]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send ourselves a SIGTERM while the step is computed, once."""
+    done = 0
+
+    def step_and_kill(*args: Any, **kwargs: Any) -> StepResult:
+        nonlocal done
+        done += 1
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            kwargs["stop"] = True
+        return train_step(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "train_step", step_and_kill)
+
+
+@pytest.fixture(scope="module")
+def finished(shards: Path, small: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of eight steps, with dropout, never stopped."""
+    run = tmp_path_factory.mktemp("pretrain") / "run"
+    pretrain([shards], run, small("train.save_every=4"))
+    return run
+
+
+def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.toml", "metrics.jsonl", "checkpoints", "last", "best", "report.html"}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (finished / "last" / "model.safetensors").exists()
+    assert read_state(finished / "last").finished
+    assert read_state(finished / "best").step in (4, 8)
+
+
+def test_every_line_has_step_mode_and_losses(finished: Path) -> None:
+    lines = read_lines(finished / METRICS)
+    assert [(line["step"], line["mode"]) for line in lines] == [
+        (step, "single" if step % 2 else "two") for step in range(1, 9)
+    ]
+    for line in lines:
+        parts = {name for name in line if name.startswith("loss_")}
+        assert parts <= {f"loss_{name}" for name in OBJECTIVES}
+        assert line["loss"] == pytest.approx(sum(line[name] for name in parts), rel=1e-9)
+        assert line["pairs_per_second"] > 0
+    assert {name for line in lines for name in line if name.startswith("loss_")} == {
+        f"loss_{name}" for name in OBJECTIVES
+    }
+
+
+def test_the_checkpoint_opens_in_hugging_face(finished: Path) -> None:
+    model = SemVLPForPreTraining.from_pretrained(finished / "last")
+    # Every question has this answer; the colours share the rest.
+    assert model.config.answers[0] == "grey"
+    assert set(model.config.answers) == {"grey", "red", "green", "blue"}
+    assert model.config.num_objects == 4
+    assert model.config.region_feature_size == 16
+
+
+@pytest.fixture(autouse=True)
+def _no_report(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing curves takes longer than eight steps; the run `finished` has drawn them."""
+    monkeypatch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_stopped_run_goes_on_with_the_same_losses(
+    finished: Path,
+    shards: Path,
+    small: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    config = small("train.save_every=4")
+    stop_after(monkeypatch, step)
+    with pytest.raises(Interrupted, match=f"after step {step} of 8"):
+        pretrain([shards], tmp_path / "run", config)
+    assert read_state(tmp_path / "run" / "last").step == step
+    report = pretrain([shards], tmp_path / "run", config)
+    assert report.new_steps == 8 - step
+    assert losses(tmp_path / "run") == losses(finished)
+    ours, theirs = (
+        SemVLPForPreTraining.from_pretrained(run / "last").state_dict()
+        for run in (tmp_path / "run", finished)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(
+    finished: Path, shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a chance to save: lines after the checkpoint are written anew, none twice."""
+    done = 0
+
+    def dies(*args: Any, **kwargs: Any) -> StepResult:
+        nonlocal done
+        done += 1
+        if done == 7:
+            raise MemoryError
+        return train_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", dies)
+        with pytest.raises(MemoryError):
+            pretrain([shards], tmp_path / "run", small("train.save_every=4"))
+    assert len(read_lines(tmp_path / "run" / METRICS)) == 6
+    pretrain([shards], tmp_path / "run", small("train.save_every=4"))
+    assert losses(tmp_path / "run") == losses(finished)
+
+
+def test_a_finished_run_has_nothing_to_do(finished: Path, shards: Path, small: Config) -> None:
+    before = (finished / METRICS).read_bytes()
+    report = pretrain([shards], finished, small("train.save_every=4"))
+    assert report.new_steps == 0
+    assert "nothing to do" in report.sentence()
+    assert (finished / METRICS).read_bytes() == before
+
+
+def test_another_config_is_refused_by_name(finished: Path, shards: Path, small: Config) -> None:
+    with pytest.raises(ConfigError, match=r"train\.lr must be 0\.001"):
+        pretrain([shards], finished, small("train.save_every=4", "train.lr=1e-4"))
+
+
+def test_how_often_is_logged_may_change(finished: Path, shards: Path, small: Config) -> None:
+    assert pretrain([shards], finished, small("train.log_every=5")).new_steps == 0
+
+
+def test_no_resume_and_overwrite(finished: Path, shards: Path, small: Config) -> None:
+    with pytest.raises(ConfigError, match="--overwrite"):
+        pretrain([shards], finished, small("train.save_every=4"), resume=False)
+
+
+def test_overwrite_starts_anew_and_keeps_what_is_not_ours(
+    shards: Path, small: Config, tmp_path: Path
+) -> None:
+    pretrain([shards], tmp_path, small("train.steps=2"))
+    (tmp_path / "notes.txt").write_text("mine")
+    report = pretrain([shards], tmp_path, small("train.steps=1", "train.seed=1"), overwrite=True)
+    assert (report.steps, report.new_steps) == (1, 1)
+    assert len(read_lines(tmp_path / METRICS)) == 1
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_source_code_is_never_written_into(shards: Path, small: Config, tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").touch()
+    with pytest.raises(ConfigError, match="source code"):
+        pretrain([shards], tmp_path, small())
+    assert [path.name for path in tmp_path.iterdir()] == ["__init__.py"]
+
+
+def test_without_texts_it_says_how_to_add_them(
+    write_store: Callable[..., Path], small: Config, tmp_path: Path
+) -> None:
+    bare = write_store(tmp_path / "bare", range(4), with_texts=False)
+    with pytest.raises(InputError, match="semvlp shards join"):
+        pretrain([bare], tmp_path / "run", small())
+
+
+def test_it_learns(shards: Path, small: Config, tmp_path: Path) -> None:
+    config = small("train.steps=50", "data.texts_per_image=2", "model.dropout=0.0")
+    pretrain([shards], tmp_path, config)
+    lines = read_lines(tmp_path / METRICS)
+    for mode in ("single", "two"):
+        words = [line["loss_mlm"] for line in lines if line["mode"] == mode]
+        assert sum(words[-5:]) < 0.65 * sum(words[:5])
+
+
+def test_accumulation_changes_no_loss(shards: Path, small: Config, tmp_path: Path) -> None:
+    for name, parts in (("one", 1), ("three", 3)):
+        config = small("train.steps=3", "model.dropout=0.0", f"train.accumulate={parts}")
+        pretrain([shards], tmp_path / name, config)
+    for one, three in zip(losses(tmp_path / "one"), losses(tmp_path / "three"), strict=True):
+        assert three[2:] == pytest.approx(one[2:], rel=1e-4)
+
+
+def test_a_switched_off_objective_is_not_logged(
+    shards: Path, small: Config, tmp_path: Path
+) -> None:
+    config = small("train.steps=1", "objectives.mlm=0.0", "objectives.answers=0.0")
+    pretrain([shards], tmp_path, config)
+    (line,) = read_lines(tmp_path / METRICS)
+    assert not {"loss_mlm", "loss_answers"} & line.keys()
+    assert "loss_features" in line
+
+
+def test_a_loss_that_is_not_finite_names_the_images(
+    shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Weights of this size overflow in the next forward pass.
+    monkeypatch.setattr(loop, "learning_rate", lambda *_: 1e30)
+    with pytest.raises(SemVLPError, match=r"step 2 has loss (nan|inf)"):
+        pretrain([shards], tmp_path, small())
+    found = json.loads((tmp_path / "not-finite-step-0000002-rank-0.json").read_text())
+    assert len(found["image_ids"]) == 8
+    assert all(name.startswith("image-") for name in found["image_ids"])
+    assert found["loss"] in ("nan", "inf")
+    assert [line["step"] for line in read_lines(tmp_path / METRICS)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("train.accumulate=9", "train.accumulate"), ("model.cross_layers=9", "cross_layers")],
+)
+def test_settings_that_do_not_fit_the_data(
+    shards: Path, small: Config, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pretrain([shards], tmp_path / "run", small(override))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(shards: Path, small: Config, tmp_path: Path) -> None:
+    overrides = ["train.steps=4", "model.dropout=0.0", "objectives.on_mismatched=true"]
+    pretrain([shards], tmp_path / "one", small(*overrides))
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from semvlp import settings\n"
+        "from semvlp.train.config import PretrainConfig\n"
+        "from semvlp.train.pretrain import pretrain\n"
+        "shards, out, config = map(Path, sys.argv[1:])\n"
+        "pretrain([shards], out, settings.load(PretrainConfig, config))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(shards), str(tmp_path / "two")]
+    subprocess.run(
+        [*command, str(tmp_path / "one" / "config.toml")],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [line[:2] for line in one] == [line[:2] for line in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert [x is None for x in ours] == [x is None for x in theirs]
+        assert [x for x in theirs[2:] if x is not None] == pytest.approx(
+            [x for x in ours[2:] if x is not None], rel=1e-4
+        )

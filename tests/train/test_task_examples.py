@@ -1,0 +1,122 @@
+"""The order of fine-tuning examples, their negatives, and the cache of regions."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.task import Example
+from semvlp.eval.tasks import load_task
+from semvlp.model.tokenizer import train_wordpiece
+from semvlp.shards.store import Store, open_store
+from semvlp.train.config import FinetuneConfig
+from semvlp.train.distributed import World
+from semvlp.train.task_examples import ExampleSource, RegionCache, TaskTargets
+
+EXAMPLES = [
+    Example(
+        example_id=number,
+        text=f"caption {number}",
+        images=(f"image-{number % 12}",),
+        target={"match": 1.0},
+    )
+    for number in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def store(shards: Path) -> Iterator[Store]:
+    with open_store(shards) as opened:
+        yield opened
+
+
+@pytest.fixture
+def source_of(
+    store: Store, small_task: Callable[..., FinetuneConfig]
+) -> Callable[..., ExampleSource]:
+    tokenizer = train_wordpiece([example.text for example in EXAMPLES], 100)
+
+    def build(*overrides: str, rank: int = 0, size: int = 1, task: str = "retrieval") -> Any:
+        world = World(rank, size, torch.device("cpu"))
+        labels = ["mismatch", "match"]
+        config = small_task(*overrides)
+        return ExampleSource(load_task(task), EXAMPLES, labels, tokenizer, store, config, world)
+
+    return build
+
+
+def scores(source: ExampleSource) -> torch.Tensor:
+    parts = source.next_step()
+    assert all(isinstance(part.targets, TaskTargets) for part in parts)
+    return torch.cat([part.targets.scores for part in parts])  # type: ignore[attr-defined]
+
+
+def test_an_epoch_has_every_example_once(source_of: Callable[..., ExampleSource]) -> None:
+    source = source_of("train.batch_size=5")
+    epochs = [
+        [source._at(position).images[0] for position in range(start, start + 20)]
+        for start in (0, 20)
+    ]
+    expected = Counter(example.images[0] for example in EXAMPLES)
+    assert [Counter(epoch) for epoch in epochs] == [expected, expected]
+    assert epochs[0] != epochs[1]
+
+
+def test_half_of_the_match_pairs_are_of_another_image(
+    source_of: Callable[..., ExampleSource],
+) -> None:
+    source = source_of("train.batch_size=400")
+    found = scores(source)
+    assert (found.sum(dim=1) == 1).all()
+    assert found[:, 0].mean().item() == pytest.approx(0.5, abs=0.1)
+    own = {(example.text, example.images) for example in EXAMPLES}
+    for position in range(400):
+        example = source._at(position)
+        assert ((example.text, example.images) in own) == ("match" in example.target)
+
+
+def test_ranks_and_parts_cut_one_sequence(source_of: Callable[..., ExampleSource]) -> None:
+    whole = source_of("train.batch_size=8")
+    ranks = [source_of("train.batch_size=8", "train.accumulate=2", rank=r, size=2) for r in (0, 1)]
+    for _ in range(3):
+        steps = [source.next_step() for source in ranks]
+        assert [len(step) for step in steps] == [2, 2]
+        (one,) = whole.next_step()
+        pieces = [part.batch.input_ids for step in steps for part in step]
+        assert torch.equal(torch.cat(pieces), one.batch.input_ids)
+
+
+def test_the_position_is_the_state(source_of: Callable[..., ExampleSource]) -> None:
+    source = source_of()
+    source.next_step()
+    state = source.state_dict()
+    expected = scores(source)
+    again = source_of()
+    again.load_state_dict(state)
+    assert torch.equal(scores(again), expected)
+
+
+class Counting:
+    """A lookup that counts what it reads."""
+
+    def __init__(self, lookup: RegionLookup) -> None:
+        self.lookup, self.read = lookup, Counter[str]()
+
+    def __call__(self, names: list[str]) -> list[Any]:
+        self.read.update(names)
+        return self.lookup(names)
+
+
+def test_the_cache_keeps_the_first_images(store: Store) -> None:
+    lookup = RegionLookup(store, EXAMPLES, max_regions=100)
+    counting = Counting(lookup)
+    cache = RegionCache(counting, 2)  # type: ignore[arg-type]
+    names = ["image-1", "image-2", "image-3", "image-1"]
+    for _ in range(3):
+        found = cache(names)
+        assert [f[0].tolist() for f in found] == [f[0].tolist() for f in lookup(names)]
+    assert counting.read == {"image-1": 1, "image-2": 1, "image-3": 3}

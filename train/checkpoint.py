@@ -1,0 +1,229 @@
+"""Checkpoints: weights in the Hugging Face layout, and beside them all it takes to go on exactly.
+
+    RUN/checkpoints/step-0001000/   config.json, model.safetensors, tokenizer files
+                        training/   state.json, optimizer.pt, config.toml
+    RUN/last, RUN/best              relative links to two of them
+
+No random state is stored: every step seeds its random numbers by its own number. A checkpoint is
+written aside and renamed, so one that has its name is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
+
+from semvlp.atomic import sync_directory, write_json
+from semvlp.errors import InputError
+
+FORMAT_VERSION = 1
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where a run stands."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Time they took."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Where the data stand: what their source's `load_state_dict` takes; empty at the start."""
+    best_step: int | None = None
+    """The step of the best checkpoint so far."""
+    best_score: float | None = None
+    """Its score; higher is better."""
+    stale: int = 0
+    """Checkpoints in a row that did not better it."""
+    finished: bool = False
+    """Whether there is nothing left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    path: Path
+    state: TrainingState
+
+
+def save(
+    run: Path,
+    state: TrainingState,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    keep: int,
+) -> Checkpoint:
+    """Write the checkpoint of `state.step`, turn the links, remove what is older than `keep`.
+
+    `optimizer` is None before the first step: a fresh one has no state.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, aside = folder / _name(state.step), folder / f".{_name(state.step)}.part"
+    for left_over in folder.glob(".step-*.part"):
+        shutil.rmtree(left_over)
+    _write(aside, state, model, tokenizer, optimizer)
+    shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
+    _sync_tree(aside)
+    if path.exists():
+        shutil.rmtree(path)
+    aside.rename(path)
+    sync_directory(folder)
+    _link(run / "last", path)
+    if state.best_step is not None:
+        _link(run / "best", folder / _name(state.best_step))
+    _prune(folder, keep=keep, best_step=state.best_step)
+    return Checkpoint(path, state)
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The checkpoint with the most steps, or None where there is none.
+
+    Raises:
+        InputError: its training state is damaged or of another version.
+    """
+    paths = sorted((run / "checkpoints").glob("step-*"))
+    return Checkpoint(paths[-1], read_state(paths[-1])) if paths else None
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """The training state of a checkpoint.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    path = checkpoint / "training" / "state.json"
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        version = entry.pop("format_version")
+        state = TrainingState(**entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} must hold the state of a training run, but: {error}; remove {checkpoint} to "
+            "go on from the checkpoint before it"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} must have format version {FORMAT_VERSION}, got {version}")
+    return state
+
+
+def load_model(kind: type[M], path: Path) -> M:
+    """The model of a checkpoint, with every tensor accounted for.
+
+    Raises:
+        InputError: the weights are missing, damaged, or not those of this network.
+    """
+    try:
+        with _no_bars():
+            # The declared type leaves out that `output_loading_info` makes it a pair.
+            loaded: Any = kind.from_pretrained(path, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} must hold a whole {kind.__name__}, but: {error}; remove it to go on from the "
+            "checkpoint before it"
+        ) from error
+    model, info = loaded
+    wrong = {what: sorted(map(str, names)) for what, names in info.items() if names}
+    if wrong:
+        raise InputError(
+            f"{path} must hold exactly the tensors of {kind.__name__}, but: {wrong}; remove it to "
+            "go on from the checkpoint before it"
+        )
+    whole: M = model
+    return whole
+
+
+def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser its state back; before the first step it has none.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if checkpoint.state.step == 0:
+        return
+    path = checkpoint.path / "training" / "optimizer.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} must hold the state of the optimiser, but: {error}; remove {checkpoint.path} "
+            "to go on from the checkpoint before it"
+        ) from error
+
+
+def _write(
+    path: Path,
+    state: TrainingState,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    (path / "training").mkdir(parents=True)
+    with _no_bars():
+        model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    if optimizer is not None:
+        torch.save(optimizer.state_dict(), path / "training" / "optimizer.pt")
+    write_json(
+        path / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
+    )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the progress bars of transformers: a run has one of its own."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def _link(link: Path, target: Path) -> None:
+    """Turn a relative link atomically: a reader finds the old checkpoint or the new one."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}.part")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, link.parent))
+    aside.replace(link)
+    sync_directory(link.parent)
+
+
+def _prune(folder: Path, *, keep: int, best_step: int | None) -> None:
+    best = None if best_step is None else _name(best_step)
+    for path in sorted(folder.glob("step-*"))[:-keep]:
+        if path.name != best:
+            shutil.rmtree(path)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,143 @@
+"""Visits of images become packed batches with something hidden, and the targets of all objectives.
+
+N pairs, T text tokens, R regions, M masked tokens, K masked regions, F feature size, Q questions,
+Z answers; all of one packed batch. Everything runs in NumPy on the CPU.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.model.packing import PackedBatch, pack
+from semvlp.shards.order import generator
+from semvlp.shards.record import Regions
+from semvlp.shards.stream import Visit
+from semvlp.train.config import PretrainConfig
+from semvlp.train.masking import MaskedTokens, mask_regions, mask_tokens
+from semvlp.train.objectives import IGNORED, Targets
+from semvlp.train.pairs import Match, Pair, pairs_of
+from semvlp.train.step import Part
+from semvlp.train.text_cache import TextCache, masking_vocabulary
+
+MATCH_CLASS: dict[Match, int] = {"match": 1, "mismatch": 0, "none": IGNORED}
+
+
+class Examples:
+    """Makes the parts of pre-training steps; the same visits always give the same part."""
+
+    def __init__(
+        self, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
+    ) -> None:
+        self._config = config
+        self._texts = TextCache(tokenizer, config.data.max_text_length)
+        self._vocabulary = masking_vocabulary(tokenizer)
+        self._answers = {answer: index for index, answer in enumerate(answers)}
+
+    def part(self, visits: Sequence[Visit]) -> Part:
+        """The pairs of some visits: masked, packed, with their targets."""
+        pairs = [pair for visit in visits for pair in self._pairs(visit)]
+        ids = self._texts([pair.text for pair in pairs])
+        # One image may serve several pairs; its regions are cut once.
+        cut = {
+            id(pair.regions): _top(pair.regions, self._config.data.max_regions) for pair in pairs
+        }
+        regions = [cut[id(pair.regions)] for pair in pairs]
+        hidden = [self._hide(*triple) for triple in zip(pairs, ids, regions, strict=True)]
+        tokens = [masked for masked, _ in hidden]
+        batch = pack(
+            [masked.input_ids.tolist() for masked in tokens],
+            [(found.features, found.boxes, found.width, found.height) for found in regions],
+        )
+        mask = torch.from_numpy(np.concatenate([mask for _, mask in hidden]))
+        targets = self._targets(batch, mask, pairs, ids, tokens, regions)
+        batch.region_features[mask] = 0
+        return Part(
+            batch=batch.replace(region_mask=mask),
+            targets=targets,
+            counts=targets.counts(),
+            image_ids=tuple(dict.fromkeys(pair.regions.image_id for pair in pairs)),
+        )
+
+    def _pairs(self, visit: Visit) -> list[Pair]:
+        return pairs_of(
+            visit,
+            count=self._config.data.texts_per_image,
+            mismatch_rate=self._config.objectives.mismatch_rate,
+            seed=self._config.train.seed,
+        )
+
+    def _hide(
+        self, pair: Pair, ids: NDArray[np.int64], regions: Regions
+    ) -> tuple[MaskedTokens, NDArray[np.bool_]]:
+        """What of a pair is hidden: tokens [M], regions [R] True = hidden."""
+        config = self._config.objectives
+        if (pair.match == "mismatch" and not config.on_mismatched) or (
+            pair.answers and not config.on_questions
+        ):
+            return MaskedTokens(ids, np.zeros(0, np.int64)), np.zeros(len(regions), np.bool_)
+        random = generator(self._config.train.seed, pair.position, f"mask {pair.number}")
+        return (
+            mask_tokens(ids, config.token_rate, self._vocabulary, random),
+            mask_regions(regions.boxes, config.region_rate, config.overlap, random),
+        )
+
+    def _targets(
+        self,
+        batch: PackedBatch,
+        mask: torch.Tensor,
+        pairs: Sequence[Pair],
+        ids: Sequence[NDArray[np.int64]],
+        tokens: Sequence[MaskedTokens],
+        regions: Sequence[Regions],
+    ) -> Targets:
+        positions = _in_stream([masked.positions for masked in tokens], ids)
+        question_pairs, scores = self._answer_scores(pairs)
+        return Targets(
+            token_positions=torch.from_numpy(positions),
+            token_ids=torch.from_numpy(np.concatenate(ids)[positions]),
+            region_positions=mask.nonzero().squeeze(1),
+            region_features=batch.region_features[mask],
+            object_ids=_gather(regions, "object_ids", mask).long(),
+            object_conf=_gather(regions, "object_conf", mask).float(),
+            attribute_ids=_gather(regions, "attribute_ids", mask).long(),
+            attribute_conf=_gather(regions, "attribute_conf", mask).float(),
+            matched=torch.tensor([MATCH_CLASS[pair.match] for pair in pairs]),
+            question_pairs=question_pairs,
+            answer_scores=scores,
+        )
+
+    def _answer_scores(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs [Q] that ask something with a known answer, and the scores [Q, Z]."""
+        known = [(row, self._known(pair.answers)) for row, pair in enumerate(pairs)]
+        asked = [(row, found) for row, found in known if found]
+        scores = torch.zeros(len(asked), len(self._answers))
+        for line, (_, found) in enumerate(asked):
+            scores[line, list(found)] = torch.tensor(list(found.values()))
+        return torch.tensor([row for row, _ in asked], dtype=torch.int64), scores
+
+    def _known(self, answers: Mapping[str, float]) -> dict[int, float]:
+        return {
+            self._answers[answer]: score
+            for answer, score in answers.items()
+            if answer in self._answers and score > 0
+        }
+
+
+def _top(regions: Regions, count: int) -> Regions:
+    return regions if len(regions) <= count else regions.top(count)
+
+
+def _in_stream(
+    positions: Sequence[NDArray[np.int64]], texts: Sequence[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Positions in each text as positions in all texts, one after another."""
+    starts = np.cumsum([0] + [len(text) for text in texts])
+    return np.concatenate([start + own for start, own in zip(starts, positions, strict=False)])
+
+
+def _gather(regions: Sequence[Regions], name: str, mask: torch.Tensor) -> torch.Tensor:
+    """One value of every masked region [K]."""
+    return torch.from_numpy(np.concatenate([getattr(found, name) for found in regions]))[mask]

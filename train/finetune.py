@@ -1,0 +1,242 @@
+"""Fine-tuning: one loop for every task, the task passed in."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.eval.network import Limits, Network
+from semvlp.eval.predict import answers_by_mode
+from semvlp.eval.task import Example, Task
+from semvlp.model.packing import Mode
+from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.tokenizer import load_tokenizer
+from semvlp.shards.store import Store, open_store
+from semvlp.train.checkpoint import load_model
+from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig
+from semvlp.train.distributed import World, joined
+from semvlp.train.fresh import dropout, fresh_config, make_tokenizer
+from semvlp.train.loop import Job, Loop
+from semvlp.train.report import write_report
+from semvlp.train.run_folder import begin
+from semvlp.train.run_report import RunReport
+from semvlp.train.step import Part
+from semvlp.train.task_examples import ExampleSource, TaskTargets
+
+log = logging.getLogger(__name__)
+
+
+def finetune(
+    task: Task,
+    annotations: Sequence[Path],
+    shards: Path,
+    init: Path | None,
+    out: Path,
+    config: FinetuneConfig,
+    *,
+    valid: Sequence[Path] = (),
+    resume: bool = True,
+    overwrite: bool = False,
+) -> RunReport:
+    """Fine-tune on `annotations` of `task` and write the run to `out`.
+
+    Args:
+        shards: a store that holds every image of `annotations` and `valid`.
+        init: a pre-training checkpoint; None starts from nothing with `config.model`.
+        valid: annotations with labels; their score names the best checkpoint.
+
+    Raises:
+        ConfigError: settings that do not fit together, or not to the run that is in `out`.
+        InputError: annotations without labels or of another task, images that the store lacks, a
+            checkpoint that does not fit.
+        Interrupted: on SIGINT or SIGTERM, after a checkpoint.
+    """
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(config.train.device))
+        _check_split(config.train, world)
+        # Validation has a store of its own: the training one is being read by another thread.
+        store, valid_store = (stack.enter_context(open_store(shards)) for _ in range(2))
+        examples = _labelled(task, annotations, "train")
+        start = begin(
+            out,
+            config,
+            _inputs(task, annotations, shards, init, valid),
+            world,
+            lambda: build(task, examples, store, init, config),
+            resume=resume,
+            overwrite=overwrite,
+        )
+        what = f"Fine-tuning {task.name}"
+        if start.state.finished:
+            return RunReport(what=what, run=out, steps=start.state.step)
+        model = load_model(SemVLPForTask, start.path)
+        tokenizer = load_tokenizer(str(start.path))
+        source = ExampleSource(task, examples, model.config.labels, tokenizer, store, config, world)
+        validate = validation(task, valid, model, tokenizer, valid_store, config, world)
+        job = Job(
+            what=what,
+            run=out,
+            config=config.train,
+            steps=total_steps(config.train, len(examples)),
+            save_every=config.train.save_every or steps_per_epoch(config.train, len(examples)),
+            weights={"task": 1.0},
+            model=model,
+            tokenizer=tokenizer,
+            losses_of=TaskLoss(model),
+            source=source,
+            validate=validate,
+            metric=task.metric,
+            patience=config.train.patience,
+        )
+        if world.is_first:
+            stack.callback(write_report, out)
+        return Loop(job, start, world).run()
+
+
+def build(
+    task: Task, examples: Sequence[Example], store: Store, init: Path | None, config: FinetuneConfig
+) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
+    """A model for the task: encoder and head from the checkpoint `init`, or fresh."""
+    labels = task.labels(examples)
+    torch.manual_seed(config.train.seed)
+    if init is None:
+        tokenizer = make_tokenizer(config.model, (example.text for example in examples))
+        network = fresh_config(config.model, store.manifest, tokenizer)
+        return SemVLPForTask(network.for_task(task.head, labels)), tokenizer
+    model, report = SemVLPForTask.from_pretraining(
+        init, head=task.head, labels=labels, **dropout(config.model)
+    )
+    _check_features(model, store, init)
+    log.info(
+        "%s: %d tensors loaded, %d new (%s), %d of %d labels known from pre-training",
+        init,
+        len(report.loaded),
+        len(report.new),
+        ", ".join(report.new) or "none",
+        len(report.labels),
+        len(labels),
+    )
+    return model, load_tokenizer(str(init))
+
+
+def steps_per_epoch(config: FinetuneTrainConfig, examples: int) -> int:
+    """Steps in which every example is seen once, the last one filled up from the next epoch."""
+    return math.ceil(examples / config.batch_size)
+
+
+def total_steps(config: FinetuneTrainConfig, examples: int) -> int:
+    """Steps of the whole run."""
+    return config.steps or max(1, round(config.epochs * examples / config.batch_size))
+
+
+def validation(
+    task: Task,
+    annotations: Sequence[Path],
+    model: SemVLPForTask,
+    tokenizer: PreTrainedTokenizerFast,
+    store: Store,
+    config: FinetuneConfig,
+    world: World,
+) -> Callable[[], Mapping[str, float]] | None:
+    """A function that scores the model on `annotations`; None where there are none."""
+    if not annotations:
+        return None
+    examples = _labelled(task, annotations, "val")
+    network = Network(
+        model=model,
+        tokenizer=tokenizer,
+        device=str(world.device),
+        batch_size=config.train.batch_size,
+        limits=Limits(
+            max_text_length=config.data.max_text_length, max_regions=config.data.max_regions
+        ),
+    )
+    mode = config.train.validation_mode
+
+    def score() -> Mapping[str, float]:
+        return task.score(examples, answers_by_mode(network, task, examples, store, mode)[mode])
+
+    return score
+
+
+class TaskLoss(nn.Module):
+    """The model and the loss of its task as one module."""
+
+    def __init__(self, model: SemVLPForTask) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: Part, mode: Mode) -> dict[str, Tensor]:
+        """Sum of the loss over the examples of the part."""
+        targets = part.targets
+        assert isinstance(targets, TaskTargets)
+        return {"task": task_loss(self.model(part.batch, mode), targets)}
+
+
+def task_loss(logits: Tensor, targets: TaskTargets) -> Tensor:
+    """Loss summed over examples: logits [B, C] against scores [B, C].
+
+    Binary cross-entropy is summed over the labels: its mean times their number, as in LXMERT.
+    Cross-entropy takes the scores normalised to one; an example without a known label counts zero.
+    """
+    logits, scores = logits.float(), targets.scores
+    if targets.loss == "binary_cross_entropy":
+        return functional.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
+    share = scores / scores.sum(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+    return functional.cross_entropy(logits, share, reduction="sum")
+
+
+def _inputs(
+    task: Task,
+    annotations: Sequence[Path],
+    shards: Path,
+    init: Path | None,
+    valid: Sequence[Path],
+) -> dict[str, object]:
+    """What the run reads, by its absolute paths."""
+    return {
+        "task": task.name,
+        "init": None if init is None else str(init.absolute()),
+        "annotations": [str(path.absolute()) for path in annotations],
+        "valid": [str(path.absolute()) for path in valid],
+        "shards": str(shards.absolute()),
+    }
+
+
+def _labelled(task: Task, paths: Sequence[Path], split: str) -> list[Example]:
+    examples = task.read(paths, split=split)
+    names = ", ".join(map(str, paths))
+    if not examples:
+        raise InputError(f"{names}: must hold at least one example of {task.name}, but holds none")
+    bare = [example.example_id for example in examples if not example.target]
+    if len(bare) == len(examples) or (bare and task.loss == "cross_entropy"):
+        raise InputError(
+            f"{names}: every example must have a label to train or validate on, but {len(bare)} of "
+            f"{len(examples)} have none, first {bare[0]!r}; give a split with labels"
+        )
+    return examples
+
+
+def _check_features(model: SemVLPForTask, store: Store, init: Path) -> None:
+    wanted, found = model.config.region_feature_size, store.manifest.feature_size
+    if wanted != found:
+        raise InputError(
+            f"{store.path}: region features must have {wanted} numbers, as those that {init} was "
+            f"trained on, but have {found}; extract the images with the same detector"
+        )
+
+
+def _check_split(config: FinetuneTrainConfig, world: World) -> None:
+    pieces = world.size * config.accumulate
+    if config.batch_size % pieces:
+        raise ConfigError(
+            f"train.batch_size ({config.batch_size}) must be a multiple of {world.size} ranks x "
+            f"train.accumulate = {config.accumulate}; change one of them"
+        )

@@ -1,0 +1,86 @@
+"""What a run tells while it runs: progress bar, metrics.jsonl, validation.jsonl, TensorBoard."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+from semvlp.atomic import write_text
+from semvlp.progress import Progress
+
+METRICS = "metrics.jsonl"
+VALIDATION = "validation.jsonl"
+
+
+class RunLog:
+    """The log of one run from step `done` on; what was logged of later steps is taken back."""
+
+    def __init__(self, run: Path, what: str, *, steps: int, done: int) -> None:
+        for name in (METRICS, VALIDATION):
+            cut(run / name, after=done)
+        self._run = run
+        self._bar = Progress(what, total=steps, unit="steps", done=done)
+        self._notes: dict[str, str] = {}
+        self._purge = done + 1
+
+    def __enter__(self) -> Self:
+        self._metrics = (self._run / METRICS).open("a", encoding="utf-8")
+        # Events written after the checkpoint we go on from are hidden by TensorBoard.
+        self._board = SummaryWriter(str(self._run), purge_step=self._purge)
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+        self._metrics.close()
+        self._board.close()
+
+    def advance(self, mode: str, loss: float) -> None:
+        """A step is done."""
+        self._notes[mode] = f"{mode} {loss:.3f}"
+        self._bar.advance(note="loss " + ", ".join(sorted(self._notes.values())))
+
+    def metrics(self, entry: Mapping[str, Any]) -> None:
+        """Write one line of metrics.jsonl; `entry` has at least `step` and `mode`."""
+        _write_line(self._metrics, entry)
+        for name, value in entry.items():
+            if name not in ("step", "mode"):
+                group = "loss" if name.startswith("loss") else "run"
+                tag = f"{group}/{name}/{entry['mode']}"
+                self._board.add_scalar(tag, value, entry["step"])
+
+    def validation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Write one line of validation.jsonl."""
+        with (self._run / VALIDATION).open("a", encoding="utf-8") as file:
+            _write_line(file, {"step": step, **scores})
+        for name, value in scores.items():
+            self._board.add_scalar(f"validation/{name}", value, step)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The entries of a log file, without a last line torn by a crash; none without a file."""
+    if not path.exists():
+        return []
+    *lines, torn = path.read_text(encoding="utf-8").split("\n")
+    del torn
+    return [json.loads(line) for line in lines]
+
+
+def cut(path: Path, *, after: int) -> None:
+    """Take back the lines of steps later than `after`, so that none stands twice."""
+    if path.exists():
+        kept = [entry for entry in read_lines(path) if entry["step"] <= after]
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def _write_line(file: TextIO, entry: Mapping[str, Any]) -> None:
+    file.write(json.dumps(entry, allow_nan=False) + "\n")
+    file.flush()

@@ -1,0 +1,101 @@
+"""What is hidden from the network: pure functions of the data and a generator.
+
+T text tokens, R regions, M masked tokens. Boxes are xyxy in pixels. A mask is True where something
+is hidden.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARE_MASKED = 0.8
+SHARE_RANDOM = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingVocabulary:
+    """The word pieces that masking needs to know."""
+
+    mask_id: int
+    """Id of [MASK]."""
+    ordinary_ids: NDArray[np.int64]
+    """Ids of all word pieces but the special ones: what a masked token may be replaced by."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedTokens:
+    """A text with some of its tokens hidden."""
+
+    input_ids: NDArray[np.int64]
+    """[T] what the network reads."""
+    positions: NDArray[np.int64]
+    """[M] which tokens it must restore, rising."""
+
+
+def mask_tokens(
+    input_ids: NDArray[np.int64],
+    rate: float,
+    vocabulary: MaskingVocabulary,
+    random: np.random.Generator,
+) -> MaskedTokens:
+    """Hide tokens of `[CLS] ... [SEP]` as BERT does (Devlin et al. 2019, section 3.1).
+
+    Each inner token is chosen with chance `rate`, and at least one is where there is one (as in
+    ChenRocks/UNITER data/mlm.py). A chosen token becomes [MASK] (80 %), any ordinary word piece
+    (10 %) or stays (10 %).
+    """
+    inner = len(input_ids) - 2
+    positions = 1 + np.flatnonzero(choose(inner, rate, random))
+    action = random.random(len(positions))
+    replaced = random.choice(vocabulary.ordinary_ids, size=len(positions))
+    masked = input_ids.copy()
+    masked[positions] = np.where(
+        action < SHARE_MASKED,
+        vocabulary.mask_id,
+        np.where(action < SHARE_MASKED + SHARE_RANDOM, replaced, input_ids[positions]),
+    )
+    return MaskedTokens(masked, positions)
+
+
+def mask_regions(
+    boxes: NDArray[np.float32], rate: float, overlap: float, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which regions [R] to hide: chosen ones and all that overlap one of them too much.
+
+    Each of the regions `boxes` [R, 4] is chosen with chance `rate`, and at least one is. Regions
+    whose IoU with a chosen one exceeds `overlap` would give the answer away and are hidden too
+    (0.5 in StructVBERT, 0.4 in e-bug/volta).
+    """
+    chosen = choose(len(boxes), rate, random)
+    if overlap >= 1 or not chosen.any():
+        return chosen
+    covered = np.any(iou(boxes, boxes[chosen]) > overlap, axis=1)
+    return np.logical_or(chosen, covered)
+
+
+def choose(count: int, rate: float, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose each of `count` things with chance `rate`, at least one where there is any."""
+    drawn = random.random(max(count, 0))
+    chosen = drawn < rate
+    if len(drawn) and not chosen.any():
+        # The smallest draw is the first that a growing rate would choose: uniform among all.
+        chosen[drawn.argmin()] = rate > 0
+    return chosen
+
+
+def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of boxes [R, 4] and [S, 4], both xyxy, as [R, S]; 0 where empty."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    union = _area(boxes)[:, None] + _area(others)[None, :] - shared
+    ratio: NDArray[np.float32] = np.divide(
+        shared, union, out=np.zeros_like(shared), where=union > 0
+    )
+    return ratio
+
+
+def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    area: NDArray[np.float32] = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
+    return area

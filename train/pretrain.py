@@ -1,0 +1,187 @@
+"""Pre-training: one encoder, its steps taking turns between single-stream and two-stream."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.errors import ConfigError
+from semvlp.model.bert import load_bert
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.packing import Mode
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.model.tokenizer import load_tokenizer
+from semvlp.shards.store import Store, open_store
+from semvlp.shards.stream import Stream
+from semvlp.train.checkpoint import Checkpoint, load_model
+from semvlp.train.config import PretrainConfig
+from semvlp.train.distributed import World, joined
+from semvlp.train.examples import Examples
+from semvlp.train.fresh import fresh_config, make_tokenizer
+from semvlp.train.loop import Job, Loop
+from semvlp.train.objectives import Targets, pretraining_losses
+from semvlp.train.pairs import split
+from semvlp.train.report import write_report
+from semvlp.train.run_folder import begin
+from semvlp.train.run_report import RunReport
+from semvlp.train.step import Part
+from semvlp.train.texts import check_texts, most_frequent_answers, read_all, sentences
+
+WHAT = "Pre-training"
+log = logging.getLogger(__name__)
+
+
+def pretrain(
+    shards: Sequence[Path],
+    out: Path,
+    config: PretrainConfig,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+) -> RunReport:
+    """Pre-train on the stores `shards` and write the run to `out`.
+
+    A run that was stopped goes on and gives, step for step, the losses it would have given.
+
+    Raises:
+        ConfigError: settings that do not fit together, or not to the run that is in `out`.
+        InputError: stores that are damaged, of different detectors, or without texts.
+        Interrupted: on SIGINT or SIGTERM, after a checkpoint.
+    """
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_store(path)) for path in shards]
+        world = stack.enter_context(joined(config.train.device))
+        stream = open_stream(stores, config, world)
+        start = begin(
+            out,
+            config,
+            {"task": "pretrain", "shards": [str(path.absolute()) for path in shards]},
+            world,
+            lambda: build(stores, config),
+            resume=resume,
+            overwrite=overwrite,
+        )
+        if start.state.finished:
+            return RunReport(what=WHAT, run=out, steps=start.state.step)
+        if world.is_first:
+            stack.callback(write_report, out)
+        return Loop(_job(out, config, start, stream), start, world).run()
+
+
+def _job(out: Path, config: PretrainConfig, start: Checkpoint, stream: Stream) -> Job:
+    """What the loop is to do from the checkpoint `start` on."""
+    model = load_model(SemVLPForPreTraining, start.path)
+    tokenizer = load_tokenizer(str(start.path))
+    weights = active_weights(config, model.config)
+    examples = Examples(config, tokenizer, model.config.answers or [])
+    return Job(
+        what=WHAT,
+        run=out,
+        config=config.train,
+        steps=config.train.steps,
+        save_every=config.train.save_every,
+        weights=weights,
+        model=model,
+        tokenizer=tokenizer,
+        losses_of=PreTrainingLosses(model, weights),
+        source=VisitSource(stream, examples, config.train.accumulate),
+    )
+
+
+def build(
+    stores: Sequence[Store], config: PretrainConfig
+) -> tuple[SemVLPForPreTraining, PreTrainedTokenizerFast]:
+    """A fresh model for the data: sizes from the manifest, vocabularies from the texts."""
+    check_texts(stores)
+    tokenizer = make_tokenizer(config.model, sentences(read_all(stores)))
+    answers = most_frequent_answers(read_all(stores), config.data.max_answers)
+    network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
+    torch.manual_seed(config.train.seed)
+    model = SemVLPForPreTraining(network)
+    if config.model.bert is not None:
+        load_bert(model.semvlp, config.model.bert)
+    return model, tokenizer
+
+
+def active_weights(config: PretrainConfig, network: SemVLPConfig) -> dict[str, float]:
+    """Weights of the objectives that are switched on and for which the data have classes."""
+    classes = {
+        "objects": network.num_objects,
+        "attributes": network.num_attributes,
+        "answers": len(network.answers or []),
+    }
+    wanted = {name: weight for name, weight in config.objectives.weights().items() if weight > 0}
+    for name in wanted:
+        if not classes.get(name, 1):
+            log.warning("objectives.%s is left out: the shards hold no %s", name, name)
+    return {name: weight for name, weight in wanted.items() if classes.get(name, 1)}
+
+
+def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -> Stream:
+    """The visits of this rank.
+
+    Raises:
+        ConfigError: the images of a step do not divide among the ranks and accumulated parts.
+    """
+    share = config.images_per_step // world.size
+    if share < config.train.accumulate:
+        raise ConfigError(
+            f"train.accumulate must be at most the {share} images that a rank reads for a step, "
+            f"got {config.train.accumulate}; lower it or raise train.batch_size"
+        )
+    return Stream(
+        stores,
+        seed=config.train.seed,
+        batch_size=config.images_per_step,
+        rank=world.rank,
+        world_size=world.size,
+        order=config.data.order,
+    )
+
+
+class VisitSource:
+    """The steps of pre-training: visits of the stream, made into parts."""
+
+    def __init__(self, stream: Stream, examples: Examples, accumulate: int) -> None:
+        self._stream, self._examples, self._accumulate = stream, examples, accumulate
+
+    def next_step(self) -> list[Part]:
+        """The parts of the next step of this rank."""
+        return [
+            self._examples.part(visits) for visits in split(next(self._stream), self._accumulate)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there; an empty state is the beginning."""
+        if state:
+            self._stream.load_state_dict(state)
+
+
+class PreTrainingLosses(nn.Module):
+    """The model and its objectives as one module, so that DDP sees every use of a parameter."""
+
+    def __init__(self, model: SemVLPForPreTraining, objectives: Iterable[str]) -> None:
+        super().__init__()
+        self.model = model
+        self._objectives = tuple(objectives)
+
+    def forward(self, part: Part, mode: Mode) -> dict[str, Tensor]:
+        """Sum of each objective over the part, by name."""
+        targets = part.targets
+        assert isinstance(targets, Targets)
+        output = self.model(
+            part.batch,
+            mode,
+            token_positions=targets.token_positions,
+            region_positions=targets.region_positions,
+        )
+        return pretraining_losses(output, targets, self._objectives)

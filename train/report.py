@@ -1,0 +1,147 @@
+"""RUN/report.html: the curves of a run, its settings and versions, in one file without links."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from semvlp.atomic import write_text
+from semvlp.extract.doctor import versions
+from semvlp.progress import duration
+from semvlp.train.checkpoint import Checkpoint, newest
+from semvlp.train.curves import SINGLE, TWO, Curve, picture
+from semvlp.train.log import METRICS, VALIDATION, read_lines
+
+TITLES = {
+    "loss": "Loss, all objectives",
+    "loss_mlm": "Masked words",
+    "loss_features": "Masked region features",
+    "loss_objects": "Masked region objects",
+    "loss_attributes": "Masked region attributes",
+    "loss_matching": "Image-text matching",
+    "loss_answers": "Image question answering",
+    "loss_task": "Task",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "pairs_per_second": "Pairs per second",
+}
+MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
+WITHOUT_MODES = ("lr",)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run has left in its folder."""
+
+    run: Path
+    config: str
+    metrics: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    newest: Checkpoint | None
+
+    @property
+    def name(self) -> str:
+        return self.run.resolve().name
+
+
+def read_run(run: Path) -> RunFiles:
+    """Read the log files and the settings of a run; a file it has not written yet is empty."""
+    config = run / "config.toml"
+    return RunFiles(
+        run=run,
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        metrics=read_lines(run / METRICS),
+        validation=read_lines(run / VALIDATION),
+        newest=newest(run),
+    )
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into the folder of a run; returns its path."""
+    files = read_run(run)
+    page = environment().get_template("report.html")
+    path = run / "report.html"
+    text = page.render(
+        name=files.name,
+        facts=facts(files),
+        charts=charts(files),
+        config=files.config,
+        versions=versions(),
+    )
+    write_text(path, text)
+    return path
+
+
+def environment() -> Environment:
+    """Where the templates of this folder are found."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def facts(files: RunFiles) -> dict[str, str]:
+    """The few numbers that say how a run went."""
+    state = files.newest.state if files.newest else None
+    found: dict[str, str] = {}
+    if state is not None:
+        found["steps"] = f"{state.step:,}" + ("" if state.finished else ", not finished")
+        found["time"] = duration(state.seconds)
+    if files.metrics:
+        found["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
+        found["pairs per second"] = f"{mean_of_last(files.metrics, 'pairs_per_second'):,.0f}"
+    if state is not None and state.best_step is not None:
+        found["best checkpoint"] = f"step {state.best_step:,}"
+    for name, value in (files.validation[-1] if files.validation else {}).items():
+        if name != "step" and isinstance(value, float):
+            found[f"{name}, last"] = f"{value:.2f}"
+    return found
+
+
+def mean_of_last(entries: Sequence[dict[str, Any]], name: str, count: int = 20) -> float:
+    """Mean of a number over the last entries."""
+    values = [entry[name] for entry in entries[-count:]]
+    return float(sum(values) / len(values))
+
+
+def charts(files: RunFiles) -> list[dict[str, str]]:
+    """Title and picture of every number that the run has logged."""
+    names = [name for name in TITLES if any(name in entry for entry in files.metrics)]
+    found = [
+        {"title": TITLES[name], "picture": picture(curves(files.metrics, name))} for name in names
+    ]
+    scores = [
+        Curve(name, *_series(files.validation, name), colour=SINGLE)
+        for name in _numbers(files.validation)
+    ]
+    return [{"title": f"Validation: {c.label}", "picture": picture([c])} for c in scores] + found
+
+
+def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
+    """One curve for each mode."""
+    if name in WITHOUT_MODES:
+        return [Curve(name, *_series(metrics, name), colour=SINGLE)]
+    by_mode = {mode: [entry for entry in metrics if entry["mode"] == mode] for mode in MODES}
+    return [
+        Curve(MODES[mode][0], *_series(entries, name), colour=MODES[mode][1])
+        for mode, entries in by_mode.items()
+        if any(name in entry for entry in entries)
+    ]
+
+
+def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    present = [entry for entry in entries if name in entry]
+    return [entry["step"] for entry in present], [entry[name] for entry in present]
+
+
+def _numbers(entries: Sequence[dict[str, Any]]) -> list[str]:
+    last = entries[-1] if entries else {}
+    return [
+        name for name, value in last.items() if name != "step" and isinstance(value, int | float)
+    ]

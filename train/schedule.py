@@ -1,0 +1,50 @@
+"""What each step does, as pure functions of its number: mode, learning rate, what is written.
+
+Steps are counted from 1.
+"""
+
+import math
+
+from semvlp.model.packing import Mode
+from semvlp.shards.order import generator
+from semvlp.train.config import TrainConfig
+
+
+def mode_of(step: int, config: TrainConfig) -> Mode:
+    """The mode of a step, equal on all ranks and for all its accumulated parts."""
+    if config.schedule == "single" or config.schedule == "two":
+        return config.schedule
+    if config.schedule == "ratio":
+        drawn = generator(config.seed, step, "mode").random()
+        return "single" if drawn < config.single_share else "two"
+    return "single" if step % 2 else "two"
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Learning rate of a step: a linear rise to `config.lr`, then the decay, never quite to 0."""
+    warmup = round(config.warmup * steps)
+    if step <= warmup:
+        return config.lr * step / warmup
+    if config.decay == "constant":
+        return config.lr
+    # The step after the warm-up has done 0 of the way, the step after the last would have done all.
+    done = (step - warmup - 1) / (steps - warmup)
+    if config.decay == "cosine":
+        return config.lr * (1 + math.cos(math.pi * done)) / 2
+    return config.lr * (1 - done)
+
+
+def is_logged(step: int, steps: int, config: TrainConfig) -> bool:
+    """Whether the step stands in metrics.jsonl.
+
+    The last step of each interval of `log_every` does; where two modes take turns also the one
+    before it, else an even interval would show the same mode for ever.
+    """
+    shown = 1 if config.schedule in ("single", "two") else 2
+    left = min(-step % config.log_every, steps - step)
+    return left < shown
+
+
+def is_saved(step: int, steps: int, save_every: int) -> bool:
+    """Whether a checkpoint is written after the step."""
+    return step == steps or step % save_every == 0
