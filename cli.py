@@ -5,7 +5,7 @@ Rooms are imported inside the commands, so that `--help` answers without loading
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ def shards_info(path: Path) -> Result:
     from semvlp.shards.verify import info
 
     facts = info(path)
-    return Result(facts, "\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+    return Result(facts, _listed(facts))
 
 
 @shards.command("verify")
@@ -413,7 +413,7 @@ def score(task: str, annotations: Sequence[Path], predictions: Path) -> Result:
     from semvlp.eval.tasks import load_task
 
     scores = scorer.score(load_task(task), annotations, predictions)
-    return Result(scores, "\n".join(f"{name:<24} {value}" for name, value in scores.items()))
+    return Result(scores, _listed(scores))
 
 
 @cli.command()
@@ -442,6 +442,16 @@ def doctor() -> Result:
         for fact in found
     ]
     return Result(values, "\n".join(lines))
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    """One line for each fact, what is nested on its line."""
+
+    def plain(value: Any) -> str:
+        nested = isinstance(value, Mapping)
+        return ", ".join(f"{k} {v}" for k, v in value.items()) if nested else str(value)
+
+    return "\n".join(f"{name:<18} {plain(value)}" for name, value in facts.items())
 
 
 def _reported(report: Any) -> Result:

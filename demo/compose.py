@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -45,6 +46,16 @@ def compose(
         yield _split_world(split, index, mine, Random(f"{seed}-{split}"), config)
 
 
+def describe(
+    split: str, pictures: Sequence[Picture], *, seed: int, config: WorldConfig
+) -> SplitWorld:
+    """Captions, questions and statements about pictures that were drawn by somebody else."""
+    rng = Random(f"{seed}-{split}")
+    world = _asked_world(split, list(pictures), rng, config)
+    _tell(world, rng, config)
+    return world
+
+
 Lots = dict[str, dict[str, list[Scene]]]
 
 
@@ -85,23 +96,32 @@ def _split_world(
     plain = [scene for kind in KINDS for scene in lots[kind]]
     scenes = _numbered(split, plain, start)
     covered = _numbered(split, lots["covered"], start + len(scenes))
-    world = SplitWorld(
-        split=split,
-        scenes=scenes,
+    asked = spread(hypothesis, lots["covered"], each=config.hypotheses, rng=rng, answers=LABELS)
+    world = replace(
+        _asked_world(split, scenes, rng, config),
         covered=covered,
-        questions=_asked_of(scenes, question, config.questions, rng),
-        statements=_asked_of(scenes, _statement, config.statements, rng),
-        hypotheses=_facts(
-            covered,
-            spread(hypothesis, lots["covered"], each=config.hypotheses, rng=rng, answers=LABELS),
-        ),
+        hypotheses=_facts(covered, asked),
         pairs=list(_pair_facts(split, lots, config.pair_statements, rng)),
         nlvr=list(_nlvr_facts(lots, rng)),
     )
+    _tell(world, rng, config)
+    return world
+
+
+def _asked_world(split: str, scenes: list[Picture], rng: Random, config: WorldConfig) -> SplitWorld:
+    return SplitWorld(
+        split=split,
+        scenes=scenes,
+        questions=_asked_of(scenes, question, config.questions, rng),
+        statements=_asked_of(scenes, _statement, config.statements, rng),
+    )
+
+
+def _tell(world: SplitWorld, rng: Random, config: WorldConfig) -> None:
+    """Write captions and a remark for every picture."""
     for picture in world.pictures:
         world.captions[picture.image_id] = _distinct(caption, picture.scene, config.captions, rng)
         world.remarks[picture.image_id] = remark(picture.scene, rng)
-    return world
 
 
 def _numbered(split: str, scenes: Sequence[Scene], start: int) -> list[Picture]:

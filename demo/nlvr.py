@@ -8,13 +8,15 @@ Hidden takes no part in any decision.
 import argparse
 import json
 import logging
-from collections import defaultdict
 from pathlib import Path
 
 from semvlp import atomic, settings
+from semvlp.demo.annotations import texts
+from semvlp.demo.compose import describe
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import write_world
 from semvlp.demo.nlvr_scenes import ORDERS, read_scenes, write_boxes
+from semvlp.demo.split_world import Picture
 from semvlp.eval.evaluate import EvalReport, evaluate
 from semvlp.eval.tasks import load_task
 from semvlp.extract.fit import FitConfig, train_detector
@@ -25,22 +27,24 @@ from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
 
 SEED = 0
+# One sentence in so many of dev is held out to choose the best checkpoint by.
+HELD_OUT = 7
 WORLD = WorldConfig(
     square=0, towers=0.5, scatter=0.5, covered=0, pairs=0, nlvr=0, questions=2, statements=10
 )
 DETECTOR = FitConfig(steps=800)
-REGIONS = {"min_regions": 4, "max_regions": 36}
 PRETRAIN = (
     "model.preset=tiny",
     "model.vocab_size=3000",
     "data.texts_per_image=4",
     "objectives.on_questions=false",
-    "train.steps=6000",
+    "train.steps=3000",
     "train.batch_size=128",
     "train.lr=1e-3",
+    "train.save_every=1000",
 )
 FINETUNE = (
-    "train.epochs=4",
+    "train.epochs=6",
     "train.batch_size=64",
     "train.lr=3e-4",
     "data.cache_images=20000",
@@ -54,26 +58,27 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 6000) -> EvalReport:
         data: a directory with `dev/dev.json`, `hidden/hidden.json` and the pictures beside them.
         scenes: pictures drawn for pre-training besides those of dev.
     """
-    detector = _detector(data, out)
-    regions = out / "regions"
-    chosen = ExtractSettings(detector=str(detector), **REGIONS)
-    extract(data, regions, chosen)
-    pretrain(
-        [_drawn_shards(out, chosen, scenes), _dev_shards(data, out, regions)],
-        out / "pretrain",
-        settings.load(PretrainConfig, None, PRETRAIN),
+    out.mkdir(parents=True, exist_ok=True)
+    train, valid = _split_dev(data / "dev" / "dev.json", out)
+    chosen = ExtractSettings(
+        detector=str(_detector(train, data / "dev", out)), min_regions=4, max_regions=36
     )
+    regions = out / "regions"
+    extract(data, regions, chosen)
+    shards = [_drawn_shards(out, chosen, scenes), _dev_shards(train, out, regions)]
+    pretrain(shards, out / "pretrain", settings.load(PretrainConfig, None, PRETRAIN))
     finetune(
         load_task("nlvr"),
-        [data / "dev" / "dev.json"],
+        [train],
         regions,
         out / "pretrain" / "last",
         out / "finetune",
         settings.load(FinetuneConfig, None, FINETUNE),
+        valid=[valid],
     )
     return evaluate(
         load_task("nlvr"),
-        out / "finetune" / "last",
+        out / "finetune" / "best",
         [data / "hidden" / "hidden.json"],
         regions,
         out / "eval",
@@ -82,33 +87,44 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 6000) -> EvalReport:
     )
 
 
-def _detector(data: Path, out: Path) -> Path:
-    boxes = out / "dev_boxes.json"
-    write_boxes(data / "dev" / "dev.json", data / "dev", boxes, split="dev")
-    train_detector(boxes, data / "dev", out / "detector", DETECTOR)
+def _split_dev(dev: Path, out: Path) -> tuple[Path, Path]:
+    """Two files of dev's records; what is said of one family of scenes stays together."""
+    parts: dict[str, list[str]] = {"train": [], "valid": []}
+    for record, _ in read_scenes(dev):
+        family = int(record["identifier"].partition("-")[0])
+        part = "train" if family % HELD_OUT else "valid"
+        parts[part].append(json.dumps({**record, "split": "dev"}) + "\n")
+    for part, lines in parts.items():
+        atomic.write_text(out / f"{part}.json", "".join(lines))
+    return out / "train.json", out / "valid.json"
+
+
+def _detector(annotations: Path, images: Path, out: Path) -> Path:
+    boxes = out / "boxes.json"
+    write_boxes(annotations, images, boxes, split="dev")
+    train_detector(boxes, images, out / "detector", DETECTOR)
     return out / "detector"
 
 
 def _drawn_shards(out: Path, chosen: ExtractSettings, scenes: int) -> Path:
     """Shards of drawn pictures in the style of NLVR with their texts."""
     world = write_world(out / "world", scenes={"train": scenes}, seed=SEED, config=WORLD)
-    plain = out / "drawn-regions"
-    extract(world.images("train"), plain, chosen)
-    join(plain, [world.texts("train")], out / "drawn-shards")
+    extract(world.images("train"), out / "drawn-regions", chosen)
+    join(out / "drawn-regions", [world.texts("train")], out / "drawn-shards")
     return out / "drawn-shards"
 
 
-def _dev_shards(data: Path, out: Path, regions: Path) -> Path:
-    """Shards of the dev pictures, their sentences as questions with the answers true and false."""
-    texts = out / "dev_texts.jsonl"
-    asked: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for record, _ in read_scenes(data / "dev" / "dev.json"):
-        for k in range(len(ORDERS)):
-            entry = {"question": record["sentence"], "answers": {record["label"]: 1.0}}
-            asked[f"dev-{record['identifier']}-{k}"].append(entry)
-    lines = (json.dumps({"image_id": name, "questions": found}) for name, found in asked.items())
-    atomic.write_text(texts, "".join(f"{line}\n" for line in lines))
-    join(regions, [texts], out / "dev-shards", only_matched=True)
+def _dev_shards(annotations: Path, out: Path, regions: Path) -> Path:
+    """Shards of dev pictures; what is said of them is made from their scenes, not by people."""
+    pictures = [
+        Picture(f"dev-{record['identifier']}-{k}", scene.permuted(order))
+        for record, scene in read_scenes(annotations)
+        for k, order in enumerate(ORDERS)
+    ]
+    lines = texts(describe("dev", pictures, seed=SEED, config=WORLD))
+    file = out / "dev_texts.jsonl"
+    atomic.write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
+    join(regions, [file], out / "dev-shards", only_matched=True)
     return out / "dev-shards"
 
 
@@ -120,7 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     report = run_nlvr(arguments.data, arguments.out)
-    logging.getLogger(__name__).info("%s", json.dumps(report.scores, indent=1))
+    logging.getLogger(__name__).info("%s", report.sentence())
 
 
 if __name__ == "__main__":

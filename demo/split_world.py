@@ -53,12 +53,12 @@ class SplitWorld:
 
     split: str
     scenes: list[Picture]
-    covered: list[Picture]
     questions: list[Fact]
     statements: list[Fact]
-    hypotheses: list[Fact]
-    pairs: list[PairFact]
-    nlvr: list[NlvrFact]
+    covered: list[Picture] = field(default_factory=list)
+    hypotheses: list[Fact] = field(default_factory=list)
+    pairs: list[PairFact] = field(default_factory=list)
+    nlvr: list[NlvrFact] = field(default_factory=list)
     captions: dict[str, list[str]] = field(default_factory=dict)
     """Captions of every picture that tell all, by image id."""
     remarks: dict[str, str] = field(default_factory=dict)

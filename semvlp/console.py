@@ -62,28 +62,30 @@ def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
     _log_to_stderr()
     try:
         return program.main(list(arguments), prog_name=name, standalone_mode=False) or 0
-    except (KeyboardInterrupt, click.Abort):
-        message, code = "interrupted; everything finished so far is kept", 130
     except NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except (KeyboardInterrupt, click.Abort) as error:
+        message = "interrupted; everything finished so far is kept"
+        return _failed(error, message, 130, arguments)
     except click.UsageError as error:
         where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-        message, code = error.format_message() + where, error.exit_code
+        return _failed(error, error.format_message() + where, error.exit_code, arguments)
     except SemVLPError as error:
-        message, code = str(error), error.exit_code
+        return _failed(error, str(error), error.exit_code, arguments)
     except Exception as error:
-        message, code = f"{type(error).__name__}: {error} (-v shows where)", 1
-    _fail(message, code, arguments)
-    return code
+        message = f"{type(error).__name__}: {error} (-v shows where)"
+        return _failed(error, message, 1, arguments)
 
 
-def _fail(message: str, code: int, arguments: Sequence[str]) -> None:
+def _failed(error: BaseException, message: str, code: int, arguments: Sequence[str]) -> int:
+    """Say what went wrong, with -v also where; returns the exit code."""
     if {"-v", "--verbose"} & set(arguments):
-        traceback.print_exc()
+        traceback.print_exception(error)
     click.echo(f"error: {message}", err=True)
     if "--json" in arguments:
         click.echo(json.dumps({"error": message, "exit_code": code}))
+    return code
 
 
 def _global_options() -> list[click.Parameter]:

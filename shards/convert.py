@@ -40,10 +40,13 @@ class JoinReport:
 
     def sentence(self) -> str:
         """The report as one sentence."""
-        lost = f"; {len(self.unmatched)} names fit no image, first {self.unmatched[0]!r}"
+        lost = "".join(
+            f"; {len(self.unmatched)} names fit no image, first {name!r}"
+            for name in self.unmatched[:1]
+        )
         return (
             f"{self.out} holds {self.images} images with {self.captions} captions and "
-            f"{self.questions} questions{lost if self.unmatched else ''}."
+            f"{self.questions} questions{lost}."
         )
 
 

@@ -30,7 +30,8 @@ def test_every_dependency_is_pinned_in_the_tested_set() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     named = settings["project"]["dependencies"] + settings["project"]["optional-dependencies"]["dev"]
     wanted = {name.split(">")[0].split("[")[0].strip() for name in named}
-    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in lines}
     assert wanted <= pinned
 
 

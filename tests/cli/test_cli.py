@@ -85,7 +85,7 @@ def test_verbose_shows_the_traceback(capsys: pytest.CaptureFixture) -> None:
 def test_version_names_what_it_runs_on(capsys: pytest.CaptureFixture) -> None:
     assert semvlp("--json", "--version") == 0
     versions = json.loads(capsys.readouterr().out)
-    assert {"semvlp", "python", "torch", "transformers", "detectron2"} <= set(versions)
+    assert {"semvlp", "Python", "torch", "transformers", "detectron2"} <= set(versions)
 
 
 def test_an_unknown_setting_names_the_nearest(capsys: pytest.CaptureFixture) -> None:
