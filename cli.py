@@ -248,7 +248,7 @@ def shards_preview(path: Path, images: Path | None, count: int, out: Path | None
 @click.argument("target", type=PATH)
 @click.option("--to", type=STORE_FORMAT, required=True)
 @overwrite_option
-def shards_convert(source: Path, target: Path, to: str, overwrite: bool) -> Result:
+def shards_convert(source: Path, target: Path, to: Any, overwrite: bool) -> Result:
     """Turn tar shards into an LMDB or back; every sample keeps its bytes."""
     from semvlp.shards.convert import convert
 

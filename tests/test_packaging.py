@@ -27,8 +27,8 @@ def test_every_folder_with_modules_is_packaged() -> None:
 
 
 def test_every_dependency_is_pinned_in_the_tested_set() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    named = settings["project"]["dependencies"] + settings["project"]["optional-dependencies"]["dev"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = project["dependencies"] + project["optional-dependencies"]["dev"]
     wanted = {name.split(">")[0].split("[")[0].strip() for name in named}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower() for line in lines}

@@ -11,8 +11,19 @@ from semvlp.cli import cli
 from semvlp.console import run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = "demo extract detector shards pretrain finetune eval score compare doctor".split()
-SHARDS_COMMANDS = "info verify preview convert join import export parity".split()
+COMMANDS = [
+    "demo",
+    "extract",
+    "detector",
+    "shards",
+    "pretrain",
+    "finetune",
+    "eval",
+    "score",
+    "compare",
+    "doctor",
+]
+SHARDS_COMMANDS = ["info", "verify", "preview", "convert", "join", "import", "export", "parity"]
 HEAVY = ("torch", "transformers", "numpy", "lmdb", "webdataset", "PIL", "rich", "jinja2")
 
 
