@@ -30,16 +30,26 @@ SEED = 0
 # One sentence in so many of dev is held out to choose the best checkpoint by.
 HELD_OUT = 7
 WORLD = WorldConfig(
-    square=0, towers=0.5, scatter=0.5, covered=0, pairs=0, nlvr=0, questions=2, statements=10
+    square=0,
+    towers=0.5,
+    scatter=0.5,
+    covered=0,
+    pairs=0,
+    nlvr=0,
+    captions=1,
+    questions=6,
+    statements=10,
 )
 DETECTOR = FitConfig(steps=800)
 PRETRAIN = (
     "model.preset=tiny",
+    "model.dropout=0.0",
     "model.vocab_size=3000",
     "data.texts_per_image=4",
     "objectives.on_questions=false",
-    "train.steps=3000",
-    "train.batch_size=128",
+    "objectives.answers=3.0",
+    "train.steps=7000",
+    "train.batch_size=64",
     "train.lr=1e-3",
     "train.save_every=1000",
 )

@@ -111,9 +111,10 @@ class ObjectivesConfig:
     mismatch_rate: float = 0.5
     """Chance of a caption to be replaced by one of another image."""
     on_mismatched: bool = False
-    """Mask and predict on mismatched pairs too (LXMERT does, UNITER does not)."""
+    """Predict what is hidden on mismatched pairs too (LXMERT does, VOLTA does not); as much is
+    hidden either way, or the masks would tell matches from mismatches."""
     on_questions: bool = True
-    """Mask and predict on questions too, as LXMERT does; what is hidden cannot be counted."""
+    """Hide and predict on questions too, as LXMERT does; what is hidden cannot be counted."""
 
     def __post_init__(self) -> None:
         for name in OBJECTIVES:

@@ -47,12 +47,13 @@ class Examples:
         regions = [cut[id(pair.regions)] for pair in pairs]
         hidden = [self._hide(*triple) for triple in zip(pairs, ids, regions, strict=True)]
         tokens = [masked for masked, _ in hidden]
+        told = [pair.match != "mismatch" or self._config.objectives.on_mismatched for pair in pairs]
         batch = pack(
             [masked.input_ids.tolist() for masked in tokens],
             [(found.features, found.boxes, found.width, found.height) for found in regions],
         )
         mask = torch.from_numpy(np.concatenate([mask for _, mask in hidden]))
-        targets = self._targets(batch, mask, pairs, ids, tokens, regions)
+        targets = self._targets(batch, mask, told, pairs, ids, tokens, regions)
         batch.region_features[mask] = 0
         return Part(
             batch=batch.replace(region_mask=mask),
@@ -74,9 +75,7 @@ class Examples:
     ) -> tuple[MaskedTokens, NDArray[np.bool_]]:
         """What of a pair is hidden: tokens [M], regions [R] True = hidden."""
         config = self._config.objectives
-        if (pair.match == "mismatch" and not config.on_mismatched) or (
-            pair.answers and not config.on_questions
-        ):
+        if pair.answers and not config.on_questions:
             return MaskedTokens(ids, np.zeros(0, np.int64)), np.zeros(len(regions), np.bool_)
         random = generator(self._config.train.seed, pair.position, f"mask {pair.number}")
         return (
@@ -88,12 +87,18 @@ class Examples:
         self,
         batch: PackedBatch,
         mask: torch.Tensor,
+        told: Sequence[bool],
         pairs: Sequence[Pair],
         ids: Sequence[NDArray[np.int64]],
         tokens: Sequence[MaskedTokens],
         regions: Sequence[Regions],
     ) -> Targets:
-        positions = _in_stream([masked.positions for masked in tokens], ids)
+        """What is asked for; nothing hidden of a pair that is not `told` is."""
+        asked = zip(tokens, told, strict=True)
+        positions = _in_stream(
+            [masked.positions if tell else masked.positions[:0] for masked, tell in asked], ids
+        )
+        mask = mask & torch.tensor(told).repeat_interleave(batch.region_lengths)
         question_pairs, scores = self._answer_scores(pairs)
         return Targets(
             token_positions=torch.from_numpy(positions),

@@ -85,20 +85,34 @@ def test_masked_tokens_restore_the_texts(
     assert len(aim.token_ids) == hidden.counts["mlm"] > 0
 
 
-def test_mismatched_pairs_hide_nothing_unless_asked(part_of: Callable[..., Part]) -> None:
-    # Texts that are questions stay matched, so captions are told apart by their target.
-    part = part_of("objectives.mismatch_rate=1.0")
-    mismatched = targets(part).matched == 0
-    assert mismatched.any()
-    pair_of_region = torch.arange(len(mismatched)).repeat_interleave(part.batch.region_lengths)
+def hidden_per_pair(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden regions [N] of each pair, and those among them that are asked for."""
     assert part.batch.region_mask is not None
-    assert not part.batch.region_mask[mismatched[pair_of_region]].any()
-    asked = part_of("objectives.mismatch_rate=1.0", "objectives.on_mismatched=true")
-    assert asked.batch.region_mask is not None
-    hidden = torch.zeros(len(mismatched)).index_add(
-        0, pair_of_region, asked.batch.region_mask.float()
+    count = len(part.batch.region_lengths)
+    pair_of_region = torch.arange(count).repeat_interleave(part.batch.region_lengths)
+    hidden = torch.zeros(count).index_add(0, pair_of_region, part.batch.region_mask.float())
+    asked = torch.bincount(pair_of_region[targets(part).region_positions], minlength=count)
+    return hidden, asked
+
+
+@pytest.mark.parametrize("on_mismatched", ["true", "false"])
+def test_masks_do_not_tell_matches_from_mismatches(
+    part_of: Callable[..., Part], on_mismatched: str
+) -> None:
+    part = part_of(
+        "objectives.mismatch_rate=0.5",
+        f"objectives.on_mismatched={on_mismatched}",
+        "train.batch_size=64",
     )
+    mismatched = targets(part).matched == 0
+    assert 0 < mismatched.sum() < (targets(part).matched != IGNORED).sum()
+    hidden, asked = hidden_per_pair(part)
     assert (hidden > 0).all()
+    wanted = hidden if on_mismatched == "true" else hidden * ~mismatched
+    assert asked.tolist() == wanted.tolist()
+    pair_of_token = torch.arange(len(mismatched)).repeat_interleave(part.batch.text_lengths)
+    told = mismatched[pair_of_token[targets(part).token_positions]].any()
+    assert bool(told) == (on_mismatched == "true")
 
 
 def test_questions_have_answers_and_no_matching(part_of: Callable[..., Part]) -> None:
