@@ -4,12 +4,22 @@ P proposals, C object classes, A attributes, F feature size. Boxes are xyxy in p
 as it was given; scores are probabilities.
 """
 
+import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semvlp.errors import ConfigError, InputError
+
+log = logging.getLogger(__name__)
+
+Backend = Literal["auto", "detectron2", "torchvision"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -21,7 +31,7 @@ class Proposals:
     proposals: NDArray[np.float32]
     """[P, 4] boxes of the region proposal network."""
     boxes: NDArray[np.float32]
-    """[P, C, 4] boxes regressed for each class and clipped; [P, 1, 4] where all classes share one."""
+    """[P, C, 4] boxes regressed for each class and clipped; [P, 1, 4] where classes share one."""
     object_scores: NDArray[np.float32]
     """[P, C + 1] class probabilities, background last."""
     attribute_scores: NDArray[np.float32]
@@ -33,11 +43,169 @@ class Proposals:
 class Detector(Protocol):
     """A network ready to run."""
 
-    object_labels: Sequence[str]
-    attribute_labels: Sequence[str]
+    object_labels: tuple[str, ...]
+    attribute_labels: tuple[str, ...]
     feature_size: int
     profile: dict[str, Any]
     """Everything that shapes the numbers, as plain JSON values: the source of the profile hash."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        """Detect in RGB images [H, W, 3] of any sizes; one image's result never depends on another."""
+        """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSpec:
+    """A detector that is known by name."""
+
+    what: str
+    """The network and what it was trained on."""
+    weights: str
+    """URL of its weights; where none are downloaded, where they come from."""
+    network: str
+    """Name in `networks.NETWORKS`."""
+    config: str = ""
+    """Its name in detectron2's model zoo, for `--backend detectron2`; empty where it has none."""
+
+
+BUILD = (
+    "It is built from source: pip install 'setuptools<81', then pip install --no-build-isolation "
+    "'git+https://github.com/facebookresearch/detectron2.git'"
+)
+_ZOO = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
+
+DEFAULT = "coco-r101-c4"
+KNOWN: dict[str, DetectorSpec] = {
+    DEFAULT: DetectorSpec(
+        what="the default: Faster R-CNN, ResNet-101 C4, 80 COCO classes, 2048 features",
+        weights=f"{_ZOO}/faster_rcnn_R_101_C4_3x/138204752/model_final_298dad.pkl",
+        network="resnet101_c4",
+        config="COCO-Detection/faster_rcnn_R_101_C4_3x.yaml",
+    ),
+    "coco-r50-c4": DetectorSpec(
+        what="Faster R-CNN, ResNet-50 C4, 80 COCO classes, 2048 features",
+        weights=f"{_ZOO}/faster_rcnn_R_50_C4_3x/137849393/model_final_f97cb7.pkl",
+        network="resnet50_c4",
+        config="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml",
+    ),
+    "demo": DetectorSpec(
+        what="a small network for the drawn world of `semvlp demo`, 256 features, fast on a CPU",
+        weights="part of this package, works offline",
+        network="small",
+    ),
+    "untrained": DetectorSpec(
+        what="ResNet-50 C4 with an attribute head, for trying out the plumbing without a download",
+        weights="random from a fixed seed, works offline",
+        network="resnet50_c4",
+    ),
+}
+
+
+def load_detector(
+    spec: str | None,
+    *,
+    weights: str | None = None,
+    backend: Backend = "auto",
+    device: str = "auto",
+    precision: Precision = "fp32",
+) -> Detector:
+    """Open a detector.
+
+    Args:
+        spec: a name in `KNOWN` (None is `DEFAULT`), a directory that `train_detector` wrote, or a
+            detectron2 config: a YAML file or a name in its model zoo.
+        weights: path, URL or `hf:OWNER/NAME[/FILE]` of weights instead of the spec's own.
+        backend: what runs the network. `auto` is torchvision where it has the network, because
+            that runs everywhere and gives everyone the same profile; detectron2 for its configs.
+        device: `auto`, `cpu` or `cuda`.
+        precision: of the convolutions; boxes and probabilities are always fp32.
+
+    Raises:
+        ConfigError: an unknown spec, a backend that cannot run it or is not installed.
+        InputError: weights that cannot be had or do not fit; says what to do instead.
+    """
+    name = spec or DEFAULT
+    runner = _runner(name, backend)
+    log.info("detector %s, run by %s", name, runner)
+    try:
+        if runner == "detectron2":
+            return _with_detectron2(name, weights, device, precision)
+        return _with_torchvision(name, weights, device, precision)
+    except InputError as error:
+        if name in KNOWN and KNOWN[name].config:
+            raise InputError(f"{error}\n{_remedy(name)}") from error
+        raise
+
+
+def _runner(name: str, backend: Backend) -> Literal["detectron2", "torchvision"]:
+    """Which backend runs the detector `name`."""
+    is_config = _is_config(name)
+    if name not in KNOWN and not is_config and not Path(name).is_dir():
+        raise ConfigError(_unknown(name))
+    if backend == "detectron2" and not (is_config or (name in KNOWN and KNOWN[name].config)):
+        raise ConfigError(f"--detector {name} is no network of detectron2; --backend auto runs it")
+    if backend == "torchvision" and is_config:
+        raise ConfigError(f"--detector {name} is a detectron2 config; --backend auto runs it")
+    return "detectron2" if is_config or backend == "detectron2" else "torchvision"
+
+
+def _with_torchvision(
+    name: str, weights: str | None, device: str, precision: Precision
+) -> Detector:
+    from semvlp.extract import torchvision_backend as torchvision
+    from semvlp.extract.downloads import fetch
+    from semvlp.extract.passes import Place, choose_device
+
+    spec = KNOWN.get(name)
+    if weights and not (spec and spec.config):
+        raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
+    place = Place(choose_device(device), precision)
+    if spec is None:
+        return torchvision.open_trained(Path(name, "detector.json"), place)
+    if name == "demo":
+        return torchvision.open_trained(Path(__file__).with_name("demo_detector.json"), place)
+    if name == "untrained":
+        return torchvision.open_untrained(spec.network, place)
+    return torchvision.open_coco(spec.network, fetch(weights or spec.weights), place)
+
+
+def _with_detectron2(name: str, weights: str | None, device: str, precision: Precision) -> Detector:
+    try:
+        from semvlp.extract import detectron2_backend as detectron2
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise ConfigError(
+            f"--detector {name} needs detectron2, which is not installed. {BUILD}"
+        ) from error
+    from semvlp.extract.networks import NETWORKS
+    from semvlp.extract.passes import Place, choose_device
+
+    place = Place(choose_device(device), precision)
+    spec = KNOWN.get(name)
+    if spec is None:
+        return detectron2.open_config(name, weights, place)
+    proposals = NETWORKS[spec.network].num_proposals
+    return detectron2.open_config(
+        spec.config, weights or spec.weights, place, num_proposals=proposals
+    )
+
+
+def _is_config(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, KNOWN, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(KNOWN)}"
+    return (
+        f"--detector {name!r} must be a known name, a directory made by `semvlp detector train` or "
+        f"a detectron2 .yaml config; {hint}"
+    )
+
+
+def _remedy(name: str) -> str:
+    return (
+        f"To go on: download {KNOWN[name].weights} elsewhere and give it as --weights PATH, "
+        "train a detector for your images with `semvlp detector train`, or try --detector demo "
+        "(drawn shapes)."
+    )

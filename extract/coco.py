@@ -1,0 +1,184 @@
+"""Boxes with classes and attributes in COCO's JSON format.
+
+Beside COCO's own fields a box may have `"attribute_ids": [...]`, with `"attributes"` (entries of id
+and name) at the top level. An empty list says that the object has none of the attributes; a box
+without the field says nothing about them.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.extract.images import ImageFile
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """One object of an image."""
+
+    box: Box
+    """xyxy in pixels, clipped to the image."""
+    label: int
+    """Index into `Annotations.object_labels`."""
+    attributes: tuple[int, ...] | None
+    """Indices into `Annotations.attribute_labels`; None where nothing is said of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """One image with its objects; an image without any teaches what background is."""
+
+    file: ImageFile
+    width: int
+    height: int
+    objects: tuple[Annotated, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A COCO file: labels in the order of their ids, images in the order of the file."""
+
+    object_labels: tuple[str, ...]
+    attribute_labels: tuple[str, ...]
+    images: tuple[AnnotatedImage, ...]
+    crowds: int
+    """Boxes around crowds (`iscrowd`), which name no single object and are left out."""
+
+
+def read_annotations(path: Path, images: Path) -> Annotations:
+    """Read the COCO file `path` whose `file_name`s lie under the directory `images`.
+
+    Raises:
+        InputError: no JSON, or a field that is missing or wrong; names the file and the id of the
+            annotation or image.
+    """
+    tree = _read(path)
+    classes = _Labels(path, "categories", tree.get("categories", ()))
+    attributes = _Labels(path, "attributes", tree.get("attributes", ()))
+    if not classes.names:
+        raise InputError(f"{path}: `categories` must name at least one object class")
+    records = _image_records(path, tree)
+    objects: dict[Any, list[Annotated]] = {image_id: [] for image_id in records}
+    crowds = 0
+    for entry in _entries(path, "annotations", tree.get("annotations", ())):
+        record = records.get(entry.get("image_id"))
+        if record is None:
+            raise _wrong(path, entry, f"its image_id {entry.get('image_id')!r} is not in `images`")
+        if entry.get("iscrowd"):
+            crowds += 1
+        else:
+            objects[entry["image_id"]].append(_annotated(path, entry, record, classes, attributes))
+    found = tuple(
+        _image(path, images, record, objects[image_id]) for image_id, record in records.items()
+    )
+    return Annotations(classes.names, attributes.names, found, crowds)
+
+
+class _Labels:
+    """Ids of the file -> indices from 0."""
+
+    def __init__(self, path: Path, field: str, entries: Any) -> None:
+        by_id: dict[Any, str] = {}
+        for entry in _entries(path, field, entries):
+            if not isinstance(entry.get("id"), int) or not isinstance(entry.get("name"), str):
+                raise InputError(f"{path}: every entry of `{field}` needs an integer id and a name")
+            if entry["id"] in by_id:
+                raise InputError(f"{path}: id {entry['id']} stands twice in `{field}`")
+            by_id[entry["id"]] = entry["name"]
+        ordered = sorted(by_id)
+        self.field = field
+        self.names = tuple(by_id[key] for key in ordered)
+        self.index = {key: index for index, key in enumerate(ordered)}
+
+
+def _annotated(
+    path: Path, entry: Any, record: Mapping[str, Any], classes: _Labels, attributes: _Labels
+) -> Annotated:
+    label = _index(path, entry, classes, entry.get("category_id"))
+    box = _box(path, entry, record["width"], record["height"])
+    ids = entry.get("attribute_ids")
+    if ids is None:
+        return Annotated(box, label, None)
+    if not isinstance(ids, list):
+        raise _wrong(path, entry, f"attribute_ids must be a list of ids, found {ids!r}")
+    return Annotated(box, label, tuple(_index(path, entry, attributes, each) for each in ids))
+
+
+def _index(path: Path, entry: Any, labels: _Labels, key: Any) -> int:
+    if not isinstance(key, int) or key not in labels.index:
+        raise _wrong(path, entry, f"its id {key!r} is not in `{labels.field}`")
+    return labels.index[key]
+
+
+def _box(path: Path, entry: Any, width: int, height: int) -> Box:
+    """COCO's [x, y, w, h] as xyxy, cut at the border of the image."""
+    values = entry.get("bbox")
+    if (
+        not isinstance(values, list)
+        or len(values) != 4
+        or not all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    ):
+        raise _wrong(path, entry, f"bbox must be four numbers [x, y, w, h], found {values!r}")
+    x, y, w, h = values
+    box = (max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)))
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise _wrong(
+            path, entry, f"bbox {values} has no area inside its image of {width}x{height} pixels"
+        )
+    return box
+
+
+def _image_records(path: Path, tree: Mapping[str, Any]) -> dict[Any, Any]:
+    records: dict[Any, Any] = {}
+    for record in _entries(path, "images", tree.get("images", ())):
+        sizes = (record.get("width"), record.get("height"))
+        if not isinstance(record.get("file_name"), str) or not all(
+            isinstance(size, int) and size > 0 for size in sizes
+        ):
+            raise InputError(
+                f"{path}: image {record.get('id')!r} needs a file_name, a width and a height"
+            )
+        if record.get("id") in records:
+            raise InputError(f"{path}: image id {record['id']!r} stands twice in `images`")
+        records[record.get("id")] = record
+    if not records:
+        raise InputError(f"{path}: `images` must list at least one image")
+    return records
+
+
+def _image(
+    path: Path, images: Path, record: Mapping[str, Any], objects: Iterable[Annotated]
+) -> AnnotatedImage:
+    file = images / record["file_name"]
+    if not file.is_file():
+        raise InputError(f"{path}: image {record['id']!r} must be at {file}, which does not exist")
+    found = ImageFile(str(record["id"]), file)
+    return AnnotatedImage(found, record["width"], record["height"], tuple(objects))
+
+
+def _entries(path: Path, field: str, entries: Any) -> list[Any]:
+    if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) for e in entries):
+        raise InputError(f"{path}: `{field}` must be a list of objects")
+    return list(entries)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such annotation file") from None
+    except ValueError as error:
+        raise InputError(f"{path}: must be COCO-format JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must be COCO-format JSON, an object with images and annotations")
+    return tree
+
+
+def _wrong(path: Path, entry: Mapping[str, Any], problem: str) -> InputError:
+    return InputError(f"{path}: annotation {entry.get('id')!r}: {problem}")

@@ -1,0 +1,247 @@
+"""Faster R-CNN with an attribute head, composed of torchvision's detection parts.
+
+B images, P proposals, C object classes, A attributes, F feature size, H x W a resized image.
+Boxes are xyxy in pixels of the resized image. Background is the last of C + 1 object classes and
+"none" the last of A + 1 attributes, everywhere.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import clip_boxes_to_image, roi_align
+
+from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.passes import Found, Place
+from semvlp.extract.trunks import build_trunk
+
+# Regression targets of regions are multiplied by these (Fast R-CNN, Girshick 2015).
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+class Target(NamedTuple):
+    """The N annotated objects of one image."""
+
+    boxes: Tensor
+    """[N, 4]."""
+    labels: Tensor
+    """[N] int64 object classes from 0."""
+    attributes: Tensor
+    """[N, A + 1] the attribute distribution to learn; a row of zeros is not learned from."""
+
+
+class FasterRCNN(nn.Module):
+    """The network: `find` finds, `losses` learns."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig, *, num_objects: int, num_attributes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = build_trunk(config)
+        self.rpn = _region_proposal_network(config, self.trunk.channels, self.trunk.stride)
+        self.predictor = Predictor(config, num_objects, num_attributes)
+        self.sampler = _sampler()
+        self.register_buffer("mean", _per_channel(config.pixel_mean), persistent=False)
+        self.register_buffer("std", _per_channel(config.pixel_std), persistent=False)
+
+    def find(self, images: Tensor, place: Place) -> list[Found]:
+        """Find in RGB images [B, 3, H, W] uint8 of one shape."""
+        with place.convolutions():
+            features = self.trunk(self._normalised(images)).float()
+        size = (images.shape[-2], images.shape[-1])
+        proposals, _ = self.rpn(_image_list(images), {"0": features})
+        with place.convolutions():
+            regions = self._region_features(features, proposals)
+        counts = [len(boxes) for boxes in proposals]
+        return [
+            self._found(boxes, part, size)
+            for boxes, part in zip(proposals, torch.split(regions, counts), strict=True)
+        ]
+
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """The five losses of Faster R-CNN with attributes on RGB images [B, 3, H, W] uint8."""
+        features = self.trunk(self._normalised(images))
+        # torchvision's sampler wants classes from 1 and makes background 0.
+        entries = [{"boxes": each.boxes, "labels": each.labels + 1} for each in targets]
+        proposals, rpn_losses = self.rpn(_image_list(images), {"0": features}, entries)
+        proposals, matched, classes, deltas = self.sampler.select_training_samples(
+            proposals, entries
+        )
+        num_objects = self.predictor.num_objects
+        labels = (torch.cat(classes) - 1) % (num_objects + 1)
+        attributes = torch.cat(
+            [_rows(each.attributes, rows) for each, rows in zip(targets, matched, strict=True)]
+        )
+        regions = self._region_features(features, proposals)
+        return {
+            "loss_rpn_objectness": rpn_losses["loss_objectness"],
+            "loss_rpn_box": rpn_losses["loss_rpn_box_reg"],
+            **self.predictor.losses(regions, labels, torch.cat(deltas), attributes),
+        }
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if self.config.channel_order == "bgr":
+            images = images.flip(1)
+        return (images - self.mean) / self.std
+
+    def _region_features(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
+        pooled = roi_align(
+            features,
+            proposals,
+            output_size=self.config.pool_size,
+            spatial_scale=1 / self.trunk.stride,
+            sampling_ratio=self.config.pool_sampling,
+            aligned=True,
+        )
+        return self.trunk.region_features(pooled).float()
+
+    def _found(self, proposals: Tensor, features: Tensor, size: tuple[int, int]) -> Found:
+        object_logits, deltas = self.predictor(features)
+        boxes = self.sampler.box_coder.decode(deltas.flatten(1), [proposals])
+        return Found(
+            proposals=proposals,
+            boxes=clip_boxes_to_image(boxes, size),
+            object_scores=object_logits.softmax(-1),
+            attribute_scores=self.predictor.attribute_logits(
+                features, object_logits.argmax(-1)
+            ).softmax(-1)[:, :-1],
+            features=features,
+        )
+
+
+class Predictor(nn.Module):
+    """Region feature -> object class, box, and attribute given the object class.
+
+    The attribute head of Bottom-Up and Top-Down (Anderson et al. 2018, section 3.1; layers
+    cls_embedding, fc_attr, attr_score of its reference code): the feature beside an embedding of
+    the object class, one hidden layer, attributes. It learns from the true class; where it is used,
+    it takes the likeliest class, background among them.
+    """
+
+    def __init__(self, config: NetworkConfig, num_objects: int, num_attributes: int) -> None:
+        super().__init__()
+        self.num_objects, self.num_attributes = num_objects, num_attributes
+        self.objects = nn.Linear(config.feature_size, num_objects + 1)
+        self.boxes = nn.Linear(config.feature_size, num_objects * 4)
+        if num_attributes:
+            width = config.feature_size + config.attribute_embedding
+            self.class_embedding = nn.Embedding(num_objects + 1, config.attribute_embedding)
+            self.attribute_hidden = nn.Linear(width, config.attribute_hidden)
+            self.attributes = nn.Linear(config.attribute_hidden, num_attributes + 1)
+        nn.init.normal_(self.objects.weight, std=0.01)
+        nn.init.normal_(self.boxes.weight, std=0.001)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[P, F] -> object logits [P, C + 1] and box deltas [P, C, 4]."""
+        return self.objects(features), self.boxes(features).view(-1, self.num_objects, 4)
+
+    def attribute_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        """[P, F] and object classes [P] -> [P, A + 1]; without attributes "none" alone."""
+        if not self.num_attributes:
+            return features.new_zeros(len(features), 1)
+        known = torch.cat([features, self.class_embedding(labels)], dim=-1)
+        return self.attributes(self.attribute_hidden(known).relu())  # type: ignore[no-any-return]
+
+    def losses(
+        self, features: Tensor, labels: Tensor, deltas: Tensor, attributes: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of sampled regions [P, F] with their targets, one row a region."""
+        object_logits, predicted = self(features)
+        at = torch.where(labels < self.num_objects)[0]
+        box_loss = F.smooth_l1_loss(
+            predicted[at, labels[at]], deltas[at], beta=1 / 9, reduction="sum"
+        )
+        return {
+            "loss_object": F.cross_entropy(object_logits, labels),
+            "loss_box": box_loss / max(len(labels), 1),
+            "loss_attribute": self._attribute_loss(features[at], labels[at], attributes[at]),
+        }
+
+    def _attribute_loss(self, features: Tensor, labels: Tensor, attributes: Tensor) -> Tensor:
+        log_scores = self.attribute_logits(features, labels).log_softmax(-1)
+        annotated = (attributes.sum(-1) > 0).sum().clamp(min=1)
+        return -(attributes * log_scores).sum() / annotated
+
+
+class Anchors(nn.Module):
+    """Anchor boxes around the cells of a feature map.
+
+    As in detectron2's `DefaultAnchorGenerator` with offset 0: not rounded, sizes outside, ratios
+    inside. torchvision's own generator rounds, and guesses the stride from the image's size, which
+    is wrong unless images are padded.
+    """
+
+    cell: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], ratios: tuple[float, ...], stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        shapes = torch.tensor(
+            [(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in ratios]
+        )
+        self.register_buffer("cell", torch.cat([-shapes, shapes], dim=1) / 2, persistent=False)
+
+    def forward(self, images: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """[cells * anchors, 4] for each image, rows of the map outermost."""
+        height, width = feature_maps[0].shape[-2:]
+        y, x = torch.meshgrid(
+            torch.arange(height, device=self.cell.device) * self.stride,
+            torch.arange(width, device=self.cell.device) * self.stride,
+            indexing="ij",
+        )
+        corners = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+        anchors = (corners + self.cell).view(-1, 4)
+        return [anchors] * len(images.image_sizes)
+
+
+def _region_proposal_network(
+    config: NetworkConfig, channels: int, stride: int
+) -> RegionProposalNetwork:
+    anchors = Anchors(config.anchor_sizes, config.anchor_ratios, stride)
+    return RegionProposalNetwork(
+        anchors,
+        RPNHead(channels, len(anchors.cell)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2 * config.num_candidates, "testing": config.num_candidates},
+        post_nms_top_n={"training": 2 * config.num_proposals, "testing": config.num_proposals},
+        nms_thresh=config.rpn_nms,
+    )
+
+
+def _sampler() -> RoIHeads:
+    """torchvision's region head without layers: it chooses what to learn from, and codes boxes."""
+    return RoIHeads(
+        None,
+        None,
+        None,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=64,
+        positive_fraction=0.25,
+        bbox_reg_weights=BOX_WEIGHTS,
+        score_thresh=0.0,
+        nms_thresh=0.5,
+        detections_per_img=100,
+    )
+
+
+def _image_list(images: Tensor) -> ImageList:
+    return ImageList(images, [(images.shape[-2], images.shape[-1])] * len(images))
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """`values[index]`; zeros for an image without objects, where every index is 0."""
+    return values[index] if len(values) else values.new_zeros(len(index), values.shape[1])
+
+
+def _per_channel(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)

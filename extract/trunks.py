@@ -1,0 +1,129 @@
+"""Convolutional layers of the detectors: image -> feature map, and pooled region -> feature vector.
+
+B images, P regions, F feature size, H height and W width of the image.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet
+from torchvision.ops import FrozenBatchNorm2d
+
+from semvlp.extract.networks import NetworkConfig
+
+
+class Trunk(nn.Module):
+    """Both halves of a network around the pooling of regions."""
+
+    stride: int
+    channels: int
+    """Of the feature map."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        raise NotImplementedError
+
+    def region_features(self, pooled: Tensor) -> Tensor:
+        """[P, channels, pool_size, pool_size] -> [P, F], never negative."""
+        raise NotImplementedError
+
+
+def build_trunk(config: NetworkConfig) -> Trunk:
+    """The trunk a network config names, with random weights."""
+    if config.trunk == "small":
+        return SmallTrunk(config)
+    return ResNetC4(config)
+
+
+class SmallTrunk(Trunk):
+    """A feature pyramid for small drawings: objects of 10 pixels and up, fast on one CPU core.
+
+    Group norm instead of batch norm, so that an image's features never depend on other images, in
+    training neither.
+    """
+
+    stride = 4
+    channels = 64
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_layer(3, 24, stride=2), _layer(24, 48, stride=2), Residual(48))
+        self.stage8 = nn.Sequential(_layer(48, 64, stride=2), Residual(64))
+        self.stage16 = nn.Sequential(_layer(64, 64, stride=2), Residual(64))
+        self.lateral4 = nn.Conv2d(48, self.channels, 1)
+        self.lateral8 = nn.Conv2d(64, self.channels, 1)
+        self.region_conv = nn.Conv2d(self.channels, 64, 3, stride=2, padding=1)
+        side = (config.pool_size + 1) // 2
+        self.region_fc = nn.Linear(64 * side * side, config.feature_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        at4 = self.stem(images)
+        at8 = self.stage8(at4)
+        at16 = self.stage16(at8)
+        at8 = self.lateral8(at8) + _upsampled(at16, at8)
+        return self.lateral4(at4) + _upsampled(at8, at4)  # type: ignore[no-any-return]
+
+    def region_features(self, pooled: Tensor) -> Tensor:
+        hidden = self.region_conv(pooled).relu()
+        return self.region_fc(hidden.flatten(1)).relu()  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input is added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _layer(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(8, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.second(self.first(x))).relu()  # type: ignore[no-any-return]
+
+
+class ResNetC4(Trunk):
+    """ResNet stages 1 to 3 as trunk, stage 4 on each region, its mean as the feature.
+
+    As in detectron2's C4 networks: frozen batch norm, strides in the first 1x1 convolution
+    (MSRA's weights; detectron2/modeling/backbone/resnet.py, STRIDE_IN_1X1).
+    """
+
+    stride = 16
+    channels = 1024
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        net = getattr(resnet, config.trunk)(weights=None, norm_layer=FrozenBatchNorm2d)
+        for stage in (net.layer2, net.layer3, net.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        self.conv1, self.bn1 = net.conv1, net.bn1
+        self.layer1, self.layer2 = net.layer1, net.layer2
+        self.layer3, self.layer4 = net.layer3, net.layer4
+        self._tame()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(images)).relu()
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
+
+    def _tame(self) -> None:
+        """Keep random weights in range, which batch norm does not do while it is frozen."""
+        self.bn1.weight.fill_(1 / 64)
+        for module in self.modules():
+            if isinstance(module, resnet.Bottleneck):
+                module.bn3.weight.fill_(0.2)
+
+    def region_features(self, pooled: Tensor) -> Tensor:
+        return self.layer4(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+def _layer(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(8, channels_out),
+        nn.ReLU(),
+    )
+
+
+def _upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
+    return F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")

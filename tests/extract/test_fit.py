@@ -1,0 +1,384 @@
+"""Training a detector: what it learns from, that it learns, and that it goes on exactly."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.extract import fit
+from semvlp.extract.average_precision import detections, score_detector
+from semvlp.extract.checkpoints import read_weights
+from semvlp.extract.coco import Annotations, read_annotations
+from semvlp.extract.detector import Proposals, load_detector
+from semvlp.extract.fit import FitConfig, learning_rate, train_detector
+from semvlp.extract.fit_batches import batch_indices, flips, load_groups
+from semvlp.extract.fit_state import FitState
+from semvlp.extract.networks import SMALL
+from semvlp.settings import load
+
+COLOURS = {"red": (220, 30, 40), "blue": (0, 120, 250)}
+SHORT = FitConfig(
+    steps=6, batch_size=2, lr=2e-3, warmup_steps=2, log_every=2, save_every=3, device="cpu"
+)
+
+
+def draw(folder: Path, count: int) -> dict[str, Any]:
+    """Small pictures of two shapes in two colours, and their COCO tree."""
+    rng = np.random.default_rng(7)
+    tree: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "square"}, {"id": 8, "name": "circle"}],
+        "attributes": [{"id": index, "name": name} for index, name in enumerate(COLOURS, 1)],
+    }
+    for image_id in range(count):
+        picture = Image.new("RGB", (64, 48), (200, 200, 200))
+        for column in range(2):
+            category, colour = int(rng.choice([3, 8])), int(rng.integers(1, 3))
+            x, y, side = 32 * column + int(rng.integers(2, 10)), int(rng.integers(2, 20)), 18
+            paint = ImageDraw.Draw(picture)
+            shape = paint.rectangle if category == 3 else paint.ellipse
+            shape((x, y, x + side - 1, y + side - 1), fill=list(COLOURS.values())[colour - 1])
+            tree["annotations"].append(
+                {
+                    "id": len(tree["annotations"]) + 100,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": [x, y, side, side],
+                    "attribute_ids": [colour],
+                }
+            )
+        picture.save(folder / f"{image_id}.png")
+        size = {"width": 64, "height": 48}
+        tree["images"].append({"id": image_id, "file_name": f"{image_id}.png", **size})
+    return tree
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "boxes.json").write_text(json.dumps(draw(folder, 8)))
+    return folder
+
+
+@pytest.fixture
+def tree(drawn: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((drawn / "boxes.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads may add in another order; runs are equal to the bit on the same number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def read(drawn: Path, folder: Path, tree: dict[str, Any]) -> Annotations:
+    path = folder / "changed.json"
+    path.write_text(json.dumps(tree))
+    return read_annotations(path, drawn)
+
+
+def losses(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+# Annotations
+
+
+def test_ids_become_indices_and_boxes_corners(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    assert data.object_labels == ("square", "circle")
+    assert data.attribute_labels == ("red", "blue")
+    assert len(data.images) == 8
+    each = data.images[0].objects[0]
+    assert each.box[2] - each.box[0] == each.box[3] - each.box[1] == 18
+
+
+def test_missing_and_empty_attributes_differ(
+    drawn: Path, tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    first, second, third = tree["annotations"][:3]
+    del first["attribute_ids"]
+    second["attribute_ids"] = []
+    third["attribute_ids"] = [1, 2]
+    data = read(drawn, tmp_path, tree)
+    given = [each.attributes for image in data.images[:2] for each in image.objects]
+    assert given[:3] == [None, (), (0, 1)]
+    targets = [t for _, ts in load_groups(data.images[:2], [False] * 2, SMALL, 2) for t in ts]
+    assert targets[0].attributes.tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert targets[1].attributes[0].tolist() == [0.5, 0.5, 0]
+
+
+def test_crowds_are_counted_and_left_out(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
+    tree["annotations"][0]["iscrowd"] = 1
+    data = read(drawn, tmp_path, tree)
+    assert data.crowds == 1
+    assert len(data.images[0].objects) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 99}, "annotation 101: its id 99 is not in `categories`"),
+        ({"image_id": 99}, "annotation 101: its image_id 99 is not in `images`"),
+        ({"attribute_ids": [9]}, "annotation 101: its id 9 is not in `attributes`"),
+        ({"attribute_ids": 1}, "annotation 101: attribute_ids must be a list"),
+        ({"bbox": [1, 2, 3]}, "annotation 101: bbox must be four numbers"),
+        ({"bbox": [1, 2, 3, None]}, "annotation 101: bbox must be four numbers"),
+        ({"bbox": [1, 2, 0, 5]}, "annotation 101: bbox .* has no area"),
+        ({"bbox": [90, 2, 5, 5]}, "annotation 101: bbox .* image of 64x48"),
+    ],
+)
+def test_a_malformed_annotation_is_named(
+    drawn: Path, tmp_path: Path, tree: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    tree["annotations"][1] |= change
+    with pytest.raises(InputError, match=message) as caught:
+        read(drawn, tmp_path, tree)
+    assert "changed.json" in str(caught.value)
+
+
+def test_a_missing_image_is_named(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
+    tree["images"][3]["file_name"] = "gone.png"
+    with pytest.raises(InputError, match=r"image 3 must be at .*gone\.png"):
+        read(drawn, tmp_path, tree)
+
+
+def test_an_image_of_another_size_is_named(
+    drawn: Path, tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    tree["images"][0]["height"] = 50
+    data = read(drawn, tmp_path, tree)
+    with pytest.raises(InputError, match=r"0\.png: must have the 64x50 pixels .* found 64x48"):
+        load_groups(data.images[:1], [False], SMALL, 2)
+
+
+# Batches
+
+
+def test_every_epoch_shows_every_image_once_in_another_order() -> None:
+    def drawn_in(epoch: int) -> list[int]:
+        steps = range(epoch * 4, epoch * 4 + 4)
+        return [i for s in steps for i in batch_indices(s, batch_size=3, num_images=12, seed=5)]
+
+    assert sorted(drawn_in(0)) == sorted(drawn_in(1)) == list(range(12))
+    assert drawn_in(0) != drawn_in(1)
+    other = [i for s in range(4) for i in batch_indices(s, batch_size=3, num_images=12, seed=6)]
+    assert other != drawn_in(0)
+
+
+def test_a_mirrored_image_has_mirrored_boxes(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    ((plain, (target,)),) = load_groups(data.images[:1], [False], SMALL, 2)
+    ((mirrored, (other,)),) = load_groups(data.images[:1], [True], SMALL, 2)
+    assert torch.equal(mirrored.flip(-1), plain)
+    assert torch.equal(64 - other.boxes[:, [2, 0]], target.boxes[:, [0, 2]])
+    assert torch.equal(other.boxes[:, [1, 3]], target.boxes[:, [1, 3]])
+    assert {True, False} == set(flips(0, batch_size=50, seed=0))
+
+
+def test_boxes_are_resized_with_their_image(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    doubled = replace(SMALL, shorter_side=96, longer_side=200)
+    ((pixels, (target,)),) = load_groups(data.images[:1], [False], doubled, 2)
+    assert pixels.shape == (1, 3, 96, 128)
+    assert target.boxes[0].tolist() == [2 * value for value in data.images[0].objects[0].box]
+
+
+# Training
+
+
+def test_the_loss_falls_and_the_result_detects(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=40, batch_size=4, log_every=1, valid=drawn / "boxes.json")
+    report = train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+    found = losses(tmp_path)
+    parts = {name for name in found[0] if name.startswith("loss_")}
+    assert [line["step"] for line in found] == list(range(1, 41))
+    assert parts == {
+        *("loss_rpn_objectness", "loss_rpn_box"),
+        *("loss_object", "loss_box", "loss_attribute"),
+    }
+    for line in found:
+        assert math.isclose(line["loss"], sum(line[part] for part in parts), rel_tol=1e-5)
+    means = [np.mean([line["loss"] for line in part]) for part in (found[:5], found[-5:])]
+    assert means[1] < 0.7 * means[0]
+    assert set(report.scores) >= {"AP", "AP50", "AP75"}
+    assert str(tmp_path) in report.sentence()
+    json.dumps(report.values())
+    detector = load_detector(str(tmp_path), device="cpu")
+    assert detector.object_labels == ("square", "circle")
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    train_detector(drawn / "boxes.json", drawn, whole, SHORT)
+
+    step = fit._step
+
+    def stop(*arguments: Any) -> dict[str, float]:
+        if arguments[-1] == 5:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(drawn / "boxes.json", drawn, halted, SHORT)
+    assert not (halted / "detector.json").exists()
+    # Step 4 was logged but not saved; it is taken and logged again.
+    assert [line["step"] for line in losses(halted)] == [2, 4]
+    train_detector(drawn / "boxes.json", drawn, halted, SHORT)
+    for name in ("detector.safetensors", "detector.json", "metrics.jsonl"):
+        assert (halted / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_plan_is_refused_by_the_name_of_the_field(drawn: Path, tmp_path: Path) -> None:
+    short = replace(SHORT, steps=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path, short)
+    with pytest.raises(ConfigError, match=r"lr = 0\.002, now it is 0\.1.*--overwrite"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, replace(short, lr=0.1))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, short, resume=False)
+    before = (tmp_path / "detector.safetensors").read_bytes()
+    changed = replace(short, seed=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path, changed, overwrite=True)
+    assert (tmp_path / "detector.safetensors").read_bytes() != before
+
+
+def test_a_run_starts_from_given_weights_but_for_the_predictor(drawn: Path, tmp_path: Path) -> None:
+    first = replace(SHORT, steps=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path / "first", first)
+    given = tmp_path / "first" / "detector.safetensors"
+    still = replace(first, lr=1e-20, weight_decay=0.0, seed=3, init=str(given))
+    train_detector(drawn / "boxes.json", drawn, tmp_path / "second", still)
+    before, after = read_weights(given), read_weights(tmp_path / "second" / "detector.safetensors")
+    for name, tensor in after.items():
+        if "embedding" in name or name.endswith("predictor.objects.weight"):
+            assert not torch.equal(tensor, before[name])
+        elif not name.startswith("predictor."):
+            torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-15)
+
+
+def test_weights_of_another_network_do_not_start_a_run(drawn: Path, tmp_path: Path) -> None:
+    torch.save({"trunk.stem.0.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    config = replace(SHORT, init=str(tmp_path / "other.pth"))
+    with pytest.raises(InputError, match=r"other\.pth does not fit the network"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path / "run", config)
+
+
+def test_a_resnet_is_not_trained_from_random_weights() -> None:
+    with pytest.raises(ConfigError, match="set `init`"):
+        load(FitConfig, None, ["network=resnet50_c4"])
+    assert load(FitConfig, None, ["network=resnet50_c4", "init=w.pth"]).init == "w.pth"
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training.pt").write_bytes(b"no state")
+    layer = torch.nn.Linear(1, 1)
+    with pytest.raises(InputError, match=r"training\.pt: damaged; --overwrite"):
+        FitState(tmp_path, {}).open(
+            layer, torch.optim.AdamW(layer.parameters()), resume=True, overwrite=False
+        )
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=20, lr=1e12, warmup_steps=0)
+    with pytest.raises(SemVLPError, match="try a smaller `lr`"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    config = FitConfig(steps=100, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+
+
+def test_settings_load_from_the_command_line() -> None:
+    config = load(FitConfig, None, ["steps=5", "valid=a/b.json", "flip=true"])
+    assert config == FitConfig(steps=5, valid=Path("a/b.json"), flip=True)
+    with pytest.raises(ConfigError, match="steps"):
+        load(FitConfig, None, ["steps=0"])
+
+
+# Scores
+
+
+class Oracle:
+    """A detector that finds exactly what is annotated."""
+
+    object_labels, attribute_labels, feature_size = ("square", "circle"), ("red", "blue"), 1
+    profile: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, data: Annotations, *, shift: float = 0.0) -> None:
+        self.images, self.shift = iter(data.images), shift
+
+    def __call__(self, images: Any) -> list[Proposals]:
+        objects = next(self.images).objects
+        boxes = np.array([each.box for each in objects], np.float32) + np.float32(self.shift)
+        return [
+            Proposals(
+                width=64,
+                height=48,
+                proposals=boxes,
+                boxes=np.repeat(boxes[:, None], 2, axis=1),
+                object_scores=np.eye(3, dtype=np.float32)[[each.label for each in objects]],
+                attribute_scores=np.eye(2, dtype=np.float32)[
+                    [each.attributes[0] for each in objects if each.attributes]
+                ],
+                features=np.zeros((len(boxes), 1), np.float32),
+            )
+        ]
+
+
+def test_a_perfect_detector_scores_100(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    scores = score_detector(Oracle(data), data)
+    assert scores == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100, "attribute_accuracy": 100})
+    # IoU of 18 pixels shifted by 2 along both axes: 256 / 392.
+    shifted = score_detector(Oracle(data, shift=2), data)
+    assert shifted["AP50"] == pytest.approx(100)
+    assert shifted["AP75"] == 0
+    # pycocotools prints; stdout is the user's.
+    assert capsys.readouterr().out == ""
+
+
+def test_a_blind_detector_scores_0(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    assert score_detector(Oracle(data, shift=1000), data)["AP50"] == 0
+
+
+def test_detections_drop_doubles_within_a_class_and_low_scores() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]], np.float32)
+    scores = np.array([[0.9, 0.1, 0], [0.8, 0.04, 0.16], [0.02, 0.03, 0.95]], np.float32)
+    found = detections(
+        Proposals(
+            width=64,
+            height=48,
+            proposals=boxes,
+            boxes=boxes[:, None],
+            object_scores=scores,
+            attribute_scores=np.zeros((3, 0), np.float32),
+            features=np.zeros((3, 1), np.float32),
+        )
+    )
+    assert found.labels.tolist() == [0, 1]
+    assert found.boxes[:, 0].tolist() == [0, 0]
+    assert found.attributes.tolist() == [-1, -1]
