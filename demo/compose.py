@@ -97,11 +97,16 @@ def _split_world(
     scenes = _numbered(split, plain, start)
     covered = _numbered(split, lots["covered"], start + len(scenes))
     asked = spread(hypothesis, lots["covered"], each=config.hypotheses, rng=rng, answers=LABELS)
+    pairs = list(_pair_facts(split, lots, config.pair_statements, rng))
+    in_pairs = {pic.image_id: pic for fact in pairs for pic in (fact.left, fact.right)}
+    world = _asked_world(split, scenes, rng, config)
     world = replace(
-        _asked_world(split, scenes, rng, config),
+        world,
         covered=covered,
+        statements=world.statements
+        + _asked_of(list(in_pairs.values()), _statement, config.statements, rng),
         hypotheses=_facts(covered, asked),
-        pairs=list(_pair_facts(split, lots, config.pair_statements, rng)),
+        pairs=pairs,
         nlvr=list(_nlvr_facts(lots, rng)),
     )
     _tell(world, rng, config)

@@ -20,7 +20,7 @@ class WorldConfig:
     questions: int = 4
     """Questions about each scene."""
     statements: int = 6
-    """True and false statements about each scene."""
+    """True and false statements about each scene and each picture of a pair."""
     hypotheses: int = 3
     """Hypotheses about each scene with or without a curtain."""
     pair_statements: int = 3
