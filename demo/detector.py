@@ -23,7 +23,7 @@ _MIXTURE: dict[tuple[Kind, bool], int] = {
 
 
 def train_demo_detector(
-    out: Path, *, steps: int = 3000, seed: int = 0, pictures: int = 6000, lr: float = 2e-3
+    out: Path, *, steps: int = 1500, seed: int = 0, pictures: int = 6000, lr: float = 2e-3
 ) -> FitReport:
     """Draw `pictures` pictures and a twentieth of that to validate on, train the `small` network.
 
@@ -35,6 +35,7 @@ def train_demo_detector(
     config = FitConfig(
         network="small",
         steps=steps,
+        batch_size=8,
         lr=lr,
         seed=seed,
         valid=out / "pictures" / "valid.json",
