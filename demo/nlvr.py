@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from semvlp import atomic, settings
+from semvlp.demo import recipe
 from semvlp.demo.annotations import texts
 from semvlp.demo.compose import describe
 from semvlp.demo.config import WorldConfig
@@ -42,20 +43,9 @@ WORLD = WorldConfig(
 )
 DETECTOR = FitConfig(steps=800)
 PRETRAIN = (
-    "model.preset=tiny",
-    "model.dropout=0.0",
+    *recipe.PRETRAIN,
     "model.vocab_size=3000",
-    "data.texts_per_image=4",
-    "data.max_text_length=40",
-    "objectives.on_questions=false",
-    "objectives.mlm=0.3",
-    "objectives.features=0.1",
-    "objectives.objects=0.1",
-    "objectives.attributes=0.1",
     "train.steps=20000",
-    "train.batch_size=64",
-    "train.lr=5e-4",
-    "train.warmup=0.02",
     "train.save_every=1000",
 )
 FINETUNE = (

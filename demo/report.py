@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from semvlp.atomic import write_text
 from semvlp.demo.files import WorldFiles
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
+from semvlp.pages import render
 from semvlp.shards.image_ids import ImageIds
 from semvlp.shards.record import Sample
 from semvlp.shards.store import Store, open_store
@@ -27,13 +26,10 @@ def write_report(
     out: Path, world: WorldFiles, regions: Path, scores: Mapping[str, Mapping[str, float]]
 ) -> Path:
     """Write the page; returns its path."""
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     with open_store(regions) as store:
         files = {path.stem: path for path in (world.root / "images").rglob("*.png")}
-        page = environment.from_string(template).render(
+        page = render(
+            Path(__file__).with_name("report.html"),
             scores=scores,
             pictures=[_picture(store, index, files) for index in _spread(len(store), PICTURES)],
             charts=[c for c in charts(read_run(out / "pretrain")) if c["title"] in CHARTS],

@@ -10,6 +10,7 @@ from typing import Any
 from semvlp import atomic, settings
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import WorldFiles, write_world
+from semvlp.demo.recipe import PRETRAIN
 from semvlp.demo.report import write_report
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import evaluate
@@ -62,24 +63,6 @@ FULL = Size(
 )
 SIZES = {"small": SMALL, "full": FULL}
 
-# In small scenes most answers hang on one region and one word: nothing is hidden from questions,
-# and dropout only slows a network that sees every text once.
-PRETRAIN = (
-    "model.preset=tiny",
-    "model.dropout=0.0",
-    "model.vocab_size=2000",
-    "data.texts_per_image=4",
-    "data.max_text_length=40",
-    "objectives.on_questions=false",
-    "objectives.mlm=0.3",
-    "objectives.features=0.1",
-    "objectives.objects=0.1",
-    "objectives.attributes=0.1",
-    "train.batch_size=64",
-    "train.lr=5e-4",
-    "train.warmup=0.02",
-    "train.save_every=500",
-)
 FINETUNE = (
     "model.dropout=0.0",
     "train.batch_size=64",

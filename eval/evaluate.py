@@ -1,6 +1,5 @@
 """One evaluation: a checkpoint's answers written as a leaderboard file, scored where possible."""
 
-import hashlib
 import logging
 import platform
 import time
@@ -22,6 +21,7 @@ from semvlp.eval.predict import EvalMode, answers_by_mode
 from semvlp.eval.submission import check_ids
 from semvlp.eval.task import Answer, Example, ExampleId, Submission, Task
 from semvlp.progress import duration
+from semvlp.shards.hashes import file_sha256
 from semvlp.shards.store import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -226,11 +226,11 @@ def _provenance(
         "mode": mode,
         "checkpoint": {
             "path": str(checkpoint),
-            "sha256": _sha256(checkpoint / WEIGHTS_NAME),
+            "sha256": file_sha256(checkpoint / WEIGHTS_NAME),
             "max_text_length": network.limits.max_text_length,
             "max_regions": network.limits.max_regions,
         },
-        "annotations": [{"path": str(path), "sha256": _sha256(path)} for path in annotations],
+        "annotations": [{"path": str(path), "sha256": file_sha256(path)} for path in annotations],
         "shards": {"path": str(store.path), "profile": store.manifest.profile},
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -252,8 +252,3 @@ def _described(submission: Submission) -> dict[str, Any]:
         "count": submission.count,
         "sha256": submission.sha256,
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.images import ImageFile, Refused, find_images, load
+from semvlp.pages import render
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.store import Store
@@ -54,11 +54,8 @@ def write_preview(
     drawn = np.random.default_rng(seed).permutation(len(store))[:count]
     samples = [store.sample(int(index)) for index in sorted(drawn)]
     cards = [_card(sample, files, store.manifest) for sample in samples]
-    template = Path(__file__).with_name("preview.html").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template).render(
+    page = render(
+        Path(__file__).with_name("preview.html"),
         name=store.path.resolve().name,
         cards=cards,
         facts=_facts(store),

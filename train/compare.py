@@ -7,9 +7,10 @@ from typing import Any
 
 from semvlp.atomic import write_text
 from semvlp.errors import InputError
+from semvlp.pages import render
 from semvlp.train.curves import COLOURS, Curve, picture
 from semvlp.train.log import METRICS
-from semvlp.train.report import TITLES, RunFiles, environment, facts, read_run
+from semvlp.train.report import TITLES, RunFiles, facts, read_run
 from semvlp.train.run_folder import flatten
 
 LEFT_OUT = ("lr", "grad_norm")
@@ -24,18 +25,15 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     files = [_read(run) for run in runs]
     names = unique_names([found.run for found in files])
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(files))]
-    text = (
-        environment()
-        .get_template("compare.html")
-        .render(
-            runs=[
-                {"name": name, "colour": colour, "facts": facts(found)}
-                for name, colour, found in zip(names, colours, files, strict=True)
-            ],
-            columns=list(dict.fromkeys(name for found in files for name in facts(found))),
-            charts=_charts(files, names, colours),
-            differences=_differences(files),
-        )
+    text = render(
+        Path(__file__).with_name("compare.html"),
+        runs=[
+            {"name": name, "colour": colour, "facts": facts(found)}
+            for name, colour, found in zip(names, colours, files, strict=True)
+        ],
+        columns=list(dict.fromkeys(name for found in files for name in facts(found))),
+        charts=_charts(files, names, colours),
+        differences=_differences(files),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)

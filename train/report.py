@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from semvlp.atomic import write_text
 from semvlp.extract.doctor import versions
+from semvlp.pages import render
 from semvlp.progress import duration
 from semvlp.train.checkpoint import Checkpoint, newest
 from semvlp.train.curves import SINGLE, TWO, Curve, picture
@@ -61,9 +60,9 @@ def read_run(run: Path) -> RunFiles:
 def write_report(run: Path) -> Path:
     """Write `report.html` into the folder of a run; returns its path."""
     files = read_run(run)
-    page = environment().get_template("report.html")
     path = run / "report.html"
-    text = page.render(
+    text = render(
+        Path(__file__).with_name("report.html"),
         name=files.name,
         facts=facts(files),
         charts=charts(files),
@@ -72,18 +71,6 @@ def write_report(run: Path) -> Path:
     )
     write_text(path, text)
     return path
-
-
-def environment() -> Environment:
-    """Where the templates of this folder are found."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def facts(files: RunFiles) -> dict[str, str]:
