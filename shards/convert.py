@@ -7,10 +7,11 @@ from typing import Any
 
 from semvlp.errors import ConfigError
 from semvlp.progress import Progress
+from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.hashes import files_sha256
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.plan import Plan, StoreFormat
-from semvlp.shards.record import Question, Texts, decode_entry, replace_texts, texts_of
+from semvlp.shards.record import Question, Texts
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer

@@ -39,13 +39,8 @@ class Index:
 
     def location(self, row: int) -> Location:
         """Where a sample lies in its shard."""
-        return Location(
-            key=self.keys[row],
-            json_offset=int(self.rows["json_offset"][row]),
-            json_bytes=int(self.rows["json_bytes"][row]),
-            regions_offset=int(self.rows["regions_offset"][row]),
-            regions_bytes=int(self.rows["regions_bytes"][row]),
-        )
+        _, json_offset, json_bytes, _, regions_offset, regions_bytes, *_ = self.rows[row].item()
+        return Location(self.keys[row], json_offset, json_bytes, regions_offset, regions_bytes)
 
     def to_bytes(self) -> bytes:
         """A safetensors file: one tensor a column, and the keys newline-joined."""

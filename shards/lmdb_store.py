@@ -4,30 +4,34 @@ Key: the key of the sample in ASCII. Value: its safetensors blob, then its JSON,
 the safetensors ends. `!keys` holds all keys in the order of the plan, `!meta` the manifest.
 """
 
+import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import lmdb
-import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.manifest import Manifest, read_manifest
-from semvlp.shards.record import Sample, Texts, decode, decode_entry, texts_of
+from semvlp.shards.store import Members, Store
 from semvlp.shards.tar_store import check_size
 
 LMDB_NAME = "regions.lmdb"
 META_KEY = b"!meta"
 KEYS_KEY = b"!keys"
 FIRST_MAP_BYTES = 64 << 20
+PAGES_BYTES = 1 << 20
+"""More than the tree of pages grows by in one transaction."""
+_Get = Callable[[bytes, str], memoryview]
 
 
-class LmdbStore:
-    """Samples of `regions.lmdb` by position in the plan. Safe after a fork and in a pickle.
+class LmdbStore(Store):
+    """Samples of `regions.lmdb` by position in the plan.
 
     Raises:
         InputError: the file is missing or has another size or number of samples than the manifest
@@ -35,101 +39,74 @@ class LmdbStore:
     """
 
     def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
-        self.path = path
-        self.manifest = manifest if manifest is not None else read_manifest(path)
-        for shard in self.manifest.shards:
+        manifest = manifest if manifest is not None else read_manifest(path)
+        for shard in manifest.shards:
             check_size(path / shard.name, shard.bytes)
-        keys = self._get(KEYS_KEY, "the list of keys").decode("ascii")
-        self._keys = tuple(keys.split("\n")) if keys else ()
-        if len(self) != self.manifest.counts["samples"]:
+        self._file = path / LMDB_NAME
+        with self._values() as get:
+            keys = bytes(get(KEYS_KEY, "the list of keys")).decode("ascii")
+        super().__init__(path, manifest, tuple(keys.split("\n")) if keys else ())
+        if len(self) != manifest.counts["samples"]:
             raise InputError(
-                f"{path / LMDB_NAME} must hold {self.manifest.counts['samples']} samples "
+                f"{self._file} must hold {manifest.counts['samples']} samples "
                 f"as the manifest says, but lists {len(self)}"
             )
-        self._checked = np.zeros(len(self), bool)
 
-    @property
-    def image_ids(self) -> Sequence[str]:
-        return self._keys
+    def entry(self, index: int) -> bytes:
+        with self._values() as get:
+            return self._members(index, get)[0]
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def text_counts(self) -> Sequence[int]:
+        """Reads every JSON; the tar shards have them in their index."""
+        texts = map(self.texts, range(len(self)))
+        return [len(found.captions) + len(found.questions) for found in texts]
 
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._positions
+    @contextmanager
+    def borrow(self, indices: Sequence[int]) -> Iterator[list[Members]]:
+        with self._values() as get:
+            yield [self._check_once(index, self._members(index, get)) for index in indices]
 
-    def index_of(self, image_id: str) -> int:
-        try:
-            return self._positions[image_id]
-        except KeyError:
-            raise InputError(f"{self.path} has no image {image_id!r}") from None
+    def entries(self, indices: Sequence[int]) -> list[bytes]:
+        with self._values() as get:
+            return [self._members(index, get)[0] for index in indices]
 
-    def sample(self, index: int) -> Sample:
-        return self._decoded(index, *self._members(index))
-
-    def texts(self, index: int) -> Texts:
-        text, _ = self._members(index)
-        try:
-            return texts_of(decode_entry(text))
-        except InputError as error:
-            raise InputError(self._damage(index, str(error))) from error
-
-    def members(self, index: int) -> tuple[bytes, bytes | memoryview]:
-        text, blob = self._members(index)
-        self._decoded(index, text, blob)
-        return text, blob
+    def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
+        """Nothing to tell: only LMDB knows where in its file a sample lies."""
 
     def close(self) -> None:
-        _environments.release(self.path / LMDB_NAME, self)
+        _environments.release(self._file, self)
 
-    def __enter__(self) -> Self:
-        return self
+    def _read(self, index: int) -> Members:
+        with self._values() as get:
+            text, blob = self._members(index, get)
+            return text, bytes(blob)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LmdbStore, (self.path,)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {key: position for position, key in enumerate(self._keys)}
-
-    def _members(self, index: int) -> tuple[bytes, memoryview]:
-        key = self._keys[index]
+    def _members(self, index: int, get: "_Get") -> tuple[bytes, memoryview]:
+        key = self.image_ids[index]
         try:
-            return split_value(self._get(key.encode("ascii"), f"the sample {key}"))
+            return split_value(get(key.encode("ascii"), f"the sample {key}"))
         except InputError as error:
             raise InputError(self._damage(index, str(error))) from error
 
-    def _decoded(self, index: int, text: bytes, blob: memoryview) -> Sample:
-        try:
-            sample = decode(text, blob, check=not self._checked[index])
-        except InputError as error:
-            raise InputError(self._damage(index, str(error))) from error
-        if sample.key != self._keys[index]:
-            raise InputError(self._damage(index, f"it holds the sample {sample.key!r}"))
-        self._checked[index] = True
-        return sample
+    @contextmanager
+    def _values(self) -> Iterator["_Get"]:
+        """Looks values up; they lie in the file and last as long as the context."""
+        with _environments.acquire(self._file, self).begin(buffers=True) as transaction:
 
-    def _get(self, key: bytes, what: str) -> bytes:
-        try:
-            with _environments.acquire(self.path / LMDB_NAME, self).begin() as transaction:
-                value = transaction.get(key)
-        except lmdb.Error as error:
-            raise InputError(f"{self.path / LMDB_NAME} is damaged: {error}") from error
-        if value is None:
-            raise InputError(f"{self.path / LMDB_NAME} lacks {what}")
-        return bytes(value)
+            def get(key: bytes, what: str) -> memoryview:
+                try:
+                    value: memoryview | None = transaction.get(key)
+                except lmdb.Error as error:
+                    raise InputError(f"{self._file} is damaged: {error}") from error
+                if value is None:
+                    raise InputError(f"{self._file} lacks {what}")
+                return value
+
+            yield get
 
     def _damage(self, index: int, problem: str) -> str:
         return (
-            f"{self.path / LMDB_NAME}, sample {self._keys[index]}: {problem}; "
+            f"{self._file}, sample {self.image_ids[index]}: {problem}; "
             f"`semvlp shards verify {self.path}` lists all damage"
         )
 
@@ -162,7 +139,11 @@ def open_environment(path: Path, *, readonly: bool = True) -> Any:
 
 
 def put_all(environment: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
-    """Write all items in one transaction, doubling the map as often as it is full."""
+    """Write all items in one transaction, doubling the map as often as it is full.
+
+    Raises:
+        OSError: the disk is full; the transaction is undone.
+    """
     items = list(items)
     while True:
         try:
@@ -172,6 +153,12 @@ def put_all(environment: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
             return
         except lmdb.MapFullError:
             environment.set_mapsize(2 * environment.info()["map_size"])
+        except lmdb.Error as error:
+            # LMDB calls a page that could be written in part an input/output error.
+            free = shutil.disk_usage(os.path.dirname(os.path.abspath(environment.path()))).free
+            if free < sum(len(value) for _, value in items) + PAGES_BYTES:
+                raise OSError(errno.ENOSPC, f"No space left on device: {error}") from error
+            raise
 
 
 def value_of(environment: Any, key: bytes) -> bytes | None:
@@ -227,11 +214,16 @@ def split_value(value: bytes | memoryview) -> tuple[bytes, memoryview]:
     view = memoryview(value)
     try:
         size = int.from_bytes(view[:8], "little")
-        tensors = json.loads(bytes(view[8 : 8 + size]))
-        end = 8 + size + max(tensor["data_offsets"][1] for tensor in tensors.values())
-    except (ValueError, TypeError, KeyError) as error:
+        end = 8 + size + _data_end(bytes(view[8 : 8 + size]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"the value does not start with regions: {error}") from error
     return bytes(view[end:]), view[:end]
+
+
+@lru_cache(maxsize=1024)
+def _data_end(header: bytes) -> int:
+    """Bytes of the tensors behind a header; images of as many regions share one."""
+    return int(max(tensor["data_offsets"][1] for tensor in json.loads(header).values()))
 
 
 class _Environments:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
+from semvlp.shards.codec import decode_entry
 from semvlp.shards.hashes import file_sha256
 from semvlp.shards.lmdb_store import KEYS_KEY, LMDB_NAME, META_KEY, open_environment, put_all
 from semvlp.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from semvlp.shards.plan import Plan
 from semvlp.shards.publish import PART_DIR, publish
-from semvlp.shards.record import decode_entry
 
 SAMPLES_PER_TRANSACTION = 64
 
@@ -70,9 +70,11 @@ class LmdbTarget:
 
     def close(self) -> None:
         if self._environment is not None:
-            self._flush()
-            self._environment.close()
-            self._environment = None
+            try:
+                self._flush()
+            finally:
+                self._environment.close()
+                self._environment = None
 
     def _flush(self, meta: dict[str, Any] | None = None) -> None:
         if self._waiting:

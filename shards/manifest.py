@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+CHECKSUM = "manifest_sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,16 @@ class Manifest:
                 total[regions] += images
         return tuple(total)
 
+    @cached_property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Images of each tar shard; those of an LMDB are what its tar shards would hold."""
+        listed = self.counts["samples"] + self.counts["errors"]
+        starts = range(0, listed, self.samples_per_shard)
+        sizes = [min(self.samples_per_shard, listed - start) for start in starts]
+        for refusal in self.refused:
+            sizes[refusal.position // self.samples_per_shard] -= 1
+        return tuple(sizes)
+
     def plan(self, written: Iterable[str]) -> Plan:
         """The plan this was made by; `written` are the images it holds, in order."""
         image_ids = list(written)
@@ -160,6 +171,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json."""
+        entries = self._entries()
+        return {**entries, CHECKSUM: _checksum(entries)}
+
+    def _entries(self) -> dict[str, Any]:
         present = [regions for regions, images in enumerate(self.regions_histogram) if images]
         return {
             "format": FORMAT,
@@ -239,6 +254,12 @@ def _vocabulary(kind: str, labels: Sequence[str]) -> dict[str, Any]:
     return {"name": name, "sha256": list_sha256(labels), "labels": list(labels)}
 
 
+def _checksum(entries: Mapping[str, Any]) -> str:
+    """SHA-256 of all other entries, written without blanks and in the order of their names."""
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _check_version(entry: Mapping[str, Any], path: Path) -> None:
     if entry["format"] != FORMAT:
         raise InputError(f"{path} describes {entry['format']!r}, not {FORMAT!r}")
@@ -255,6 +276,9 @@ def _check_derived(entry: Mapping[str, Any], computed: Mapping[str, Any], path: 
     pairs = [(name, entry, computed) for name in ("profile", "counts", "dataset_sha256")]
     for name in ("class_vocab", "attr_vocab"):
         pairs.append((name, entry["schema"], computed["schema"]))
+    if CHECKSUM in entry:
+        own = {name: value for name, value in entry.items() if name != CHECKSUM}
+        pairs.append((CHECKSUM, entry, {CHECKSUM: _checksum(own)}))
     for name, found, expected in pairs:
         if found.get(name) != expected[name]:
             raise InputError(

@@ -8,6 +8,7 @@ import hashlib
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Below this size the Feistel network is measurably biased; sorting hashes is exact and cheap.
 SMALLEST_FEISTEL = 4096
@@ -33,6 +34,28 @@ def permute(index: int, n: int, key: int) -> int:
     while index >= n:
         index = _feistel(index, half_bits, key)
     return index
+
+
+def permute_all(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
+    """Where each of `indices` goes: `permute` of all of them at once.
+
+    Raises:
+        IndexError: an index is outside 0..n-1.
+    """
+    if len(indices) and not 0 <= indices.min() <= indices.max() < n:
+        raise IndexError(f"indices must be in 0..{n - 1}")
+    if n < SMALLEST_FEISTEL:
+        return _table(n, key)[indices]
+    half_bits = ((n - 1).bit_length() + 1) // 2
+    values = _feistel_all(indices.astype(np.uint64), half_bits, key)
+    while (outside := np.flatnonzero(values >= n)).size:
+        values[outside] = _feistel_all(values[outside], half_bits, key)
+    return values.astype(np.int64)
+
+
+def permutation(n: int, key: int) -> NDArray[np.int64]:
+    """[n] the whole of it."""
+    return permute_all(np.arange(n), n, key)
 
 
 def key(seed: int, epoch: int) -> int:
@@ -68,10 +91,24 @@ def _feistel(value: int, half_bits: int, key: int) -> int:
     return left << half_bits | right
 
 
+def _feistel_all(values: NDArray[np.uint64], half_bits: int, key: int) -> NDArray[np.uint64]:
+    bits, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> bits, values & mask
+    for number in range(ROUNDS):
+        hashed = _splitmix64_all(np.uint64(key) ^ (right | np.uint64((number + 1) << 56)))
+        left, right = right, left ^ (hashed & mask)
+    return left << bits | right
+
+
 @lru_cache(maxsize=8)
 def _sorted_hashes(n: int, key: int) -> tuple[int, ...]:
     # `sorted` is stable: equal hashes keep their order everywhere.
     return tuple(sorted(range(n), key=lambda index: _splitmix64(key ^ index)))
+
+
+@lru_cache(maxsize=8)
+def _table(n: int, key: int) -> NDArray[np.int64]:
+    return np.array(_sorted_hashes(n, key), np.int64)
 
 
 def _splitmix64(value: int) -> int:
@@ -80,3 +117,11 @@ def _splitmix64(value: int) -> int:
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
     return value ^ value >> 31
+
+
+def _splitmix64_all(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Arrays wrap around at 64 bits by themselves."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return values ^ values >> np.uint64(31)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,16 @@ from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, m
 StoreFormat = Literal["tar", "lmdb"]
 
 PLAN_NAME = "plan.json"
+
+
+class Part(NamedTuple):
+    """The shards of a plan that one of several processes writes: every `size`-th from `rank`."""
+
+    rank: int
+    size: int
+
+
+WHOLE = Part(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,10 @@ class Plan:
         """Positions in `image_ids` that belong to a shard."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, len(self.image_ids)))
+
+    def shards(self, part: Part) -> range:
+        """Tar shards of a part: together all of them, none in two parts, whatever its size."""
+        return range(part.rank, self.num_shards, part.size)
 
     def to_json(self, store: StoreFormat) -> dict[str, Any]:
         """The content of plan.json; every entry must be equal for work to go on."""

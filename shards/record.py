@@ -1,13 +1,11 @@
-"""Regions and Sample: what is known of one image, and the one binary encoding of it.
+"""Regions and Sample: what is known of one image; `codec.py` has their one binary encoding.
 
 R regions, F feature size. Boxes are xyxy in pixels of the original image.
 """
 
-import json
 import re
-import zlib
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +29,6 @@ TENSORS: dict[str, tuple[str, type[np.generic], tuple[int | None, ...]]] = {
     "attribute_ids": ("attr_ids", np.int16, ()),
     "attribute_conf": ("attr_conf", np.float16, ()),
 }
-_SAFETENSORS_NAMES = {"F16": np.float16, "F32": np.float32, "I16": np.int16}
-_SAFETENSORS_CODES = {np.dtype(kind): name for name, kind in _SAFETENSORS_NAMES.items()}
-# Tensor data starts at a multiple of this, so that a mapped file gives aligned views.
-ALIGNMENT = 64
-REQUIRED_ENTRIES = (
-    *("key", "image_id", "width", "height", "n", "profile"),
-    *("regions_bytes", "regions_crc32"),
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -84,19 +74,30 @@ class Regions:
             if not _is_finite(array):
                 raise InputError(f"image {self.image_id}: {name} holds a NaN or an infinity")
 
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """Regions whose arrays were checked before; they are not read again."""
+        regions = object.__new__(cls)
+        for name in _REGIONS_FIELDS:
+            object.__setattr__(regions, name, values[name])
+        return regions
+
     def __len__(self) -> int:
         return len(self.features)
 
     def top(self, count: int) -> "Regions":
         """The `count` most confident regions."""
         arrays = {name: getattr(self, name)[:count] for name in TENSORS}
-        return Regions(
+        return Regions.trusted(
             image_id=self.image_id,
             width=self.width,
             height=self.height,
             profile=self.profile,
             **arrays,
         )
+
+
+_REGIONS_FIELDS = tuple(field.name for field in fields(Regions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,154 +140,9 @@ def make_key(image_id: str) -> str:
     )
 
 
-def encode(sample: Sample) -> tuple[bytes, bytes]:
-    """The two members of a sample: JSON text and safetensors blob."""
-    blob = encode_regions(sample.regions)
-    regions = sample.regions
-    entry: dict[str, Any] = {
-        "key": sample.key,
-        "image_id": regions.image_id,
-        "width": regions.width,
-        "height": regions.height,
-        "n": len(regions),
-        "profile": regions.profile,
-        "captions": list(sample.texts.captions),
-        "questions": [_question_entry(question) for question in sample.texts.questions],
-        "regions_bytes": len(blob),
-        "regions_crc32": zlib.crc32(blob),
-    }
-    return _json(entry), blob
-
-
-def replace_texts(text: bytes, texts: Texts) -> bytes:
-    """The JSON member with other texts; every other entry stays as it is."""
-    entry = decode_entry(text)
-    entry["captions"] = list(texts.captions)
-    entry["questions"] = [_question_entry(question) for question in texts.questions]
-    return _json(entry)
-
-
-def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Sample:
-    """The sample of two members; `check` compares the checksum of the blob.
-
-    Raises:
-        InputError: damaged JSON, wrong length or checksum, a required tensor that is missing.
-    """
-    entry = decode_entry(text)
-    key = entry["key"]
-    if len(blob) != entry["regions_bytes"]:
-        raise InputError(f"{key}: {entry['regions_bytes']} bytes expected, {len(blob)} found")
-    if check and zlib.crc32(blob) != entry["regions_crc32"]:
-        raise InputError(f"{key}: checksum of the regions does not match; the data are damaged")
-    arrays = decode_tensors(blob, key)
-    regions = Regions(
-        image_id=entry["image_id"],
-        width=entry["width"],
-        height=entry["height"],
-        profile=entry["profile"],
-        **arrays,
-    )
-    return Sample(key=key, regions=regions, texts=texts_of(entry))
-
-
-def decode_entry(text: bytes) -> dict[str, Any]:
-    """The JSON member alone.
-
-    Raises:
-        InputError: it is damaged or lacks an entry that every reader needs.
-    """
-    try:
-        entry = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"a sample's JSON is damaged: {error}") from error
-    if not isinstance(entry, dict):
-        raise InputError(f"a sample's JSON must be an object, got {entry!r:.60}")
-    missing = [name for name in REQUIRED_ENTRIES if name not in entry]
-    if missing:
-        raise InputError(f"sample {entry.get('key')}: its JSON lacks {', '.join(missing)}")
-    return entry
-
-
-def texts_of(entry: dict[str, Any]) -> Texts:
-    """Captions and questions of a decoded JSON member.
-
-    Raises:
-        InputError: a question that is not an object with the entry `question`.
-    """
-    try:
-        questions = tuple(
-            Question(
-                question=question["question"],
-                answers=question.get("answers", {}),
-                question_id=question.get("question_id"),
-            )
-            for question in entry.get("questions", ())
-        )
-        return Texts(captions=tuple(entry.get("captions", ())), questions=questions)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"sample {entry.get('key')}: its texts are damaged: {error!r}") from error
-
-
-def encode_regions(regions: Regions) -> bytes:
-    """The safetensors blob: header padded with blanks to ALIGNMENT, then tensors in file order."""
-    header: dict[str, Any] = {}
-    parts = []
-    offset = 0
-    for name, (tensor, kind, _) in TENSORS.items():
-        array = np.ascontiguousarray(getattr(regions, name))
-        header[tensor] = {
-            "dtype": _SAFETENSORS_CODES[np.dtype(kind)],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        parts.append(array.tobytes())
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def decode_tensors(blob: bytes | memoryview, key: str = "?") -> dict[str, NDArray[Any]]:
-    """Views into `blob`, by field of `Regions`; tensors this version does not know are ignored.
-
-    Raises:
-        InputError: a header that cannot be read, or a required tensor that is missing.
-    """
-    try:
-        size = int.from_bytes(blob[:8], "little")
-        header = json.loads(bytes(blob[8 : 8 + size]))
-        return {
-            name: _view(blob, header[tensor], 8 + size) for name, (tensor, _, _) in TENSORS.items()
-        }
-    except KeyError as error:
-        raise InputError(f"{key}: the regions lack the tensor {error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{key}: the regions are damaged: {error}") from error
-
-
 def _is_finite(array: NDArray[Any]) -> bool:
     if array.dtype != np.float16:
         return bool(np.isfinite(array).all())
     # NumPy tests half floats one by one; a half is finite unless all bits of its exponent are set.
     exponents = np.ascontiguousarray(array).view(np.uint16) & np.uint16(0x7C00)
     return not exponents.size or bool(exponents.max() < 0x7C00)
-
-
-def _view(blob: bytes | memoryview, info: dict[str, Any], data_start: int) -> NDArray[Any]:
-    start, end = info["data_offsets"]
-    kind = np.dtype(_SAFETENSORS_NAMES[info["dtype"]])
-    array = np.frombuffer(
-        blob, kind, count=(end - start) // kind.itemsize, offset=data_start + start
-    )
-    return array.reshape(info["shape"])
-
-
-def _json(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
-
-
-def _question_entry(question: Question) -> dict[str, Any]:
-    entry: dict[str, Any] = {"question": question.question, "answers": question.answers}
-    if question.question_id is not None:
-        entry["question_id"] = question.question_id
-    return entry

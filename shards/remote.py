@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import aiohttp
 import fsspec
@@ -15,6 +16,7 @@ import fsspec
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
+from semvlp.shards.cache import LOCK_NAME, hold, make_room
 from semvlp.shards.hashes import file_sha256
 from semvlp.shards.index import INDEX_NAME, read_index
 from semvlp.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SEMVLP_CACHE"
 ATTEMPTS = 3
+STALL_SECONDS = 60.0
+"""A server that sends nothing for so long has failed."""
 BACKOFF_SECONDS = 1.0
 """Pause after the first failed attempt; doubled after each further one."""
 
@@ -36,10 +40,12 @@ def localize(address: str) -> Path:
     A remote one (`https://`, `s3://`, `gs://`, `hf://`, ...) is downloaded whole: its manifest, the
     files that lists, each checked by size and SHA-256 before it counts as there. What an earlier
     call has finished is kept. The cache is $SEMVLP_CACHE, else ~/.cache/semvlp; two data sets of
-    one name never meet in it.
+    one name never meet in it. With $SEMVLP_CACHE_GB the data sets used longest ago are removed from
+    it until the new one fits; those that a running process has opened stay.
 
     Raises:
-        ConfigError: the protocol is unknown or needs a package that is not installed.
+        ConfigError: the protocol is unknown or needs a package that is not installed, or the cache
+            is too small.
         InputError: there is no data set, or its files cannot be had as the manifest states them.
     """
     if "://" not in address:
@@ -54,8 +60,10 @@ def localize(address: str) -> Path:
         target: Path = cache / file_sha256(aside)[:32]
         target.mkdir(exist_ok=True)
         with _locked(target):
+            make_room(cache, target, sum(shard.bytes for shard in manifest.shards))
             _download(remote, manifest, target)
             atomic.write_bytes(target / MANIFEST_NAME, aside.read_bytes())
+        hold(target)
     return target
 
 
@@ -64,8 +72,15 @@ class _Remote:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/").removesuffix(f"/{MANIFEST_NAME}")
+        options: dict[str, Any] = {}
+        if address.startswith("http"):
+            # The default ends a download after five minutes, however well it goes.
+            limits = aiohttp.ClientTimeout(
+                total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS
+            )
+            options = {"client_kwargs": {"timeout": limits}}
         try:
-            self._files, self._root = fsspec.core.url_to_fs(self.address)
+            self._files, self._root = fsspec.core.url_to_fs(self.address, **options)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{address} cannot be opened: {error}") from error
 
@@ -144,6 +159,6 @@ def _check_index(path: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process of a machine downloads; the others wait and find everything there."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK_NAME).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,27 +1,42 @@
 """What every store of samples offers, and how one is opened."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.errors import InputError
+from semvlp.shards.codec import check_blob, decode, decode_entry, decode_tensors, texts_of
 from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.record import Sample, Texts
 
+Members = tuple[bytes, bytes | memoryview]
+"""The JSON and the regions of a sample as they are stored."""
 
-class Store(Protocol):
-    """Random access to the samples of one data set, in the order of its plan."""
 
-    path: Path
-    manifest: Manifest
+class Store(ABC):
+    """Random access to the samples of one data set, in the order of its plan.
 
-    @property
-    def image_ids(self) -> Sequence[str]:
+    Safe after a fork and in a pickle.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, image_ids: Sequence[str]) -> None:
+        self.path, self.manifest = path, manifest
+        self.image_ids = image_ids
         """The images in the order of the plan; refused ones are not among them."""
+        self._checked = np.zeros(len(image_ids), bool)
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
-    def __contains__(self, image_id: object) -> bool: ...
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._positions
 
     def index_of(self, image_id: str) -> int:
         """Position of an image.
@@ -29,6 +44,10 @@ class Store(Protocol):
         Raises:
             InputError: the store does not hold it.
         """
+        try:
+            return self._positions[image_id]
+        except KeyError:
+            raise InputError(f"{self.path} has no image {image_id!r}") from None
 
     def sample(self, index: int) -> Sample:
         """The whole sample, its checksum compared the first time it is read.
@@ -36,36 +55,130 @@ class Store(Protocol):
         Raises:
             InputError: the sample is damaged; names file and key.
         """
+        return self._decoded(index, self._read(index))
 
     def texts(self, index: int) -> Texts:
         """The texts alone, without reading the regions."""
+        return texts_of(decode_entry(self.entry(index)))
 
-    def members(self, index: int) -> tuple[bytes, bytes | memoryview]:
+    def members(self, index: int) -> Members:
         """The JSON and the regions as they are stored, to be copied without change."""
+        found = self._read(index)
+        self._decoded(index, found)
+        return found
 
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Images of each shard; those of an LMDB are what its tar shards would hold."""
+        return self.manifest.shard_sizes
+
+    @abstractmethod
+    def entry(self, index: int) -> bytes:
+        """The JSON alone, as it is stored."""
+
+    @abstractmethod
+    def entries(self, indices: Sequence[int]) -> list[bytes]:
+        """The JSON of several samples."""
+
+    @abstractmethod
+    def text_counts(self) -> Sequence[int]:
+        """Number of texts of each image."""
+
+    @abstractmethod
+    def borrow(self, indices: Sequence[int]) -> AbstractContextManager[list[Members]]:
+        """Samples to look at without a copy, for as long as the context; checked like `sample`."""
+
+    @abstractmethod
+    def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
+        """Tell the system what is read soon: whole samples, and JSON alone; returns at once."""
+
+    @abstractmethod
     def close(self) -> None: ...
 
-    def __enter__(self) -> Self: ...
+    @abstractmethod
+    def _read(self, index: int) -> Members:
+        """The members in memory of their own."""
+
+    @abstractmethod
+    def _damage(self, index: int, problem: str) -> str:
+        """The message for a damaged sample: where it lies and what is wrong."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {key: position for position, key in enumerate(self.image_ids)}
+
+    def _decoded(self, index: int, members: Members) -> Sample:
+        try:
+            sample = decode(*members, check=not self._checked[index])
+            self._check_key(index, sample.key)
+        except InputError as error:
+            raise InputError(self._damage(index, str(error))) from error
+        self._checked[index] = True
+        return sample
+
+    def _check_once(self, index: int, members: Members) -> Members:
+        """The members, compared with their checksum unless that was done before."""
+        if not self._checked[index]:
+            text, blob = members
+            try:
+                entry = decode_entry(text)
+                self._check_key(index, entry["key"])
+                check_blob(entry, blob)
+                texts_of(entry)
+                self._check_size(decode_tensors(blob, entry["key"])["features"])
+            except InputError as error:
+                raise InputError(self._damage(index, str(error))) from error
+            self._checked[index] = True
+        return members
+
+    def _check_size(self, features: NDArray[Any]) -> None:
+        if features.shape[1] != self.manifest.feature_size:
+            raise InputError(
+                f"features must have size {self.manifest.feature_size}, got {features.shape[1]}"
+            )
+
+    def _check_key(self, index: int, key: str) -> None:
+        if key != self.image_ids[index]:
+            raise InputError(f"it holds the sample {key!r}")
 
 
 def open_store(path: Path | str) -> Store:
     """Open the tar shards or the LMDB in the directory `path`, by its `manifest.json`.
 
+    A tar, or a pattern such as `shards/shard-00000*.tar`, opens those shards of the data set alone.
+    A remote address is copied first, see `remote.py`.
+
     Raises:
-        InputError: no manifest, an unknown format version, or files that differ from the manifest.
+        InputError: no manifest, an unknown format version, or files that differ from the manifest;
+            a pattern that no shard fits.
     """
+    if "://" in str(path):
+        from semvlp.shards.remote import localize
+
+        path = localize(str(path))
+    path = Path(path)
+    pattern = ""
+    if path.suffix == ".tar" and not path.is_dir():
+        path, pattern = path.parent, path.name
     manifest = read_manifest(path)
-    if manifest.store == "lmdb":
+    if manifest.store == "lmdb" and not pattern:
         from semvlp.shards.lmdb_store import LmdbStore
 
-        return LmdbStore(Path(path), manifest)
+        return LmdbStore(path, manifest)
     from semvlp.shards.tar_store import TarStore
 
-    return TarStore(Path(path), manifest)
+    return TarStore(path, manifest, pattern)

@@ -1,44 +1,50 @@
 """Samples for training: one endless global sequence, of which each rank takes its slice.
 
-The sequence is a function of (data sets, seed, order), see `order.py`; the only state is the
+The sequence is a function of (data sets, seed, order), see `sequence.py`; the only state is the
 position. Position P lies in epoch P div N for N images, and every epoch visits every image once.
 """
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Literal, Self
+from contextlib import ExitStack
+from itertools import chain
+from resource import RUSAGE_SELF, getrusage
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards import order as orders
+from semvlp.shards.batch import (
+    Batch,
+    Columns,
+    Entry,
+    Visit,
+    concatenate,
+    count_regions,
+    empty_columns,
+)
 from semvlp.shards.hashes import list_sha256
-from semvlp.shards.record import Sample, Texts
-from semvlp.shards.store import Store
+from semvlp.shards.order import draw
+from semvlp.shards.sequence import Mixture, Numbers, Order
+from semvlp.shards.source import Source, VisitKind
+from semvlp.shards.store import Members, Store
 
-Order = Literal["full", "sequential"]
+__all__ = ["Order", "Stream", "Visit", "VisitKind"]
+
 STATE_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
-    """One sample in its turn, with the texts of another image to tell it apart from."""
-
-    position: int
-    """Place in the global sequence: names the random numbers of this visit."""
-    epoch: int
-    sample: Sample
-    negative: Texts
+BLOCK_SHARDS = 16
 
 
 class Stream:
     """This rank's slices of the global batches [P, P + batch_size) of one or several stores.
 
     Batches cross the end of an epoch, so every batch is full and no image is dropped or repeated.
+    Without `weights` the stores are one data set. With a weight for each store every one has epochs
+    of its own, and each 4,096 positions hold exactly its share of each. Without `negatives` no text
+    of another image is read, and each visit has empty ones.
 
     Raises:
-        ConfigError: `batch_size` does not divide among the ranks, or rank and position are illegal.
+        ConfigError: `batch_size` does not divide among the ranks, or another setting is illegal.
         InputError: no two different images, or stores of different profiles or vocabularies.
     """
 
@@ -52,47 +58,99 @@ class Stream:
         world_size: int = 1,
         position: int = 0,
         order: Order = "full",
+        block_shards: int = BLOCK_SHARDS,
+        visit: VisitKind = "images",
+        weights: Sequence[float] | None = None,
+        negatives: bool = True,
     ) -> None:
         _check_split(batch_size, rank, world_size)
         _check_alike(stores)
-        self._stores = stores
-        self._ends = list(accumulate(len(store) for store in stores))
-        self._seed, self._order = seed, order
-        self._batch_size = batch_size
-        self._rank, self._world_size = rank, world_size
-        self._dataset = _fingerprint(stores)
-        self.position = position
         if position < 0:
             raise ConfigError(f"position must be 0 or more, got {position}")
-        if all(self._image_id(index) == self._image_id(0) for index in range(len(self))):
-            raise InputError(
-                "at least two different images are needed, one to tell apart from the other; "
-                f"{', '.join(str(store.path) for store in stores) or 'no store'} holds {len(self)}"
+        if weights is not None and len(weights) != len(stores):
+            raise ConfigError(
+                f"one weight a data set is needed: {len(stores)} data sets, {len(weights)} weights"
             )
+        settings: dict[str, Any] = {"order": order, "block_shards": block_shards, "visit": visit}
+        if weights is None:
+            self._sources = [Source(stores, seed=seed, **settings)]
+            self._mixture = None
+        else:
+            self._sources = [
+                Source([store], seed=draw(seed, number, "source"), **settings)
+                for number, store in enumerate(stores)
+            ]
+            self._mixture = Mixture(weights, seed=seed)
+        self._stores, self._negatives = stores, negatives
+        self._rank, self._world_size = rank, world_size
+        self.batch_size = batch_size
+        """Visits of a batch, over all ranks."""
+        self._identity = {
+            "seed": seed,
+            "order": order,
+            "dataset": _fingerprint(stores),
+            **({"block_shards": block_shards} if order == "block" else {}),
+            **({"visit": visit} if visit != "images" else {}),
+            **({"weights": list(weights)} if weights is not None else {}),
+        }
+        self._blocks_read = -1
+        self._ahead: tuple[int, list[_Turn]] = (-1, [])
+        self.position = position
 
     def __len__(self) -> int:
-        """Images of one epoch, over all ranks."""
-        return self._ends[-1] if self._ends else 0
+        """Positions of one epoch of every data set, over all ranks."""
+        return sum(len(source.epochs) for source in self._sources)
+
+    @property
+    def most_rows(self) -> int:
+        """Regions of this rank's slice of a batch at most; 1 or more."""
+        most = max(len(store.manifest.regions_histogram) for store in self._stores) - 1
+        return max(self.batch_size // self._world_size * most, 1)
+
+    @property
+    def feature_size(self) -> int:
+        """Width of a region feature."""
+        return self._stores[0].manifest.feature_size
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> list[Visit]:
-        share = self._batch_size // self._world_size
-        first = self.position + self._rank * share
-        visits = [self._visit(position) for position in range(first, first + share)]
-        self.position += self._batch_size
+        visits = self.pack(self.position).visits()
+        self.skip()
         return visits
+
+    def skip(self, batches: int = 1) -> None:
+        """Count the next batches as taken."""
+        self.position += batches * self.batch_size
+
+    def pack(self, position: int, out: Columns | None = None) -> Batch:
+        """This rank's slice of the batch at `position`, its rows copied into `out`.
+
+        The stores are told what the batch behind it needs. Without `out`, room is made.
+
+        Raises:
+            InputError: a sample is damaged.
+        """
+        turns = self._turns(position)
+        self._prefetch(position + self.batch_size)
+        with ExitStack() as stack:
+            members = self._members(turns, stack)
+            blobs = [blob for _, blob in members]
+            if out is None:
+                out = empty_columns(sum(map(count_regions, blobs)), self.feature_size)
+            columns, lengths = concatenate(blobs, out)
+        entries = [
+            Entry(turn.position, turn.epoch, turn.text, text, negative)
+            for turn, (text, _), negative in zip(
+                turns, members, self._other_entries(turns), strict=True
+            )
+        ]
+        return Batch(entries=entries, lengths=lengths, columns=columns)
 
     def state_dict(self) -> dict[str, Any]:
         """The state after the batches handed out so far; the same on every rank."""
-        return {
-            "version": STATE_VERSION,
-            "position": self.position,
-            "seed": self._seed,
-            "order": self._order,
-            "dataset": self._dataset,
-        }
+        return {"version": STATE_VERSION, "position": self.position, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken; the number of ranks and the batch size may differ.
@@ -100,47 +158,84 @@ class Stream:
         Raises:
             ConfigError: the state belongs to another sequence; names what differs.
         """
-        for name, ours in self.state_dict().items():
-            if name != "position" and state.get(name) != ours:
+        ours = self.state_dict()
+        for name in [*ours, *(name for name in state if name not in ours)]:
+            if name != "position" and state.get(name) != ours.get(name):
                 raise ConfigError(
                     f"to go on in the same order, {name} must be {state.get(name)!r} as in the "
-                    f"saved state, but it is {ours!r}; restore it, or start a new run"
+                    f"saved state, but it is {ours.get(name)!r}; restore it, or start a new run"
                 )
         self.position = int(state["position"])
 
-    def _visit(self, position: int) -> Visit:
-        epoch, index = self._index_at(position)
-        store, local = self._locate(index)
-        other_store, other = self._locate(self._negative_of(index, position))
-        return Visit(
-            position=position,
-            epoch=epoch,
-            sample=store.sample(local),
-            negative=other_store.texts(other),
-        )
+    def _turns(self, position: int) -> list["_Turn"]:
+        """This rank's slice of the batch at `position`."""
+        if self._ahead[0] == position:
+            return self._ahead[1]
+        share = self.batch_size // self._world_size
+        first = position + self._rank * share
+        positions = np.arange(first, first + share)
+        if self._mixture is None:
+            return self._turns_of(0, positions, positions)
+        numbers, own = self._mixture.at(positions)
+        turns = [
+            self._turns_of(number, positions[numbers == number], own[numbers == number])
+            for number in np.unique(numbers).tolist()
+        ]
+        return sorted(chain.from_iterable(turns))
 
-    def _index_at(self, position: int) -> tuple[int, int]:
-        epoch, index = divmod(position, len(self))
-        if self._order == "full":
-            index = orders.permute(index, len(self), orders.key(self._seed, epoch))
-        return epoch, index
+    def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Turn"]:
+        """The visits of one source; `own` are the positions in its epochs."""
+        source = self._sources[number]
+        other = source.other if self._negatives else lambda index, position: index
+        epochs, indices, texts = source.epochs.at(own)
+        named = [None] * len(own) if texts is None else texts.tolist()
+        return [
+            _Turn(position, number, epoch, index, text, other(index, position))
+            for position, epoch, index, text in zip(
+                positions.tolist(), epochs.tolist(), indices.tolist(), named, strict=True
+            )
+        ]
 
-    def _negative_of(self, index: int, position: int) -> int:
-        """Another image, drawn by the position alone: the batch and the rank play no part."""
-        step = 1 + orders.draw(self._seed, position, "negative") % (len(self) - 1)
-        other = (index + step) % len(self)
-        # Two stores may both hold the image; the next one that differs is taken.
-        while self._image_id(other) == self._image_id(index):
-            other = (other + 1) % len(self)
-        return other
+    def _members(self, turns: Sequence["_Turn"], stack: ExitStack) -> list[Members]:
+        found = {
+            number: source.members([t.image for t in turns if t.source == number], stack)
+            for number, source in enumerate(self._sources)
+        }
+        return [found[turn.source][turn.image] for turn in turns]
 
-    def _locate(self, index: int) -> tuple[Store, int]:
-        number = bisect_right(self._ends, index)
-        return self._stores[number], index - (self._ends[number - 1] if number else 0)
+    def _other_entries(self, turns: Sequence["_Turn"]) -> list[bytes | None]:
+        """The JSON that each negative text is taken from."""
+        if not self._negatives:
+            return [None] * len(turns)
+        found = {
+            number: source.entries([t.other for t in turns if t.source == number])
+            for number, source in enumerate(self._sources)
+        }
+        return [found[turn.source][turn.other] for turn in turns]
 
-    def _image_id(self, index: int) -> str:
-        store, local = self._locate(index)
-        return store.image_ids[local]
+    def _prefetch(self, position: int) -> None:
+        """Tell the stores what the batch at `position` needs, while the disk is read."""
+        blocks = getrusage(RUSAGE_SELF).ru_inblock
+        self._ahead = position, self._turns(position)
+        if blocks == self._blocks_read:
+            return
+        self._blocks_read = blocks
+        for number, source in enumerate(self._sources):
+            own = [turn for turn in self._ahead[1] if turn.source == number]
+            others = [turn.other for turn in own] if self._negatives else []
+            source.prefetch([turn.image for turn in own], others)
+
+
+class _Turn(NamedTuple):
+    """What one position visits."""
+
+    position: int
+    source: int
+    epoch: int
+    image: int
+    text: int | None
+    other: int
+    """The image whose texts are not about this one."""
 
 
 def _check_split(batch_size: int, rank: int, world_size: int) -> None:

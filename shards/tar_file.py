@@ -8,10 +8,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from semvlp.errors import InputError
-from semvlp.shards.record import KEY_PATTERN, Sample, decode
+from semvlp.shards.codec import decode
+from semvlp.shards.record import KEY_PATTERN, Sample
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -19,8 +20,7 @@ JSON_SUFFIX = ".json"
 REGIONS_SUFFIX = ".regions.safetensors"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+class Location(NamedTuple):
     """Where the two members of a sample lie in their shard, in bytes."""
 
     key: str

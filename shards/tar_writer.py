@@ -4,16 +4,16 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.hashes import file_sha256
-from semvlp.shards.index import INDEX_NAME, concatenate, index_of, read_index
+from semvlp.shards.index import INDEX_NAME, Index, concatenate, index_of, read_index
 from semvlp.shards.manifest import Manifest, ShardEntry
-from semvlp.shards.plan import Plan
+from semvlp.shards.plan import WHOLE, Part, Plan
 from semvlp.shards.publish import PART_DIR, publish, publish_bytes, publish_text
 from semvlp.shards.tar_file import END, record_bytes, scan
 
@@ -27,6 +27,25 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:06d}.tar"
 
 
+def entry_of(path: Path, index: Index) -> ShardEntry:
+    """What commit record and manifest say of a shard that was scanned."""
+    histogram = np.bincount(index.rows["regions"]) if len(index.rows) else np.empty(0, int)
+    return ShardEntry(
+        name=path.name,
+        samples=len(index.keys),
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        captions=int(index.rows["captions"].sum()),
+        questions=int(index.rows["questions"].sum()),
+        regions_histogram=tuple(histogram.tolist()),
+    )
+
+
+def commit_text(entry: ShardEntry) -> str:
+    """The commit record of a shard."""
+    return json.dumps(entry.to_json()) + "\n"
+
+
 class TarTarget:
     """Appends samples to the parts of their shards and publishes a shard when it is complete.
 
@@ -34,7 +53,7 @@ class TarTarget:
     written last: a shard without it is taken back into work.
     """
 
-    def __init__(self, out: Path, plan: Plan, refused: set[int]) -> None:
+    def __init__(self, out: Path, plan: Plan, refused: set[int], part: Part = WHOLE) -> None:
         self._out, self._plan = out, plan
         self._refused = set(refused)
         self._written: set[int] = set()
@@ -42,7 +61,7 @@ class TarTarget:
         self._parts: dict[int, _Part] = {}
         self._left: dict[int, int] = {}
         (out / PART_DIR).mkdir(exist_ok=True)
-        for shard in range(plan.num_shards):
+        for shard in plan.shards(part):
             self._resume(shard)
 
     def written(self) -> set[int]:
@@ -72,9 +91,10 @@ class TarTarget:
         return complete and (self._out / INDEX_NAME).exists()
 
     def close(self) -> None:
-        for part in self._parts.values():
-            part.close()
-        self._parts.clear()
+        with ExitStack() as stack:
+            for part in self._parts.values():
+                stack.callback(part.close)
+            self._parts.clear()
 
     def _tar_path(self, shard: int) -> Path:
         return self._out / shard_name(shard)
@@ -134,19 +154,10 @@ class TarTarget:
         part = self._parts.pop(shard, None) or _Part(path, end=0, last=-1)
         part.end()
         index = index_of(scan(path), shard)
-        histogram = np.bincount(index.rows["regions"]) if len(index.rows) else np.empty(0, int)
-        entry = ShardEntry(
-            name=shard_name(shard),
-            samples=len(index.keys),
-            bytes=path.stat().st_size,
-            sha256=file_sha256(path),
-            captions=int(index.rows["captions"].sum()),
-            questions=int(index.rows["questions"].sum()),
-            regions_histogram=tuple(histogram.tolist()),
-        )
+        entry = entry_of(path, index)
         publish_bytes(self._idx_path(shard), index.to_bytes())
         publish(path, self._tar_path(shard))
-        publish_text(self._commit_path(shard), json.dumps(entry.to_json()) + "\n")
+        publish_text(self._commit_path(shard), commit_text(entry))
         self._entries[shard] = entry
 
 
@@ -154,9 +165,10 @@ class _Part:
     """A shard in work: good samples up to its end, nothing behind them."""
 
     def __init__(self, path: Path, *, end: int, last: int) -> None:
-        self._last = last
+        self._last, self._end = last, end
         self._unsynced = 0
-        self._file: BinaryIO = path.open("ab")
+        # Without a buffer, nothing is left to be written when a disk is full.
+        self._file = path.open("ab", buffering=0)
         self._file.truncate(end)
 
     def append(self, position: int, record: bytes) -> None:
@@ -165,24 +177,34 @@ class _Part:
                 f"position {position} of the plan is written after {self._last}: "
                 "a shard is written in plan order"
             )
+        self._write(record)
         self._last = position
-        self._file.write(record)
-        self._file.flush()
         self._unsynced += 1
         if self._unsynced == RECORDS_PER_SYNC:
             self._sync()
 
     def end(self) -> None:
         """Add the end mark and close."""
-        self._file.write(END)
+        self._write(END)
         self.close()
 
     def close(self) -> None:
-        self._sync()
-        self._file.close()
+        try:
+            self._sync()
+        finally:
+            self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._end += len(data)
 
     def _sync(self) -> None:
-        self._file.flush()
         os.fdatasync(self._file.fileno())
         self._unsynced = 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
+from semvlp.shards.image_tars import captions_in_tar
 from semvlp.shards.record import Question
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -60,6 +61,8 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         InputError: the file cannot be read, has no known structure, or an entry lacks a field.
     """
+    if path.suffix.lower() == ".tar":
+        return [Captioned(image, caption) for image, caption in captions_in_tar(path)]
     document = _parse(path)
     for text_format in TEXT_FORMATS:
         if text_format.fits(document):

@@ -20,7 +20,8 @@ def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
     The kind of a file is told by its structure: COCO captions, Karpathy split, VQA v2 questions and
     annotations, GQA, Visual Genome questions, `id<TAB>text` lines, JSON lines of
     `{"image_id", "captions", "questions": [{"question", "answers": {answer: score}}]}`; each may be
-    gzipped. VQA v2 files may come in any order; questions without annotations have no answers.
+    gzipped. A `.tar` of images gives the captions in its JSON and text members. VQA v2 files may
+    come in any order; questions without annotations have no answers.
 
     Raises:
         InputError: a file of unknown structure, or annotations none of whose questions was given.

@@ -13,30 +13,21 @@ import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.progress import Progress
+from semvlp.shards.codec import decode
 from semvlp.shards.hashes import file_sha256
 from semvlp.shards.index import INDEX_NAME, Index, index_of, read_index
 from semvlp.shards.lmdb_store import KEYS_KEY, LMDB_NAME, read_all, split_value
 from semvlp.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
-from semvlp.shards.record import decode
+from semvlp.shards.sidecars import Finding, check_sidecars, check_tar_sidecars
 from semvlp.shards.tar_file import Record, is_end, read_record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong with a data set."""
-
-    shard: str
-    """Name of the file."""
-    key: str | None
-    """Key of the sample, where the damage belongs to one."""
-    problem: str
 
 
 def verify(path: Path) -> list[Finding]:
     """Everything that is wrong with the data set in `path`; an empty list means it is sound.
 
     Reads all of it: sizes, SHA-256, a strict scan of every archive, the checksum of every record,
-    duplicate, missing and unknown keys, profiles, counts. Damage never raises.
+    duplicate, missing and unknown keys, profiles, counts, and every file beside the samples. Damage
+    never raises.
     """
     path = Path(path)
     try:
@@ -44,7 +35,10 @@ def verify(path: Path) -> list[Finding]:
     except InputError as error:
         return [Finding(shard=MANIFEST_NAME, key=None, problem=str(error))]
     check = _check_lmdb if manifest.store == "lmdb" else _check_tars
-    return list(check(path, manifest))
+    try:
+        return list(check(path, manifest))
+    except OSError as error:
+        return [Finding(shard=path.name, key=None, problem=f"it cannot be read: {error}")]
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -108,6 +102,9 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
     listed = index.keys if index is not None else [item.key for item in found]
     yield from _check_keys(found, listed, named, manifest, INDEX_NAME)
     yield from _check_list(listed, manifest)
+    yield from check_sidecars(path, manifest, listed)
+    if index is not None:
+        yield from check_tar_sidecars(path, manifest, index)
 
 
 def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -124,6 +121,7 @@ def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
     named = {finding.key for finding in findings}
     yield from _check_keys(found, keys, named, manifest, LMDB_NAME)
     yield from _check_list(keys, manifest)
+    yield from check_sidecars(path, manifest, keys)
 
 
 def _check_file(path: Path, entry: ShardEntry) -> Iterator[Finding]:

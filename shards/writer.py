@@ -1,10 +1,11 @@
 """Writing a data set that may be stopped anywhere: plan first, then samples, manifest last."""
 
+import errno
 import json
 import platform
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from semvlp import __version__
-from semvlp.errors import ConfigError, InputError
+from semvlp.errors import ConfigError, SemVLPError
+from semvlp.folders import refuse_source_code
+from semvlp.shards.codec import decode, encode
 from semvlp.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -20,21 +23,17 @@ from semvlp.shards.manifest import (
     ShardEntry,
     read_manifest,
 )
-from semvlp.shards.plan import PLAN_NAME, Plan, StoreFormat, check_fits, plan_difference
-from semvlp.shards.publish import PART_DIR, publish_text
-from semvlp.shards.record import Sample, decode, encode
-from semvlp.shards.refusals import RefusalLog
-
-# The plan last: while it stands, whatever else is left can be told to be ours.
-_OUR_FILES = (
-    MANIFEST_NAME,
-    "index.safetensors",
-    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].tar",
-    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].idx",
-    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].json",
-    "regions.lmdb",
-    PLAN_NAME,
+from semvlp.shards.plan import (
+    WHOLE,
+    Part,
+    Plan,
+    StoreFormat,
+    check_fits,
 )
+from semvlp.shards.plan_file import clear, settle_plan
+from semvlp.shards.publish import PART_DIR, publish_text
+from semvlp.shards.record import Sample
+from semvlp.shards.refusals import REFUSED_NAME, RefusalLog, read_refusals
 
 
 class Target(Protocol):
@@ -73,20 +72,28 @@ class Writer:
         target: Target,
         log: RefusalLog,
         refusals: dict[int, Refusal],
+        part: Part = WHOLE,
     ) -> None:
         self.out, self.plan, self._store = out, plan, store
+        self._own = plan.shards(part)
         self._target, self._log, self._refusals = target, log, refusals
         self._written = target.written()
         self._positions = {image_id: index for index, image_id in enumerate(plan.image_ids)}
 
     @property
     def pending(self) -> list[str]:
-        """Images neither written nor refused, in the order of the plan."""
+        """Images of this part neither written nor refused, in the order of the plan."""
         return [
-            image_id
-            for position, image_id in enumerate(self.plan.image_ids)
+            self.plan.image_ids[position]
+            for shard in self._own
+            for position in self.plan.positions(shard)
             if position not in self._written and position not in self._refusals
         ]
+
+    @property
+    def num_images(self) -> int:
+        """Images of this part, whatever became of them."""
+        return sum(len(self.plan.positions(shard)) for shard in self._own)
 
     @property
     def refused(self) -> list[Refusal]:
@@ -113,9 +120,10 @@ class Writer:
         """Record that an image cannot be extracted: one line of refused.jsonl."""
         position = self._pending_position(image_id)
         refusal = Refusal(position=position, image_id=image_id, file=str(file), reason=reason)
-        self._log.append(refusal)
-        self._refusals[position] = refusal
-        self._target.refuse(position)
+        with _space(self.out):
+            self._log.append(refusal)
+            self._refusals[position] = refusal
+            self._target.refuse(position)
 
     def finish(self) -> Manifest:
         """Publish index and manifest once every image is written or refused.
@@ -127,9 +135,11 @@ class Writer:
         if pending:
             raise ValueError(f"{len(pending)} images are neither written nor refused: {pending[0]}")
         if not (self.out / MANIFEST_NAME).exists():
-            manifest = self._manifest(())
-            manifest = self._manifest(self._target.finish(manifest))
-            publish_text(self.out / MANIFEST_NAME, _json(manifest.to_json()))
+            with _space(self.out):
+                self._log.order(self.refused)
+                manifest = self._manifest(())
+                manifest = self._manifest(self._target.finish(manifest))
+                publish_text(self.out / MANIFEST_NAME, _json(manifest.to_json()))
         self._target.close()
         shutil.rmtree(self.out / PART_DIR, ignore_errors=True)
         self.close()
@@ -137,11 +147,14 @@ class Writer:
 
     def close(self) -> None:
         """Stop; everything written so far is kept."""
-        self._target.close()
-        with suppress(OSError):
-            # Only where it is empty.
-            (self.out / PART_DIR).rmdir()
-        self._log.close()
+        try:
+            with _space(self.out):
+                self._target.close()
+        finally:
+            with suppress(OSError):
+                # Only where it is empty.
+                (self.out / PART_DIR).rmdir()
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +169,8 @@ class Writer:
 
     def _put(self, key: str, text: bytes, blob: bytes | memoryview) -> None:
         position = self._pending_position(key)
-        self._target.write(position, text, blob)
+        with _space(self.out):
+            self._target.write(position, text, blob)
         self._written.add(position)
 
     def _pending_position(self, image_id: str) -> int:
@@ -168,20 +182,30 @@ class Writer:
         return position
 
     def _manifest(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        return Manifest(
-            store=self._store,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            software=software_versions(),
-            extractor=self.plan.extractor,
-            object_labels=self.plan.object_labels,
-            attribute_labels=self.plan.attribute_labels,
-            feature_size=self.plan.feature_size,
-            samples_per_shard=self.plan.samples_per_shard,
-            image_list_sha256=self.plan.image_list_sha256,
-            texts_sha256=self.plan.texts_sha256,
-            shards=shards,
-            refused=tuple(self.refused),
-        )
+        return manifest_of(self.plan, self._store, shards, self._refusals)
+
+
+def manifest_of(
+    plan: Plan,
+    store: StoreFormat,
+    shards: tuple[ShardEntry, ...],
+    refusals: Mapping[int, Refusal],
+) -> Manifest:
+    """The manifest of a plan that is carried out; refusals by position."""
+    return Manifest(
+        store=store,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        software=software_versions(),
+        extractor=plan.extractor,
+        object_labels=plan.object_labels,
+        attribute_labels=plan.attribute_labels,
+        feature_size=plan.feature_size,
+        samples_per_shard=plan.samples_per_shard,
+        image_list_sha256=plan.image_list_sha256,
+        texts_sha256=plan.texts_sha256,
+        shards=shards,
+        refused=tuple(refusals[position] for position in sorted(refusals)),
+    )
 
 
 def open_writer(
@@ -191,29 +215,39 @@ def open_writer(
     format: StoreFormat,
     resume: bool = True,
     overwrite: bool = False,
+    part: Part = WHOLE,
 ) -> Writer:
     """Start the data set `plan` in the directory `out`, or go on where an earlier run stopped.
 
-    `overwrite` removes what an earlier run wrote there, and nothing else.
+    `overwrite` removes what an earlier run wrote there, and nothing else. Several processes write
+    together, each its `part`, after one opened and closed the whole; when all have closed theirs,
+    it opens the whole again and finishes it.
 
     Raises:
         ConfigError: another plan was begun there, `resume` is off and one was begun, another
-            process is writing there, or `out` is the program's own source folder.
+            process is writing there, or `out` holds source code.
     """
-    _refuse_source_folder(out)
+    refuse_source_code(out)
+    if format == "lmdb" and part != WHOLE:
+        raise ConfigError(
+            "an LMDB has one writer: let the processes write tar shards, then run "
+            "`semvlp shards convert SRC DST --to lmdb`"
+        )
     out.mkdir(parents=True, exist_ok=True)
-    log = RefusalLog(out)
+    log = RefusalLog(out, part.rank)
     try:
         if overwrite:
-            _clear(out)
+            clear(out)
             log.clear()
-        _settle_plan(out, plan.to_json(format), resume=resume)
-        refusals = log.read(plan)
-        target = _open_target(out, plan, format, set(refusals))
-        if not target.published():
+        settle_plan(out, plan.to_json(format), resume=resume)
+        if part == WHOLE:
+            log.take_over(plan)
+        refusals = read_refusals(out / REFUSED_NAME, plan) | log.read(plan)
+        target = _open_target(out, plan, format, set(refusals), part)
+        if part == WHOLE and not target.published():
             # From here on the manifest of an earlier run would not be true.
             (out / MANIFEST_NAME).unlink(missing_ok=True)
-        return Writer(out, plan, store=format, target=target, log=log, refusals=refusals)
+        return Writer(out, plan, store=format, target=target, log=log, refusals=refusals, part=part)
     except BaseException:
         log.close()
         raise
@@ -230,62 +264,30 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def _open_target(out: Path, plan: Plan, store: StoreFormat, refused: set[int]) -> Target:
+@contextmanager
+def _space(out: Path) -> Iterator[None]:
+    """Says what to do where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SemVLPError(
+            f"the disk of {out} is full; everything finished is kept: free some space, then run "
+            "the same command again"
+        ) from error
+
+
+def _open_target(
+    out: Path, plan: Plan, store: StoreFormat, refused: set[int], part: Part
+) -> Target:
     if store == "lmdb":
         from semvlp.shards.lmdb_writer import LmdbTarget
 
         return LmdbTarget(out, plan, refused)
     from semvlp.shards.tar_writer import TarTarget
 
-    return TarTarget(out, plan, refused)
-
-
-def _refuse_source_folder(out: Path) -> None:
-    if out.resolve() == Path(__file__).resolve().parent:
-        raise ConfigError(
-            f"{out} is the program's own source folder and nothing is written into it; "
-            "name another directory with --out"
-        )
-
-
-def _clear(out: Path) -> None:
-    for pattern in _OUR_FILES:
-        for path in sorted(out.glob(pattern)):
-            path.unlink()
-    shutil.rmtree(out / PART_DIR, ignore_errors=True)
-
-
-def _settle_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
-    """Write plan.json, or compare with the one that is there."""
-    path = out / PLAN_NAME
-    ours = [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
-    if ours and not path.exists():
-        raise ConfigError(
-            f"{out} holds {ours[0]} but no {PLAN_NAME}, so it cannot be gone on with; "
-            "name another --out, or start anew with --overwrite"
-        )
-    if not ours:
-        publish_text(path, _json(wanted))
-        return
-    if not resume:
-        raise ConfigError(
-            f"{out} holds the work of an earlier run; go on with --resume, "
-            "start anew with --overwrite, or name another --out"
-        )
-    difference = plan_difference(_read_plan(path), wanted)
-    if difference:
-        raise ConfigError(
-            f"{out} was begun with another plan: {difference}; "
-            "name another --out, or start anew with --overwrite"
-        )
-
-
-def _read_plan(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); start anew with --overwrite") from error
-    return found if isinstance(found, dict) else {}
+    return TarTarget(out, plan, refused, part)
 
 
 def _json(value: Mapping[str, Any]) -> str:

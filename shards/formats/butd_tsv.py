@@ -4,6 +4,7 @@ Layout: peteanderson80/bottom-up-attention tools/generate_tsv.py `FIELDNAMES`.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from semvlp.errors import InputError
@@ -33,6 +34,7 @@ def open_butd_tsv(path: Path) -> Source:
     return Source(
         image_ids=tuple(places),
         read=lambda image_id: _read(places[image_id]),
+        task=lambda image_id: partial(_read, places[image_id]),
         file_of=lambda image_id: str(places[image_id].path),
     )
 

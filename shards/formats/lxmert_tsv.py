@@ -5,6 +5,7 @@ not read.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def open_lxmert_tsv(path: Path) -> Source:
     return Source(
         image_ids=tuple(places),
         read=lambda image_id: _read(places[image_id]),
+        task=lambda image_id: partial(_read, places[image_id]),
         file_of=lambda image_id: str(places[image_id].path),
     )
 

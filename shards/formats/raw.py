@@ -54,7 +54,7 @@ def to_regions(
     boxes = np.asarray(raw.boxes, np.float32).reshape(-1, 4)[order]
     _check_boxes(boxes, raw)
     with np.errstate(over="ignore"):
-        features = np.asarray(raw.features)[order].astype(np.float16)
+        features = np.asarray(raw.features).astype(np.float16)[order]
     if not rows and feature_size is not None:
         features = np.empty((0, feature_size), np.float16)
     attribute_ids = _column(raw.attribute_ids, raw, NO_ATTRIBUTE)
@@ -81,8 +81,9 @@ def _real_rows(raw: RawRegions) -> int:
             f"features must be [R, F] and boxes [R, 4], "
             f"got {raw.features.shape} and {raw.boxes.shape}"
         )
-    real = np.flatnonzero(raw.features.any(axis=1) | raw.boxes.any(axis=1))
-    last = int(real[-1]) + 1 if len(real) else 0
+    last = rows
+    while last and not raw.features[last - 1].any() and not raw.boxes[last - 1].any():
+        last -= 1
     stated = rows if raw.count is None else raw.count
     if not last <= stated <= rows:
         raise InputError(f"{stated} regions are stated, but {last} of {rows} rows are filled")

@@ -22,6 +22,9 @@ class Source:
     """
     file_of: Callable[[str], str]
     """The file an image stands in, for messages."""
+    task: Callable[[str], Callable[[], RawRegions]] | None = None
+    """What `read` does of one image, as a call that another process can make; None where the data
+    set cannot be read from there."""
     object_labels: tuple[str, ...] = ()
     """Names of the object classes; empty where the data set does not say."""
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -13,9 +13,10 @@ import safetensors.numpy
 
 from semvlp.errors import InputError
 from semvlp.shards import lmdb_store
+from semvlp.shards.codec import encode
 from semvlp.shards.lmdb_store import LmdbStore, open_environment, put_all, split_value
 from semvlp.shards.manifest import Manifest, Plan
-from semvlp.shards.record import Sample, encode
+from semvlp.shards.record import Sample
 from semvlp.shards.store import open_store
 
 

@@ -123,8 +123,23 @@ def test_a_minor_version_and_new_entries_are_read(
     file = tmp_path / "manifest.json"
     entry = json.loads(file.read_text())
     entry |= {"format_version": "1.2", "news": True}
+    del entry["manifest_sha256"]
+    own = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    entry["manifest_sha256"] = hashlib.sha256(own.encode()).hexdigest()
     file.write_text(json.dumps(entry))
     assert read_manifest(tmp_path).counts == manifest.counts
+
+
+def test_an_entry_that_follows_from_nothing_is_checked_too(
+    tmp_path: Path, write_dataset: Callable[..., Manifest]
+) -> None:
+    write_dataset(tmp_path)
+    file = tmp_path / "manifest.json"
+    entry = json.loads(file.read_text())
+    entry["created"] = "2001-01-01T00:00:00+00:00"
+    file.write_text(json.dumps(entry))
+    with pytest.raises(InputError, match="manifest_sha256"):
+        read_manifest(tmp_path)
 
 
 def test_a_directory_without_manifest_says_what_to_do(tmp_path: Path) -> None:

@@ -22,6 +22,16 @@ def test_permute_is_a_bijection(n: int) -> None:
     assert sorted(order.permute(index, n, key) for index in range(n)) == list(range(n))
 
 
+@pytest.mark.parametrize("n", [1, 10, 4095, 4096, 5000, 70_000])
+def test_all_at_once_is_the_same_as_one_by_one(n: int) -> None:
+    key = order.key(2, n)
+    some = np.arange(0, n, max(n // 500, 1))
+    expected = [order.permute(index, n, key) for index in some.tolist()]
+    assert order.permute_all(some, n, key).tolist() == expected
+    with pytest.raises(IndexError):
+        order.permute_all(np.array([n]), n, key)
+
+
 def test_golden_vectors() -> None:
     assert {pair: order.key(*pair) for pair in GOLDEN_KEYS} == GOLDEN_KEYS
     assert [order.permute(index, 10, order.key(7, 2)) for index in range(10)] == GOLDEN_SMALL

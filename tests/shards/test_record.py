@@ -10,18 +10,8 @@ import pytest
 import safetensors.numpy
 
 from semvlp.errors import InputError
-from semvlp.shards.record import (
-    ALIGNMENT,
-    TENSORS,
-    Question,
-    Sample,
-    Texts,
-    decode,
-    decode_entry,
-    encode,
-    make_key,
-    replace_texts,
-)
+from semvlp.shards.codec import ALIGNMENT, decode, decode_entry, encode, replace_texts
+from semvlp.shards.record import TENSORS, Question, Sample, Texts, make_key
 
 
 @pytest.mark.parametrize("regions", [0, 1, 3, 100])

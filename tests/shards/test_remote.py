@@ -1,30 +1,37 @@
 """Remote data sets are copied whole, checked, and kept by content; a real server is asked."""
 
 import json
+import os
+import random
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards import remote
+from semvlp.shards import cache, remote
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.store import open_store
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a directory; counts what is asked for, and cuts the answers named in `cut` short."""
+    """Serves a directory, counts what is asked for, and answers badly as often as it is told."""
 
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
         self.asked: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.stalled: Counter[str] = Counter()
+        self.failing: Counter[str] = Counter()
+        self.over = Event()
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
 
     @property
@@ -38,6 +45,24 @@ class Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.rsplit("/", 1)[-1]
         self.server.asked[name] += 1
+        if self.server.dropped[name] > 0:
+            self.server.dropped[name] -= 1
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
+        if self.server.failing[name] > 0:
+            self.server.failing[name] -= 1
+            self.send_error(503)
+            return
+        if self.server.stalled[name] > 0:
+            self.server.stalled[name] -= 1
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"so far")
+            self.server.over.wait(10)
+            self.close_connection = True
+            return
         if self.server.cut[name] > 0:
             self.server.cut[name] -= 1
             data = Path(self.translate_path(self.path)).read_bytes()
@@ -64,6 +89,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Se
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server, folder
+        server.over.set()
         server.shutdown()
         thread.join()
 
@@ -105,6 +131,57 @@ def test_cut_answers_are_asked_for_again_and_finished_files_kept(
     before = server.asked["shard-000000.tar"], server.asked["index.safetensors"]
     assert remote.localize(f"{server.address}/set/manifest.json") == local
     assert (server.asked["shard-000000.tar"], server.asked["index.safetensors"]) == before
+
+
+def test_a_server_that_drops_fails_cuts_and_stalls_is_asked_until_all_is_there(
+    served: tuple[Server, Path],
+    write_dataset: Callable[..., Manifest],
+    plan_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, folder = served
+    monkeypatch.setattr(remote, "STALL_SECONDS", 0.3)
+    write_dataset(folder / "set", plan_of(20))
+    faults = random.Random(3)
+    names = [path.name for path in (folder / "set").glob("*.tar")]
+    for name in [*names, "manifest.json", "index.safetensors"]:
+        kind = faults.choice([server.cut, server.dropped, server.stalled, server.failing])
+        kind[name] = faults.randrange(remote.ATTEMPTS)
+    local = remote.localize(f"{server.address}/set")
+    assert same_samples(local, folder / "set")
+    assert sum(server.asked.values()) > len(names) + 2
+
+
+def test_a_store_opens_by_its_address(
+    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
+) -> None:
+    server, folder = served
+    write_dataset(folder / "set")
+    with open_store(f"{server.address}/set") as store:
+        assert store.sample(0).key == "img-0"
+
+
+def test_the_cache_keeps_within_its_bound(
+    served: tuple[Server, Path],
+    write_dataset: Callable[..., Manifest],
+    plan_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, folder = served
+    for name, count in (("one", 3), ("two", 4), ("three", 5)):
+        write_dataset(folder / name, plan_of(count))
+    first, second = (remote.localize(f"{server.address}/{name}") for name in ("one", "two"))
+    os.utime(first / cache.USED_NAME, (1, 1))
+    size = cache._size(first) + cache._size(second)
+    monkeypatch.setenv(cache.BOUND_VARIABLE, str(size / 1e9))
+    with pytest.raises(ConfigError, match=r"are in use.*raise SEMVLP_CACHE_GB"):
+        remote.localize(f"{server.address}/three")
+    for folder_in_use in (first, second):
+        cache._held.pop(folder_in_use).close()
+    third = remote.localize(f"{server.address}/three")
+    assert not first.exists()
+    assert third.exists()
+    assert same_samples(third, folder / "three")
 
 
 def test_it_goes_on_after_giving_up(

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.manifest import Manifest, Plan
+from semvlp.shards.record import Regions, Texts
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream, Visit
 from semvlp.shards.writer import open_writer
@@ -123,7 +126,13 @@ def test_the_state_survives_json_and_a_copy_as_lmdb(
 
 @pytest.mark.parametrize(
     ("field", "change"),
-    [("seed", {"seed": 4}), ("order", {"order": "sequential"}), ("dataset", {"stores": 1})],
+    [
+        ("seed", {"seed": 4}),
+        ("order", {"order": "sequential"}),
+        ("dataset", {"stores": 1}),
+        ("weights", {"weights": [1, 1]}),
+        ("visit", {"visit": "pairs"}),
+    ],
 )
 def test_a_state_of_another_sequence_is_refused(
     stores: list[Store], field: str, change: dict[str, Any]
@@ -150,11 +159,121 @@ def test_the_same_image_in_two_stores_is_no_negative(stores: list[Store]) -> Non
 def test_only_the_texts_of_the_negative_are_read(
     stores: list[Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    sample = stores[0].sample
-    monkeypatch.setattr(stores[0], "sample", lambda index: read.append(index) or sample(index))
+    read = watched(stores[0], monkeypatch)
     next(Stream(stores[:1], seed=0, batch_size=4, order="sequential"))
     assert read == [0, 1, 2, 3]
+
+
+def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The images whose regions are read from now on."""
+    read: list[int] = []
+    borrow, members = store.borrow, store.members
+
+    def borrowed(indices: Sequence[int]) -> Any:
+        read.extend(indices)
+        return borrow(indices)
+
+    def owned(index: int) -> Any:
+        read.append(index)
+        return members(index)
+
+    monkeypatch.setattr(store, "borrow", borrowed)
+    monkeypatch.setattr(store, "members", owned)
+    return read
+
+
+def test_without_negatives_no_other_text_is_read(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [image for _, _, image, _ in sequence(stores, 2, seed=0)]
+    for store in stores:
+        monkeypatch.setattr(store, "entries", None)
+    visits = next(Stream(stores, seed=0, batch_size=8, negatives=False))
+    assert [visit.negative for visit in visits] == [Texts()] * 8
+    assert [visit.sample.key for visit in visits] == expected
+
+
+def test_samples_are_those_of_the_store(stores: list[Store]) -> None:
+    for visit in next(Stream(stores[:1], seed=1, batch_size=12)):
+        expected = stores[0].sample(stores[0].index_of(visit.sample.key))
+        assert visit.sample.texts == expected.texts
+        for field in fields(Regions):
+            found, wanted = (getattr(s.regions, field.name) for s in (visit.sample, expected))
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"order": "block", "block_shards": 2},
+        {"weights": [3, 1]},
+        {"visit": "pairs"},
+        {"visit": "pairs", "order": "block", "weights": [1, 2]},
+    ],
+    ids=["full", "block", "weights", "pairs", "all"],
+)
+def test_every_order_is_one_sequence_for_any_number_of_ranks(
+    stores: list[Store], settings: dict[str, Any]
+) -> None:
+    whole = sequence(stores, 44, **settings)
+    assert [position for position, *_ in whole] == list(range(176))
+    for world_size in range(1, 9):
+        cut = sequence(
+            stores, 3, batch_size=7 * world_size, world_size=world_size, position=8, **settings
+        )
+        assert cut == whole[8:][: len(cut)]
+
+
+def test_a_batch_of_images_without_regions(
+    tmp_path: Path,
+    plan_of: Callable[..., Plan],
+    sample_of: Callable[..., Any],
+    write_dataset: Callable[..., Manifest],
+) -> None:
+    with open_writer(tmp_path, plan_of(2), format="tar") as writer:
+        for image_id in writer.pending:
+            writer.write(sample_of(image_id, regions=0))
+        writer.finish()
+    with open_store(tmp_path) as store:
+        visits = next(Stream([store], seed=0, batch_size=4))
+    assert [len(visit.sample.regions) for visit in visits] == [0] * 4
+
+
+def test_every_pair_is_visited_once_an_epoch_and_every_image_read_once(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream(stores[:1], seed=3, batch_size=4, visit="pairs")
+    read = watched(stores[0], monkeypatch)
+    pairs = len(stream)
+    assert pairs == 2 * len(stores[0])  # a caption and a question each
+    visits = [visit for batch in islice(stream, pairs // 4) for visit in batch]
+    assert len({(visit.sample.key, visit.text) for visit in visits}) == pairs
+    assert sorted(read) == list(range(len(stores[0])))
+
+
+def test_weights_give_exact_shares_and_epochs_of_their_own(stores: list[Store]) -> None:
+    found = sequence(stores, 1, batch_size=4096, weights=[3, 1])
+    own = [row for row in found if row[2] in stores[1]]
+    assert len(own) == 1024
+    for epoch in range(1024 // len(stores[1])):
+        visited = [image for _, number, image, _ in own if number == epoch]
+        assert sorted(visited) == sorted(stores[1].image_ids)
+    assert all(negative.startswith("a photo of other-") for *_, negative in own)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": [1]}, "one weight a data set is needed: 2 data sets, 1 weights"),
+        ({"weights": [1, 0]}, "positive"),
+        ({"weights": [1, 1e-9]}, "at least 1/4096"),
+        ({"order": "block", "block_shards": 0}, "block_shards"),
+    ],
+)
+def test_impossible_orders(stores: list[Store], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Stream(stores, seed=0, batch_size=4, **settings)
 
 
 @pytest.mark.parametrize(

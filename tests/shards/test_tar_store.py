@@ -222,3 +222,20 @@ def test_the_scan_never_takes_damage_for_the_end(dataset: Path, damage: str) -> 
         # Unlike a list made of it, this keeps what came before the error.
         found.extend(keys)
     assert found == (["img-2", "img-3"] if damage == "garbage behind" else ["img-2"])
+
+
+def test_a_pattern_opens_some_shards_alone(
+    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
+) -> None:
+    write_dataset(tmp_path, plan_of(9), refused=["img-3"])
+    with open_store(tmp_path / "shard-00000[13].tar") as store:
+        assert list(store.image_ids) == ["img-2", "img-6", "img-7"]
+        assert list(store.shard_sizes) == [1, 2]
+        assert [store.sample(index).key for index in range(3)] == list(store.image_ids)
+        copy = pickle.loads(pickle.dumps(store))
+        assert copy.sample(2).key == "img-7"
+        assert store.manifest.counts["samples"] == 3
+    with open_store(tmp_path / "shard-000004.tar") as one:
+        assert list(one.image_ids) == ["img-8"]
+    with pytest.raises(InputError, match=r"no shard of .* fits other-\*\.tar"):
+        open_store(tmp_path / "other-*.tar")

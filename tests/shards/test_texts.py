@@ -1,8 +1,10 @@
 """Captions and questions are read from the official files, which are told apart by structure."""
 
 import gzip
+import io
 import json
 import logging
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,40 @@ def test_soft_answers_follow_the_vqa_rule() -> None:
     people = ["a"] * 4 + ["b"] * 3 + ["c"] * 2 + ["d"]
     assert soft_answers(people) == {"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.3}
     assert soft_answers([]) == {}
+
+
+def image_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_captions_in_image_tars(tmp_path: Path) -> None:
+    members = {
+        "0001.jpg": b"\xff\xd8",
+        "0001.json": b'{"caption": "A hill.", "width": 5}',
+        "0001.txt": b"A hill.\n",
+        "a/0002.json": b'{"captions": ["One.", "Two."], "caption": null}',
+        "0003.json": b'{"status": "failed"}',
+    }
+    texts = read_texts([image_tar(tmp_path / "set.tar", members)])
+    assert texts == {"0001": Texts(captions=("A hill.",)), "0002": Texts(captions=("One.", "Two."))}
+
+
+@pytest.mark.parametrize("data", [b"{", b"[1]", b"\xff"])
+def test_a_damaged_member_of_an_image_tar_is_named(tmp_path: Path, data: bytes) -> None:
+    path = image_tar(tmp_path / "set.tar", {"0001.json": data})
+    with pytest.raises(InputError, match=r"set\.tar, member 0001\.json"):
+        read_texts([path])
+
+
+def test_a_real_cc12m_shard(real_data: Path) -> None:
+    texts = read_texts([real_data / "cc12m" / "cc12m-train-0000.tar"])
+    assert len(texts) == 32
+    assert texts["000000003"].captions == ("Red Square is a city square in Moscow, Russia.",)
 
 
 @pytest.mark.parametrize("annotations_first", [False, True])

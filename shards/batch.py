@@ -1,0 +1,122 @@
+"""Many samples in packed rows: one array a column, no padding.
+
+N visits, R regions of all of them, F feature size. Boxes are xyxy in pixels of the original image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.shards.codec import decode_entry, decode_trusted, tensor_spans, texts_of
+from semvlp.shards.record import TENSORS, Sample, Texts
+
+Columns = dict[str, NDArray[Any]]
+"""The array of each field of `Regions` that has a row a region."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One sample in its turn, with the texts of another image to tell it apart from."""
+
+    position: int
+    """Place in the global sequence: names the random numbers of this visit."""
+    epoch: int
+    """Of the data set that the sample is of."""
+    sample: Sample
+    negative: Texts
+    text: int | None = None
+    """Which text of the sample is meant, captions before questions; None where all of them are."""
+
+
+class Entry(NamedTuple):
+    """What a visit holds besides its regions; cheap to send to another process."""
+
+    position: int
+    epoch: int
+    text: int | None
+    sample: bytes
+    """JSON of the sample, as it is stored."""
+    negative: bytes | None
+    """JSON of another image."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Batch:
+    """N visits whose regions stand in packed rows."""
+
+    entries: Sequence[Entry]
+    lengths: Sequence[int]
+    """[N] regions of each visit."""
+    columns: Columns
+    """Field of `Regions` -> [R, ...]."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def starts(self) -> NDArray[np.int32]:
+        """[N + 1] first row of each visit, and the end: `cu_seqlens` of attention kernels."""
+        return np.cumsum([0, *self.lengths], dtype=np.int32)
+
+    def visits(self) -> list[Visit]:
+        """The visits one by one; their arrays are views of the columns."""
+        found, start = [], 0
+        for entry, length in zip(self.entries, self.lengths, strict=True):
+            rows = slice(start, start + length)
+            arrays = {name: column[rows] for name, column in self.columns.items()}
+            found.append(
+                Visit(
+                    position=entry.position,
+                    epoch=entry.epoch,
+                    text=entry.text,
+                    sample=decode_trusted(entry.sample, arrays),
+                    negative=_texts(entry.negative),
+                )
+            )
+            start += length
+        return found
+
+
+def _texts(text: bytes | None) -> Texts:
+    return Texts() if text is None else texts_of(decode_entry(text))
+
+
+def empty_columns(rows: int, feature_size: int) -> Columns:
+    """Room for that many regions."""
+    return {name: np.empty(shape, kind) for name, kind, shape in layout(rows, feature_size)}
+
+
+def layout(rows: int, feature_size: int) -> list[tuple[str, type[np.generic], tuple[int, ...]]]:
+    """Name, element type and shape of each column."""
+    return [
+        (name, kind, (rows, *(size or feature_size for size in trailing)))
+        for name, (_, kind, trailing) in TENSORS.items()
+    ]
+
+
+def count_regions(blob: bytes | memoryview) -> int:
+    """Regions of one sample."""
+    return tensor_spans(blob)[0].shape[0]
+
+
+def concatenate(blobs: Sequence[bytes | memoryview], out: Columns) -> tuple[Columns, list[int]]:
+    """Copy the tensors of all blobs, one after another, into `out`.
+
+    Returns the rows in use, and the number of regions of each blob. Bytes are copied rather than
+    arrays, because to make seven arrays takes a tenth of the time that their bytes do.
+    """
+    spans = [tensor_spans(blob) for blob in blobs]
+    lengths = [found[0].shape[0] for found in spans]
+    targets = [column.reshape(-1).view(np.uint8).data for column in out.values()]
+    offsets = [0] * len(targets)
+    for blob, found in zip(blobs, spans, strict=True):
+        for number, (target, span) in enumerate(zip(targets, found, strict=True)):
+            start, end = span[3:]
+            offset = offsets[number]
+            offsets[number] = stop = offset + end - start
+            target[offset:stop] = blob[start:end]
+    rows = sum(lengths)
+    return {name: column[:rows] for name, column in out.items()}, lengths

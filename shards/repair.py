@@ -1,0 +1,89 @@
+"""Making everything beside the samples anew: manifest, indexes, commit records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.shards.hashes import file_sha256
+from semvlp.shards.index import INDEX_NAME, Index, concatenate, index_of
+from semvlp.shards.lmdb_store import LMDB_NAME, META_KEY, read_all
+from semvlp.shards.manifest import MANIFEST_NAME, Manifest, Refusal, read_manifest
+from semvlp.shards.plan import Plan
+from semvlp.shards.plan_file import read_plan
+from semvlp.shards.publish import publish_bytes, publish_text
+from semvlp.shards.refusals import RefusalLog
+from semvlp.shards.tar_file import scan
+from semvlp.shards.tar_writer import commit_text, entry_of, shard_name
+from semvlp.shards.writer import manifest_of
+
+
+def repair(path: Path) -> Manifest:
+    """Rebuild what follows from the samples, each of which is checked; those are not touched.
+
+    What was to be extracted is taken from `plan.json`, the images left out from `refused.jsonl`.
+
+    Raises:
+        InputError: a sample is damaged or missing, or there is no readable plan: then only the
+            command that made the data set can help.
+        ConfigError: another process is writing there.
+    """
+    if (path / LMDB_NAME).exists():
+        return _publish(path, _lmdb_manifest(path))
+    plan = read_plan(path)
+    refused = _read_refusals(path, plan)
+    indexes = [_index_of_shard(path, plan, shard, refused) for shard in range(plan.num_shards)]
+    entries = []
+    for shard, index in enumerate(indexes):
+        tar = path / shard_name(shard)
+        entries.append(entry_of(tar, index))
+        publish_bytes(tar.with_suffix(".idx"), index.to_bytes())
+        publish_text(tar.with_suffix(".json"), commit_text(entries[-1]))
+    publish_bytes(path / INDEX_NAME, concatenate(indexes).to_bytes())
+    return _publish(path, manifest_of(plan, "tar", tuple(entries), refused))
+
+
+def _publish(path: Path, manifest: Manifest) -> Manifest:
+    text = json.dumps(manifest.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
+    publish_text(path / MANIFEST_NAME, text + "\n")
+    (path / ".part").rmdir()
+    return read_manifest(path)
+
+
+def _index_of_shard(path: Path, plan: Plan, shard: int, refused: dict[int, Refusal]) -> Index:
+    """The index of one shard, which must hold what the plan says."""
+    tar = path / shard_name(shard)
+    wanted = [plan.image_ids[p] for p in plan.positions(shard) if p not in refused]
+    try:
+        index = index_of(scan(tar), shard)
+    except (InputError, FileNotFoundError) as error:
+        raise InputError(f"{tar} cannot be repaired: {error}; {_REMEDY}") from error
+    if list(index.keys) != wanted:
+        raise InputError(
+            f"{tar} must hold {len(wanted)} samples of the plan, but holds {len(index.keys)} "
+            f"of them or others; {_REMEDY}"
+        )
+    return index
+
+
+def _lmdb_manifest(path: Path) -> Manifest:
+    """The manifest that the database itself holds, with the size and hash of its file."""
+    file = path / LMDB_NAME
+    meta = next((value for key, value in read_all(file) if key == META_KEY.decode()), b"")
+    try:
+        entry: dict[str, Any] = json.loads(meta)
+        entry["shards"][0] |= {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        return Manifest.from_json(entry)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{file} holds no manifest: it is not finished; {_REMEDY}") from error
+
+
+def _read_refusals(path: Path, plan: Plan) -> dict[int, Refusal]:
+    log = RefusalLog(path)
+    try:
+        return log.read(plan)
+    finally:
+        log.close()
+
+
+_REMEDY = "copy the file again, or run the command that made the data set once more"
