@@ -1,79 +1,77 @@
 """Attention within the segments of a packed row: nothing outside a segment is seen.
 
-L rows of the packed row, H heads, K head width, D = H K width, N segments of a group,
-Q and S queries and keys of its longest segment.
+L rows of the packed row, S rows of keys, H heads, K head width, D = H K width, N segments of a
+group.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from functools import cache
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
+from semvlp.model.cuts import AttentionPath, Cuts, Group, VarlenCuts
+
+log = logging.getLogger(__name__)
+
+Implementation = Literal["auto", "varlen", "sdpa"]
+"""`attn_implementation`: auto takes varlen where it can run."""
+
+# What the flash kernels of varlen_attn can do (torch/nn/attention/varlen.py): they have no dropout.
+VARLEN_DTYPES = (torch.bfloat16, torch.float16)
+VARLEN_CAPABILITY = (8, 0)
+VARLEN_HEAD_WIDTH = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Segments:
-    """N pieces of a packed row."""
+def check_implementation(name: str | None) -> Implementation:
+    """`name` where it is one; None is auto.
 
-    starts: Tensor
-    """[N] int64, first row of each piece, on the CPU."""
-    lengths: Tensor
-    """[N] int64, may be 0, on the CPU."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Group:
-    """N segments of queries and of keys, padded to common lengths and attended in one call."""
-
-    num_segments: int
-    query_rows: Tensor
-    """[N Q] int64, the row that fills each padded query; any row where it is padding."""
-    key_rows: Tensor
-    """[N S] int64, likewise for keys."""
-    attend_mask: Tensor | None
-    """[N, 1, 1, S] bool, True = may be attended to; None where no key is padding."""
-    has_keys: Tensor | None
-    """[N, 1, 1, 1] bool, False = there is nothing to attend to; None where all have keys."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Cuts:
-    """Who attends to whom in a packed row: built once a batch and mode, shared by all blocks.
-
-    Padding exists only between these index tensors. A kernel for segments of different lengths
-    would need none of them, only the segments they were made from.
+    Raises:
+        ValueError: it is another.
     """
+    names = get_args(Implementation)
+    if name is not None and name not in names:
+        raise ValueError(f"attn_implementation must be one of {', '.join(names)}, got {name!r}")
+    return cast(Implementation, name or "auto")
 
-    groups: tuple[Group, ...]
-    slots: Tensor
-    """[L] int64, where each row stands among the padded queries of all groups."""
 
-    @classmethod
-    def between(
-        cls, pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str = "cpu"
-    ) -> "Cuts":
-        """Cut so that segment i of the queries attends to segment i of the keys.
+def choose_path(
+    implementation: str | None, rows: Tensor, *, dropout: float, head_width: int
+) -> AttentionPath:
+    """The attention path for a pass over `rows`.
 
-        Args:
-            pairs: one (queries, keys) for each group; the queries of all groups cover every row
-                exactly once. Segments of like lengths belong in one group: less padding.
-        """
-        queries = [_padded_rows(segments) for segments, _ in pairs]
-        keys = [_padded_rows(segments) for _, segments in pairs]
-        rows = torch.cat([grid.flatten() for grid, _ in queries])
-        real = torch.cat([mask.flatten() for _, mask in queries])
-        slots = torch.empty(int(real.sum()), dtype=torch.int64)
-        slots[rows[real]] = real.nonzero().flatten()
-        return cls(
-            groups=tuple(
-                _group(query_grid, key_grid, real_keys, device)
-                for (query_grid, _), (key_grid, real_keys) in zip(queries, keys, strict=True)
-            ),
-            slots=slots.to(device, non_blocking=True),
-        )
+    Raises:
+        ValueError: `implementation` is unknown, or varlen where it cannot run.
+    """
+    if check_implementation(implementation) == "sdpa":
+        return "sdpa"
+    obstacle = varlen_obstacle(rows.device, _dtype(rows), dropout=dropout, head_width=head_width)
+    if implementation == "varlen" and obstacle:
+        raise ValueError(f"attn_implementation = 'varlen' {obstacle}; 'auto' would take sdpa")
+    if obstacle and rows.is_cuda:
+        _say_once(obstacle)
+    return "sdpa" if obstacle else "varlen"
+
+
+def varlen_obstacle(
+    device: torch.device, dtype: torch.dtype, *, dropout: float, head_width: int
+) -> str | None:
+    """Why varlen attention cannot run, or None where it can."""
+    if device.type != "cuda":
+        return f"needs a CUDA device, got {device.type}"
+    if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
+        return f"needs compute capability 8.0, got {torch.cuda.get_device_name(device)}"
+    if dtype not in VARLEN_DTYPES:
+        return f"needs bfloat16 or float16, got {dtype}"
+    if dropout:
+        return f"has no dropout: attention_probs_dropout_prob must be 0 in training, got {dropout}"
+    if head_width > VARLEN_HEAD_WIDTH or head_width % 8:
+        return f"needs heads of a multiple of 8 and at most 256 wide, got {head_width}"
+    return None
 
 
 def segment_attention(
@@ -84,10 +82,15 @@ def segment_attention(
     A query whose segment has no keys gets zeros.
 
     Args:
-        query, key, value: [L, H, K], the heads of every row.
-        dropout: probability that an attention weight is dropped.
+        query: [L, H, K], the heads of every row.
+        key, value: [S, H, K], likewise.
+        dropout: probability that an attention weight is dropped; 0 with VarlenCuts.
     """
-    mixed = [_attend(query, key, value, group, dropout) for group in cuts.groups]
+    # Indices of padding need a row to point to, and weights without rows still get a gradient.
+    query, key, value = (_at_least_one(rows) for rows in (query, key, value))
+    if isinstance(cuts, VarlenCuts):
+        return _varlen(query, key, value, cuts)
+    mixed = [_padded(query, key, value, group, dropout) for group in cuts.groups]
     return torch.cat(mixed).index_select(0, cuts.slots)
 
 
@@ -97,17 +100,19 @@ class Attention(nn.Module):
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
+        self.head_width = config.hidden_size // config.num_attention_heads
         self.dropout = config.attention_probs_dropout_prob
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, cuts: Cuts) -> Tensor:
-        """[L, D] to [L, D]."""
+    def forward(self, hidden: Tensor, cuts: Cuts, context: Tensor | None = None) -> Tensor:
+        """[L, D] to [L, D]; the keys of `cuts` are rows of `context`, of `hidden` where None."""
+        context = hidden if context is None else context
         query, key, value = (
-            linear(hidden).view(len(hidden), self.num_heads, -1)  # [L, H, K]
-            for linear in (self.query, self.key, self.value)
+            linear(rows).view(len(rows), self.num_heads, self.head_width)  # [L, H, K]
+            for linear, rows in ((self.query, hidden), (self.key, context), (self.value, context))
         )
         dropout = self.dropout if self.training else 0.0
         mixed = segment_attention(query, key, value, cuts, dropout=dropout)
@@ -115,7 +120,28 @@ class Attention(nn.Module):
         return output
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float) -> Tensor:
+def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tensor:
+    """Attention of all segments in one kernel."""
+    if not cuts.max_queries:
+        return query[:0]
+    if cuts.key_rows is None:
+        key, value = key[: len(query)], value[: len(query)]
+    else:
+        key, value = key.index_select(0, cuts.key_rows), value.index_select(0, cuts.key_rows)
+    # By place: later names of these arguments changed between releases of PyTorch.
+    mixed: Tensor = varlen_attn(  # type: ignore[assignment]
+        query,
+        key,
+        value,
+        cuts.query_bounds,
+        cuts.key_bounds,
+        cuts.max_queries,
+        cuts.max_keys,
+    )
+    return mixed if cuts.has_keys is None else mixed.masked_fill(~cuts.has_keys, 0.0)
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float) -> Tensor:
     """Attention of one group: rows [L, H, K] to padded queries [N Q, H, K]."""
 
     def padded(rows: Tensor, index: Tensor) -> Tensor:
@@ -134,29 +160,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: fl
     return mixed.transpose(1, 2).flatten(0, 1)
 
 
-def _padded_rows(segments: Segments) -> tuple[Tensor, Tensor]:
-    """Row of each padded slot [N, longest], at least one slot wide, and True where it is real."""
-    longest = max(1, int(segments.lengths.max()))
-    offsets = torch.arange(longest)
-    real = offsets < segments.lengths[:, None]
-    return torch.where(real, segments.starts[:, None] + offsets, 0), real
+@cache
+def _say_once(obstacle: str) -> None:
+    log.warning("attention is padded (sdpa) and slower: the varlen kernel %s", obstacle)
 
 
-def _group(
-    query_rows: Tensor, key_rows: Tensor, real_keys: Tensor, device: torch.device | str
-) -> Group:
-    has_keys = real_keys.any(dim=1)
-    # A softmax over nothing is NaN, so segments without keys attend to padding and are zeroed.
-    attend_mask = real_keys.clone()
-    attend_mask[~has_keys, 0] = True
-    return Group(
-        num_segments=len(key_rows),
-        query_rows=query_rows.flatten().to(device, non_blocking=True),
-        key_rows=key_rows.flatten().to(device, non_blocking=True),
-        attend_mask=_unless_all(attend_mask[:, None, None, :], device),
-        has_keys=_unless_all(has_keys[:, None, None, None], device),
-    )
+def _at_least_one(rows: Tensor) -> Tensor:
+    return rows if len(rows) else functional.pad(rows, (0, 0, 0, 0, 0, 1))
 
 
-def _unless_all(mask: Tensor, device: torch.device | str) -> Tensor | None:
-    return None if bool(mask.all()) else mask.to(device, non_blocking=True)
+def _dtype(rows: Tensor) -> torch.dtype:
+    """What linear layers make of `rows`."""
+    mixed = rows.is_cuda and torch.is_autocast_enabled("cuda")
+    return torch.get_autocast_dtype("cuda") if mixed else rows.dtype

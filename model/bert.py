@@ -1,13 +1,14 @@
 """BERT weights into the shared encoder and out again, by a literal table of names."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor
 from transformers import BertModel
 
-from semvlp.errors import ConfigError
+from semvlp.model.block import twins
+from semvlp.model.hub import read_encoder
 from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.weights import LoadReport, WeightsError, copy_tensors
+from semvlp.model.weights import LoadReport, copy_tensors
 
 # BERT's name -> ours; `.weight` and `.bias` follow where a module is meant.
 EMBEDDINGS = {
@@ -36,25 +37,35 @@ def bert_names(num_layers: int) -> dict[str, str]:
     modules = dict(MODULES)
     for layer in range(num_layers):
         modules |= {bert.format(layer): own.format(layer) for bert, own in LAYER_MODULES.items()}
-    names = dict(EMBEDDINGS)
-    for bert, own in modules.items():
-        names |= {f"{bert}.{part}": f"{own}.{part}" for part in ("weight", "bias")}
-    return names
+    return EMBEDDINGS | named_parts(modules)
+
+
+def named_parts(modules: Mapping[str, str]) -> dict[str, str]:
+    """Weight and bias of each module, by both names."""
+    return {
+        f"{other}.{part}": f"{own}.{part}"
+        for other, own in modules.items()
+        for part in ("weight", "bias")
+    }
 
 
 def load_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     """Fill text embeddings, self-attention, feed-forward and pooler from a BERT checkpoint.
 
-    Region embeddings and cross-attention stay new. The token type of regions becomes BERT's type
-    of the second sentence.
+    Region embeddings stay new, and so does the cross-attention unless `cross_start` says that it
+    begins as the self-attention. The token type of regions becomes BERT's type of the second
+    sentence.
 
     Raises:
         ConfigError: the checkpoint cannot be had, or is not a BERT.
         WeightsError: it lacks a tensor, or has other shapes or more layers than `model`.
     """
-    bert, unused = _read_bert(name_or_path)
+    bert, unused = read_encoder(BertModel, name_or_path)
     names = bert_names(bert.config.num_hidden_layers)
     tensors = {names[name]: tensor for name, tensor in bert.state_dict().items()}
+    if model.config.cross_start == "self-attention":
+        started = twins(name for name, _ in model.named_parameters())
+        tensors |= {twin: tensors[name] for name, twin in started if name in tensors}
     required = bert_names(model.config.num_hidden_layers).values()
     return copy_tensors(model, tensors, name_or_path, required=required, unused=unused)
 
@@ -64,20 +75,3 @@ def to_bert(model: SemVLPModel) -> dict[str, Tensor]:
     own = model.state_dict()
     names = bert_names(model.config.num_hidden_layers)
     return {bert: own[name] for bert, name in names.items()}
-
-
-def _read_bert(name_or_path: str) -> tuple[BertModel, list[str]]:
-    """The encoder of a BERT checkpoint with any heads, and the names of those heads' tensors."""
-    try:
-        # The declared type leaves out that `output_loading_info` makes it a pair.
-        loaded: Any = BertModel.from_pretrained(name_or_path, output_loading_info=True)
-    except OSError as error:
-        raise ConfigError(
-            f"model.bert must be a local directory with a BERT checkpoint or a name that the "
-            f"Hugging Face hub gives out; {name_or_path!r} could not be read: {error}"
-        ) from error
-    bert, info = loaded
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise WeightsError(f"{name_or_path}: not a whole BERT encoder, it lacks {missing}")
-    return bert, sorted(info["unexpected_keys"])

@@ -7,9 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 
 TaskHead = Literal["pooled", "pair", "match"]
+PairHead = Literal["concatenation", "attention"]
+CrossAttention = Literal["shared", "separate"]
+CrossStart = Literal["fresh", "self-attention"]
+BoxSize = Literal[4, 5, 7]
+RegionEmbedding = Literal["mean-of-norms", "sum", "sum-of-norms"]
+ImageToken = Literal["none", "mean"]
 
 # The paper names no sizes; `base` and `large` are BERT's, the cross-attention in the upper half is
 # our choice, and `tiny` and `small` are for machines without a GPU. BERT's initializer_range, 0.02,
@@ -72,7 +79,20 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     tie_word_embeddings: bool = True
     cross_layers: int = 6
     """How many of the upper blocks have a cross-attention plugged in for the two-stream mode."""
+    cross_attention: CrossAttention = "shared"
+    """Whether text -> regions and regions -> text have the same weights (LXMERT) or each its own
+    (ViLBERT)."""
+    cross_start: CrossStart = "fresh"
+    """Where the weights of the cross-attention start: at random, or as those of the self-attention
+    of their block."""
     region_feature_size: int = 2048
+    box_size: BoxSize = 4
+    """Numbers of a box: x1 y1 x2 y2; 5 adds the area (ViLBERT), 7 width, height, area (UNITER)."""
+    region_embedding: RegionEmbedding = "mean-of-norms"
+    """How feature and box projections become one: the mean of both normalised (LXMERT), their
+    normalised sum (ViLBERT, VisualBERT), or the normalised sum of both normalised (UNITER)."""
+    image_token: ImageToken = "none"
+    """A row for the whole image before its regions, the mean of their features (ViLBERT)."""
     num_objects: int = 1600
     """Object classes of the detector; 0 leaves the head out."""
     num_attributes: int = 400
@@ -81,6 +101,9 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Answers of pre-training in the order of the head's rows; none leaves the head out."""
     task_head: TaskHead | None = None
     """Head of `SemVLPForTask`; its labels are `id2label`."""
+    pair_head: PairHead = "concatenation"
+    """How the pair head joins two images: their pooled vectors side by side, or attention between
+    their rows first (UNITER)."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
@@ -109,7 +132,10 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
         _check_names(overrides)
-        return cls(**{**PRESETS[name], **overrides})
+        try:
+            return cls(**{**PRESETS[name], **overrides})
+        except StrictDataclassError as error:
+            raise ValueError(str(error)) from error
 
     def for_task(self, head: TaskHead, labels: Sequence[str], **overrides: Any) -> Self:
         """The same network with a task head for `labels`, in the order of its rows.
@@ -133,6 +159,11 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
             "architectures": None,
         }
         return dataclasses.replace(self, **{**fields, **overrides})
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Rows of an image besides its regions."""
+        return int(self.image_token != "none")
 
     @property
     def labels(self) -> list[str]:

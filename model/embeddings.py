@@ -6,6 +6,7 @@ T text tokens, R regions, F feature size, D width.
 import torch
 from torch import Tensor, nn
 
+from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
 
 TEXT_TYPE, REGION_TYPE = 0, 1
@@ -37,21 +38,52 @@ class TextEmbeddings(nn.Module):
 
 
 class RegionEmbeddings(nn.Module):
-    """Mean of the normalised projections of feature and box, plus the token type of regions.
+    """Projections of feature and box and the token type of regions, as `region_embedding` says.
 
-    The mean is LXMERT's (airsplay/lxmert src/lxrt/modeling.py, VisualFeatEncoder), the token type
-    VisualBERT's habit, the mask embedding UNITER's. Regions have no positions: their order means
-    nothing.
+    Features are standardised by `feature_mean` and `feature_deviation`, which are weights of the
+    checkpoint but never learned: detectors' features have a large common part, and regions that
+    differ only in the rest look alike to a fresh network.
+
+    mean-of-norms is LXMERT's (airsplay/lxmert src/lxrt/modeling.py, VisualFeatEncoder) with a token
+    type, VisualBERT's habit; sum is ViLBERT's (jiasenlu/vilbert_beta vilbert/vilbert.py,
+    BertImageEmbeddings) and sum-of-norms UNITER's (ChenRocks/UNITER model/model.py,
+    UniterImageEmbeddings), of which the mask embedding is too. Regions have no positions: their
+    order means nothing.
     """
+
+    feature_mean: Tensor
+    feature_deviation: Tensor
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
-        self.features = nn.Linear(config.region_feature_size, config.hidden_size)
-        self.feature_norm = nn.LayerNorm(config.hidden_size, eps=REGION_NORM_EPS)
-        self.boxes = nn.Linear(4, config.hidden_size)
-        self.box_norm = nn.LayerNorm(config.hidden_size, eps=REGION_NORM_EPS)
-        self.mask = nn.Parameter(torch.zeros(config.hidden_size))
+        kind, width = config.region_embedding, config.hidden_size
+        self.mean = kind == "mean-of-norms"
+        self.standardisable = True
+        self.register_buffer("feature_mean", torch.zeros(config.region_feature_size))
+        self.register_buffer("feature_deviation", torch.ones(config.region_feature_size))
+        self.features = nn.Linear(config.region_feature_size, width)
+        self.feature_norm = nn.Identity() if kind == "sum" else _norm(width)
+        self.boxes = nn.Linear(config.box_size, width)
+        self.box_norm = nn.Identity() if kind == "sum" else _norm(width)
+        self.norm = nn.Identity() if self.mean else nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mask = nn.Parameter(torch.zeros(width))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take over mean [F] and standard deviation [F] of the features it will see.
+
+        A dimension that never varies is only shifted.
+
+        Raises:
+            ConfigError: the weights were learned on features as they are.
+        """
+        if not self.standardisable:
+            raise ConfigError(
+                "model.standardise must be false with weights of LXMERT or VisualBERT, which take "
+                "region features as they are; got true"
+            )
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(torch.where(deviation > 0, deviation, 1))
 
     def forward(
         self, features: Tensor, boxes: Tensor, mask: Tensor | None, token_type: Tensor
@@ -68,9 +100,28 @@ class RegionEmbeddings(nn.Module):
                 f"region features must be [R, {self.features.in_features}] as region_feature_size "
                 f"says, got {tuple(features.shape)}; use shards of the detector it was trained on"
             )
-        projected = self.features(features.to(self.features.weight.dtype))
+        standard = (features - self.feature_mean) / self.feature_deviation  # [R, F]
+        projected = self.features(standard.to(self.features.weight.dtype))
         if mask is not None:
             projected = projected + mask[:, None] * self.mask
-        located = self.box_norm(self.boxes(boxes.to(self.boxes.weight.dtype)))
-        embedded = (self.feature_norm(projected) + located) / 2 + token_type
+        projected = self.feature_norm(projected)
+        numbers = box_numbers(boxes, self.boxes.in_features)
+        located = self.box_norm(self.boxes(numbers.to(self.boxes.weight.dtype)))
+        if self.mean:
+            embedded = (projected + located) / 2 + token_type
+        else:
+            embedded = self.norm(projected + located + token_type)
         return self.dropout(embedded)  # type: ignore[no-any-return]
+
+
+def box_numbers(boxes: Tensor, size: int) -> Tensor:
+    """Boxes [R, 4] xyxy in 0..1 with what `box_size` = 5 or 7 adds, [R, size]: all in 0..1."""
+    if size == 4:
+        return boxes
+    sides = boxes[:, 2:] - boxes[:, :2]  # [R, 2]
+    area = sides.prod(dim=1, keepdim=True)
+    return torch.cat([boxes, area] if size == 5 else [boxes, sides, area], dim=1)
+
+
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=REGION_NORM_EPS)

@@ -1,16 +1,18 @@
 """The shared stack of blocks: single-stream and two-stream are two ways to cut the same row.
 
-L rows of the packed row, D width.
+L rows of the packed row, D width; N pairs, T tokens and R regions of all of them.
 """
 
-from typing import get_args
+from typing import cast, get_args
 
+import torch
 from torch import Tensor, nn
 
-from semvlp.model.attention import Cuts, Segments
+from semvlp.model.attention import choose_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.packing import Mode, PackedBatch
+from semvlp.model.cuts import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
+from semvlp.model.packing import Mode, PackedBatch, starts_of
 
 
 class Encoder(nn.Module):
@@ -18,21 +20,103 @@ class Encoder(nn.Module):
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
-        lower = config.num_hidden_layers - config.cross_layers
+        self.config = config
+        self.num_lower = config.num_hidden_layers - config.cross_layers
         self.blocks = nn.ModuleList(
-            Block(config, cross=index >= lower) for index in range(config.num_hidden_layers)
+            Block(config, cross=index >= self.num_lower)
+            for index in range(config.num_hidden_layers)
         )
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, mode: Mode) -> Tensor:
-        """The packed row [L, D] of `batch` through all blocks."""
-        self_cuts = self_attention_cuts(batch, mode)
-        cross_cuts = cross_attention_cuts(batch) if mode == "two" else None
-        for block in self.blocks:
+    def forward(
+        self, hidden: Tensor, batch: PackedBatch, mode: Mode, rows: Tensor | None = None
+    ) -> Tensor:
+        """The packed row [L, D] of `batch` through all blocks; only `rows` [M] where given."""
+        path = self._path(hidden)
+        self_cuts = self_attention_cuts(batch, mode, path)
+        cross_cuts = self._cross_cuts(*_modalities(batch), hidden, path) if mode == "two" else None
+        *lower, last = self.blocks
+        for block in lower:
             hidden = block(hidden, self_cuts, cross_cuts)
+        hidden = last(hidden, self_cuts, cross_cuts, rows)
         return hidden
 
+    def lower(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """The two-stream pass [L, D] to [L, D] as far as no text has seen an image.
 
-def self_attention_cuts(batch: PackedBatch, mode: Mode) -> Cuts:
+        That is up to the first cross-attention, the self-attention before it included.
+        """
+        cuts = self_attention_cuts(batch, "two", self._path(hidden))
+        for block in self._all()[: self.num_lower]:
+            hidden = block(hidden, cuts, None)
+        for block in self._all()[self.num_lower : self.num_lower + 1]:
+            hidden = block.within(hidden, cuts)
+        return hidden
+
+    def upper(
+        self, text: Tensor, regions: Tensor, text_lengths: Tensor, region_lengths: Tensor
+    ) -> Tensor:
+        """The rest of the two-stream pass, for the first token of each pair alone: [N, D].
+
+        Of the last block only what these tokens need is computed.
+
+        Args:
+            text: [T, D] rows of `lower`, the tokens of the first pair, then of the second, ...
+            regions: [R, D] likewise.
+            text_lengths, region_lengths: [N] int64, on the CPU.
+        """
+        blocks = self._all()[self.num_lower :]
+        first = starts_of(text_lengths)
+        words = Segments(first, text_lengths)
+        things = Segments(int(text_lengths.sum()) + starts_of(region_lengths), region_lengths)
+        row = torch.cat([text, regions])  # [L, D], all texts before all regions
+        if not blocks:
+            return row.index_select(0, first.to(row.device))
+        path = self._path(row)
+        within = cut([(words, words), (things, things)], row.device, path)
+        across = self._cross_cuts(words, things, row, path)
+        for index, block in enumerate(blocks[:-1]):
+            row = block(row, within, across) if index else block.onward(block.across(row, across))
+        return _first_tokens(blocks[-1], row, words, things, path, met=len(blocks) > 1)
+
+    def _cross_cuts(
+        self, text: Segments, regions: Segments, rows: Tensor, path: AttentionPath
+    ) -> Cuts | TwoWayCuts:
+        """The text of a pair sees its regions, its regions see the text."""
+        if self.config.cross_attention == "separate":
+            return two_way_cuts(text, regions, rows.device, path)
+        return cut([(text, regions), (regions, text)], rows.device, path)
+
+    def _path(self, rows: Tensor) -> AttentionPath:
+        """How attention is computed, as `attn_implementation` says; it may be set at any time."""
+        return choose_path(
+            self.config._attn_implementation,
+            rows,
+            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+            head_width=self.config.hidden_size // self.config.num_attention_heads,
+        )
+
+    def _all(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
+
+
+def _first_tokens(
+    block: Block, row: Tensor, words: Segments, things: Segments, path: AttentionPath, *, met: bool
+) -> Tensor:
+    """The last block [L, D] to [N, D]: first tokens attend to their texts and to their regions.
+
+    `met` is False where the row comes from `lower` and has its self-attention behind it.
+    """
+    num_tokens = int(words.lengths.sum())
+    tokens = Segments(torch.arange(len(words.lengths)), torch.ones_like(words.lengths))
+    regions = Segments(things.starts - num_tokens, things.lengths)
+    first, seen = row.index_select(0, words.starts.to(row.device)), row[num_tokens:]
+    if met:
+        first = block.within(first, cut([(tokens, words)], row.device, path), row)
+        seen = block.within(seen, cut([(regions, regions)], row.device, path))
+    return block.onward(block.across(first, cut([(tokens, regions)], row.device, path), seen))
+
+
+def self_attention_cuts(batch: PackedBatch, mode: Mode, path: AttentionPath = "sdpa") -> Cuts:
     """Single: text and regions of a pair see each other. Two: each modality sees itself.
 
     Raises:
@@ -42,15 +126,9 @@ def self_attention_cuts(batch: PackedBatch, mode: Mode) -> Cuts:
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     if mode == "single":
         pairs = Segments(batch.text_starts, batch.lengths)
-        return Cuts.between([(pairs, pairs)], batch.device)
+        return cut([(pairs, pairs)], batch.device, path)
     text, regions = _modalities(batch)
-    return Cuts.between([(text, text), (regions, regions)], batch.device)
-
-
-def cross_attention_cuts(batch: PackedBatch) -> Cuts:
-    """The text of a pair sees its regions, its regions see the text."""
-    text, regions = _modalities(batch)
-    return Cuts.between([(text, regions), (regions, text)], batch.device)
+    return cut([(text, text), (regions, regions)], batch.device, path)
 
 
 def _modalities(batch: PackedBatch) -> tuple[Segments, Segments]:

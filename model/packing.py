@@ -80,24 +80,22 @@ class PackedBatch:
     @cached_property
     def text_positions(self) -> Tensor:
         """[T] place of each token in its own text, from 0."""
-        return _count_up(self.text_lengths).to(self.device, non_blocking=True)
+        return moved(_count_up(self.text_lengths), self.device)
 
     @cached_property
     def first_tokens(self) -> Tensor:
         """[N] place of each pair's [CLS] in `input_ids`."""
-        return starts_of(self.text_lengths).to(self.device, non_blocking=True)
+        return moved(starts_of(self.text_lengths), self.device)
 
     @cached_property
     def text_rows(self) -> Tensor:
         """[T] row of each token in the packed row."""
-        rows = _spans(self.text_starts, self.text_lengths)
-        return rows.to(self.device, non_blocking=True)
+        return moved(spans(self.text_starts, self.text_lengths), self.device)
 
     @cached_property
     def region_rows(self) -> Tensor:
         """[R] row of each region in the packed row."""
-        rows = _spans(self.region_starts, self.region_lengths)
-        return rows.to(self.device, non_blocking=True)
+        return moved(spans(self.region_starts, self.region_lengths), self.device)
 
     @cached_property
     def row_sources(self) -> Tensor:
@@ -149,6 +147,37 @@ def pack(texts: Sequence[Sequence[int]], regions: Sequence[PairRegions]) -> Pack
     )
 
 
+def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
+    """Put a row for the whole image before the regions of each pair.
+
+    Its feature is the mean of the regions that are not masked, so it tells nothing of those that
+    are; its box is the image.
+
+    Returns:
+        The larger batch, and [R] int64: where in its region stream the regions of `batch` are.
+    """
+    counts, device = batch.region_lengths, batch.device
+    pair = moved(torch.arange(len(counts)).repeat_interleave(counts), device)  # [R]
+    places = torch.arange(len(pair), device=device) + pair + 1
+    tokens = moved(starts_of(counts) + torch.arange(len(counts)), device)  # [N]
+    mask = batch.region_mask
+    seen = torch.ones_like(pair, dtype=torch.bool) if mask is None else ~mask
+    means = _means(batch.region_features, pair, seen, len(counts))  # [N, F]
+    whole = batch.region_boxes.new_tensor([0, 0, 1, 1]).expand(len(counts), 4)
+
+    def laid(images: Tensor, regions: Tensor) -> Tensor:
+        row = regions.new_empty(len(images) + len(regions), *regions.shape[1:])
+        return row.index_copy(0, tokens, images).index_copy(0, places, regions)
+
+    larger = batch.replace(
+        region_features=laid(means, batch.region_features),
+        region_boxes=laid(whole, batch.region_boxes),
+        region_lengths=counts + 1,
+        region_mask=None if mask is None else laid(mask.new_zeros(len(counts)), mask),
+    )
+    return larger, places
+
+
 def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = real."""
     mask = _real(lengths).to(values.device)
@@ -167,6 +196,27 @@ def starts_of(lengths: Tensor) -> Tensor:
     return lengths.cumsum(0) - lengths
 
 
+def spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """s1 s1+1 .. s1+l1-1 s2 s2+1 ...: the rows of these segments, one after another."""
+    return starts.repeat_interleave(lengths) + _count_up(lengths)
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """`values` on `device`; page-locked on the way, or copying would wait for all its work."""
+    target = torch.device(device)
+    pinned = values.pin_memory() if target.type == "cuda" else values
+    return pinned.to(target, non_blocking=True)
+
+
+def _means(features: Tensor, pair: Tensor, seen: Tensor, num_pairs: int) -> Tensor:
+    """[N, F] mean of the features [R, F] of each pair that are seen; zeros where none is."""
+    weights = seen.to(features.dtype)  # [R]
+    sums = features.new_zeros(num_pairs, features.shape[1])
+    sums = sums.index_add(0, pair, features * weights[:, None])
+    counts = features.new_zeros(num_pairs).index_add(0, pair, weights)
+    return sums / counts.clamp(min=1)[:, None]
+
+
 def _real(lengths: Tensor) -> Tensor:
     longest = int(lengths.max()) if len(lengths) else 0
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
@@ -175,11 +225,6 @@ def _real(lengths: Tensor) -> Tensor:
 def _count_up(lengths: Tensor) -> Tensor:
     """0 1 .. l1-1 0 1 .. l2-1 ..."""
     return torch.arange(int(lengths.sum())) - starts_of(lengths).repeat_interleave(lengths)
-
-
-def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
-    """s1 s1+1 .. s1+l1-1 s2 s2+1 ..."""
-    return starts.repeat_interleave(lengths) + _count_up(lengths)
 
 
 def _fractions(

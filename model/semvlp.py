@@ -10,20 +10,16 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForPreTraining,
-    PreTrainedModel,
-    initialization,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
 from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
-from semvlp.model.packing import Mode, PackedBatch
+from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
+from semvlp.model.pair_head import PairedAttentionHead
+from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.weights import LoadReport, load_pretraining
 
 
@@ -31,9 +27,9 @@ class Encoded(NamedTuple):
     """What the encoder makes of a batch."""
 
     text: Tensor
-    """[T, D]"""
+    """[T, D], or [M, D] where only some were asked for."""
     regions: Tensor
-    """[R, D]"""
+    """[R, D], or [K, D]."""
     pooled: Tensor
     """[N, D] tanh(W [CLS]): the first token of each pair."""
 
@@ -55,21 +51,6 @@ class PreTrainingOutput(NamedTuple):
     """[N, answers]"""
 
 
-class SemVLPPreTrainedModel(PreTrainedModel):
-    """What the SemVLP models share: configuration, initialisation, saving."""
-
-    config: SemVLPConfig
-    config_class = SemVLPConfig
-    base_model_prefix = "semvlp"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]  # noqa: RUF012 (transformers declares it so)
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, RegionEmbeddings):
-            initialization.normal_(module.mask, std=self.config.initializer_range)
-
-
 class SemVLPModel(SemVLPPreTrainedModel):
     """The encoder: embeddings, shared stack, pooler."""
 
@@ -81,7 +62,14 @@ class SemVLPModel(SemVLPPreTrainedModel):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: PackedBatch, mode: Mode) -> Encoded:
+    def forward(
+        self,
+        batch: PackedBatch,
+        mode: Mode,
+        *,
+        token_positions: Tensor | None = None,
+        region_positions: Tensor | None = None,
+    ) -> Encoded:
         """Encode N pairs.
 
         1. Embed all tokens and all regions.
@@ -89,15 +77,54 @@ class SemVLPModel(SemVLPPreTrainedModel):
         3. Run the shared stack over the row, cut as `mode` says.
         4. Take tokens and regions out of the row again; pool each pair's [CLS].
 
+        Args:
+            token_positions: [M] int64 places in `batch.input_ids`; only these are in `text`, and
+                the last feed-forward is spared for the others. All where None.
+            region_positions: [K] int64 places in `batch.region_features`, likewise.
+
         Raises:
             ValueError: a text longer than max_position_embeddings, or features of another size.
         """
+        batch, places = self._with_image_tokens(batch)
+        first = batch.text_rows.index_select(0, batch.first_tokens)
+        text = _chosen(batch.text_rows, token_positions)
+        regions = _chosen(_chosen(batch.region_rows, places), region_positions)
+        rows = torch.cat([first, text, regions])
+        hidden = self.encoder(self._embed(batch), batch, mode, rows)
+        first, text, regions = hidden.split([len(first), len(text), len(regions)])
+        return Encoded(text, regions, self._pool(first))
+
+    def lower(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Tokens [T, D] and regions [R, D] of a two-stream pass before they meet.
+
+        What a text or an image becomes here depends on nothing else, so it may be kept and be
+        paired with anything by `upper`. An image has `config.num_image_tokens` rows more than
+        regions.
+        """
+        batch, _ = self._with_image_tokens(batch)
+        row = self.encoder.lower(self._embed(batch), batch)
+        return row.index_select(0, batch.text_rows), row.index_select(0, batch.region_rows)
+
+    def upper(
+        self, text: Tensor, regions: Tensor, text_lengths: Tensor, region_lengths: Tensor
+    ) -> Tensor:
+        """The rest of the two-stream pass: `pooled` [N, D] of `forward`; see `Encoder.upper`."""
+        return self._pool(self.encoder.upper(text, regions, text_lengths, region_lengths))
+
+    def _pool(self, first: Tensor) -> Tensor:
+        """First tokens [N, D] in the dtype of the pooler, which may be finer than the encoder's."""
+        return torch.tanh(self.pooler(first.to(self.pooler.weight.dtype)))
+
+    def _with_image_tokens(self, batch: PackedBatch) -> tuple[PackedBatch, Tensor | None]:
+        """The batch with `image_token`, and where its regions are then; None: where they were."""
+        if self.config.image_token == "none":
+            return batch, None
+        return with_image_tokens(batch)
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
+        """The packed row [L, D] t1 r1 t2 r2 ..."""
         streams = torch.cat([self._embed_text(batch), self._embed_regions(batch)])
-        row = streams.index_select(0, batch.row_sources)  # [L, D]
-        row = self.encoder(row, batch, mode)
-        text = row.index_select(0, batch.text_rows)
-        pooled = torch.tanh(self.pooler(text.index_select(0, batch.first_tokens)))
-        return Encoded(text, row.index_select(0, batch.region_rows), pooled)
+        return streams.index_select(0, batch.row_sources)
 
     def _embed_text(self, batch: PackedBatch) -> Tensor:
         longest, limit = int(batch.text_lengths.max()), self.config.max_position_embeddings
@@ -143,12 +170,12 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
             token_positions: [M] int64 places in `batch.input_ids`.
             region_positions: [K] int64 places in `batch.region_features`.
         """
-        encoded: Encoded = self.semvlp(batch, mode)
-        features, objects, attributes = self.region_head(
-            encoded.regions.index_select(0, region_positions)
+        encoded: Encoded = self.semvlp(
+            batch, mode, token_positions=token_positions, region_positions=region_positions
         )
+        features, objects, attributes = self.region_head(encoded.regions)
         return PreTrainingOutput(
-            token_logits=self.token_head(encoded.text.index_select(0, token_positions)),
+            token_logits=self.token_head(encoded.text),
             region_features=features,
             object_logits=objects,
             attribute_logits=attributes,
@@ -167,7 +194,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__(config)
         self.semvlp = SemVLPModel(config)
-        self.head = task_head(config)
+        self.head = self._head(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, batch: PackedBatch, mode: Mode) -> Tensor:
@@ -176,17 +203,28 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         Raises:
             ValueError: the pair head got an odd number of pairs.
         """
-        encoded: Encoded = self.semvlp(batch, mode)
+        if self.config.task_head == "pair" and batch.num_pairs % 2:
+            raise ValueError(
+                "the pair head needs (text, left), (text, right) for every example, got an "
+                f"odd number of pairs: {batch.num_pairs}"
+            )
+        if isinstance(self.head, PairedAttentionHead):
+            whole: Encoded = self.semvlp(batch, mode)
+            between: Tensor = self.head(whole.text, whole.regions, batch)
+            return between
+        none = batch.input_ids.new_empty(0)
+        encoded: Encoded = self.semvlp(batch, mode, token_positions=none, region_positions=none)
         pooled = encoded.pooled
         if self.config.task_head == "pair":
-            if len(pooled) % 2:
-                raise ValueError(
-                    "the pair head needs (text, left), (text, right) for every example, got an "
-                    f"odd number of pairs: {len(pooled)}"
-                )
             pooled = pooled.view(-1, 2 * pooled.shape[1])  # [B, 2 D]
         logits: Tensor = self.head(pooled)
         return logits
+
+    @staticmethod
+    def _head(config: SemVLPConfig) -> nn.Module:
+        if config.task_head == "pair" and config.pair_head == "attention":
+            return PairedAttentionHead(config, len(config.labels))
+        return task_head(config)
 
     @classmethod
     def from_pretraining(
@@ -212,6 +250,10 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         model = cls(pretrained.for_task(head, labels, **overrides))
         report = load_pretraining(model, model.config, directory, pretrained.answers or [])
         return model, report
+
+
+def _chosen(rows: Tensor, positions: Tensor | None) -> Tensor:
+    return rows if positions is None else rows.index_select(0, positions)
 
 
 AutoConfig.register("semvlp", SemVLPConfig, exist_ok=True)

@@ -1,7 +1,10 @@
 """Tensors of a checkpoint into a network, strictly: every name and shape accounted for."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -35,6 +38,14 @@ class LoadReport:
     labels: tuple[str, ...] = ()
     """Labels of the task head whose rows were copied from the answer head."""
 
+    def __str__(self) -> str:
+        """One line that leaves out no weight that was not loaded: `*` stands for layer numbers."""
+        return (
+            f"{self.source}: {len(self.loaded)} tensors loaded; {len(self.new)} keep their initial "
+            f"values: {_patterns(self.new)}; {len(self.unused)} of the file have no place: "
+            f"{_patterns(self.unused)}"
+        )
+
 
 def read_tensors(directory: Path) -> tuple[dict[str, Tensor], Path]:
     """All tensors of a checkpoint directory, and their file.
@@ -63,12 +74,12 @@ def copy_tensors(
     unused: Iterable[str] = (),
     labels: Iterable[str] = (),
 ) -> LoadReport:
-    """Fill the parameters of `module` that `tensors` names.
+    """Fill the parameters and buffers of `module` that `tensors` names.
 
     Raises:
         WeightsError: a required name is missing, a name is unknown, or shapes differ.
     """
-    own = dict(module.named_parameters())
+    own = _tensors(module)
     for name in required:
         if name not in tensors:
             raise WeightsError(f"{source}: the tensor {name} {_shape(own[name])} is missing")
@@ -125,10 +136,20 @@ def load_pretraining(
         model,
         {**encoder, **head},
         str(file),
-        required=[name for name, _ in model.named_parameters() if name.startswith(ENCODER)],
+        required=[name for name in _tensors(model) if name.startswith(ENCODER)],
         unused=[name for name in tensors if name not in used],
         labels=known,
     )
+
+
+def _patterns(names: Iterable[str]) -> str:
+    """Modules of these tensors with their numbers of tensors, layers taken together."""
+    modules = (re.sub(r"\.(weight|bias)$", "", re.sub(r"\.\d+\.", ".*.", n)) for n in names)
+    return ", ".join(f"{name} ({count})" for name, count in Counter(modules).items()) or "none"
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(module.named_parameters(), module.named_buffers()))
 
 
 def _renamed(

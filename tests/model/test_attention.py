@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from semvlp.model import PackedBatch
-from semvlp.model.attention import Cuts, Segments, segment_attention
-from semvlp.model.encoder import cross_attention_cuts, self_attention_cuts
+from semvlp.model.attention import segment_attention
+from semvlp.model.cuts import Cuts, Segments, cut
+from semvlp.model.encoder import self_attention_cuts
 
 # Sums of the same numbers in another order, in double precision.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -53,7 +54,7 @@ def check(cuts: Cuts, rows: int, spans: list[tuple[slice, slice]]) -> None:
 def test_segments_of_one_group() -> None:
     segments = Segments(torch.tensor([0, 3, 4]), torch.tensor([3, 1, 5]))
     spans = [(slice(0, 3),) * 2, (slice(3, 4),) * 2, (slice(4, 9),) * 2]
-    check(Cuts.between([(segments, segments)]), 9, spans)
+    check(cut([(segments, segments)]), 9, spans)
 
 
 def test_two_groups_that_attend_to_each_other() -> None:
@@ -63,13 +64,13 @@ def test_two_groups_that_attend_to_each_other() -> None:
     t = [slice(0, 3), slice(5, 6), slice(9, 11)]
     r = [slice(3, 5), slice(6, 9), slice(11, 12)]
     spans = [*zip(t, r, strict=True), *zip(r, t, strict=True)]
-    check(Cuts.between([(text, regions), (regions, text)]), 12, spans)
+    check(cut([(text, regions), (regions, text)]), 12, spans)
 
 
 def test_an_empty_key_set_gives_zeros() -> None:
     text = Segments(torch.tensor([0, 2]), torch.tensor([2, 3]))
     regions = Segments(torch.tensor([2, 5]), torch.tensor([0, 2]))
-    cuts = Cuts.between([(text, regions), (regions, text)])
+    cuts = cut([(text, regions), (regions, text)])
     spans = [(slice(2, 5), slice(5, 7)), (slice(5, 7), slice(2, 5))]
     check(cuts, 7, spans)
     output = segment_attention(*tensors(7), cuts)
@@ -81,7 +82,7 @@ def test_no_keys_at_all() -> None:
     text = Segments(torch.tensor([0, 2]), torch.tensor([2, 1]))
     nothing = Segments(torch.tensor([2, 3]), torch.tensor([0, 0]))
     inputs = tensors(3)
-    output = segment_attention(*inputs, Cuts.between([(text, nothing), (nothing, text)]))
+    output = segment_attention(*inputs, cut([(text, nothing), (nothing, text)]))
     output.sum().backward()
     assert output.tolist() == torch.zeros(3, HEADS, WIDTH).tolist()
     assert all(tensor.grad is not None and not tensor.grad.any() for tensor in inputs)
@@ -99,7 +100,6 @@ def test_cuts_of_a_batch(make_batch: MakeBatch) -> None:
     t, r = [slice(0, 2), slice(5, 6)], [slice(2, 5), slice(6, 7)]
     check(self_attention_cuts(batch, "single"), 7, pairs)
     check(self_attention_cuts(batch, "two"), 7, [(span, span) for span in t + r])
-    check(cross_attention_cuts(batch), 7, [*zip(t, r, strict=True), *zip(r, t, strict=True)])
 
 
 def test_two_streams_are_not_padded_to_each_other(make_batch: MakeBatch) -> None:
@@ -109,7 +109,7 @@ def test_two_streams_are_not_padded_to_each_other(make_batch: MakeBatch) -> None
 
 def test_dropout_drops_attention_weights() -> None:
     segments = Segments(torch.tensor([0]), torch.tensor([4]))
-    cuts = Cuts.between([(segments, segments)])
+    cuts = cut([(segments, segments)])
     inputs = tensors(4)
     kept = segment_attention(*inputs, cuts)
     assert torch.equal(kept, segment_attention(*inputs, cuts, dropout=0.0))

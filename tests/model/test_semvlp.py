@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
+from semvlp.model.encoder import self_attention_cuts
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import Encoded
 
@@ -50,6 +51,17 @@ def select(batch: PackedBatch, order: Sequence[int]) -> PackedBatch:
     )
 
 
+def select_text(batch: PackedBatch) -> PackedBatch:
+    """The texts of `batch` without any regions."""
+    return PackedBatch(
+        input_ids=batch.input_ids,
+        text_lengths=batch.text_lengths,
+        region_features=batch.region_features[:0],
+        region_boxes=batch.region_boxes[:0],
+        region_lengths=torch.zeros_like(batch.region_lengths),
+    )
+
+
 def other_regions(batch: PackedBatch) -> PackedBatch:
     return batch.replace(region_features=batch.region_features.flip(1) + 1)
 
@@ -64,6 +76,19 @@ def test_shapes(model: SemVLPModel, make_batch: MakeBatch, mode: Mode) -> None:
     assert encoded.text.shape == (11, 16)
     assert encoded.regions.shape == (13, 16)
     assert encoded.pooled.shape == (4, 16)
+
+
+@both_modes
+def test_some_positions_are_a_selection_of_all(
+    model: SemVLPModel, make_batch: MakeBatch, mode: Mode
+) -> None:
+    batch = make_batch(LENGTHS)
+    tokens, regions = torch.tensor([4, 0, 4]), torch.tensor([12, 3])
+    whole = model(batch, mode)
+    some = model(batch, mode, token_positions=tokens, region_positions=regions)
+    torch.testing.assert_close(some.text, whole.text[tokens], **CLOSE)
+    torch.testing.assert_close(some.regions, whole.regions[regions], **CLOSE)
+    torch.testing.assert_close(some.pooled, whole.pooled, **CLOSE)
 
 
 @both_modes
@@ -132,6 +157,24 @@ def test_unplugged_two_stream_keeps_modalities_apart(
     assert torch.equal(model(other_text(batch), "two").regions, given.regions)
 
 
+def test_unplugging_gives_two_independent_encoders(
+    model: SemVLPModel, make_batch: MakeBatch
+) -> None:
+    """A network with sockets and nothing in them is one without, for either modality alone."""
+    batch = make_batch(LENGTHS)
+    unplugged = SemVLPModel(dataclasses.replace(model.config, cross_layers=0)).eval()
+    own = {k: v for k, v in model.state_dict().items() if "cross_attention" not in k}
+    unplugged.load_state_dict(own)
+    row, cuts = model._embed(batch), self_attention_cuts(batch, "two")
+    for block in model.encoder.blocks:
+        row = block(row, cuts, None)
+    expected = unplugged(batch, "two")
+    torch.testing.assert_close(row[batch.text_rows], expected.text, **CLOSE)
+    torch.testing.assert_close(row[batch.region_rows], expected.regions, **CLOSE)
+    alone = unplugged(select_text(batch), "single")
+    torch.testing.assert_close(alone.text, expected.text, **CLOSE)
+
+
 def test_lower_layers_of_two_stream_are_each_modality_alone(
     model: SemVLPModel, make_batch: MakeBatch
 ) -> None:
@@ -147,15 +190,8 @@ def test_lower_layers_of_two_stream_are_each_modality_alone(
         hook.remove()
         return rows["entering"]
 
-    without_regions = PackedBatch(
-        input_ids=batch.input_ids,
-        text_lengths=batch.text_lengths,
-        region_features=batch.region_features[:0],
-        region_boxes=batch.region_boxes[:0],
-        region_lengths=torch.zeros_like(batch.region_lengths),
-    )
     text = lower(batch, "two")[batch.text_rows]
-    torch.testing.assert_close(text, lower(without_regions, "single"), **CLOSE)
+    torch.testing.assert_close(text, lower(select_text(batch), "single"), **CLOSE)
     regions = lower(batch, "two")[batch.region_rows]
     assert torch.equal(regions, lower(other_text(batch), "two")[batch.region_rows])
 

@@ -1,0 +1,223 @@
+"""Who attends to whom in a packed row, in the form that each attention path takes.
+
+L rows of queries, S rows of keys, N segments, Q and S queries and keys of the longest of a group.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from semvlp.model.packing import moved, spans, starts_of
+
+AttentionPath = Literal["varlen", "sdpa"]
+"""Flash attention over segments of any lengths, or padded groups of segments of like lengths."""
+
+SEGMENTS_PER_GROUP, MAX_GROUPS = 8, 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """N pieces of a packed row."""
+
+    starts: Tensor
+    """[N] int64, first row of each piece, on the CPU."""
+    lengths: Tensor
+    """[N] int64, may be 0, on the CPU."""
+
+    def take(self, index: Tensor) -> Self:
+        """Some of the pieces, in another order."""
+        return type(self)(self.starts[index], self.lengths[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Group:
+    """N segments of queries and of keys, padded to common lengths and attended in one call."""
+
+    num_segments: int
+    query_rows: Tensor
+    """[N Q] int64, the row that fills each padded query; any row where it is padding."""
+    key_rows: Tensor
+    """[N S] int64, likewise for keys."""
+    attend_mask: Tensor | None
+    """[N, 1, 1, S] bool, True = may be attended to; None where no key is padding."""
+    has_keys: Tensor | None
+    """[N, 1, 1, 1] bool, False = there is nothing to attend to; None where all have keys."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PaddedCuts:
+    """Segments for scaled_dot_product_attention: padding exists only between these indices."""
+
+    groups: tuple[Group, ...]
+    slots: Tensor
+    """[L] int64, where each row stands among the padded queries of all groups."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VarlenCuts:
+    """Segments for varlen_attn: segment i of the queries attends to segment i of the keys.
+
+    No segment is empty: flash kernels differ in what they do then, above all in the gradient.
+    """
+
+    query_bounds: Tensor
+    """[N + 1] int32, first row of each segment of queries, and L."""
+    key_bounds: Tensor
+    """[N + 1] int32, likewise for the keys in the order of `key_rows`."""
+    max_queries: int
+    max_keys: int
+    key_rows: Tensor | None
+    """[S] int64, the row of each key; None where the keys are the rows as they lie."""
+    has_keys: Tensor | None
+    """[L, 1, 1] bool, False = has but a stand-in to attend to; None where all have keys."""
+
+
+Cuts = PaddedCuts | VarlenCuts
+"""Built once a batch and mode, shared by all blocks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TwoWayCuts:
+    """Cross-attention with weights of its own for each direction: two streams, taken apart."""
+
+    text_rows: Tensor
+    """[T] int64 rows of the packed row."""
+    region_rows: Tensor
+    """[R] int64 rows of the packed row."""
+    row_sources: Tensor
+    """[L] int64, where each row is in all tokens followed by all regions."""
+    to_regions: Cuts
+    """Tokens [T] to their regions [R]."""
+    to_text: Cuts
+    """Regions [R] to their tokens [T]."""
+
+
+def cut(
+    pairs: Sequence[tuple[Segments, Segments]],
+    device: torch.device | str = "cpu",
+    path: AttentionPath = "sdpa",
+) -> Cuts:
+    """Cut so that segment i of the queries attends to segment i of the keys.
+
+    Args:
+        pairs: (queries, keys); the queries of all of them cover every row exactly once. Segments
+            of different pairs are never padded to each other.
+    """
+    return _varlen_cuts(pairs, device) if path == "varlen" else _padded_cuts(pairs, device)
+
+
+def two_way_cuts(
+    text: Segments,
+    regions: Segments,
+    device: torch.device | str = "cpu",
+    path: AttentionPath = "sdpa",
+) -> TwoWayCuts:
+    """Cut so that text i attends to regions i in one call, and they to it in another.
+
+    Args:
+        text, regions: they cover every row exactly once.
+    """
+    rows = [spans(stream.starts, stream.lengths) for stream in (text, regions)]
+    apart = [Segments(starts_of(stream.lengths), stream.lengths) for stream in (text, regions)]
+    return TwoWayCuts(
+        text_rows=moved(rows[0], device),
+        region_rows=moved(rows[1], device),
+        row_sources=moved(torch.cat(rows).argsort(), device),
+        to_regions=cut([(apart[0], apart[1])], device, path),
+        to_text=cut([(apart[1], apart[0])], device, path),
+    )
+
+
+def _varlen_cuts(
+    pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str
+) -> VarlenCuts:
+    queries, keys = _joined([pair[0] for pair in pairs]), _joined([pair[1] for pair in pairs])
+    order = queries.starts.argsort(stable=True)
+    order = order[queries.lengths[order] > 0]
+    queries, keys = queries.take(order), keys.take(order)
+    same = torch.equal(queries.starts, keys.starts) and torch.equal(queries.lengths, keys.lengths)
+    empty = keys.lengths == 0
+    keys = Segments(keys.starts.masked_fill(empty, 0), keys.lengths.clamp(min=1))
+    has_keys = (~empty).repeat_interleave(queries.lengths)[:, None, None]
+    key_rows = None if same else moved(spans(keys.starts, keys.lengths), device)
+    return VarlenCuts(
+        query_bounds=_bounds(queries.lengths, device),
+        key_bounds=_bounds(keys.lengths, device),
+        max_queries=max(queries.lengths.tolist(), default=0),
+        max_keys=max(keys.lengths.tolist(), default=0),
+        key_rows=key_rows,
+        has_keys=_unless_all(has_keys, device),
+    )
+
+
+def _joined(segments: Sequence[Segments]) -> Segments:
+    return Segments(
+        torch.cat([piece.starts for piece in segments]),
+        torch.cat([piece.lengths for piece in segments]),
+    )
+
+
+def _bounds(lengths: Tensor, device: torch.device | str) -> Tensor:
+    """0 l1 l1+l2 ..., int32."""
+    bounds = torch.cat([starts_of(lengths), lengths.sum()[None]])
+    return moved(bounds.to(torch.int32), device)
+
+
+def _padded_cuts(
+    pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str
+) -> PaddedCuts:
+    alike = [part for queries, keys in pairs for part in _of_like_lengths(queries, keys)]
+    queries = [_padded_rows(segments) for segments, _ in alike]
+    keys = [_padded_rows(segments) for _, segments in alike]
+    rows = torch.cat([grid.flatten() for grid, _ in queries])
+    real = torch.cat([mask.flatten() for _, mask in queries])
+    slots = torch.empty(int(real.sum()), dtype=torch.int64)
+    slots[rows[real]] = real.nonzero().flatten()
+    return PaddedCuts(
+        groups=tuple(
+            _group(query_grid, key_grid, real_keys, device)
+            for (query_grid, _), (key_grid, real_keys) in zip(queries, keys, strict=True)
+        ),
+        slots=moved(slots, device),
+    )
+
+
+def _of_like_lengths(queries: Segments, keys: Segments) -> Iterator[tuple[Segments, Segments]]:
+    """The segments in a few groups, the short ones with the short ones: less padding."""
+    lengths = queries.lengths + keys.lengths
+    order = lengths.argsort(stable=True)
+    varied = int(lengths.min()) < int(lengths.max())
+    count = min(max(len(order) // SEGMENTS_PER_GROUP, 1), MAX_GROUPS) if varied else 1
+    for index in order.tensor_split(count):
+        yield queries.take(index), keys.take(index)
+
+
+def _padded_rows(segments: Segments) -> tuple[Tensor, Tensor]:
+    """Row of each padded slot [N, longest], at least one slot wide, and True where it is real."""
+    longest = max(1, int(segments.lengths.max()))
+    offsets = torch.arange(longest)
+    real = offsets < segments.lengths[:, None]
+    return torch.where(real, segments.starts[:, None] + offsets, 0), real
+
+
+def _group(
+    query_rows: Tensor, key_rows: Tensor, real_keys: Tensor, device: torch.device | str
+) -> Group:
+    has_keys = real_keys.any(dim=1)
+    # A softmax over nothing is NaN, so segments without keys attend to padding and are zeroed.
+    attend_mask = real_keys.clone()
+    attend_mask[~has_keys, 0] = True
+    return Group(
+        num_segments=len(key_rows),
+        query_rows=moved(query_rows.flatten(), device),
+        key_rows=moved(key_rows.flatten(), device),
+        attend_mask=_unless_all(attend_mask[:, None, None, :], device),
+        has_keys=_unless_all(has_keys[:, None, None, None], device),
+    )
+
+
+def _unless_all(mask: Tensor, device: torch.device | str) -> Tensor | None:
+    return None if bool(mask.all()) else moved(mask, device)

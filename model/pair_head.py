@@ -1,0 +1,44 @@
+"""The paired-attention head: two (text, image) rows read each other before they are pooled.
+
+N = 2 B pairs of a text and an image, L rows of all of them, M rows of the longest, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semvlp.model.attention import Attention
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.cuts import Segments, cut
+from semvlp.model.heads import AnswerHead
+from semvlp.model.packing import PackedBatch, to_padded
+
+
+class PairedAttentionHead(nn.Module):
+    """Each pair attends to its partner and is pooled by attention; both vectors make one answer.
+
+    After ChenRocks/UNITER model/nlvr2.py (UniterForNlvr2PairedAttn), which has attention weights of
+    its own for left to right and for right to left; here both directions share them, as everything
+    else does.
+    """
+
+    def __init__(self, config: SemVLPConfig, num_labels: int) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mix = nn.Linear(2 * config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.score = nn.Linear(config.hidden_size, 1)
+        self.answer = AnswerHead(config, num_labels, pieces=2)
+
+    def forward(self, text: Tensor, regions: Tensor, batch: PackedBatch) -> Tensor:
+        """Encoded tokens [T, D] and regions [R, D] of `batch` to logits [B, num_labels]."""
+        row = torch.cat([text, regions]).index_select(0, batch.row_sources)  # [L, D]
+        pairs = Segments(batch.text_starts, batch.lengths)
+        partner = torch.arange(batch.num_pairs).view(-1, 2).flip(1).flatten()  # 1 0 3 2 ...
+        met = self.attention(row, cut([(pairs, pairs.take(partner))], row.device))
+        mixed = self.dropout(functional.relu(self.mix(torch.cat([row, met], dim=1))))
+        padded, real = to_padded(mixed, batch.lengths)  # [N, M, D], [N, M]
+        scores = self.score(padded).squeeze(2).masked_fill(~real, -torch.inf)
+        pooled = (scores.softmax(1)[:, :, None] * padded).sum(1)  # [N, D]
+        logits: Tensor = self.answer(pooled.view(-1, 2 * pooled.shape[1]))  # [B, 2 D]
+        return logits

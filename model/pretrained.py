@@ -1,0 +1,89 @@
+"""SemVLPPreTrainedModel: what makes the models citizens of Hugging Face."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, initialization
+
+from semvlp.model.attention import check_implementation
+from semvlp.model.block import Block, twins
+from semvlp.model.card import model_card
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.embeddings import RegionEmbeddings
+from semvlp.model.hub import CARD, push, without_bars
+
+# A block is compiled for either mode, with and without a socket, as the last one, in training and
+# in evaluation, and where a pair has no regions: more often than PyTorch's limit of 8.
+BLOCK_VARIANTS = 64
+
+
+class SemVLPPreTrainedModel(PreTrainedModel):
+    """What the SemVLP models share: configuration, initialisation, saving."""
+
+    config: SemVLPConfig
+    config_class = SemVLPConfig
+    base_model_prefix = "semvlp"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Block"]  # noqa: RUF012 (transformers declares it so)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, without its progress bars."""
+        with without_bars():
+            return super().from_pretrained(*args, **kwargs)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, without its progress bars and with a model card where none is."""
+        with without_bars():
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        card = Path(save_directory) / CARD
+        if is_main_process and not card.exists():
+            name, size = type(self).__name__, self.num_parameters()
+            card.write_text(model_card(self.config, name, size), encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
+        """Upload weights, configuration and model card; options as `semvlp.model.hub.push`."""
+        return push(self, repo_id, **options)
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str:
+        """The `attn_implementation` asked for: auto, varlen or sdpa."""
+        return check_implementation(requested_attention)
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile every block of the encoder by torch.compile with these options, in place.
+
+        Lengths differ from batch to batch, so shapes are dynamic unless the options say otherwise.
+        All blocks share what is compiled; names of tensors stay as they are.
+        """
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, BLOCK_VARIANTS)
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile(**{"dynamic": True, "fullgraph": True, **options})
+
+    def initialize_weights(self) -> None:
+        """Give every weight that was not loaded its initial value."""
+        super().initialize_weights()  # type: ignore[no-untyped-call]
+        if self.config.cross_start == "self-attention":
+            own = dict(self.named_parameters())
+            for name, twin in twins(own):
+                initialization.copy_(own[twin], own[name])
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if isinstance(module, RegionEmbeddings):
+            initialization.normal_(module.mask, std=self.config.initializer_range)
+            initialization.zeros_(module.feature_mean)
+            initialization.ones_(module.feature_deviation)

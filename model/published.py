@@ -1,0 +1,45 @@
+"""Published weights into the shared encoder, whichever family they are of."""
+
+import logging
+from collections.abc import Callable
+
+from transformers import AutoConfig
+
+from semvlp.errors import ConfigError
+from semvlp.model.bert import load_bert
+from semvlp.model.lxmert import load_lxmert
+from semvlp.model.semvlp import SemVLPModel
+from semvlp.model.visual_bert import load_visual_bert
+from semvlp.model.weights import LoadReport
+
+FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
+    "bert": load_bert,
+    "lxmert": load_lxmert,
+    "visual_bert": load_visual_bert,
+}
+
+
+def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
+    """Fill `model` from a checkpoint of BERT, LXMERT or VisualBERT, as its config.json says.
+
+    Whatever was not loaded is logged as a warning.
+
+    Raises:
+        ConfigError: the checkpoint cannot be had, or is of another family.
+        WeightsError: its tensors do not fit `model`.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(name_or_path).model_type
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.bert must be a local directory with a checkpoint or a name that the Hugging "
+            f"Face hub gives out; {name_or_path!r} could not be read: {error}"
+        ) from error
+    if kind not in FAMILIES:
+        raise ConfigError(
+            f"model.bert must be a checkpoint of {', '.join(FAMILIES)}, got {kind} for "
+            f"{name_or_path!r}"
+        )
+    report = FAMILIES[kind](model, name_or_path)
+    logging.getLogger(__name__).warning("%s", report)
+    return report

@@ -1,0 +1,123 @@
+"""Checkpoints as Hugging Face has them: quiet, with a card, on the hub."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoModel
+
+from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPForTask, SemVLPModel
+
+MakeBatch = Callable[..., PackedBatch]
+
+
+def test_nothing_is_printed(
+    config: SemVLPConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    SemVLPForPreTraining(config).save_pretrained(tmp_path)
+    SemVLPForPreTraining.from_pretrained(tmp_path)
+    SemVLPForTask.from_pretraining(tmp_path, head="pooled", labels=["yes"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_are_not_there_are_reported(
+    config: SemVLPConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers' own report, which our loading must not silence."""
+    SemVLPModel(config).save_pretrained(tmp_path)
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        _, info = SemVLPForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert {name.split(".")[0] for name in info["missing_keys"]} == {
+        "token_head",
+        "region_head",
+        "match_head",
+        "answer_head",
+    }
+    for name in ("region_head.transform.dense.weight", "match_head.bias"):
+        assert name in info["missing_keys"]
+        assert name in caplog.text
+
+
+def test_the_card_states_the_configuration(config: SemVLPConfig, tmp_path: Path) -> None:
+    model = SemVLPForPreTraining(config)
+    model.save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.library_name == "transformers"
+    assert "semvlp" in card.data.tags
+    assert "# SemVLPForPreTraining" in card.text
+    assert f"| parameters | {model.num_parameters():,} |" in card.text
+    assert "| cross-attention | upper 2 layers, shared weights |" in card.text
+    assert "| answers | 4 |" in card.text
+    task = SemVLPForTask(config.for_task("pair", ["False", "True"]))
+    task.save_pretrained(tmp_path / "task")
+    assert "| head | pair, 2 labels |" in (tmp_path / "task" / "README.md").read_text()
+
+
+def test_the_card_is_runnable(config: SemVLPConfig, make_batch: MakeBatch, tmp_path: Path) -> None:
+    SemVLPModel(config).save_pretrained(tmp_path)
+    code = ModelCard.load(tmp_path / "README.md").text.split("```python")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace("PATH_OR_NAME", str(tmp_path)), names)
+    assert names["model"](make_batch([(3, 2)]), "single").pooled.shape == (1, 16)
+
+
+def test_a_card_written_by_hand_stays(config: SemVLPConfig, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("ours")
+    SemVLPModel(config).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "ours"
+
+
+@pytest.mark.parametrize("card_there", [False, True])
+def test_push_to_hub(
+    config: SemVLPConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, card_there: bool
+) -> None:
+    calls: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, token: str | None = None) -> None:
+            calls["token"] = token
+
+        def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
+            calls["created"] = repo_id, options
+            return SimpleNamespace(repo_id=f"someone/{repo_id}")
+
+        def file_exists(self, repo_id: str, name: str, **_: Any) -> bool:
+            return card_there and (repo_id, name) == ("someone/semvlp", "README.md")
+
+        def upload_folder(self, *, folder_path: str, **options: Any) -> str:
+            calls["files"] = {path.name for path in Path(folder_path).iterdir()}
+            calls["model"] = AutoModel.from_pretrained(folder_path)
+            calls["options"] = options
+            return "https://huggingface.co/someone/semvlp/commit/1"
+
+    monkeypatch.setattr("semvlp.model.hub.HfApi", Api)
+    model = SemVLPModel(config)
+    address = model.push_to_hub("semvlp", private=True, token="secret", create_pr=True)
+    assert address == "https://huggingface.co/someone/semvlp/commit/1"
+    assert calls["token"] == "secret"
+    assert calls["created"] == ("semvlp", {"private": True, "exist_ok": True})
+    card = set() if card_there else {"README.md"}
+    assert calls["files"] == {"config.json", "model.safetensors"} | card
+    assert calls["options"] == {
+        "repo_id": "someone/semvlp",
+        "commit_message": "Upload SemVLPModel",
+        "revision": None,
+        "create_pr": True,
+    }
+    assert torch.equal(calls["model"].pooler.weight, model.pooler.weight)
+
+
+def test_the_attention_is_honoured_when_loading(config: SemVLPConfig, tmp_path: Path) -> None:
+    SemVLPModel(config).save_pretrained(tmp_path)
+    model = SemVLPModel.from_pretrained(tmp_path, attn_implementation="sdpa")
+    assert model.config._attn_implementation == "sdpa"
+    with pytest.raises(ValueError, match="one of auto, varlen, sdpa, got 'eager'"):
+        AutoModel.from_pretrained(tmp_path, attn_implementation="eager")

@@ -1,0 +1,242 @@
+"""The two attention paths against each other, and which of them a pass takes."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
+from semvlp.model.attention import choose_path, varlen_obstacle
+from semvlp.model.packing import Mode
+from tests.model import flash_reference
+
+MakeBatch = Callable[..., PackedBatch]
+
+LENGTHS = [(3, 2), (1, 0), (5, 4), (2, 7), (4, 1), (2, 2), (7, 3), (1, 6), (3, 3)]
+MODES: tuple[Mode, ...] = ("single", "two")
+
+# Relative to the norm of a tensor: the same float32 sums in another order through three layers.
+CLOSE = 1e-4
+# In bf16 both paths round, at different places. Neither may be much further from float32 than the
+# other, as in the tests of flash-attention; the second number is one rounding of the tensor.
+FACTOR, ROUNDING = 2.0, 2**-8
+
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+@pytest.fixture
+def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """varlen_attn on the CPU, by definition, for any dtype and head width."""
+    flash_reference.install()
+    monkeypatch.setattr("semvlp.model.attention.varlen_obstacle", lambda *_, **__: None)
+
+
+def outputs(model: SemVLPModel, batch: PackedBatch, mode: Mode, path: str) -> dict[str, Tensor]:
+    """Hidden states of a pass on one path, and gradients of all weights."""
+    model.set_attn_implementation(path)
+    model.zero_grad()
+    encoded = model(batch, mode)
+    weights = torch.linspace(-1, 1, model.config.hidden_size, device=batch.device)
+    sum((part.float() * weights).sum() for part in encoded).backward()  # type: ignore[union-attr]
+    found = dict(zip(encoded._fields, encoded, strict=True))
+    return found | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
+    """Both paths in the dtype of the model, against SDPA in float32 with the same weights."""
+    sdpa, varlen = (outputs(model, batch, mode, path) for path in ("sdpa", "varlen"))
+    exact = outputs(copy.deepcopy(model).float(), batch, mode, "sdpa")
+    assert varlen.keys() == sdpa.keys()
+    for name, tensor in exact.items():
+        if name.endswith("key.bias"):  # zero but for rounding: a softmax does not see it
+            continue
+        size = tensor.norm()
+        if model.dtype == torch.float32:
+            assert (varlen[name] - tensor).norm() <= CLOSE * size, name
+        else:
+            errors = [(found[name].float() - tensor).norm() for found in (varlen, sdpa)]
+            assert errors[0] <= FACTOR * errors[1] + ROUNDING * size, name
+
+
+@pytest.mark.usefixtures("anywhere")
+@dtypes
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cross_attention", ["shared", "separate"])
+def test_paths_agree_around_the_kernel(
+    config: SemVLPConfig,
+    make_batch: MakeBatch,
+    mode: Mode,
+    cross_attention: str,
+    dtype: torch.dtype,
+) -> None:
+    config.cross_attention = cross_attention
+    config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
+    model = SemVLPModel(config).to(dtype).train()
+    check_agreement(model, make_batch(LENGTHS), mode)
+
+
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("lengths", [LENGTHS, [(1, 2), (1, 0), (1, 3)], [(2, 0), (3, 0)]])
+def test_paths_agree_in_both_halves(
+    config: SemVLPConfig, make_batch: MakeBatch, lengths: list[tuple[int, int]]
+) -> None:
+    model, batch = SemVLPModel(config).eval(), make_batch(lengths)
+    pooled = []
+    for path in ("sdpa", "varlen"):
+        model.set_attn_implementation(path)
+        with torch.inference_mode():
+            pooled.append(
+                model.upper(*model.lower(batch), batch.text_lengths, batch.region_lengths)
+            )
+    torch.testing.assert_close(pooled[0], pooled[1], rtol=1e-4, atol=1e-5)
+
+
+@no_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_the_flash_kernel_agrees_with_sdpa(
+    config: SemVLPConfig, make_batch: MakeBatch, mode: Mode
+) -> None:
+    config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
+    model = SemVLPModel(config).to("cuda", torch.bfloat16).train()
+    check_agreement(model, make_batch(LENGTHS).to("cuda"), mode)
+
+
+@no_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_the_flash_kernel_agrees_with_float32(
+    config: SemVLPConfig, make_batch: MakeBatch, mode: Mode
+) -> None:
+    """Long segments too: above 128 rows varlen_attn may take cuDNN.
+
+    Sixteen roundings: three layers of hidden states, each rounded at several places.
+    """
+    config.max_position_embeddings = 200
+    model = SemVLPModel(config).to("cuda").eval()
+    batch = make_batch([*LENGTHS, (150, 140), (129, 64), (20, 100)]).to("cuda")
+    with torch.inference_mode():
+        expected = model(batch, mode)
+        found = model.to(torch.bfloat16)(batch, mode)
+    for exact, rounded in zip(expected, found, strict=True):
+        error = (exact - rounded.float()).abs().max()
+        assert error <= 16 * ROUNDING * exact.abs().max()
+
+
+@no_gpu
+@pytest.mark.gpu
+def test_auto_takes_the_flash_kernel_where_it_can() -> None:
+    rows = torch.zeros(2, 16, device="cuda")
+    assert choose_path("auto", rows, dropout=0.0, head_width=8) == "sdpa"
+    assert choose_path("auto", rows.bfloat16(), dropout=0.0, head_width=8) == "varlen"
+    assert choose_path("auto", rows.bfloat16(), dropout=0.1, head_width=8) == "sdpa"
+    assert choose_path("sdpa", rows.bfloat16(), dropout=0.0, head_width=8) == "sdpa"
+    with torch.autocast("cuda", torch.bfloat16):
+        assert choose_path("auto", rows, dropout=0.0, head_width=8) == "varlen"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dropout", "head_width", "words"),
+    [
+        (torch.float32, 0.0, 64, "needs bfloat16 or float16, got torch.float32"),
+        (torch.bfloat16, 0.1, 64, "attention_probs_dropout_prob must be 0 in training, got 0.1"),
+        (torch.bfloat16, 0.0, 12, "multiple of 8 and at most 256 wide, got 12"),
+        (torch.float16, 0.0, 264, "multiple of 8 and at most 256 wide, got 264"),
+        (torch.float16, 0.0, 256, None),
+        (torch.bfloat16, 0.0, 64, None),
+    ],
+)
+def test_what_the_flash_kernel_needs(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    dropout: float,
+    head_width: int,
+    words: str | None,
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
+    found = varlen_obstacle(torch.device("cuda"), dtype, dropout=dropout, head_width=head_width)
+    assert found is None if words is None else words in str(found)
+
+
+def test_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+    found = varlen_obstacle(torch.device("cuda"), torch.float16, dropout=0.0, head_width=64)
+    assert found == "needs compute capability 8.0, got Tesla T4"
+
+
+def test_without_a_gpu_auto_takes_sdpa_and_varlen_says_why(
+    config: SemVLPConfig, make_batch: MakeBatch
+) -> None:
+    model, batch = SemVLPModel(config).eval(), make_batch(LENGTHS)
+    assert model.config._attn_implementation == "auto"
+    model(batch, "single")
+    model.set_attn_implementation("varlen")
+    with pytest.raises(ValueError, match="'varlen' needs a CUDA device, got cpu"):
+        model(batch, "single")
+
+
+def test_unknown_implementations(config: SemVLPConfig) -> None:
+    with pytest.raises(ValueError, match="one of auto, varlen, sdpa, got 'flex_attention'"):
+        SemVLPModel(config).set_attn_implementation("flex_attention")
+
+
+def check_compiled(config: SemVLPConfig, make_batch: MakeBatch, backend: str) -> None:
+    """Same numbers as not compiled, and batches of other lengths need no other graph."""
+    config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
+    model = SemVLPForPreTraining(config).train()
+    batches = [
+        make_batch([(3, 2), (1, 1), (5, 4), (2, 7)]),
+        make_batch([(3, 2), (4, 3), (2, 2)]),
+        make_batch([(7, 2), (4, 3), (3, 6), (7, 3), (3, 9)]),
+    ]
+
+    def run(batch: PackedBatch, mode: Mode) -> list[Tensor]:
+        model.zero_grad()
+        places = torch.arange(3)
+        output = model(batch, mode, token_positions=places, region_positions=places)
+        torch.stack([part.pow(2).sum() for part in output]).sum().backward()
+        grads = [p.grad for p in model.semvlp.encoder.parameters() if p.grad is not None]
+        return [*output, *grads]
+
+    expected = [run(batch, mode) for batch in batches for mode in MODES]
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(backend)
+    model.compile_blocks(backend=counter)
+    counts, found = [], []
+    for batch in batches:
+        found += [run(batch, mode) for mode in MODES]
+        counts.append(counter.frame_count)
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+    assert 0 < counts[0] <= 8  # either mode, with and without a socket, and the last block
+    assert counts == counts[:1] * 3
+
+
+# The tracer itself looks at .grad of tensors inside the graph.
+compiles = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+@compiles
+@pytest.mark.usefixtures("anywhere")
+def test_blocks_compile_without_graph_breaks(config: SemVLPConfig, make_batch: MakeBatch) -> None:
+    small = dataclasses.replace(config, num_hidden_layers=2, cross_layers=1)
+    check_compiled(small, make_batch, "eager")
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.usefixtures("anywhere")
+def test_blocks_compile_through_autograd(config: SemVLPConfig, make_batch: MakeBatch) -> None:
+    check_compiled(config, make_batch, "aot_eager")
+
+
+@compiles
+@pytest.mark.slow
+def test_blocks_compile_on_the_padded_path(config: SemVLPConfig, make_batch: MakeBatch) -> None:
+    check_compiled(config, make_batch, "eager")
