@@ -4,32 +4,36 @@
                         training/   state.json, optimizer.pt, config.toml
     RUN/last, RUN/best              relative links to two of them
 
-No random state is stored: every step seeds its random numbers by its own number. A checkpoint is
-written aside and renamed, so one that has its name is whole.
+Where a moving average of the weights is kept, `model.safetensors` is the average and
+`training/weights.safetensors` what the optimiser goes on from. All tensors are whole, however the
+ranks had cut them, so any number of ranks goes on. No random state is stored: every step seeds its
+random numbers by its own number. A checkpoint is written aside and renamed, so one that has its
+name is whole.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    is_progress_bar_enabled,
-)
 
 from semvlp.atomic import sync_directory, write_json
-from semvlp.errors import InputError
+from semvlp.errors import InputError, SemVLPError
+from semvlp.train.average import WeightAverage
+from semvlp.train.cut_tensors import cut_state, whole, whole_state
 
 FORMAT_VERSION = 1
+OPTIMIZER = "optimizer.pt"
+RAW_WEIGHTS = "weights.safetensors"
 M = TypeVar("M", bound=PreTrainedModel)
 
 
@@ -61,34 +65,72 @@ class Checkpoint:
     state: TrainingState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors:
+    """The tensors of a checkpoint, whole."""
+
+    weights: Mapping[str, Tensor]
+    """What is saved as the model."""
+    raw: Mapping[str, Tensor] | None = None
+    """What the optimiser goes on from, where that is something else."""
+    optimizer: Mapping[str, Any] | None = None
+    """None before the first step: a fresh optimiser has no state."""
+
+
+@contextmanager
+def collected(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer | None,
+    average: WeightAverage | None = None,
+) -> Iterator[Tensors]:
+    """The tensors to save, put together from all ranks; entered on all of them together."""
+    with average.in_place() if average else nullcontext() as raw:
+        yield Tensors(
+            # As they stand in the model, so that tied ones are known by being the same.
+            weights=whole(model.state_dict(keep_vars=True)),
+            raw=None if raw is None else whole(raw),
+            optimizer=None if optimizer is None else whole_state(optimizer),
+        )
+
+
 def save(
     run: Path,
     state: TrainingState,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer | None,
+    tensors: Tensors,
     *,
     keep: int,
 ) -> Checkpoint:
     """Write the checkpoint of `state.step`, turn the links, remove what is older than `keep`.
 
-    `optimizer` is None before the first step: a fresh one has no state.
+    Raises:
+        SemVLPError: it could not be written, for instance on a full disk; the checkpoints before it
+            stand as they stood.
     """
     folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
     path, aside = folder / _name(state.step), folder / f".{_name(state.step)}.part"
-    for left_over in folder.glob(".step-*.part"):
-        shutil.rmtree(left_over)
-    _write(aside, state, model, tokenizer, optimizer)
-    shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
-    _sync_tree(aside)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".step-*.part"):
+            shutil.rmtree(left_over)
+        _write(aside, state, model, tokenizer, tensors)
+        shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
+        _sync_tree(aside)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch.save and safetensors tell of a full disk by errors of their own.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise SemVLPError(
+            f"{path} could not be written: {error}; the checkpoints before it are whole: make room "
+            "and give the same command again, it goes on from the last one"
+        ) from error
     if path.exists():
         shutil.rmtree(path)
     aside.rename(path)
     sync_directory(folder)
-    _link(run / "last", path)
+    turn_link(run / "last", path)
     if state.best_step is not None:
-        _link(run / "best", folder / _name(state.best_step))
+        turn_link(run / "best", folder / _name(state.best_step))
     _prune(folder, keep=keep, best_step=state.best_step)
     return Checkpoint(path, state)
 
@@ -131,9 +173,8 @@ def load_model(kind: type[M], path: Path) -> M:
         InputError: the weights are missing, damaged, or not those of this network.
     """
     try:
-        with _no_bars():
-            # The declared type leaves out that `output_loading_info` makes it a pair.
-            loaded: Any = kind.from_pretrained(path, output_loading_info=True)
+        # The declared type leaves out that `output_loading_info` makes it a pair.
+        loaded: Any = kind.from_pretrained(path, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{path} must hold a whole {kind.__name__}, but: {error}; remove it to go on from the "
@@ -158,13 +199,31 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     """
     if checkpoint.state.step == 0:
         return
-    path = checkpoint.path / "training" / "optimizer.pt"
+    path = checkpoint.path / "training" / OPTIMIZER
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(cut_state(state, optimizer))
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} must hold the state of the optimiser, but: {error}; remove {checkpoint.path} "
+            "to go on from the checkpoint before it"
+        ) from error
+
+
+def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
+    """Give the model the weights to go on from, `average` keeping what the model was loaded with.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if checkpoint.state.step == 0:
+        return
+    path = checkpoint.path / "training" / RAW_WEIGHTS
+    try:
+        average.load_parameters(load_file(path))
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"{path} must hold the weights to go on from, but: {error}; remove {checkpoint.path} "
             "to go on from the checkpoint before it"
         ) from error
 
@@ -174,36 +233,25 @@ def _write(
     state: TrainingState,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer | None,
+    tensors: Tensors,
 ) -> None:
     (path / "training").mkdir(parents=True)
-    with _no_bars():
-        model.save_pretrained(path)
+    model.save_pretrained(path, state_dict=dict(tensors.weights))
     tokenizer.save_pretrained(path)
-    if optimizer is not None:
-        torch.save(optimizer.state_dict(), path / "training" / "optimizer.pt")
+    if tensors.optimizer is not None:
+        torch.save(tensors.optimizer, path / "training" / OPTIMIZER)
+    if tensors.raw is not None:
+        save_file(dict(tensors.raw), path / "training" / RAW_WEIGHTS)
     write_json(
         path / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
     )
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers: a run has one of its own."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _name(step: int) -> str:
     return f"step-{step:07d}"
 
 
-def _link(link: Path, target: Path) -> None:
+def turn_link(link: Path, target: Path) -> None:
     """Turn a relative link atomically: a reader finds the old checkpoint or the new one."""
     aside = link.with_name(f".{link.name}.{os.getpid()}.part")
     aside.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from semvlp.atomic import write_text
 from semvlp.errors import InputError
+from semvlp.eval.compare import is_evaluation, score_tables
+from semvlp.eval.outcome import SCORES_NAME
 from semvlp.pages import render
 from semvlp.train.curves import COLOURS, Curve, picture
 from semvlp.train.log import METRICS
@@ -17,13 +19,15 @@ LEFT_OUT = ("lr", "grad_norm")
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Write one page with the curves and scores of `runs`; returns `out`.
+    """Write one page with the curves and scores of training runs and evaluations; returns `out`.
 
     Raises:
-        InputError: a folder that is no run.
+        InputError: a folder that is neither.
     """
-    files = [_read(run) for run in runs]
-    names = unique_names([found.run for found in files])
+    every = dict(zip(runs, unique_names(runs), strict=True))
+    evaluations = [run for run in every if is_evaluation(run)]
+    files = [_read(run) for run in every if run not in evaluations]
+    names = [every[found.run] for found in files]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(files))]
     text = render(
         Path(__file__).with_name("compare.html"),
@@ -34,6 +38,8 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
         columns=list(dict.fromkeys(name for found in files for name in facts(found))),
         charts=_charts(files, names, colours),
         differences=_differences(files),
+        scores=score_tables(evaluations, [every[run] for run in evaluations]),
+        count=len(every),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
@@ -53,7 +59,8 @@ def unique_names(runs: Sequence[Path]) -> list[str]:
 def _read(run: Path) -> RunFiles:
     if not (run / METRICS).exists():
         raise InputError(
-            f"{run}: a run must hold {METRICS}; give a folder that pretrain or finetune has written"
+            f"{run}: must hold {METRICS} or {SCORES_NAME}; give a folder that pretrain, finetune "
+            "or eval has written"
         )
     return read_run(run)
 

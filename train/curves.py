@@ -49,13 +49,15 @@ def picture(curves: Sequence[Curve], *, size: tuple[float, float] = (4.2, 2.5)) 
     with rc_context(STYLE):
         figure = Figure(figsize=size)
         # Fixed margins: finding them by layout draws everything twice.
-        axes = figure.add_axes((0.14, 0.11, 0.82, 0.85))
+        axes = figure.add_axes((0.14, 0.11, 0.82, 0.8))
         for curve in curves:
             _draw(axes, curve)
         axes.grid(alpha=0.22, color=INK, linewidth=0.6)
         axes.margins(x=0.01)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, integer=axis is axes.xaxis))
+        # Long numbers would not fit into the margin.
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="upper right")
         buffer = io.BytesIO()

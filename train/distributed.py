@@ -8,19 +8,23 @@ from datetime import timedelta
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from semvlp.errors import ConfigError
-from semvlp.train.config import Device
+from semvlp.train.config import Device, Parallel
 
-PATIENCE = timedelta(hours=2)  # the first rank validates alone while the others wait
+PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The processes of this run and our place among them.
 
-    A run of one process never touches `torch.distributed`.
+    A run of one process never touches `torch.distributed`. Numbers and objects travel between CPUs,
+    so that agreeing on a count never waits for a GPU.
     """
 
     rank: int
@@ -34,28 +38,47 @@ class World:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums of each number over all ranks."""
-        if self.size == 1:
-            return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(numbers)
-        return [float(number) for number in numbers.tolist()]
+        return self._reduced(values, distributed.ReduceOp.SUM)
+
+    def max(self, value: float) -> float:
+        """The largest of the numbers of all ranks."""
+        return self._reduced([value], distributed.ReduceOp.MAX)[0]
 
     def wait(self) -> None:
         """Return when every rank has come here."""
-        if self.size > 1:
-            distributed.barrier()
+        self.sum([0.0])
 
-    def share(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the ranks."""
+    def share(self, losses_of: nn.Module, model: PreTrainedModel, how: Parallel) -> nn.Module:
+        """The module `losses_of` around `model`, with its gradients averaged over the ranks.
+
+        `ddp` keeps the whole model on every rank (Li et al. 2020); `fsdp` cuts weights, gradients
+        and optimiser state among them, block by block, and gathers a block while it is used (Zhao
+        et al. 2023, in PyTorch's second form, `fully_shard`).
+        """
         if self.size == 1:
-            return module
-        # A single-stream step leaves the cross-attention without gradients.
-        return DistributedDataParallel(module, find_unused_parameters=True)
+            return losses_of
+        if how == "ddp":
+            # A single-stream step leaves the cross-attention without gradients.
+            return DistributedDataParallel(losses_of, find_unused_parameters=True)
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for block in blocks_of(model):
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return losses_of
+
+    def _reduced(self, values: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(numbers, how)
+        return [float(number) for number in numbers.tolist()]
 
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
     """The world of this process, as torchrun describes it; left again at the end.
+
+    Within a world that was joined already, it is that world.
 
     Raises:
         ConfigError: a GPU is asked for where there is none.
@@ -65,9 +88,13 @@ def joined(device: Device) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, ours)
         return
+    if distributed.is_initialized():
+        yield World(rank, size, ours)
+        return
     if ours.type == "cuda":
         torch.cuda.set_device(ours)
-    distributed.init_process_group("nccl" if ours.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if ours.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(rank, size, ours)
     finally:
@@ -81,3 +108,28 @@ def device_of(device: Device, *, local_rank: int = 0) -> torch.device:
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank)
+
+
+def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The repeated layers of a model, as transformers has it declare them."""
+    names = model._no_split_modules or ()
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Inside, every rank holds all weights, so that each may run the model as often as it likes.
+
+    Entered on all ranks together; changes nothing where the weights are not cut.
+    """
+    pieces = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for piece in pieces:
+        piece.set_reshard_after_forward(False, recurse=False)
+        piece.unshard()
+    try:
+        yield
+    finally:
+        for piece in pieces:
+            piece.reshard()
+            # The root keeps its weights between forward and backward, as `fully_shard` set it.
+            piece.set_reshard_after_forward(piece is not model, recurse=False)

@@ -5,6 +5,7 @@ Z answers; all of one packed batch. Everything runs in NumPy on the CPU.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -16,7 +17,14 @@ from semvlp.shards.order import generator
 from semvlp.shards.record import Regions
 from semvlp.shards.stream import Visit
 from semvlp.train.config import PretrainConfig
-from semvlp.train.masking import MaskedTokens, mask_regions, mask_tokens
+from semvlp.train.cutting import cut
+from semvlp.train.masking import (
+    MaskedRegions,
+    MaskedTokens,
+    hide_regions,
+    mask_regions,
+    mask_tokens,
+)
 from semvlp.train.objectives import IGNORED, Targets
 from semvlp.train.pairs import Match, Pair, pairs_of
 from semvlp.train.step import Part
@@ -26,7 +34,7 @@ MATCH_CLASS: dict[Match, int] = {"match": 1, "mismatch": 0, "none": IGNORED}
 
 
 class Examples:
-    """Makes the parts of pre-training steps; the same visits always give the same part."""
+    """Makes the parts of pre-training steps; the same visits always give the same parts."""
 
     def __init__(
         self, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
@@ -36,15 +44,29 @@ class Examples:
         self._vocabulary = masking_vocabulary(tokenizer)
         self._answers = {answer: index for index, answer in enumerate(answers)}
 
-    def part(self, visits: Sequence[Visit]) -> Part:
-        """The pairs of some visits: masked, packed, with their targets."""
-        pairs = [pair for visit in visits for pair in self._pairs(visit)]
+    def parts(self, visits: Sequence[Visit]) -> list[Part]:
+        """The pairs of a rank's share of a step, cut as the settings say."""
+        pairs = [self._pairs(visit, visits) for visit in visits]
+        rows = [self._rows(of_visit) for of_visit in pairs]
+        return [
+            self._part([pair for of_visit in pairs[run] for pair in of_visit])
+            for run in cut(rows, self._config.train)
+        ]
+
+    def _rows(self, pairs: Sequence[Pair]) -> int:
+        """Tokens and regions of some pairs."""
+        most = self._config.data.max_regions
+        tokens = sum(map(len, self._texts([pair.text for pair in pairs])))
+        return tokens + sum(min(len(pair.regions), most) for pair in pairs)
+
+    def _part(self, pairs: Sequence[Pair]) -> Part:
+        """Pairs masked and packed, with their targets."""
         ids = self._texts([pair.text for pair in pairs])
-        # One image may serve several pairs; its regions are cut once.
-        cut = {
+        # One image may serve several pairs; its regions are taken once.
+        kept = {
             id(pair.regions): _top(pair.regions, self._config.data.max_regions) for pair in pairs
         }
-        regions = [cut[id(pair.regions)] for pair in pairs]
+        regions = [kept[id(pair.regions)] for pair in pairs]
         hidden = [self._hide(*triple) for triple in zip(pairs, ids, regions, strict=True)]
         tokens = [masked for masked, _ in hidden]
         told = [pair.match != "mismatch" or self._config.objectives.on_mismatched for pair in pairs]
@@ -52,41 +74,52 @@ class Examples:
             [masked.input_ids.tolist() for masked in tokens],
             [(found.features, found.boxes, found.width, found.height) for found in regions],
         )
-        mask = torch.from_numpy(np.concatenate([mask for _, mask in hidden]))
-        targets = self._targets(batch, mask, told, pairs, ids, tokens, regions)
-        batch.region_features[mask] = 0
+        masked = _in_batch([found for _, found in hidden])
+        targets = self._targets(batch, masked.chosen, told, pairs, ids, tokens, regions)
+        _hide_features(batch.region_features, masked)
         return Part(
-            batch=batch.replace(region_mask=mask),
+            batch=batch.replace(region_mask=torch.from_numpy(masked.zeroed)),
             targets=targets,
             counts=targets.counts(),
             image_ids=tuple(dict.fromkeys(pair.regions.image_id for pair in pairs)),
         )
 
-    def _pairs(self, visit: Visit) -> list[Pair]:
+    def _pairs(self, visit: Visit, visits: Sequence[Visit]) -> list[Pair]:
         return pairs_of(
             visit,
             count=self._config.data.texts_per_image,
             mismatch_rate=self._config.objectives.mismatch_rate,
             seed=self._config.train.seed,
+            negatives=self._config.objectives.negatives,
+            batch=visits,
         )
 
     def _hide(
         self, pair: Pair, ids: NDArray[np.int64], regions: Regions
-    ) -> tuple[MaskedTokens, NDArray[np.bool_]]:
-        """What of a pair is hidden: tokens [M], regions [R] True = hidden."""
-        config = self._config.objectives
+    ) -> tuple[MaskedTokens, MaskedRegions]:
+        """What of a pair is hidden."""
+        config, seed = self._config.objectives, self._config.train.seed
+        no_tokens = MaskedTokens(ids, np.zeros(0, np.int64))
+        no_regions = np.zeros(len(regions), np.bool_)
+        random = generator(seed, pair.position, f"mask {pair.number}")
         if pair.answers and not config.on_questions:
-            return MaskedTokens(ids, np.zeros(0, np.int64)), np.zeros(len(regions), np.bool_)
-        random = generator(self._config.train.seed, pair.position, f"mask {pair.number}")
-        return (
-            mask_tokens(ids, config.token_rate, self._vocabulary, random),
-            mask_regions(regions.boxes, config.region_rate, config.overlap, random),
+            return no_tokens, hide_regions(no_regions, 0, 0, random)
+        tokens = mask_tokens(
+            ids, config.token_rate, self._vocabulary, random, unit=config.token_unit
         )
+        chosen = mask_regions(regions.boxes, config.region_rate, config.overlap, random)
+        if config.masked_sides == "one":
+            if generator(seed, pair.position, f"side {pair.number}").random() < 0.5:
+                tokens = no_tokens
+            else:
+                chosen = no_regions
+        shares = config.region_zeroed, config.region_random
+        return tokens, hide_regions(chosen, *shares, random)
 
     def _targets(
         self,
         batch: PackedBatch,
-        mask: torch.Tensor,
+        chosen: NDArray[np.bool_],
         told: Sequence[bool],
         pairs: Sequence[Pair],
         ids: Sequence[NDArray[np.int64]],
@@ -94,21 +127,27 @@ class Examples:
         regions: Sequence[Regions],
     ) -> Targets:
         """What is asked for; nothing hidden of a pair that is not `told` is."""
-        asked = zip(tokens, told, strict=True)
         positions = _in_stream(
-            [masked.positions if tell else masked.positions[:0] for masked, tell in asked], ids
+            [
+                masked.positions if tell else masked.positions[:0]
+                for masked, tell in zip(tokens, told, strict=True)
+            ],
+            ids,
         )
-        mask = mask & torch.tensor(told).repeat_interleave(batch.region_lengths)
+        tell = torch.tensor(told).repeat_interleave(batch.region_lengths)
+        masked = torch.from_numpy(chosen) & tell
+        asked = tell if self._config.objectives.classes_on == "all" else masked
         question_pairs, scores = self._answer_scores(pairs)
         return Targets(
             token_positions=torch.from_numpy(positions),
             token_ids=torch.from_numpy(np.concatenate(ids)[positions]),
-            region_positions=mask.nonzero().squeeze(1),
-            region_features=batch.region_features[mask],
-            object_ids=_gather(regions, "object_ids", mask).long(),
-            object_conf=_gather(regions, "object_conf", mask).float(),
-            attribute_ids=_gather(regions, "attribute_ids", mask).long(),
-            attribute_conf=_gather(regions, "attribute_conf", mask).float(),
+            region_positions=asked.nonzero().squeeze(1),
+            restored=masked[asked].nonzero().squeeze(1),
+            region_features=batch.region_features[masked],
+            object_ids=_gather(regions, "object_ids", asked).long(),
+            object_conf=_gather(regions, "object_conf", asked).float(),
+            attribute_ids=_gather(regions, "attribute_ids", asked).long(),
+            attribute_conf=_gather(regions, "attribute_conf", asked).float(),
             matched=torch.tensor([MATCH_CLASS[pair.match] for pair in pairs]),
             question_pairs=question_pairs,
             answer_scores=scores,
@@ -129,6 +168,25 @@ class Examples:
             for answer, score in answers.items()
             if answer in self._answers and score > 0
         }
+
+
+def _in_batch(images: Sequence[MaskedRegions]) -> MaskedRegions:
+    """What happens to the regions of several images, one after another."""
+    return MaskedRegions(
+        *(
+            np.concatenate([getattr(found, field.name) for found in images])
+            for field in fields(MaskedRegions)
+        )
+    )
+
+
+def _hide_features(features: torch.Tensor, masked: MaskedRegions) -> None:
+    """Hide what is masked in the features [R, F] of a batch, in place."""
+    rows = np.flatnonzero(masked.replaced)
+    if len(rows):
+        # The copy is made before anything is hidden.
+        features[rows] = features[(masked.by[rows] * len(features)).astype(np.int64)]
+    features[torch.from_numpy(masked.zeroed)] = 0
 
 
 def _top(regions: Regions, count: int) -> Regions:

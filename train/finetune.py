@@ -1,9 +1,9 @@
 """Fine-tuning: one loop for every task, the task passed in."""
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network
-from semvlp.eval.predict import answers_by_mode
+from semvlp.eval.predict import Way, answers_by_mode
+from semvlp.eval.ranks import Ranks
 from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForTask
@@ -22,22 +23,21 @@ from semvlp.shards.store import Store, open_store
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig
 from semvlp.train.distributed import World, joined
-from semvlp.train.fresh import dropout, fresh_config, make_tokenizer
 from semvlp.train.loop import Job, Loop
+from semvlp.train.optim import layer_scale
 from semvlp.train.report import write_report
 from semvlp.train.run_folder import begin
 from semvlp.train.run_report import RunReport
 from semvlp.train.step import Part
 from semvlp.train.task_examples import ExampleSource, TaskTargets
-
-log = logging.getLogger(__name__)
+from semvlp.train.task_model import init_name, task_model
 
 
 def finetune(
     task: Task,
     annotations: Sequence[Path],
     shards: Path,
-    init: Path | None,
+    init: Path | str | None,
     out: Path,
     config: FinetuneConfig,
     *,
@@ -49,7 +49,8 @@ def finetune(
 
     Args:
         shards: a store that holds every image of `annotations` and `valid`.
-        init: a pre-training checkpoint; None starts from nothing with `config.model`.
+        init: a checkpoint of pre-training or of a published family (`model.published`), or its
+            name on the Hugging Face Hub; None starts from nothing with `config.model`.
         valid: annotations with labels; their score names the best checkpoint.
 
     Raises:
@@ -69,7 +70,7 @@ def finetune(
             config,
             _inputs(task, annotations, shards, init, valid),
             world,
-            lambda: build(task, examples, store, init, config),
+            lambda: task_model(task, examples, store, init, config),
             resume=resume,
             overwrite=overwrite,
         )
@@ -90,6 +91,12 @@ def finetune(
             model=model,
             tokenizer=tokenizer,
             losses_of=TaskLoss(model),
+            scale_of=partial(
+                layer_scale,
+                num_layers=model.config.num_hidden_layers,
+                layer_decay=config.train.layer_decay,
+                head_lr=config.train.head_lr,
+            ),
             source=source,
             validate=validate,
             metric=task.metric,
@@ -98,32 +105,6 @@ def finetune(
         if world.is_first:
             stack.callback(write_report, out)
         return Loop(job, start, world).run()
-
-
-def build(
-    task: Task, examples: Sequence[Example], store: Store, init: Path | None, config: FinetuneConfig
-) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
-    """A model for the task: encoder and head from the checkpoint `init`, or fresh."""
-    labels = task.labels(examples)
-    torch.manual_seed(config.train.seed)
-    if init is None:
-        tokenizer = make_tokenizer(config.model, (example.text for example in examples))
-        network = fresh_config(config.model, store.manifest, tokenizer)
-        return SemVLPForTask(network.for_task(task.head, labels)), tokenizer
-    model, report = SemVLPForTask.from_pretraining(
-        init, head=task.head, labels=labels, **dropout(config.model)
-    )
-    _check_features(model, store, init)
-    log.info(
-        "%s: %d tensors loaded, %d new (%s), %d of %d labels known from pre-training",
-        init,
-        len(report.loaded),
-        len(report.new),
-        ", ".join(report.new) or "none",
-        len(report.labels),
-        len(labels),
-    )
-    return model, load_tokenizer(str(init))
 
 
 def steps_per_epoch(config: FinetuneTrainConfig, examples: int) -> int:
@@ -158,10 +139,11 @@ def validation(
             max_text_length=config.data.max_text_length, max_regions=config.data.max_regions
         ),
     )
-    mode = config.train.validation_mode
+    mode, way = config.train.validation_mode, Way(ranks=Ranks(world.rank, world.size))
 
     def score() -> Mapping[str, float]:
-        return task.score(examples, answers_by_mode(network, task, examples, store, mode)[mode])
+        answers = answers_by_mode(network, task, examples, store, mode, way)
+        return task.score(examples, answers[mode])
 
     return score
 
@@ -197,13 +179,13 @@ def _inputs(
     task: Task,
     annotations: Sequence[Path],
     shards: Path,
-    init: Path | None,
+    init: Path | str | None,
     valid: Sequence[Path],
 ) -> dict[str, object]:
     """What the run reads, by its absolute paths."""
     return {
         "task": task.name,
-        "init": None if init is None else str(init.absolute()),
+        "init": init_name(init),
         "annotations": [str(path.absolute()) for path in annotations],
         "valid": [str(path.absolute()) for path in valid],
         "shards": str(shards.absolute()),
@@ -222,15 +204,6 @@ def _labelled(task: Task, paths: Sequence[Path], split: str) -> list[Example]:
             f"{len(examples)} have none, first {bare[0]!r}; give a split with labels"
         )
     return examples
-
-
-def _check_features(model: SemVLPForTask, store: Store, init: Path) -> None:
-    wanted, found = model.config.region_feature_size, store.manifest.feature_size
-    if wanted != found:
-        raise InputError(
-            f"{store.path}: region features must have {wanted} numbers, as those that {init} was "
-            f"trained on, but have {found}; extract the images with the same detector"
-        )
 
 
 def _check_split(config: FinetuneTrainConfig, world: World) -> None:

@@ -1,15 +1,26 @@
 """What a model that starts from nothing is made of."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
+from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.manifest import Manifest
+from semvlp.shards.store import Store
 from semvlp.train.config import ModelConfig
+
+CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")
+"""Settings that have the same name in the network's configuration."""
+MEASURED_IMAGES = 2000
+"""Images by which region features are standardised: seconds, and enough."""
 
 
 def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -34,6 +45,7 @@ def fresh_config(
     sizes: dict[str, Any] = (
         {} if config.cross_layers is None else {"cross_layers": config.cross_layers}
     )
+    choices = {name: getattr(config, name) for name in CHOICES}
     try:
         return SemVLPConfig.preset(
             config.preset,
@@ -44,14 +56,37 @@ def fresh_config(
             answers=list(answers),
             **dropout(config),
             **sizes,
+            **choices,
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
 
 
+def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> None:
+    """Fit the region embeddings to the features [R, F] of some images."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for found in features:
+        rows = torch.tensor(found, dtype=torch.float64)  # [R, F]
+        count += len(rows)
+        total = total + rows.sum(0)  # [F]
+        squares = squares + rows.square().sum(0)  # [F]
+    mean = total / max(count, 1)
+    variance = (squares / max(count, 1) - mean.square()).clamp(min=0)
+    model.region_embeddings.standardise(mean, variance.sqrt())
+
+
+def some_features(stores: Sequence[Store]) -> Iterator[NDArray[np.float16]]:
+    """Features [R, F] of about MEASURED_IMAGES images, evenly spread over the stores."""
+    stride = math.ceil(sum(map(len, stores)) / MEASURED_IMAGES)
+    for store in stores:
+        for index in range(0, len(store), stride):
+            yield store.sample(index).regions.features
+
+
 def dropout(config: ModelConfig) -> dict[str, float]:
-    """`model.dropout` in the fields of the network's configuration."""
+    """Both dropouts of `model` in the fields of the network's configuration."""
+    own = config.attention_dropout
     return {
         "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout if own is None else own,
     }

@@ -43,10 +43,11 @@ class RunLog:
         self._metrics.close()
         self._board.close()
 
-    def advance(self, mode: str, loss: float) -> None:
-        """A step is done."""
-        self._notes[mode] = f"{mode} {loss:.3f}"
-        self._bar.advance(note="loss " + ", ".join(sorted(self._notes.values())))
+    def advance(self, losses: Mapping[str, float]) -> None:
+        """A step is done; `losses` by mode are shown from now on."""
+        self._notes |= {mode: f"{mode} {loss:.3f}" for mode, loss in losses.items()}
+        shown = ", ".join(sorted(self._notes.values()))
+        self._bar.advance(note=f"loss {shown}" if shown else "")
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
         """Write one line of metrics.jsonl; `entry` has at least `step` and `mode`."""

@@ -1,28 +1,32 @@
 """The loop that pre-training and fine-tuning share: step, log, save, judge, stop in good order."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from semvlp.atomic import write_json
-from semvlp.errors import Interrupted, SemVLPError
+from semvlp.errors import Interrupted
+from semvlp.model.packing import Mode
+from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shards.order import draw
-from semvlp.train import checkpoint
+from semvlp.train import bad_batch, checkpoint, throughput
+from semvlp.train.average import WeightAverage
 from semvlp.train.checkpoint import Checkpoint
 from semvlp.train.config import TrainConfig
-from semvlp.train.distributed import World
+from semvlp.train.distributed import World, gathered
 from semvlp.train.log import RunLog
-from semvlp.train.optim import make_optimizer
+from semvlp.train.optim import Scale, make_optimizer
 from semvlp.train.prefetch import Ready, Source, prefetched
 from semvlp.train.run_report import RunReport
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
-from semvlp.train.step import StepResult, train_step
+from semvlp.train.step import Part, StepFound, StepResult, results, train_step
 from semvlp.train.stopping import StopRequest, stop_signals
 
 
@@ -38,17 +42,42 @@ class Job:
     save_every: int
     weights: Mapping[str, float]
     """Weight of each objective that `losses_of` gives."""
-    model: PreTrainedModel
+    model: SemVLPPreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     losses_of: nn.Module
     """Holds `model`; (part, mode) -> sum of each objective by name."""
     source: Source
     validate: Callable[[], Mapping[str, float]] | None = None
-    """Scores of the model as it is; the first rank runs it at every checkpoint."""
+    """Scores of the model as it is, the same on all ranks, which run it together at every
+    checkpoint."""
+    scale_of: Scale = lambda name: 1.0
+    """Name of a parameter -> its learning rate over the step's."""
     metric: str = ""
     """The score that names the best checkpoint; without validation the training loss does."""
     patience: int = 0
     """Stop after this many checkpoints in a row without a better score; 0 never does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Done:
+    """A step that was done, and whose losses nobody has asked the device for yet."""
+
+    step: int
+    found: StepFound
+    batch: Mapping[str, Any]
+    """What it was made of, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a step took on this rank."""
+
+    seconds: float
+    """All of it."""
+    waited: float
+    """The part of it spent waiting for the data."""
+    flops: float
+    """Operations that its forward and backward passes needed on this rank."""
 
 
 class Loop:
@@ -56,24 +85,34 @@ class Loop:
 
     def __init__(self, job: Job, start: Checkpoint, world: World) -> None:
         self.job, self.world, self.state = job, world, start.state
+        config = job.config
+        _prepare(job.model, config)
         job.losses_of.to(world.device).train()
-        self.optimizer = make_optimizer(job.losses_of, job.config)
+        self.losses_of = world.share(job.losses_of, job.model, config.parallel)
+        # The optimiser comes after: sharing may replace the parameters by parts of them.
+        self.optimizer = make_optimizer(job.model, config, job.scale_of)
+        self.average = WeightAverage(job.model, config.average) if config.average else None
         checkpoint.load_optimizer(start, self.optimizer)
+        if self.average:
+            checkpoint.load_raw(start, self.average)
         job.source.load_state_dict(start.state.data)
-        self.losses_of = world.share(job.losses_of)
+        self.peak = throughput.peak_flops(_device_name(world.device), config.precision)
         self.log: RunLog | None = None
         self.scores: Mapping[str, float] = {}
+        self.done: list[Done] = []
+        """Steps whose losses are still on the device."""
         self.losses: list[float] = []
         """Of the steps since the last checkpoint."""
-        self.paces: list[float] = []
-        """Seconds of the steps since the last entry of the log."""
+        self.paces: list[Pace] = []
+        """Of the steps since the last entry of the log."""
 
     def run(self) -> RunReport:
         """Do the steps that are left.
 
         Raises:
             Interrupted: after SIGINT or SIGTERM, with a checkpoint of the last finished step.
-            SemVLPError: the loss or the gradient is not finite.
+            SemVLPError: the loss or the gradient is not finite, memory ran out, or a checkpoint
+                could not be written.
         """
         before, loss = self.state, None
         with ExitStack() as stack:
@@ -97,83 +136,117 @@ class Loop:
             best_step=self.state.best_step,
         )
 
-    def _step(self, take: Callable[[], Ready], stop: StopRequest) -> float:
-        """One step and what is due after it; returns its loss."""
+    def _step(self, take: Callable[[], Ready], stop: StopRequest) -> float | None:
+        """One step and what is due after it; returns its loss where it was asked for."""
         begin = time.monotonic()
         ready, step = take(), self.state.step + 1
-        result = self._train(step, ready, stop)
-        self._check_finite(step, ready, result)
+        waited = time.monotonic() - begin
+        found = self._train(step, ready, stop)
+        self.done.append(Done(step=step, found=found, batch=bad_batch.described(ready.parts)))
+        logged = is_logged(step, self.job.steps, self.job.config)
+        saved = is_saved(step, self.job.steps, self.job.save_every)
+        result = self._ask() if logged or saved or found.stop else None
         seconds = time.monotonic() - begin
+        self.paces.append(
+            Pace(seconds=seconds, waited=waited, flops=self._flops(step, ready.parts))
+        )
         self.state = replace(
             self.state, step=step, seconds=self.state.seconds + seconds, data=ready.state
         )
-        self.losses.append(result.loss)
-        self.paces.append(seconds)
-        self._write_log(step, result)
-        due = is_saved(step, self.job.steps, self.job.save_every)
-        if due:
+        self._write_log(result if logged else None)
+        if saved:
             self._judge()
-        if due or result.stop:
+        if saved or found.stop:
             self._save()
-        if result.stop and not self.state.finished:
+        if found.stop and not self.state.finished:
             raise Interrupted(
                 f"stopped after step {step} of {self.job.steps}, which is saved in "
                 f"{self.job.run / 'last'}; the same command goes on from there"
             )
-        return result.loss
+        return result.loss if result else None
 
-    def _train(self, step: int, ready: Ready, stop: StopRequest) -> StepResult:
+    def _train(self, step: int, ready: Ready, stop: StopRequest) -> StepFound:
         config = self.job.config
         # Dropout follows from the step's number, so going on needs no stored random state.
         torch.manual_seed(draw(config.seed, step, f"dropout of rank {self.world.rank}"))
-        return train_step(
-            self.losses_of,
-            self.optimizer,
-            ready.parts,
-            mode_of(step, config),
-            lr=learning_rate(step, self.job.steps, config),
-            weights=self.job.weights,
-            config=config,
-            world=self.world,
-            stop=stop.asked,
-        )
-
-    def _check_finite(self, step: int, ready: Ready, result: StepResult) -> None:
-        """Stop before a NaN spreads; the images of the step are named in a file."""
-        if result.is_finite:
-            return
-        path = self.job.run / f"not-finite-step-{step:07d}-rank-{self.world.rank}.json"
-        image_ids = [image_id for part in ready.parts for image_id in part.image_ids]
-        found = {"loss": str(result.loss), "grad_norm": str(result.grad_norm)}
-        losses = {name: str(loss) for name, loss in result.losses.items()}
-        write_json(path, {"step": step, **found, "losses": losses, "image_ids": image_ids})
-        raise SemVLPError(
-            f"loss and gradient must be finite, but step {step} has loss {result.loss} and "
-            f"gradient norm {result.grad_norm}; its weights were not updated, its images are named "
-            f"in {path}; lower train.lr or lengthen train.warmup and start anew with --overwrite"
-        )
-
-    def _write_log(self, step: int, result: StepResult) -> None:
-        config = self.job.config
-        if self.log is None:
-            return
-        mode = mode_of(step, config)
-        self.log.advance(mode, result.loss)
-        if is_logged(step, self.job.steps, config):
-            losses = {f"loss_{name}": value for name, value in result.losses.items()}
-            self.log.metrics(
-                {
-                    "step": step,
-                    "mode": mode,
-                    "loss": result.loss,
-                    **losses,
-                    "lr": learning_rate(step, self.job.steps, config),
-                    "grad_norm": result.grad_norm,
-                    "pairs_per_second": config.batch_size * len(self.paces) / sum(self.paces),
-                    "seconds": self.state.seconds,
-                }
+        try:
+            found = train_step(
+                self.losses_of,
+                self.optimizer,
+                ready.parts,
+                self._mode(step),
+                lr=learning_rate(step, self.job.steps, config),
+                weights=self.job.weights,
+                config=config,
+                world=self.world,
+                stop=stop.asked,
             )
+        except (RuntimeError, MemoryError) as error:
+            if not bad_batch.is_out_of_memory(error):
+                raise
+            batch = bad_batch.described(ready.parts)
+            raise bad_batch.out_of_memory(
+                self.job.run, step, self.world.rank, batch, self.world.device
+            ) from error
+        if self.average:
+            self.average.update()
+        return found
+
+    def _mode(self, step: int) -> Mode:
+        return mode_of(step, self.job.config)
+
+    def _flops(self, step: int, parts: Sequence[Part]) -> float:
+        config, mode = self.job.model.config, self._mode(step)
+        heads = [throughput.counts_for_flops(part.counts) for part in parts]
+        return math.fsum(
+            throughput.step_flops(config, part.batch, mode, **counts)
+            for part, counts in zip(parts, heads, strict=True)
+        )
+
+    def _ask(self) -> StepResult:
+        """Fetch the losses of the steps since the last time; returns those of the last one.
+
+        Raises:
+            SemVLPError: one is not finite; its images are named in a file and nothing is saved.
+        """
+        found = results([one.found for one in self.done], self.job.weights, self.world)
+        for one, result in zip(self.done, found, strict=True):
+            if not result.is_finite:
+                raise bad_batch.not_finite(
+                    self.job.run, one.step, self.world.rank, one.batch, result
+                )
+            self.losses.append(result.loss)
+        self.done.clear()
+        return found[-1]
+
+    def _write_log(self, result: StepResult | None) -> None:
+        """Move the bar on; write an entry where there is a result for it."""
+        step, mode = self.state.step, self._mode(self.state.step)
+        if self.log is not None:
+            self.log.advance({mode: result.loss} if result else {})
+            if result:
+                self.log.metrics({"step": step, "mode": mode, **self._entry(result)})
+        if result:
             self.paces.clear()
+
+    def _entry(self, result: StepResult) -> dict[str, float]:
+        """The numbers of the log entry that is due."""
+        step, steps, config = self.state.step, self.job.steps, self.job.config
+        paces = [pace.seconds for pace in self.paces]
+        entry = {
+            "loss": result.loss,
+            **{f"loss_{name}": value for name, value in result.losses.items()},
+            "lr": learning_rate(step, steps, config),
+            "grad_norm": result.grad_norm,
+            "pairs_per_second": throughput.pairs_per_second(config.batch_size, paces),
+            "waiting": sum(pace.waited for pace in self.paces) / sum(paces),
+            "seconds": self.state.seconds,
+            "seconds_left": throughput.seconds_left(step, steps, paces),
+        }
+        if self.peak:
+            flops = sum(pace.flops for pace in self.paces)
+            entry["mfu"] = throughput.utilisation(flops, sum(paces), self.peak)
+        return entry
 
     def _judge(self) -> None:
         """Find out whether the model is the best so far, and whether the run is over."""
@@ -192,23 +265,34 @@ class Loop:
         """How good the model is, higher is better: its validation, else its training loss."""
         if self.job.validate is None:
             return -sum(self.losses) / len(self.losses)
-        score = 0.0
-        if self.log is not None:
+        with ExitStack() as stack:
+            if self.average:
+                stack.enter_context(self.average.in_place())
+            stack.enter_context(gathered(self.job.model))
             self.scores = self.job.validate()
-            self.job.losses_of.train()
+        self.job.losses_of.train()
+        if self.log is not None:
             self.log.validation(self.state.step, self.scores)
-            score = self.scores[self.job.metric]
-        return self.world.sum([score])[0]
+        return self.scores[self.job.metric]
 
     def _save(self) -> None:
-        if self.world.is_first:
-            checkpoint.save(
-                self.job.run,
-                self.state,
-                self.job.model,
-                self.job.tokenizer,
-                self.optimizer,
-                keep=self.job.config.keep,
-            )
+        job = self.job
+        with checkpoint.collected(job.model, self.optimizer, self.average) as tensors:
+            if self.world.is_first:
+                checkpoint.save(
+                    job.run, self.state, job.model, job.tokenizer, tensors, keep=job.config.keep
+                )
         self.world.wait()
         self.losses.clear()
+
+
+def _prepare(model: SemVLPPreTrainedModel, config: TrainConfig) -> None:
+    """Switch on what changes speed and memory but no number."""
+    if config.activation_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        model.compile_blocks()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semvlp.train.config import TokenUnit
+
 SHARE_MASKED = 0.8
 SHARE_RANDOM = 0.1
 
@@ -21,6 +23,8 @@ class MaskingVocabulary:
     """Id of [MASK]."""
     ordinary_ids: NDArray[np.int64]
     """Ids of all word pieces but the special ones: what a masked token may be replaced by."""
+    continues: NDArray[np.bool_]
+    """[V] True for a word piece that goes on with the word before it: BERT's `##` pieces."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,20 +37,40 @@ class MaskedTokens:
     """[M] which tokens it must restore, rising."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedRegions:
+    """What happens to the regions [R] of an image."""
+
+    chosen: NDArray[np.bool_]
+    """Those that must be restored."""
+    zeroed: NDArray[np.bool_]
+    """Those among them that are hidden altogether."""
+    replaced: NDArray[np.bool_]
+    """Those among them that get the features of a region from elsewhere ..."""
+    by: NDArray[np.float64]
+    """... named by a number in 0..1."""
+
+
 def mask_tokens(
     input_ids: NDArray[np.int64],
     rate: float,
     vocabulary: MaskingVocabulary,
     random: np.random.Generator,
+    *,
+    unit: TokenUnit = "piece",
 ) -> MaskedTokens:
     """Hide tokens of `[CLS] ... [SEP]` as BERT does (Devlin et al. 2019, section 3.1).
 
-    Each inner token is chosen with chance `rate`, and at least one is where there is one (as in
-    ChenRocks/UNITER data/mlm.py). A chosen token becomes [MASK] (80 %), any ordinary word piece
-    (10 %) or stays (10 %).
+    Each inner word piece, or each word, is chosen with chance `rate`, and at least one is where
+    there is one (as in ChenRocks/UNITER data/mlm.py). A chosen piece becomes [MASK] (80 %), any
+    ordinary word piece (10 %) or stays (10 %). Words are chosen as a whole, but each of their
+    pieces meets its own fate, as in the whole-word masking of google-research/bert.
     """
-    inner = len(input_ids) - 2
-    positions = 1 + np.flatnonzero(choose(inner, rate, random))
+    inner = input_ids[1:-1]
+    if unit == "word":
+        positions = 1 + np.flatnonzero(_choose_words(inner, rate, vocabulary, random))
+    else:
+        positions = 1 + np.flatnonzero(choose(len(inner), rate, random))
     action = random.random(len(positions))
     replaced = random.choice(vocabulary.ordinary_ids, size=len(positions))
     masked = input_ids.copy()
@@ -74,6 +98,22 @@ def mask_regions(
     return np.logical_or(chosen, covered)
 
 
+def hide_regions(
+    chosen: NDArray[np.bool_], zeroed: float, replaced: float, random: np.random.Generator
+) -> MaskedRegions:
+    """What becomes of the chosen regions [R]: zeros, another region's features, or nothing.
+
+    `zeroed` and `replaced` are the shares of the first two.
+    """
+    fate, by = random.random((2, len(chosen)))
+    return MaskedRegions(
+        chosen=chosen,
+        zeroed=chosen & (fate < zeroed),
+        replaced=chosen & (fate >= zeroed) & (fate < zeroed + replaced),
+        by=by,
+    )
+
+
 def choose(count: int, rate: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Choose each of `count` things with chance `rate`, at least one where there is any."""
     drawn = random.random(max(count, 0))
@@ -94,6 +134,20 @@ def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.f
         shared, union, out=np.zeros_like(shared), where=union > 0
     )
     return ratio
+
+
+def _choose_words(
+    inner: NDArray[np.int64],
+    rate: float,
+    vocabulary: MaskingVocabulary,
+    random: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """The pieces of the chosen words; a text that begins in the middle of a word begins one."""
+    begun: NDArray[np.int64] = np.cumsum(~vocabulary.continues[inner])
+    word = begun - begun[:1]
+    count = int(word[-1]) + 1 if len(word) else 0
+    chosen: NDArray[np.bool_] = choose(count, rate, random)[word]
+    return chosen
 
 
 def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,8 +3,8 @@
 Every loss is a SUM over what it predicts. The step divides it by the number of things predicted
 over all ranks and accumulated parts, so that neither changes the result.
 
-N pairs, M masked tokens, K masked regions, Q questions, V vocabulary, C object classes,
-A attributes, F feature size, Z answers.
+N pairs, M masked tokens, K regions whose classes are predicted, J of them masked, Q questions,
+V vocabulary, C classes, F feature size, Z answers.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semvlp.model.semvlp import PreTrainingOutput
+from semvlp.train.config import ClassLoss, FeatureLoss, ObjectivesConfig
 
 IGNORED = -1
 """Class of what a classification loss leaves out."""
@@ -30,9 +31,11 @@ class Targets:
     token_ids: Tensor
     """[M] int64, what stood there."""
     region_positions: Tensor
-    """[K] int64, masked regions in the region stream."""
+    """[K] int64, the regions in the region stream whose classes are asked for."""
+    restored: Tensor
+    """[J] int64, those of the K that were masked: their features are asked for too."""
     region_features: Tensor
-    """[K, F] float32, their features."""
+    """[J, F] float32, their features."""
     object_ids: Tensor
     """[K] int64."""
     object_conf: Tensor
@@ -57,7 +60,7 @@ class Targets:
         """How many things each objective predicts: the divisor of its sum."""
         return {
             "mlm": len(self.token_ids),
-            "features": len(self.object_ids),
+            "features": len(self.restored),
             "objects": len(self.object_ids),
             "attributes": int((self.attribute_ids != IGNORED).sum()),
             "matching": int((self.matched != IGNORED).sum()),
@@ -66,10 +69,10 @@ class Targets:
 
 
 def pretraining_losses(
-    output: PreTrainingOutput, targets: Targets, names: Iterable[str]
+    output: PreTrainingOutput, targets: Targets, names: Iterable[str], config: ObjectivesConfig
 ) -> dict[str, Tensor]:
-    """The sums of the objectives `names`, by name."""
-    return {name: _LOSSES[name](output, targets) for name in names}
+    """The sums of the objectives `names`, by name; `config` says which form a loss has."""
+    return {name: _LOSSES[name](output, targets, config) for name in names}
 
 
 def masked_tokens(logits: Tensor, token_ids: Tensor) -> Tensor:
@@ -77,22 +80,51 @@ def masked_tokens(logits: Tensor, token_ids: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), token_ids, reduction="sum")
 
 
-def masked_features(predicted: Tensor, features: Tensor) -> Tensor:
-    """Smooth L1 of the masked regions [K, F], averaged over F (airsplay/lxmert modeling.py)."""
-    loss = functional.smooth_l1_loss(predicted.float(), features, reduction="sum")
-    return loss / features.shape[1]
+def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "smooth_l1") -> Tensor:
+    """Distance of the masked regions' features [J, F], averaged over F.
 
-
-def masked_classes(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
-    """Cross-entropy of the masked regions' classes, each times the detector's confidence.
-
-    Logits [K, C], classes [K] with IGNORED, confidences [K] in 0..1 (airsplay/lxmert modeling.py,
-    there on all regions because of an oversight that its author confirms; here on masked ones).
+    Smooth L1 as in airsplay/lxmert modeling.py, squares as in ChenRocks/UNITER model/pretrain.py.
     """
+    distance = functional.smooth_l1_loss if form == "smooth_l1" else functional.mse_loss
+    return distance(predicted.float(), features, reduction="sum") / features.shape[1]
+
+
+def region_classes(
+    logits: Tensor, class_ids: Tensor, conf: Tensor, form: ClassLoss = "cross_entropy"
+) -> Tensor:
+    """How far the regions' classes are from what the detector says.
+
+    Logits [K, C], classes [K] with IGNORED, the detector's confidences [K] in 0..1. Which regions
+    these are is the caller's choice: in airsplay/lxmert modeling.py all, because of an oversight
+    that its author confirms.
+    """
+    return (
+        class_divergence(logits, class_ids, conf)
+        if form == "kl"
+        else class_entropy(logits, class_ids, conf)
+    )
+
+
+def class_entropy(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
+    """Cross-entropy, each region's times the detector's confidence (airsplay/lxmert)."""
     losses = functional.cross_entropy(
         logits.float(), class_ids, ignore_index=IGNORED, reduction="none"
     )
     return (losses * conf).sum()
+
+
+def class_divergence(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the detector's distribution (ChenRocks/UNITER, MRC-kl).
+
+    Of that distribution the shards keep the best class and its confidence; what is missing to one
+    is spread evenly over the other classes, which assumes the least about them.
+    """
+    known, classes = class_ids != IGNORED, logits.shape[1]
+    spread = (1 - conf) / max(classes - 1, 1)
+    share = spread[:, None].expand(-1, classes).clone()
+    share.scatter_(1, class_ids.clamp(min=0)[:, None], conf[:, None])  # [K, C]
+    each = functional.kl_div(logits.float().log_softmax(1), share, reduction="none").sum(1)
+    return (each * known).sum()
 
 
 def image_text_matching(logits: Tensor, matched: Tensor) -> Tensor:
@@ -110,15 +142,19 @@ def image_question_answering(logits: Tensor, scores: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), share, reduction="sum")
 
 
-_LOSSES: dict[str, Callable[[PreTrainingOutput, Targets], Tensor]] = {
-    "mlm": lambda out, aim: masked_tokens(out.token_logits, aim.token_ids),
-    "features": lambda out, aim: masked_features(out.region_features, aim.region_features),
-    "objects": lambda out, aim: masked_classes(out.object_logits, aim.object_ids, aim.object_conf),
-    "attributes": lambda out, aim: masked_classes(
-        out.attribute_logits, aim.attribute_ids, aim.attribute_conf
+_LOSSES: dict[str, Callable[[PreTrainingOutput, Targets, ObjectivesConfig], Tensor]] = {
+    "mlm": lambda out, aim, how: masked_tokens(out.token_logits, aim.token_ids),
+    "features": lambda out, aim, how: masked_features(
+        out.region_features[aim.restored], aim.region_features, how.feature_loss
     ),
-    "matching": lambda out, aim: image_text_matching(out.match_logits, aim.matched),
-    "answers": lambda out, aim: image_question_answering(
+    "objects": lambda out, aim, how: region_classes(
+        out.object_logits, aim.object_ids, aim.object_conf, how.class_loss
+    ),
+    "attributes": lambda out, aim, how: region_classes(
+        out.attribute_logits, aim.attribute_ids, aim.attribute_conf, how.class_loss
+    ),
+    "matching": lambda out, aim, how: image_text_matching(out.match_logits, aim.matched),
+    "answers": lambda out, aim, how: image_question_answering(
         out.answer_logits[aim.question_pairs], aim.answer_scores
     ),
 }

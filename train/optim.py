@@ -1,6 +1,7 @@
-"""AdamW with two groups: matrices decay, biases and normalisation weights do not."""
+"""AdamW with groups: by what decays, and by how fast a layer learns."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -9,29 +10,64 @@ from torch.nn import Parameter
 from semvlp.train.config import TrainConfig
 
 EPSILON = 1e-6  # BertAdam's, as in airsplay/lxmert src/lxrt/optimization.py
+BLOCK = re.compile(r"\bblocks\.(\d+)\.")
+HEAD = "head."
+
+Scale = Callable[[str], float]
+"""Name of a parameter -> its learning rate over the step's."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """The optimiser of all trainable parameters; `step.py` sets its learning rate at each step."""
+def make_optimizer(
+    model: nn.Module, config: TrainConfig, scale_of: Scale = lambda name: 1.0
+) -> torch.optim.AdamW:
+    """The optimiser of all trainable parameters.
+
+    `step.py` sets the learning rate of each group at each step: the step's times the group's
+    `scale`.
+    """
     decay, no_decay = parameter_groups(model)
+    if config.decayed == "all":
+        decay, no_decay = decay | no_decay, {}
     groups = [
-        {"params": list(decay.values()), "weight_decay": config.weight_decay},
-        {"params": list(no_decay.values()), "weight_decay": 0.0},
+        {"params": found, "weight_decay": weight_decay, "scale": scale}
+        for named, weight_decay in ((decay, config.weight_decay), (no_decay, 0.0))
+        for scale, found in _by_scale(named, scale_of).items()
     ]
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=EPSILON, fused=True)
 
 
-def parameter_groups(model: nn.Module) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
-    """Trainable parameters by name, with and without decay: disjoint, and together all of them.
+def layer_scale(name: str, *, num_layers: int, layer_decay: float, head_lr: float) -> float:
+    """Learning rate of a task model's parameter over the step's.
 
-    A tied parameter stands once, under its first name.
+    The head has `head_lr`, what lies right under it 1, and each block `layer_decay` of the one
+    above it, the embeddings last (Clark et al. 2020, ELECTRA, appendix).
+    """
+    if name.startswith(HEAD):
+        return head_lr
+    block = BLOCK.search(name)
+    depth = int(block[1]) + 1 if block else 0 if "embeddings" in name else num_layers + 1
+    return float(layer_decay ** (num_layers + 1 - depth))
+
+
+def parameter_groups(model: nn.Module) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
+    """Trainable parameters by name, matrices and the rest: disjoint, and together all of them.
+
+    The rest are biases and the weights of normalisation. A tied parameter stands once, under its
+    first name.
     """
     trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
     decay = {name: value for name, value in trainable.items() if value.ndim >= 2}
     no_decay = {name: value for name, value in trainable.items() if value.ndim < 2}
     _check_partition(model.parameters(), decay, no_decay)
     return decay, no_decay
+
+
+def _by_scale(named: Mapping[str, Parameter], scale_of: Scale) -> dict[float, list[Parameter]]:
+    found: dict[float, list[Parameter]] = {}
+    for name, parameter in named.items():
+        found.setdefault(scale_of(name), []).append(parameter)
+    return found
 
 
 def _check_partition(

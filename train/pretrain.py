@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError
-from semvlp.model.bert import load_bert
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
+from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import load_tokenizer
+from semvlp.shards.reader import Reader
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
 from semvlp.train.checkpoint import Checkpoint, load_model
-from semvlp.train.config import PretrainConfig
+from semvlp.train.config import ObjectivesConfig, PretrainConfig
 from semvlp.train.distributed import World, joined
 from semvlp.train.examples import Examples
-from semvlp.train.fresh import fresh_config, make_tokenizer
+from semvlp.train.fresh import fresh_config, make_tokenizer, some_features, standardise
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
-from semvlp.train.pairs import split
 from semvlp.train.report import write_report
 from semvlp.train.run_folder import begin
 from semvlp.train.run_report import RunReport
@@ -70,10 +70,11 @@ def pretrain(
             return RunReport(what=WHAT, run=out, steps=start.state.step)
         if world.is_first:
             stack.callback(write_report, out)
-        return Loop(_job(out, config, start, stream), start, world).run()
+        reader = stack.enter_context(Reader(stream))
+        return Loop(_job(out, config, start, reader), start, world).run()
 
 
-def _job(out: Path, config: PretrainConfig, start: Checkpoint, stream: Stream) -> Job:
+def _job(out: Path, config: PretrainConfig, start: Checkpoint, reader: Reader) -> Job:
     """What the loop is to do from the checkpoint `start` on."""
     model = load_model(SemVLPForPreTraining, start.path)
     tokenizer = load_tokenizer(str(start.path))
@@ -88,8 +89,8 @@ def _job(out: Path, config: PretrainConfig, start: Checkpoint, stream: Stream) -
         weights=weights,
         model=model,
         tokenizer=tokenizer,
-        losses_of=PreTrainingLosses(model, weights),
-        source=VisitSource(stream, examples, config.train.accumulate),
+        losses_of=PreTrainingLosses(model, weights, config.objectives),
+        source=VisitSource(reader, examples),
     )
 
 
@@ -104,7 +105,9 @@ def build(
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)
     if config.model.bert is not None:
-        load_bert(model.semvlp, config.model.bert)
+        load_published(model.semvlp, config.model.bert)
+    if config.model.standardise:
+        standardise(model.semvlp, some_features(stores))
     return model, tokenizer
 
 
@@ -141,38 +144,40 @@ def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -
         rank=world.rank,
         world_size=world.size,
         order=config.data.order,
+        block_shards=config.data.block_shards,
+        weights=config.data.weights or None,
     )
 
 
 class VisitSource:
-    """The steps of pre-training: visits of the stream, made into parts."""
+    """The steps of pre-training: visits that a process reads ahead, made into parts."""
 
-    def __init__(self, stream: Stream, examples: Examples, accumulate: int) -> None:
-        self._stream, self._examples, self._accumulate = stream, examples, accumulate
+    def __init__(self, reader: Reader, examples: Examples) -> None:
+        self._reader, self._examples = reader, examples
 
     def next_step(self) -> list[Part]:
         """The parts of the next step of this rank."""
-        return [
-            self._examples.part(visits) for visits in split(next(self._stream), self._accumulate)
-        ]
+        return self._examples.parts(next(self._reader).visits())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands."""
-        return self._stream.state_dict()
+        """Where the reader stands."""
+        return self._reader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on there; an empty state is the beginning."""
         if state:
-            self._stream.load_state_dict(state)
+            self._reader.load_state_dict(state)
 
 
 class PreTrainingLosses(nn.Module):
     """The model and its objectives as one module, so that DDP sees every use of a parameter."""
 
-    def __init__(self, model: SemVLPForPreTraining, objectives: Iterable[str]) -> None:
+    def __init__(
+        self, model: SemVLPForPreTraining, names: Iterable[str], config: ObjectivesConfig
+    ) -> None:
         super().__init__()
         self.model = model
-        self._objectives = tuple(objectives)
+        self._names, self._config = tuple(names), config
 
     def forward(self, part: Part, mode: Mode) -> dict[str, Tensor]:
         """Sum of each objective over the part, by name."""
@@ -184,4 +189,4 @@ class PreTrainingLosses(nn.Module):
             token_positions=targets.token_positions,
             region_positions=targets.region_positions,
         )
-        return pretraining_losses(output, targets, self._objectives)
+        return pretraining_losses(output, targets, self._names, self._config)

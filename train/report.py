@@ -25,6 +25,8 @@ TITLES = {
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
     "pairs_per_second": "Pairs per second",
+    "waiting": "Share of the time spent waiting for data",
+    "mfu": "Model FLOPs utilisation",
 }
 MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
 WITHOUT_MODES = ("lr",)
@@ -83,6 +85,9 @@ def facts(files: RunFiles) -> dict[str, str]:
     if files.metrics:
         found["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
         found["pairs per second"] = f"{mean_of_last(files.metrics, 'pairs_per_second'):,.0f}"
+        for name, label in (("waiting", "waiting for data"), ("mfu", "FLOPs utilisation")):
+            if name in files.metrics[-1]:
+                found[label] = f"{mean_of_last(files.metrics, name):.1%}"
     if state is not None and state.best_step is not None:
         found["best checkpoint"] = f"step {state.best_step:,}"
     for name, value in (files.validation[-1] if files.validation else {}).items():
@@ -93,7 +98,7 @@ def facts(files: RunFiles) -> dict[str, str]:
 
 def mean_of_last(entries: Sequence[dict[str, Any]], name: str, count: int = 20) -> float:
     """Mean of a number over the last entries."""
-    values = [entry[name] for entry in entries[-count:]]
+    values = [entry[name] for entry in entries[-count:] if name in entry]
     return float(sum(values) / len(values))
 
 

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from semvlp import settings
 from semvlp.atomic import write_json, write_text
 from semvlp.errors import ConfigError
-from semvlp.train.checkpoint import Checkpoint, TrainingState, newest, save
+from semvlp.folders import refuse_source_code
+from semvlp.train.checkpoint import Checkpoint, TrainingState, collected, newest, save
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.distributed import World
 
@@ -22,7 +23,7 @@ MADE_BY_A_RUN = (
     INPUTS,
     "metrics.jsonl",
     "events.out.tfevents.*",
-    "not-finite-*.json",
+    "bad-batch-*.json",
     "validation.jsonl",
     "report.html",
     "last",
@@ -31,7 +32,16 @@ MADE_BY_A_RUN = (
 )
 # Settings that a run may be continued with although they changed: none shapes a number.
 FREE = frozenset(
-    {"train.log_every", "train.save_every", "train.keep", "train.device", "data.cache_images"}
+    {
+        "train.log_every",
+        "train.save_every",
+        "train.keep",
+        "train.device",
+        "train.parallel",
+        "train.activation_checkpointing",
+        "train.compile",
+        "data.cache_images",
+    }
 )
 Config = PretrainConfig | FinetuneConfig
 Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
@@ -63,7 +73,8 @@ def begin(
         _prepare(out, config, inputs, resume=resume, overwrite=overwrite)
         if newest(out) is None:
             model, tokenizer = build()
-            save(out, TrainingState(), model, tokenizer, None, keep=config.train.keep)
+            with collected(model, None) as tensors:
+                save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
     world.wait()
     start = newest(out)
     assert start is not None, "the first rank has written a checkpoint"
@@ -73,8 +84,7 @@ def begin(
 def _prepare(
     out: Path, config: Config, inputs: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> None:
-    if (out / "__init__.py").exists():
-        raise ConfigError(f"{out} holds source code; choose another folder with --out")
+    refuse_source_code(out)
     if overwrite:
         remove(out)
     if newest(out) is not None:

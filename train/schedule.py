@@ -7,17 +7,28 @@ import math
 
 from semvlp.model.packing import Mode
 from semvlp.shards.order import generator
-from semvlp.train.config import TrainConfig
+from semvlp.train.config import TrainConfig, Turns
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:
     """The mode of a step, equal on all ranks and for all its accumulated parts."""
-    if config.schedule == "single" or config.schedule == "two":
-        return config.schedule
-    if config.schedule == "ratio":
+    turns = turns_at(step, config)
+    if turns == "single" or turns == "two":
+        return turns
+    if turns == "ratio":
         drawn = generator(config.seed, step, "mode").random()
         return "single" if drawn < config.single_share else "two"
     return "single" if step % 2 else "two"
+
+
+def turns_at(step: int, config: TrainConfig) -> Turns:
+    """How the modes take turns in the phase that the step belongs to."""
+    end = 0.0
+    for phase in config.phases:
+        end += phase.steps
+        if step <= end:
+            break
+    return phase.turns
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -40,7 +51,7 @@ def is_logged(step: int, steps: int, config: TrainConfig) -> bool:
     The last step of each interval of `log_every` does; where two modes take turns also the one
     before it, else an even interval would show the same mode for ever.
     """
-    shown = 1 if config.schedule in ("single", "two") else 2
+    shown = 1 if turns_at(step, config) in ("single", "two") else 2
     left = min(-step % config.log_every, steps - step)
     return left < shown
 

@@ -1,4 +1,7 @@
-"""One optimiser step: forward, backward, clip, update."""
+"""One optimiser step: forward, backward, clip, update.
+
+Nothing here waits for the device: what a step found stays there as tensors until somebody asks.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +11,8 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from semvlp.model.packing import Mode, PackedBatch
@@ -37,6 +42,18 @@ class Part:
         return replace(self, batch=self.batch.to(device), targets=self.targets.to(device))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StepFound:
+    """What a step found, still on the device of this rank."""
+
+    numbers: Tensor
+    """[objectives + 1] sum of each objective over this rank's parts; norm of the gradient."""
+    counts: Mapping[str, float]
+    """How many things each objective predicted over all ranks."""
+    stop: bool
+    """Whether some rank was asked to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step found, over all ranks."""
@@ -47,8 +64,6 @@ class StepResult:
     """Mean of each objective over what it predicted; objectives without any are left out."""
     grad_norm: float
     """Norm of the gradient before clipping."""
-    stop: bool
-    """Whether some rank was asked to stop."""
 
     @property
     def is_finite(self) -> bool:
@@ -67,35 +82,57 @@ def train_step(
     config: TrainConfig,
     world: World,
     stop: bool = False,
-) -> StepResult:
+) -> StepFound:
     """Update the weights once by the mean losses over the parts of all ranks.
 
+    Weights and optimiser stay as they are where loss or gradient is not finite.
+
     Args:
-        losses_of: module (part, mode) -> sum of each objective, by name; in DDP where ranks share.
+        losses_of: module (part, mode) -> sum of each objective, by name; shared where ranks are.
+        lr: learning rate of groups whose `scale` is 1.
         weights: weight of each objective that module gives.
-        stop: whether this rank was asked to stop; the result says whether any was.
+        stop: whether this rank was asked to stop; what is returned says whether any was.
     """
     counts, stop = _global_counts(parts, weights, world, stop)
-    sums = {name: torch.zeros((), device=world.device) for name in weights}
-    for number, part in enumerate(parts):
-        with _sync_when(losses_of, last=number == len(parts) - 1):
+    sums = torch.zeros(len(weights), device=world.device)
+    for part, counted, is_last in _rounds(parts, losses_of, world):
+        with _sync_when(losses_of, last=is_last):
             with torch.autocast(
                 world.device.type, torch.bfloat16, enabled=config.precision == "bf16"
             ):
                 losses: dict[str, Tensor] = losses_of(part.to(world.device), mode)
-            # DDP averages gradients over the ranks, but the counts are those of all ranks.
-            scale = {name: weights[name] * world.size / max(counts[name], 1) for name in losses}
-            torch.stack([losses[name] * scale[name] for name in losses]).sum().backward()  # type: ignore[no-untyped-call]
-        for name, loss in losses.items():
-            sums[name] += loss.detach()
-    grad_norm = nn.utils.clip_grad_norm_(losses_of.parameters(), config.clip or math.inf)
-    result = _result(sums, counts, weights, grad_norm, world, stop)
-    if result.is_finite:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
+            # Gradients are averaged over the ranks, but the counts are those of all ranks.
+            scale = {
+                name: counted * weights[name] * world.size / max(counts[name], 1)
+                for name in weights
+            }
+            torch.stack([losses[name] * scale[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
+        sums += torch.stack([losses[name].detach() for name in weights]) * counted
+    norm = nn.utils.clip_grad_norm_(losses_of.parameters(), config.clip or math.inf)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("scale", 1.0)
+    # A fused optimiser looks at this number on the device and then does nothing.
+    bad = ~torch.isfinite(norm + sums.sum())
+    optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return result
+    return StepFound(torch.cat([sums, norm[None]]), counts, stop)
+
+
+def results(
+    found: Sequence[StepFound], weights: Mapping[str, float], world: World
+) -> list[StepResult]:
+    """What some steps found, over all ranks: one transfer from the device for all of them."""
+    if not found:
+        return []
+    rows = torch.stack([one.numbers for one in found]).tolist()
+    own = [value for *sums, _ in rows for value in sums]
+    totals = iter(world.sum(own))
+    return [
+        _result({name: next(totals) for name in weights}, one.counts, weights, row[-1])
+        for one, row in zip(found, rows, strict=True)
+    ]
 
 
 def _global_counts(
@@ -107,24 +144,43 @@ def _global_counts(
     return dict(zip(weights, totals, strict=True)), stops > 0
 
 
+def _rounds(
+    parts: Sequence[Part], module: nn.Module, world: World
+) -> list[tuple[Part, float, bool]]:
+    """The parts, how much each counts, and whether it is the last.
+
+    Cut weights are gathered by all ranks together, so there a rank with fewer parts than another
+    computes its last one again and counts it as nothing.
+    """
+    missing = int(world.max(len(parts))) - len(parts) if _is_cut(module) else 0
+    counted = [(part, 1.0) for part in parts] + [(parts[-1], 0.0)] * missing
+    last = len(counted) - 1
+    return [(part, share, number == last) for number, (part, share) in enumerate(counted)]
+
+
 def _sync_when(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     """Ranks exchange their gradients once a step, with the last part."""
+    for piece in _cut_pieces(module):
+        piece.set_requires_gradient_sync(last, recurse=False)
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
     return nullcontext()
 
 
+def _cut_pieces(module: nn.Module) -> list[FSDPModule]:
+    return [piece for piece in module.modules() if isinstance(piece, FSDPModule)]
+
+
+def _is_cut(module: nn.Module) -> bool:
+    return bool(_cut_pieces(module))
+
+
 def _result(
-    sums: Mapping[str, Tensor],
+    totals: Mapping[str, float],
     counts: Mapping[str, float],
     weights: Mapping[str, float],
-    grad_norm: Tensor,
-    world: World,
-    stop: bool,
+    grad_norm: float,
 ) -> StepResult:
-    # One transfer from the device for all numbers of the step.
-    *own, norm = torch.stack([*sums.values(), grad_norm]).tolist()
-    totals = dict(zip(sums, world.sum(own), strict=True))
     losses = {name: total / counts[name] for name, total in totals.items() if counts[name]}
     loss = sum(weights[name] * value for name, value in losses.items())
-    return StepResult(loss, losses, norm, stop)
+    return StepResult(loss, losses, grad_norm)

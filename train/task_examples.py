@@ -18,6 +18,7 @@ from semvlp.model.packing import PairRegions, pack
 from semvlp.shards.order import generator, key, permute
 from semvlp.shards.store import Store
 from semvlp.train.config import FinetuneConfig
+from semvlp.train.cutting import cut
 from semvlp.train.distributed import World
 from semvlp.train.step import Part
 from semvlp.train.text_cache import TextCache
@@ -81,12 +82,10 @@ class ExampleSource:
 
     def next_step(self) -> list[Part]:
         """The parts of the next step of this rank."""
-        pieces = self._world.size * self._train.accumulate
-        share = self._train.batch_size // pieces
-        first = self._position + self._world.rank * self._train.accumulate * share
+        share = self._train.batch_size // self._world.size
+        first = self._position + self._world.rank * share
         self._position += self._train.batch_size
-        starts = range(first, first + self._train.accumulate * share, share)
-        return [self.part(range(start, start + share)) for start in starts]
+        return self.parts(range(first, first + share))
 
     def state_dict(self) -> dict[str, Any]:
         """Position, and what it is a position in."""
@@ -105,16 +104,28 @@ class ExampleSource:
             )
         self._position = state.get("position", 0)
 
-    def part(self, positions: Sequence[int]) -> Part:
-        """The examples at some positions of the endless sequence, packed."""
+    def parts(self, positions: Sequence[int]) -> list[Part]:
+        """The examples at some positions of the endless sequence, cut as the settings say."""
         examples = [self._at(position) for position in positions]
+        names = dict.fromkeys(name for example in examples for name in example.images)
+        regions = dict(zip(names, self._regions(list(names)), strict=True))
+        rows = [self._rows(example, regions) for example in examples]
+        return [self._part(examples[run], regions) for run in cut(rows, self._train)]
+
+    def _rows(self, example: Example, regions: Mapping[str, PairRegions]) -> int:
+        """Tokens and regions of one example."""
+        (text,) = self._texts([example.text])
+        return sum(len(text) + len(regions[name][0]) for name in example.images)
+
+    def _part(self, examples: Sequence[Example], regions: Mapping[str, PairRegions]) -> Part:
+        """Examples packed, with what they should give."""
         # One text goes with each image: a pair of images makes two pairs, side by side.
         texts = self._texts([example.text for example in examples for _ in example.images])
         names = [name for example in examples for name in example.images]
         scores = torch.tensor([self._scores(example) for example in examples])
         answerable = scores.any(dim=1) if self._task.loss == "cross_entropy" else len(examples)
         return Part(
-            batch=pack([text.tolist() for text in texts], self._regions(names)),
+            batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
             targets=TaskTargets(scores=scores, loss=self._task.loss),
             counts={"task": int(torch.as_tensor(answerable).sum())},
             image_ids=tuple(dict.fromkeys(names)),

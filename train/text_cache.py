@@ -35,4 +35,6 @@ class TextCache:
 def masking_vocabulary(tokenizer: PreTrainedTokenizerFast) -> MaskingVocabulary:
     """What masking needs to know of a tokenizer."""
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
-    return MaskingVocabulary(int(tokenizer.mask_token_id), ordinary)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    continues = np.array([piece.startswith("##") for piece in pieces])
+    return MaskingVocabulary(int(tokenizer.mask_token_id), ordinary, continues)

@@ -12,13 +12,15 @@ from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import train_wordpiece
+from semvlp.train import checkpoint
 from semvlp.train.checkpoint import (
+    Checkpoint,
     TrainingState,
+    collected,
     load_model,
     load_optimizer,
     newest,
     read_state,
-    save,
 )
 from semvlp.train.config import TrainConfig
 from semvlp.train.optim import make_optimizer
@@ -39,6 +41,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def run(tmp_path: Path) -> Path:
     (tmp_path / "config.toml").write_text("[train]\nsteps = 3\n")
     return tmp_path
+
+
+def save(
+    run: Path,
+    state: TrainingState,
+    model: SemVLPForPreTraining,
+    tokenizer: PreTrainedTokenizerFast,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    keep: int,
+) -> Checkpoint:
+    with collected(model, optimizer) as tensors:
+        return checkpoint.save(run, state, model, tokenizer, tensors, keep=keep)
 
 
 def names(run: Path) -> list[str]:

@@ -1,26 +1,42 @@
 """Settings: defaults, rules between fields, the files in configs/."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from semvlp import settings
 from semvlp.errors import ConfigError
-from semvlp.train.config import OBJECTIVES, FinetuneConfig, ObjectivesConfig, PretrainConfig
+from semvlp.eval.tasks import TASKS
+from semvlp.train.config import (
+    OBJECTIVES,
+    FinetuneConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    PretrainConfig,
+)
+from semvlp.train.fresh import dropout
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
 
 
 def test_there_are_configs() -> None:
-    assert {path.name for path in CONFIGS} >= {"semvlp_base.toml", "semvlp_large.toml", "tiny.toml"}
+    names = {path.stem for path in CONFIGS}
+    assert names >= {"semvlp_base", "semvlp_large", "tiny"}
+    assert names >= {"lxmert_like", "uniter_like", "visualbert_like"}
+    assert names >= {f"finetune_{task.replace('-', '_')}" for task in TASKS}
+
+
+def kind_of(path: Path) -> type[PretrainConfig | FinetuneConfig]:
+    return FinetuneConfig if path.name.startswith("finetune") else PretrainConfig
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_shipped_config_is_read_and_written_back(path: Path, tmp_path: Path) -> None:
-    config = settings.load(PretrainConfig, path)
+    config = settings.load(kind_of(path), path)
     copy = tmp_path / "copy.toml"
     copy.write_text(settings.to_toml(config))
-    assert settings.load(PretrainConfig, copy) == config
+    assert settings.load(kind_of(path), copy) == config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -51,12 +67,17 @@ def test_weights_name_every_objective_in_order() -> None:
         ("train.warmup=1.5", "warmup"),
         ("train.schedule=both", "train.schedule"),
         ("model.dropout=1.0", "dropout"),
+        ("model.attention_dropout=1.0", "attention_dropout"),
         ("model.bert=bert-base-uncased", "tokenizer"),
         ("objectives.mask_rate=0.2", "objectives.mask_rate"),
         ("objectives.token_rate=2.0", "token_rate"),
         ("data.max_regions=0", "max_regions"),
         ("data.texts_per_image=3", "data.texts_per_image"),
         ("train.lr=nan", "lr"),
+        ("train.average=1.0", "average"),
+        ("objectives.region_random=0.5", "region_zeroed and region_random"),
+        ("objectives.negatives=image", "objectives.negatives"),
+        ("model.box_size=6", "model.box_size"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(override: str, named: str) -> None:
@@ -72,3 +93,20 @@ def test_all_objectives_off_is_refused() -> None:
 def test_images_per_step_counts_texts() -> None:
     config = settings.load(PretrainConfig, None, ["data.texts_per_image=4", "train.batch_size=12"])
     assert config.images_per_step == 3
+
+
+@pytest.mark.parametrize("kind", [PretrainConfig, FinetuneConfig])
+def test_every_setting_stands_in_the_documentation(
+    kind: type[PretrainConfig | FinetuneConfig],
+) -> None:
+    page = (CONFIGS[0].parent.parent / "docs" / "training.md").read_text()
+    for table in fields(kind):
+        for setting in fields(table.default_factory):  # type: ignore[arg-type]
+            assert f"`{table.name}.{setting.name}`" in page
+
+
+def test_attention_may_have_a_dropout_of_its_own() -> None:
+    fields = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    for own, expected in ((None, 0.2), (0.0, 0.0)):
+        found = dropout(ModelConfig(dropout=0.2, attention_dropout=own))
+        assert found == dict(zip(fields, (0.2, expected), strict=True))

@@ -1,5 +1,7 @@
 """The world of a plain run: one process that never touches torch.distributed."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,8 +18,9 @@ def test_a_plain_run_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not torch.distributed.is_initialized()
         assert world.sum([1.0, 2.5]) == [1.0, 2.5]
         world.wait()
-        module = nn.Linear(1, 1)
-        assert world.share(module) is module
+        assert world.max(2.5) == 2.5
+        module: Any = nn.Linear(1, 1)
+        assert world.share(module, module, "ddp") is module
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

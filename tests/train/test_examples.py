@@ -41,7 +41,8 @@ def part_of(
     tokenizer: PreTrainedTokenizerFast, small: Config, visits: list[Visit]
 ) -> Callable[..., Part]:
     def build(*overrides: str, of: list[Visit] = visits, answers: list[str] = ANSWERS) -> Part:
-        return Examples(small(*overrides), tokenizer, answers).part(of)
+        (part,) = Examples(small(*overrides), tokenizer, answers).parts(of)
+        return part
 
     return build
 
@@ -176,3 +177,71 @@ def test_regions_and_texts_are_cut(part_of: Callable[..., Part]) -> None:
 
 def test_the_images_are_named(part_of: Callable[..., Part], visits: list[Visit]) -> None:
     assert part_of().image_ids == tuple(v.sample.regions.image_id for v in visits)
+
+
+def test_one_side_of_a_pair_is_masked_and_both_are_at_times(part_of: Callable[..., Part]) -> None:
+    part = part_of("objectives.masked_sides=one", "objectives.mismatch_rate=0.0")
+    texts = torch.arange(len(part.batch.text_lengths)).repeat_interleave(part.batch.text_lengths)
+    with_tokens = set(texts[targets(part).token_positions].tolist())
+    hidden, _ = hidden_per_pair(part)
+    with_regions = set(hidden.nonzero().squeeze(1).tolist())
+    assert with_tokens
+    assert with_regions
+    assert not with_tokens & with_regions
+    assert with_tokens | with_regions == set(range(len(hidden)))
+
+
+def test_classes_of_all_regions_and_features_of_the_masked_ones(
+    part_of: Callable[..., Part],
+) -> None:
+    masked = targets(part_of("objectives.mismatch_rate=0.0"))
+    every = part_of("objectives.mismatch_rate=0.0", "objectives.classes_on=all")
+    aim = targets(every)
+    assert aim.region_positions.tolist() == list(range(len(every.batch.region_features)))
+    assert aim.restored.tolist() == masked.region_positions.tolist()
+    assert (aim.region_features == masked.region_features).all()
+    assert every.counts["objects"] == len(aim.region_positions) > every.counts["features"]
+    assert (aim.object_ids[aim.restored] == masked.object_ids).all()
+
+
+def test_masked_regions_may_be_replaced_or_stay(part_of: Callable[..., Part]) -> None:
+    plain = part_of("objectives.mismatch_rate=0.0", "objectives.region_rate=0.0")
+    part = part_of(
+        "objectives.mismatch_rate=0.0",
+        "objectives.region_rate=0.9",
+        "objectives.region_zeroed=0.3",
+        "objectives.region_random=0.4",
+    )
+    aim, now, before = targets(part), part.batch.region_features, plain.batch.region_features
+    chosen = torch.zeros(len(now), dtype=torch.bool).index_fill(0, aim.region_positions, True)
+    assert part.batch.region_mask is not None
+    changed = (now != before).any(dim=1) & ~part.batch.region_mask
+    kept = chosen & ~changed & ~part.batch.region_mask
+    assert part.batch.region_mask.any()
+    assert changed.any()
+    assert kept.any()
+    assert not (changed & ~chosen).any()
+    # A replaced region looks like some region of the batch, and its own features are the target.
+    rows = {tuple(row) for row in before.tolist()}
+    assert all(tuple(row) in rows for row in now[changed].tolist())
+    assert (aim.region_features == before[chosen]).all()
+
+
+def test_whole_words_are_masked_in_real_texts(
+    part_of: Callable[..., Part], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    part = part_of("objectives.token_unit=word", "objectives.token_rate=0.3")
+    aim = targets(part)
+    restored = part.batch.input_ids.clone()
+    restored[aim.token_positions] = aim.token_ids
+    pieces = tokenizer.convert_ids_to_tokens(restored.tolist())
+    chosen = set(aim.token_positions.tolist())
+    inside = [place for place, piece in enumerate(pieces) if piece.startswith("##")]
+    assert inside
+    for place in inside:
+        assert (place in chosen) == (place - 1 in chosen)
+
+
+def test_images_of_the_batch_make_mismatches(part_of: Callable[..., Part]) -> None:
+    part = part_of("objectives.negatives=batch_image", "objectives.mismatch_rate=1.0")
+    assert (targets(part).matched == 0).any()

@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import BertConfig, BertModel, GPT2Config
 
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
 from semvlp.eval.tasks import load_task
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
+from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train import loop
 from semvlp.train.checkpoint import read_state
 from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig, PretrainConfig
 from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
 from semvlp.train.log import METRICS, VALIDATION, read_lines
 from semvlp.train.pretrain import pretrain
-from semvlp.train.step import StepResult, train_step
+from semvlp.train.seeds import finetune_seeds
+from semvlp.train.step import StepFound, train_step
 from semvlp.train.task_examples import TaskTargets
 
 Config = Callable[..., FinetuneConfig]
@@ -164,7 +168,7 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
     finetune(*arguments, tmp_path / "whole", config, valid=[annotations])
     done = 0
 
-    def stopped(*args: Any, **kwargs: Any) -> StepResult:
+    def stopped(*args: Any, **kwargs: Any) -> StepFound:
         nonlocal done
         done += 1
         return train_step(*args, **{**kwargs, "stop": done == 5})
@@ -288,3 +292,112 @@ def test_steps_follow_from_epochs() -> None:
     assert (total_steps(config, 20), steps_per_epoch(config, 20)) == (5, 3)
     assert total_steps(FinetuneTrainConfig(batch_size=8, steps=7), 20) == 7
     assert total_steps(config, 1) == 1
+
+
+def test_layer_decay_and_head_rate_reach_the_optimiser(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=1", "train.layer_decay=0.0", "train.head_lr=3.0")
+    finetune(task_of(), [annotations], shards, init, tmp_path, config)
+    # The power of zero is one for what lies right under the head: only the pooler learns.
+    model = SemVLPForTask.from_pretrained(tmp_path / "last")
+    before = SemVLPForPreTraining.from_pretrained(init).semvlp.state_dict()
+    changed = {n for n, t in model.semvlp.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {"pooler.weight", "pooler.bias"}
+
+
+def test_a_bert_may_be_the_start(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(str(init))
+    bert = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=512,
+        )
+    )
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    config = small_task("train.steps=1", "train.lr=0.0")
+    finetune(task_of(), [annotations], shards, str(tmp_path / "bert"), tmp_path / "run", config)
+    model = SemVLPForTask.from_pretrained(tmp_path / "run" / "last")
+    ours = model.semvlp.text_embeddings.word_embeddings.weight
+    assert torch.equal(ours, bert.embeddings.word_embeddings.weight)
+    told = json.loads((tmp_path / "run" / "inputs.json").read_text())
+    assert told["init"] == str(tmp_path / "bert")
+
+
+def test_a_name_on_the_hub_is_fetched(
+    annotations: Path,
+    shards: Path,
+    init: Path,
+    small_task: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def fetch(name: str, *, allow_patterns: list[str]) -> str:
+        assert not any("bin" in pattern or "pt" in pattern for pattern in allow_patterns)
+        asked.append(name)
+        return str(init)
+
+    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", fetch)
+    config = small_task("train.steps=1", "train.lr=0.0")
+    finetune(task_of(), [annotations], shards, "someone/semvlp", tmp_path, config)
+    assert asked == ["someone/semvlp"]
+    assert json.loads((tmp_path / "inputs.json").read_text())["init"] == "someone/semvlp"
+
+
+def test_what_is_no_start_says_so(
+    annotations: Path,
+    shards: Path,
+    small_task: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(name: str, **options: Any) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", refuse)
+    config = small_task("train.steps=1")
+    with pytest.raises(InputError, match="no folder here, and the Hub says: no connection"):
+        finetune(task_of(), [annotations], shards, "some/name", tmp_path / "a", config)
+    GPT2Config().save_pretrained(tmp_path / "gpt")
+    with pytest.raises(ConfigError, match="gpt2 model"):
+        finetune(task_of(), [annotations], shards, tmp_path / "gpt", tmp_path / "b", config)
+
+
+def test_several_seeds_give_mean_and_deviation(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=8", "train.save_every=4", "train.seed=5")
+
+    def one(seeded: FinetuneConfig, folder: Path) -> Any:
+        task, files = task_of(), [annotations]
+        return finetune(task, files, shards, init, folder, seeded, valid=files)
+
+    report = finetune_seeds(one, config, tmp_path, count=3, metric="accuracy")
+    found = []
+    for seed in (5, 6, 7):
+        lines = read_lines(tmp_path / f"seed-{seed}" / VALIDATION)
+        found.append(max(line["accuracy"] for line in lines))
+    spread = report.scores["accuracy"]
+    assert spread.values == pytest.approx(tuple(found))
+    assert spread.mean == pytest.approx(sum(found) / 3)
+    variance = sum((value - spread.mean) ** 2 for value in found) / 2
+    assert spread.deviation == pytest.approx(math.sqrt(variance))
+    assert (tmp_path / "best").resolve().parts[-3] == f"seed-{5 + found.index(max(found))}"
+    told = json.loads((tmp_path / "seeds.json").read_text())
+    assert told["scores"]["accuracy"]["mean"] == pytest.approx(spread.mean)
+    assert "±" in report.sentence()
+    # The same command again has nothing left to do and says the same.
+    assert finetune_seeds(one, config, tmp_path, count=3, metric="accuracy") == report
+
+
+def test_one_seed_is_no_spread(small_task: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 2"):
+        finetune_seeds(lambda *_: None, small_task(), tmp_path, count=1, metric="accuracy")  # type: ignore[arg-type, return-value]

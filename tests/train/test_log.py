@@ -37,7 +37,7 @@ def test_going_on_appends(tmp_path: Path) -> None:
     for done in (0, 2):
         with RunLog(tmp_path, "training", steps=4, done=done) as log:
             for step in range(done + 1, done + 4):
-                log.advance("single", 1.0)
+                log.advance({"single": 1.0})
                 log.metrics({"step": step, "mode": "single", "loss": float(step)})
                 log.validation(step, {"accuracy": 50.0})
     assert [entry["step"] for entry in read_lines(tmp_path / METRICS)] == [1, 2, 3, 4, 5]

@@ -1,12 +1,13 @@
 """The two groups of parameters."""
 
+import pytest
 import torch
 from torch import nn
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.train.config import TrainConfig
-from semvlp.train.optim import make_optimizer, parameter_groups
+from semvlp.train.optim import layer_scale, make_optimizer, parameter_groups
 
 
 def tiny() -> SemVLPForPreTraining:
@@ -56,3 +57,37 @@ def test_only_the_first_group_decays() -> None:
     optimizer.step()
     assert torch.allclose(model.weight, before["weight"] * (1 - 0.1 * 0.5))
     assert torch.equal(model.bias, before["bias"])
+
+
+def test_all_decays_where_asked() -> None:
+    optimizer = make_optimizer(tiny(), TrainConfig(decayed="all", weight_decay=0.3))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3]
+
+
+def test_layers_learn_the_slower_the_lower_they_lie() -> None:
+    names = {
+        "head.outer.weight": 10.0,
+        "semvlp.pooler.weight": 1.0,
+        "semvlp.encoder.blocks.2.self_attention.query.weight": 0.5,
+        "semvlp.encoder.blocks.0.feed_forward.inner.bias": 0.125,
+        "semvlp.text_embeddings.word_embeddings.weight": 0.0625,
+        "semvlp.region_embeddings.features.weight": 0.0625,
+    }
+    for name, scale in names.items():
+        assert layer_scale(name, num_layers=3, layer_decay=0.5, head_lr=10.0) == scale
+
+
+def test_the_scale_of_a_group_is_used_at_each_step() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
+    optimizer = make_optimizer(
+        model, TrainConfig(weight_decay=0.0), lambda name: 0.5 if name.startswith("0.") else 1.0
+    )
+    assert [group["scale"] for group in optimizer.param_groups] == [0.5, 1.0, 0.5, 1.0]
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["scale"]
+    optimizer.step()
+    moved = [(p - b).abs().max().item() for p, b in zip(model.parameters(), before, strict=True)]
+    assert moved == pytest.approx([0.05, 0.05, 0.1, 0.1], rel=1e-3)

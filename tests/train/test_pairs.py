@@ -1,12 +1,16 @@
 """Which text goes with which image."""
 
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from semvlp.shards.record import Question, Sample, Texts
 from semvlp.shards.stream import Visit
-from semvlp.train.pairs import Pair, pairs_of, split
+from semvlp.train.config import Negatives
+from semvlp.train.pairs import Pair, likeness, pairs_of
 
 CAPTIONS = ("a cat", "a dog")
 QUESTION = Question(question="what?", answers={"cat": 1.0})
@@ -81,9 +85,80 @@ def test_position_and_seed_decide() -> None:
     assert first[0] != pairs_of(visit(7, texts), count=3, mismatch_rate=0.5, seed=1)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_split_keeps_order_and_all(parts: int) -> None:
-    visits = [visit(position, Texts()) for position in range(5)]
-    pieces = split(visits, parts)
-    assert [v for piece in pieces for v in piece] == visits
-    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+def image(name: str, objects: list[int], *captions: str) -> Visit:
+    regions = SimpleNamespace(image_id=name, object_ids=np.array(objects))
+    sample = Sample(key=name, regions=regions, texts=Texts(captions=captions))  # type: ignore[arg-type]
+    return Visit(position=hash(name) % 1000, epoch=0, sample=sample, negative=OTHER)
+
+
+BATCH = [
+    image("cat", [1, 2, 3], "a cat"),
+    image("dog", [4, 5], "a dog"),
+    image("kitten", [1, 2, 9], "a kitten", "something small"),
+    image("again", [1, 2, 3], "a cat"),
+]
+
+
+def mismatches(negatives: Negatives, first: Visit = BATCH[0], n: int = 200) -> list[Pair]:
+    return [
+        pair
+        for position in range(n)
+        for pair in pairs_of(
+            replace(first, position=position),
+            count=1,
+            mismatch_rate=1.0,
+            seed=0,
+            negatives=negatives,
+            batch=BATCH,
+        )
+    ]
+
+
+def test_captions_of_the_batch_need_no_second_read() -> None:
+    counts = Counter((p.text, p.regions.image_id, p.match) for p in mismatches("batch_text"))
+    told = {text: match for text, _, match in counts}
+    assert {name for _, name, _ in counts} == {"cat"}
+    # The same caption stands under another image too: there it is no mismatch.
+    assert told == {
+        "a cat": "match",
+        "a dog": "mismatch",
+        "a kitten": "mismatch",
+        "something small": "mismatch",
+    }
+
+
+def test_regions_of_the_batch_take_the_place_of_the_image() -> None:
+    found = {(p.text, p.regions.image_id, p.match) for p in mismatches("batch_image")}
+    assert found == {
+        ("a cat", "dog", "mismatch"),
+        ("a cat", "kitten", "mismatch"),
+        ("a cat", "cat", "match"),
+    }
+
+
+def test_hard_negatives_are_the_most_alike() -> None:
+    alike = BATCH[:3]
+    assert likeness(alike[0].sample.regions, alike[2].sample.regions) == pytest.approx(0.5)
+    assert likeness(alike[0].sample.regions, alike[1].sample.regions) == 0
+    for negatives in ("hard_text", "hard_image"):
+        pairs = pairs_of(
+            alike[0],
+            count=1,
+            mismatch_rate=1.0,
+            seed=0,
+            negatives=negatives,  # type: ignore[arg-type]
+            batch=alike,
+        )
+        (pair,) = pairs
+        assert pair.match == "mismatch"
+        if negatives == "hard_text":
+            assert pair.text in ("a kitten", "something small")
+        else:
+            assert (pair.text, pair.regions.image_id) == ("a cat", "kitten")
+
+
+def test_a_batch_of_one_image_has_no_mismatch() -> None:
+    (pair,) = pairs_of(
+        BATCH[0], count=1, mismatch_rate=1.0, seed=0, negatives="batch_text", batch=BATCH[:1]
+    )
+    assert pair.match == "match"

@@ -1,10 +1,13 @@
 """What each step does follows from its number."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from semvlp.train.config import TrainConfig
+from semvlp import settings
+from semvlp.errors import ConfigError
+from semvlp.train.config import PretrainConfig, TrainConfig
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
 
 
@@ -80,3 +83,37 @@ def test_one_mode_needs_one_step_an_interval() -> None:
 
 def test_the_last_step_is_saved() -> None:
     assert [step for step in range(1, 8) if is_saved(step, 7, 3)] == [3, 6, 7]
+
+
+def test_phases_follow_each_other() -> None:
+    config = TrainConfig(schedule=("single 3", "two 2", "alternate"))
+    modes = [mode_of(step, config) for step in range(1, 10)]
+    assert modes == ["single"] * 3 + ["two"] * 2 + ["two", "single", "two", "single"]
+    assert not is_logged(1, 90, config)
+    assert [is_logged(step, 90, config) for step in (9, 10)] == [True, True]
+
+
+def test_phases_come_from_files_and_from_the_command_line(tmp_path: Path) -> None:
+    override = 'train.schedule=["single 100000", "alternate"]'
+    config = settings.load(PretrainConfig, None, [override])
+    assert config.train.phases == (("single", 100_000), ("alternate", math.inf))
+    (tmp_path / "config.toml").write_text(settings.to_toml(config))
+    assert settings.load(PretrainConfig, tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        '"alternat"',
+        '["single 10", "alternat"]',
+        '["single", "alternate"]',
+        '["single 10"]',
+        '["single 1e3", "alternate"]',
+        '["single 0", "alternate"]',
+        "[]",
+    ],
+)
+def test_a_schedule_that_cannot_be_read_says_how(schedule: str) -> None:
+    with pytest.raises(ConfigError, match="schedule must") as told:
+        settings.load(PretrainConfig, None, [f"train.schedule={schedule}"])
+    assert "alternate" in str(told.value)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semvlp.train.config import TrainConfig
 from semvlp.train.distributed import World
 from semvlp.train.optim import make_optimizer
-from semvlp.train.step import Part, StepResult, train_step
+from semvlp.train.step import Part, StepResult, results, train_step
 
 ALONE = World(0, 1, torch.device("cpu"))
 WEIGHTS = {"left": 1.0, "right": 2.0}
@@ -54,7 +54,7 @@ def step(
     module: nn.Module, parts: Sequence[Part], *, mode: str = "single", **config: Any
 ) -> StepResult:
     settings = TrainConfig(**{"clip": 0.0, **config})
-    return train_step(
+    found = train_step(
         module,
         make_optimizer(module, settings),
         parts,
@@ -64,6 +64,8 @@ def step(
         config=settings,
         world=ALONE,
     )
+    (result,) = results([found], WEIGHTS, ALONE)
+    return result
 
 
 def test_the_loss_is_the_weighted_sum_of_means() -> None:
@@ -106,9 +108,9 @@ def test_the_learning_rate_is_used_and_gradients_are_gone() -> None:
 def test_the_norm_is_told_before_clipping_and_clipping_acts(clip: float) -> None:
     module = Squares()
     before = torch.cat([p.detach().flatten() for p in module.parameters()])
-    result = train_step(
+    found = train_step(
         module,
-        torch.optim.SGD(module.parameters()),
+        torch.optim.SGD(module.parameters(), fused=True),
         [part_of(100 * torch.ones(1, 2))],
         "single",
         lr=0.1,
@@ -116,6 +118,7 @@ def test_the_norm_is_told_before_clipping_and_clipping_acts(clip: float) -> None
         config=TrainConfig(clip=clip),
         world=ALONE,
     )
+    (result,) = results([found], WEIGHTS, ALONE)
     moved = torch.cat([p.detach().flatten() for p in module.parameters()]) - before
     assert result.grad_norm > 1.0
     assert moved.norm().item() == pytest.approx(0.1 * (clip or result.grad_norm), rel=1e-3)
@@ -143,7 +146,7 @@ def test_bf16_computes_matrix_products_in_bf16() -> None:
 def test_a_stop_is_passed_on() -> None:
     module = Squares()
     config = TrainConfig()
-    result = train_step(
+    found = train_step(
         module,
         make_optimizer(module, config),
         [part_of(torch.randn(2, 2))],
@@ -154,4 +157,4 @@ def test_a_stop_is_passed_on() -> None:
         world=ALONE,
         stop=True,
     )
-    assert result.stop
+    assert found.stop

@@ -1,0 +1,38 @@
+"""How a step is cut into parts."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semvlp.train.config import TrainConfig
+from semvlp.train.cutting import cut, evenly, filled
+
+SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_even_parts_keep_order_and_all(parts: int) -> None:
+    things = list(range(5))
+    pieces = [things[run] for run in evenly(5, parts)]
+    assert [thing for piece in pieces for thing in piece] == things
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
+@given(rows=SIZES, most=st.integers(1, 80))
+def test_filled_parts_keep_order_and_all_and_the_limit(rows: list[int], most: int) -> None:
+    pieces = [rows[run] for run in filled(rows, most)]
+    assert [size for piece in pieces for size in piece] == rows
+    assert all(piece and (sum(piece) <= most or len(piece) == 1) for piece in pieces)
+    # None could have taken the first thing of the next one.
+    for piece, following in pairwise(pieces):
+        assert sum(piece) + following[0] > most
+
+
+def test_the_settings_choose() -> None:
+    assert cut([5, 5, 5, 5], TrainConfig()) == [slice(0, 4)]
+    assert cut([5, 5, 5, 5], TrainConfig(accumulate=2)) == [slice(0, 2), slice(2, 4)]
+    assert cut([5, 5, 5, 5], TrainConfig(part_rows=15)) == [slice(0, 3), slice(3, 4)]
+    with pytest.raises(ValueError, match="give one"):
+        TrainConfig(accumulate=2, part_rows=15)
