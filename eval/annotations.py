@@ -14,6 +14,19 @@ GZIP_MAGIC = b"\x1f\x8b"
 Kind = type | tuple[type, ...]
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, gzipped or not, without a byte order mark.
+
+    Raises:
+        InputError: no such file, or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
+
+
 def read_document(path: Path) -> Any:
     """The one JSON value of a file.
 
@@ -21,7 +34,7 @@ def read_document(path: Path) -> Any:
         InputError: no such file, not UTF-8, not JSON.
     """
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: must be one JSON value; {error}{_hint(path)}") from error
 
@@ -33,7 +46,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         InputError: no such file, not UTF-8, a line that is no JSON object.
     """
     records = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             records.append((number, _object(path, number, line)))
     if not records:
@@ -98,14 +111,6 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
-
-
 def _type_name(kind: Kind) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     names = {
@@ -125,7 +130,7 @@ def _hint(path: Path) -> str:
 
 def recognise(path: Path) -> str | None:
     """What an annotation file looks like, for messages: `NLVR2 JSON lines (task nlvr2)`."""
-    text = _read_text(path).strip()
+    text = read_text(path).strip()
     try:
         first = json.loads(text)
     except json.JSONDecodeError:

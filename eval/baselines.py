@@ -8,22 +8,43 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from math import fsum
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semvlp.eval.task import Answer, Example, ExampleId
+from semvlp.eval.task import Answer, Example, ExampleId, Task
 
 STEPS = 100
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 1e-4
 # Rarer answers are never given: what they add is below what they cost.
 MAX_LABELS = 1000
+# A full-batch step takes memory for every example and label.
+MAX_EXAMPLES = 50_000
 # Rarer n-grams tell nothing about other sentences.
 MIN_SENTENCES = 2
 
 _WORD = re.compile(r"[a-z0-9]+")
+
+
+def baseline_scores(
+    task: Task, train: Sequence[Path], valid: Sequence[Example]
+) -> dict[str, dict[str, float]]:
+    """Scores of `majority` and `text only`, learned from the training annotations `train`.
+
+    None where there are no such files, or for retrieval, which has no labels to learn. The
+    classifier is left out for large training sets.
+    """
+    paths = [path for path in train if path.is_file()]
+    if not paths or len(paths) < len(train) or task.head == "match":
+        return {}
+    learned = task.read(paths)
+    found = {"majority": majority(learned, valid)}
+    if len(learned) <= MAX_EXAMPLES:
+        found["text only"] = text_only(learned, valid)
+    return {name: task.score(valid, answers) for name, answers in found.items()}
 
 
 def majority(train: Sequence[Example], valid: Sequence[Example]) -> dict[ExampleId, Answer]:

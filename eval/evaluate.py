@@ -1,77 +1,40 @@
 """One evaluation: a checkpoint's answers written as a leaderboard file, scored where possible."""
 
+import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-import transformers
+import numpy as np
+from numpy.typing import NDArray
 
-import semvlp
 from semvlp import atomic
-from semvlp.errors import InputError
-from semvlp.eval.network import WEIGHTS_NAME, Network, open_network
-from semvlp.eval.predict import EvalMode, answers_by_mode
+from semvlp.errors import ConfigError, InputError
+from semvlp.eval import scores as metrics
+from semvlp.eval.baselines import baseline_scores
+from semvlp.eval.explain import write_explanation
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.matrix import Scratch, clear
+from semvlp.eval.network import Network, Precision, open_network
+from semvlp.eval.outcome import PAGE_NAME, SCORES_NAME, EvalReport
+from semvlp.eval.page import write_page
+from semvlp.eval.predict import EvalMode, Way, answers_by_mode
+from semvlp.eval.provenance import key_of, provenance, sources
+from semvlp.eval.ranks import joined_ranks
+from semvlp.eval.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.submission import check_ids
-from semvlp.eval.task import Answer, Example, ExampleId, Submission, Task
-from semvlp.progress import duration
-from semvlp.shards.hashes import file_sha256
+from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.shards.store import Store, open_store
 
 log = logging.getLogger(__name__)
 
-SCORES_NAME = "scores.json"
 PROVENANCE_NAME = "provenance.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalReport:
-    """What an evaluation wrote and found."""
-
-    out: Path
-    submission: Submission
-    scores: dict[str, Any] | None
-    """What `scores.json` holds; None where the split has no labels."""
-    examples: int
-    seconds: float
-
-    def values(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return {
-            "out": str(self.out),
-            "file": str(self.submission.path),
-            "examples": self.examples,
-            "scores": self.scores,
-            "seconds": round(self.seconds, 3),
-        }
-
-    def sentence(self) -> str:
-        """What was written, how many, how long, where; with labels, the scores by mode."""
-        wrote = (
-            f"Wrote {self.submission.count} answers to {self.submission.path} "
-            f"in {duration(self.seconds)}."
-        )
-        if self.scores is None:
-            return wrote + " The split has no labels, so there are no scores."
-        modes = self.scores.get("modes", {self.scores["mode"]: self.scores})
-        return "\n".join([*_table(modes), wrote])
-
-
-def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Scores as lines of text: one column for each mode."""
-    names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
-    header = " " * 24 + "".join(f"{mode:>10}" for mode in modes)
-    rows = [
-        f"{name:<24}" + "".join(f"{found[name]:>10.2f}" for found in modes.values())
-        for name in names
-    ]
-    return [header, *rows]
+EXPLAIN_NAME = "explain.html"
+Existing = Literal["replace", "keep"]
+AnswersByMode = Mapping[EvalMode, Mapping[ExampleId, Answer]]
 
 
 def evaluate(
@@ -85,32 +48,77 @@ def evaluate(
     mode: EvalMode = "single",
     batch_size: int = 64,
     device: str = "auto",
+    precision: Precision = "fp32",
+    shortlist: int | None = None,
+    train: Sequence[Path] = (),
+    images: Path | None = None,
+    explain: int | None = None,
+    existing: Existing = "replace",
 ) -> EvalReport:
     """Answer every example of `annotations` and write the leaderboard file of `task` into `out`.
 
     Beside it go `scores.json` where the annotations have labels (`accuracy`, ... of `mode`; for
-    `both` also those of each pass under `modes`) and `provenance.json`. Files of an earlier
-    evaluation in `out` are replaced.
+    `both` also those of each pass under `modes`), `provenance.json` and `report.html`. Under
+    torchrun every process answers its share and the first one writes; no number depends on how
+    many there are.
+
+    Args:
+        shortlist: retrieval compares each caption and each image only with its so many likeliest.
+        train: annotations of the training split, for baselines that do not look.
+        images: the photographs (a directory, a list, a tar), for the report.
+        explain: how many examples `explain.html` shows with the attention between their words and
+            regions; None writes none.
+        existing: whether an earlier evaluation in `out` is replaced, or kept: then it must be of
+            the same inputs and its result is returned.
 
     Raises:
+        ConfigError: `out` is to be kept and holds another evaluation, or a shortlist for a task
+            that compares nothing.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
     start = time.monotonic()
     examples = task.read(annotations, split=split)
-    network = open_network(checkpoint, device=device, batch_size=batch_size)
-    with open_store(shards) as store:
+    network = open_network(
+        checkpoint,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        zero_shot=task.labels(()) if task.head == "match" else (),
+    )
+    settings = {"task": task.name, "split": split, "precision": precision, "shortlist": shortlist}
+    with joined_ranks() as ranks, open_store(shards) as store:
         _check_network(network, task, examples, store, checkpoint)
-        answers = answers_by_mode(network, task, examples, store, mode)
-        provenance = _provenance(network, task, store, checkpoint, annotations, split, mode)
-    check_ids(task.ids(examples), answers[mode], "predictions")
-    submission = _write(task, answers[mode], out, split)
-    scores = _scores(task, examples, answers, split, mode)
-    _write_side_files(out, scores, {**provenance, "submission": _described(submission)})
+        made_of = sources(network, checkpoint, store, annotations, settings)
+        file, key = out / task.file_name(split), key_of({**made_of, "mode": mode})
+        scores = _finished(out, key) if existing == "keep" else None
+        if scores is None:
+            wanted, cost = _wanted(network, examples, store, shortlist)
+            way = Way(ranks=ranks, scratch=Scratch(out, key_of(made_of)), wanted=wanted)
+            answers = answers_by_mode(network, task, examples, store, mode, way)
+            check_ids(task.ids(examples), answers[mode], "predictions")
+            scores = _scores(task, examples, answers, split, mode)
+            if scores:
+                scores |= {**cost, "baselines": baseline_scores(task, train, examples)}
+            if ranks.is_first:
+                out.mkdir(parents=True, exist_ok=True)
+                _remove_old(out)
+                submission = task.write(answers[mode], file)
+                origin = provenance({**made_of, "mode": mode, "key": key}, submission)
+                write_page(out / PAGE_NAME, task, network, examples, answers, scores, store, images)
+                _write_side_files(out, scores, origin)
+                clear(out)
+        if explain and ranks.is_first:
+            shown = f"{task.name}, {split}"
+            write_explanation(
+                out / EXPLAIN_NAME, shown, network, examples, store, images, count=explain
+            )
+        ranks.wait()
     return EvalReport(
         out=out,
-        submission=submission,
-        scores=scores,
+        file=file,
+        count=len(task.ids(examples)),
+        scores=scores or None,
         examples=len(examples),
         seconds=time.monotonic() - start,
     )
@@ -134,6 +142,8 @@ def score(
         raise InputError(f"{names}: must hold labels to score against, but has none")
     answers = task.read_answers(predictions)
     check_ids(task.ids(examples), answers, predictions)
+    for doubt in task.doubts(examples, answers):
+        log.warning("%s: %s", predictions, doubt)
     return {"task": task.name, **task.score(examples, answers), "counts": _counts(examples)}
 
 
@@ -175,80 +185,78 @@ def _few(names: set[str]) -> str:
     return ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _write(task: Task, answers: Mapping[ExampleId, Answer], out: Path, split: str) -> Submission:
-    out.mkdir(parents=True, exist_ok=True)
-    # A crash must not leave the scores of an earlier evaluation beside a newer leaderboard file.
-    for name in (SCORES_NAME, PROVENANCE_NAME):
+def _finished(out: Path, key: str) -> dict[str, Any] | None:
+    """The scores of the evaluation that is there, empty where it has none; None: nothing there."""
+    try:
+        before = json.loads((out / PROVENANCE_NAME).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{out / PROVENANCE_NAME}: must be JSON: {error}") from error
+    if before.get("key") != key:
+        raise ConfigError(
+            f"{out} holds an evaluation of other inputs; give another --out, or --overwrite"
+        )
+    log.info("%s holds this evaluation already", out)
+    scores = out / SCORES_NAME
+    return dict(json.loads(scores.read_bytes())) if scores.exists() else {}
+
+
+def _wanted(
+    network: Network, examples: Sequence[Example], store: Store, shortlist: int | None
+) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
+    """The pairs of a shortlist and what it costs; None where all pairs are compared."""
+    if shortlist is None:
+        return None, {}
+    if network.model.config.task_head != "match":
+        raise ConfigError("a shortlist is for retrieval; leave --shortlist out for this task")
+    lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
+    wanted = best_pairs(label_overlap(examples, lookup, store.manifest), shortlist)
+    return wanted, {"shortlist": {"size": shortlist, **lost(examples, wanted)}}
+
+
+def _remove_old(out: Path) -> None:
+    """A crash must not leave earlier scores beside a newer leaderboard file."""
+    for name in (PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
         (out / name).unlink(missing_ok=True)
-    return task.write(answers, out / task.file_name(split))
 
 
-def _write_side_files(out: Path, scores: dict[str, Any] | None, provenance: dict[str, Any]) -> None:
+def _write_side_files(out: Path, scores: dict[str, Any] | None, origin: dict[str, Any]) -> None:
     if scores is not None:
         atomic.write_json(out / SCORES_NAME, scores)
-    atomic.write_json(out / PROVENANCE_NAME, provenance)
+    # Last: an evaluation is finished when it says where it comes from.
+    atomic.write_json(out / PROVENANCE_NAME, origin)
 
 
 def _scores(
-    task: Task,
-    examples: Sequence[Example],
-    answers: Mapping[EvalMode, Mapping[ExampleId, Answer]],
-    split: str,
-    mode: EvalMode,
+    task: Task, examples: Sequence[Example], answers: AnswersByMode, split: str, mode: EvalMode
 ) -> dict[str, Any] | None:
+    for doubt in task.doubts(examples, answers[mode]):
+        log.warning("%s", doubt)
     if not _labelled(examples):
         log.info("split %s has no labels: wrote the leaderboard file without scores", split)
         return None
     modes = {one: task.score(examples, given) for one, given in answers.items()}
     found: dict[str, Any] = {"task": task.name, "split": split, "mode": mode, **modes[mode]}
-    found["counts"] = _counts(examples)
+    found |= {"counts": _counts(examples), "parts": _parts(task, examples, answers)}
     return {**found, "modes": modes} if len(modes) > 1 else found
+
+
+def _parts(
+    task: Task, examples: Sequence[Example], answers: AnswersByMode
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Table -> row -> mean credit of each mode in percent, and `count`."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for mode, given in answers.items():
+        credits = [task.credit(example, given[example.example_id]) for example in examples]
+        for table, rows in metrics.by_part(examples, credits).items():
+            for row, (score, count) in rows.items():
+                entry = found.setdefault(table, {}).setdefault(row, {"count": count})
+                entry[mode] = score
+    return found
 
 
 def _counts(examples: Sequence[Example]) -> dict[str, int]:
     subsets = Counter(str(e.meta["subset"]) for e in examples if e.meta.get("subset") is not None)
     images = {name for example in examples for name in example.images}
     return {"examples": len(examples), "images": len(images), **dict(sorted(subsets.items()))}
-
-
-def _provenance(
-    network: Network,
-    task: Task,
-    store: Store,
-    checkpoint: Path,
-    annotations: Sequence[Path],
-    split: str,
-    mode: EvalMode,
-) -> dict[str, Any]:
-    return {
-        "task": task.name,
-        "split": split,
-        "mode": mode,
-        "checkpoint": {
-            "path": str(checkpoint),
-            "sha256": file_sha256(checkpoint / WEIGHTS_NAME),
-            "max_text_length": network.limits.max_text_length,
-            "max_regions": network.limits.max_regions,
-        },
-        "annotations": [{"path": str(path), "sha256": file_sha256(path)} for path in annotations],
-        "shards": {"path": str(store.path), "profile": store.manifest.profile},
-        "versions": _versions(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "semvlp": semvlp.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _described(submission: Submission) -> dict[str, Any]:
-    return {
-        "file": submission.path.name,
-        "count": submission.count,
-        "sha256": submission.sha256,
-    }

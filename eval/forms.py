@@ -103,7 +103,10 @@ class CommaLines:
 
 
 class RankFile:
-    """`{"captions": [{"caption_id", "rank", "ties"}], "images": [{"image", "rank", "ties"}]}`."""
+    """`{"captions": [{"caption_id", "rank", "ties"}], "images": [{"image", "rank", "ties"}]}`.
+
+    Entries of splits that are also scored by folds have `fold_rank` and `fold_ties` too.
+    """
 
     extension = ".json"
 
@@ -111,10 +114,11 @@ class RankFile:
         captions, images = [], []
         for key, answer in answers.items():
             assert isinstance(answer, Rank)
+            numbers = {name: n for name, n in answer._asdict().items() if n is not None}
             if isinstance(key, int):
-                captions.append({"caption_id": key, **answer._asdict()})
+                captions.append({"caption_id": key, **numbers})
             else:
-                images.append({"image": key, **answer._asdict()})
+                images.append({"image": key, **numbers})
         return _json({"captions": captions, "images": images})
 
     def parse(self, text: str) -> Pairs:
@@ -123,11 +127,16 @@ class RankFile:
             for number, entry in enumerate(_field(document, part, list, "the file"), start=1):
                 where = f"{part}, entry {number}"
                 key = _field(entry, name, kind, where)
-                rank = _field(entry, "rank", int, f"{where} (id {key!r})")
-                ties = _field(entry, "ties", int, f"{where} (id {key!r})")
-                if rank < 1 or ties < 0:
-                    raise InputError(f"{where}: ranks start at 1 and ties at 0, got {rank}, {ties}")
-                yield where, key, Rank(rank, ties)
+                yield where, key, _rank(entry, f"{where} (id {key!r})")
+
+
+def _rank(entry: dict[str, Any], where: str) -> Rank:
+    folds = ("fold_rank", "fold_ties") if "fold_rank" in entry or "fold_ties" in entry else ()
+    numbers = {name: _field(entry, name, int, where) for name in ("rank", "ties", *folds)}
+    for name, number in numbers.items():
+        if number < name.endswith("rank"):
+            raise InputError(f"{where}: ranks start at 1 and ties at 0, got {name} {number}")
+    return Rank(**numbers)
 
 
 def _json(value: Any) -> str:

@@ -26,6 +26,8 @@ class EvalInputs:
     annotations: tuple[Path, ...]
     shards: Path
     split: str
+    train: tuple[Path, ...] = ()
+    """What the run was trained on, for baselines; none where it is not known."""
 
 
 def eval_inputs(
@@ -41,7 +43,8 @@ def eval_inputs(
         ConfigError: something is not given and the run does not say it either.
         InputError: the run's record of what it read is damaged.
     """
-    recorded = {} if annotations and shards else _recorded(checkpoint)
+    known = bool(annotations and shards)
+    recorded = {} if known and not _record(checkpoint).is_file() else _recorded(checkpoint)
     used = tuple(annotations) or tuple(Path(path) for path in recorded.get("valid", ()))
     store = shards or (Path(recorded["shards"]) if recorded.get("shards") else None)
     if not used or store is None:
@@ -49,7 +52,8 @@ def eval_inputs(
         option = "--annotations" if not used else "--shards"
         raise ConfigError(f"{checkpoint}: its run names no {what}; give {option}")
     unnamed = split_name(used[0]) if annotations else VALIDATION_SPLIT
-    return EvalInputs(annotations=used, shards=store, split=split or unnamed)
+    train = tuple(Path(path) for path in recorded.get("annotations", ()))
+    return EvalInputs(annotations=used, shards=store, split=split or unnamed, train=train)
 
 
 def split_name(annotations: Path) -> str:
@@ -58,9 +62,13 @@ def split_name(annotations: Path) -> str:
     return found[1] if found else annotations.name.partition(".")[0]
 
 
-def _recorded(checkpoint: Path) -> dict[str, Any]:
+def _record(checkpoint: Path) -> Path:
     # RUN/best is a link to RUN/checkpoints/step-XXXXXXX.
-    path = checkpoint.resolve().parent.parent / INPUTS_NAME
+    return checkpoint.resolve().parent.parent / INPUTS_NAME
+
+
+def _recorded(checkpoint: Path) -> dict[str, Any]:
+    path = _record(checkpoint)
     if not path.is_file():
         raise ConfigError(
             f"{checkpoint}: must lie in a fine-tuning run for what it was validated on to be "

@@ -6,6 +6,7 @@ from semvlp.errors import InputError
 from semvlp.eval.task import Example
 from semvlp.model.packing import PairRegions
 from semvlp.shards.image_ids import ImageIds
+from semvlp.shards.record import Sample
 from semvlp.shards.store import Store
 
 SHOWN = 10
@@ -34,10 +35,14 @@ class RegionLookup:
         read = {name: self._read(name) for name in dict.fromkeys(listed)}
         return [read[name] for name in listed]
 
-    def _read(self, name: str) -> PairRegions:
+    def sample(self, name: str) -> Sample:
+        """All that the store holds of an image."""
         image_id = self._found[name]
         assert image_id is not None
-        regions = self._store.sample(self._store.index_of(image_id)).regions
+        return self._store.sample(self._store.index_of(image_id))
+
+    def _read(self, name: str) -> PairRegions:
+        regions = self.sample(name).regions
         kept = slice(self._max_regions)
         return regions.features[kept], regions.boxes[kept], regions.width, regions.height
 

@@ -1,6 +1,6 @@
 """A fine-tuned network ready to answer, and how it is opened from a checkpoint.
 
-N pairs of a text and an image; C labels.
+N pairs of a text and an image; C labels; T tokens, R regions, D width.
 """
 
 import json
@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.errors import ConfigError, InputError
+from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.model.config import TaskHead
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
 
 Pass = Literal["single", "two"]
+Precision = Literal["fp32", "bf16"]
 
 WEIGHTS_NAME = "model.safetensors"
 # Where training leaves its resolved settings inside a checkpoint.
@@ -51,6 +55,8 @@ class Network:
     batch_size: int
     """Examples of one forward pass; changes speed and memory, never a result."""
     limits: Limits = DEFAULT_LIMITS
+    zero_shot: bool = False
+    """Whether the head is the matching head of pre-training as it stands."""
 
     @property
     def labels(self) -> list[str]:
@@ -70,12 +76,42 @@ class Network:
         logits: Tensor = self.model(batch, mode)
         return logits.float().cpu()
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and in the dtype of the encoder."""
+        return next(self.model.semvlp.encoder.parameters()).detach()
+
+    def lower_texts(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Rows [T, D] of texts in two-stream mode as far as they have seen no image."""
+        size = self.model.config.region_feature_size
+        nothing = np.zeros((0, size), np.float32), np.zeros((0, 4), np.float32), 1, 1
+        batch = pack(texts, [nothing] * len(texts)).to(self.device)
+        rows: Tensor = self.model.semvlp.lower(batch)[0]
+        return rows
+
+    def lower_regions(self, regions: Sequence[PairRegions]) -> Tensor:
+        """Rows [R, D] of images in two-stream mode as far as they have seen no text."""
+        # Whatever stands for a text, the regions do not see it.
+        batch = pack([[0]] * len(regions), regions).to(self.device)
+        rows: Tensor = self.model.semvlp.lower(batch)[1]
+        return rows
+
+    def upper_logits(self, text: tuple[Tensor, Tensor], regions: tuple[Tensor, Tensor]) -> Tensor:
+        """Logits [N, C] float32 on the CPU of N pairs of lower rows, each with its lengths [N]."""
+        (text_rows, text_lengths), (region_rows, region_lengths) = text, regions
+        pooled = self.model.semvlp.upper(text_rows, region_rows, text_lengths, region_lengths)
+        logits: Tensor = self.model.head(pooled)
+        return logits.float().cpu()
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """No dropout and no gradients inside; the model is left in the state it was in."""
         model: nn.Module = self.model
         training = model.training
-        model.to(self.device).eval()
+        # To move weights that ranks have gathered is to cut them again, even where they stay.
+        if str(self.like.device) != self.device:
+            model.to(self.device)
+        model.eval()
         try:
             with torch.inference_mode():
                 yield
@@ -83,40 +119,88 @@ class Network:
             model.train(training)
 
 
-def open_network(checkpoint: Path, *, device: str, batch_size: int) -> Network:
-    """The network of a checkpoint directory in the Hugging Face layout, in float32.
+def finite(scores: NDArray[np.float32], mode: Pass) -> NDArray[np.float32]:
+    """The scores as they are.
 
-    `device` is PyTorch's name of one, or `auto` for a GPU where there is one.
+    Raises:
+        SemVLPError: one of them is NaN or infinite.
+    """
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise SemVLPError(
+            f"the network's scores must be finite, but {bad} of {scores.size} of the {mode} pass "
+            "are not; its weights are damaged or its precision is too low"
+        )
+    return scores
+
+
+def open_network(
+    checkpoint: Path,
+    *,
+    device: str,
+    batch_size: int,
+    precision: Precision = "fp32",
+    zero_shot: Sequence[str] = (),
+) -> Network:
+    """The network of a checkpoint directory in the Hugging Face layout.
+
+    Args:
+        device: PyTorch's name of one, or `auto` for a GPU where there is one.
+        precision: of the encoder; the head is always float32, or scores would tie.
+        zero_shot: labels of the match head; with them a pre-training checkpoint will do, whose
+            matching head is taken over.
 
     Raises:
         InputError: no such checkpoint, or one that is not of a fine-tuned SemVLP model.
     """
-    _check_files(checkpoint)
-    try:
-        loaded: Any = SemVLPForTask.from_pretrained(
-            checkpoint, dtype=torch.float32, output_loading_info=True
+    head = _head(checkpoint)
+    if head is None and not zero_shot:
+        raise InputError(
+            f"{checkpoint}: must be fine-tuned on a task, but has no task head; run "
+            "`semvlp finetune` with it as --init first"
         )
+    try:
+        model = _finetuned(checkpoint) if head else _pretrained(checkpoint, zero_shot)
         tokenizer = load_tokenizer(checkpoint)
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError, ConfigError) as error:
         raise InputError(f"{checkpoint}: is no fine-tuned SemVLP checkpoint: {error}") from error
-    model, info = loaded
-    # transformers would go on with random weights in their place.
-    wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
-    if wrong:
-        raise InputError(
-            f"{checkpoint / WEIGHTS_NAME}: must hold exactly the tensors of its config.json, but "
-            f"{len(wrong)} are missing or too many, first {wrong[0]}"
-        )
+    if precision == "bf16":
+        encoder: nn.Module = model.semvlp
+        encoder.to(torch.bfloat16)
+        model.semvlp.pooler.float()
     return Network(
         model=model,
         tokenizer=tokenizer,
         device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
         batch_size=batch_size,
         limits=_limits(checkpoint / TRAINING_CONFIG),
+        zero_shot=head is None,
     )
 
 
-def _check_files(checkpoint: Path) -> None:
+def _finetuned(checkpoint: Path) -> SemVLPForTask:
+    loaded: Any = SemVLPForTask.from_pretrained(
+        checkpoint, dtype=torch.float32, output_loading_info=True
+    )
+    model: SemVLPForTask = loaded[0]
+    # transformers would go on with random weights in their place.
+    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
+    if wrong:
+        raise InputError(
+            f"{checkpoint / WEIGHTS_NAME}: must hold exactly the tensors of its config.json, but "
+            f"{len(wrong)} are missing or too many, first {wrong[0]}"
+        )
+    return model
+
+
+def _pretrained(checkpoint: Path, labels: Sequence[str]) -> SemVLPForTask:
+    return SemVLPForTask.from_pretraining(checkpoint, head="match", labels=labels)[0]
+
+
+def _head(checkpoint: Path) -> TaskHead | None:
+    """The task head that config.json names; None where the checkpoint is of pre-training."""
     for name in ("config.json", WEIGHTS_NAME):
         if not (checkpoint / name).is_file():
             raise InputError(
@@ -132,11 +216,8 @@ def _check_files(checkpoint: Path) -> None:
         raise InputError(
             f"{checkpoint}: must hold a semvlp model, but its config.json says {kind!r}"
         )
-    if head is None:
-        raise InputError(
-            f"{checkpoint}: must be fine-tuned on a task, but has no task head; run "
-            "`semvlp finetune` with it as --init first"
-        )
+    found: TaskHead | None = head
+    return found
 
 
 def _limits(path: Path) -> Limits:

@@ -7,7 +7,7 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import scores
-from semvlp.eval.annotations import read_lines, require, unique, wrong_file
+from semvlp.eval.annotations import read_lines, read_text, require, unique, wrong_file
 from semvlp.eval.forms import CommaLines
 from semvlp.eval.submission import LeaderboardFile, checked
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
@@ -25,10 +25,18 @@ class Nlvr2(LeaderboardFile):
     form = CommaLines(labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """JSON lines whose identifier is `split-set-pair-sentence`."""
-        records = [record for path in paths for record in _records(path)]
+        """JSON lines whose identifier is `split-set-pair-sentence`.
+
+        A `.txt` file holds categories of sentences (nlvr2/util/annotated_dev_examples.txt); scores
+        by category are then part of the report.
+        """
+        texts = [path for path in paths if path.suffix == ".txt"]
+        records = [record for path in paths if path not in texts for record in _records(path)]
+        if not records:
+            raise InputError("NLVR2 needs its JSON lines; only categories were given")
+        categories = {name: found for path in texts for name, found in _categories(path).items()}
         subsets = _subsets(records)
-        return unique((_example(record, subsets) for record in records), paths)
+        return unique((_example(record, subsets, categories) for record in records), paths)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         return list(LABELS)
@@ -85,7 +93,22 @@ def _subsets(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _example(record: Mapping[str, Any], subsets: Mapping[str, str]) -> Example:
+def _categories(path: Path) -> dict[str, list[str]]:
+    """Sentence -> its categories, some have none: blocks of a sentence and `* category` lines."""
+    found = {}
+    for block in read_text(path).replace("\r\n", "\n").split("\n\n"):
+        sentence, *lines = block.strip("\n").split("\n")
+        if not all(line.startswith("* ") for line in lines):
+            raise InputError(f"{path}: must hold `* category` lines below {sentence!r:.80}")
+        found[sentence] = [line.removeprefix("* ") for line in lines]
+    return found
+
+
+def _example(
+    record: Mapping[str, Any],
+    subsets: Mapping[str, str],
+    categories: Mapping[str, Sequence[str]],
+) -> Example:
     split, group, pair, sentence = record["identifier"].split("-")
     images = f"{split}-{group}-{pair}-img0", f"{split}-{group}-{pair}-img1"
     return Example(
@@ -96,5 +119,6 @@ def _example(record: Mapping[str, Any], subsets: Mapping[str, str]) -> Example:
         meta={
             "sentence": (split, group, sentence),
             "subset": subsets.get(record["identifier"]),
+            "parts": {"category": categories.get(record["sentence"], ())} if categories else {},
         },
     )

@@ -4,26 +4,40 @@ N examples, C labels; Q captions, K images.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.errors import SemVLPError
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass
-from semvlp.eval.retrieval import image_names, rank_answers
+from semvlp.eval.matrix import Scratch, score_matrix
+from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass, finite
+from semvlp.eval.ranks import ALONE, Ranks, Scores
+from semvlp.eval.retrieval import rank_answers
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.progress import Progress
 from semvlp.shards.store import Store
 
 EvalMode = Literal["single", "two", "both"]
-Scores = NDArray[np.float32]
-# Images whose regions stay in memory while every caption is compared with them.
-IMAGE_BLOCK = 64
+# Rows of a score matrix whose two passes are averaged at a time: they need float64.
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How answers are computed; changes time and memory, and with `wanted` what is ranked."""
+
+    ranks: Ranks = ALONE
+    scratch: Scratch | None = None
+    """Where retrieval keeps what it has, to go on from; None keeps nothing."""
+    wanted: NDArray[np.bool_] | None = None
+    """[Q, K] the pairs of retrieval that are scored at all; None scores all."""
+
+
+PLAIN = Way()
 
 
 def predict(
@@ -56,9 +70,14 @@ def predict(
 
 
 def answers_by_mode(
-    network: Network, task: Task, examples: Sequence[Example], store: Store, mode: EvalMode
+    network: Network,
+    task: Task,
+    examples: Sequence[Example],
+    store: Store,
+    mode: EvalMode,
+    way: Way = PLAIN,
 ) -> dict[EvalMode, dict[ExampleId, Answer]]:
-    """The answers of each pass, and for `both` also those of their mean.
+    """The answers of each pass, and for `both` also those of their mean; the same on every rank.
 
     Raises: as `predict`.
     """
@@ -66,9 +85,17 @@ def answers_by_mode(
     every: dict[EvalMode, Scores] = {}
     for one in passes_of(mode):
         every[one] = (
-            score_matrix(network, examples, lookup, one)
+            score_matrix(
+                network,
+                examples,
+                lookup,
+                one,
+                ranks=way.ranks,
+                scratch=way.scratch,
+                wanted=way.wanted,
+            )
             if task.head == "match"
-            else probabilities(network, task, examples, lookup, one)
+            else probabilities(network, task, examples, lookup, one, way.ranks)
         )
     if mode == "both":
         mean = mean_log_odds if task.head == "match" else mean_probability
@@ -82,51 +109,32 @@ def passes_of(mode: EvalMode) -> tuple[Pass, ...]:
 
 
 def probabilities(
-    network: Network, task: Task, examples: Sequence[Example], lookup: RegionLookup, mode: Pass
+    network: Network,
+    task: Task,
+    examples: Sequence[Example],
+    lookup: RegionLookup,
+    mode: Pass,
+    ranks: Ranks = ALONE,
 ) -> Scores:
     """Probabilities [N, C] of one pass; see `predict`."""
     texts = network.encode([example.text for example in examples])
-    found = []
+    size, count = network.batch_size, len(examples)
+    batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    share = [batches[unit] for unit in ranks.share(len(batches))]
+    ours = []
     with (
         network.inference(),
-        Progress(f"{task.name}, {mode}", total=len(examples), unit="examples") as bar,
+        Progress(f"{task.name}, {mode}", total=sum(map(len, share)), unit="examples") as bar,
     ):
-        for start in range(0, len(examples), network.batch_size):
-            rows = range(start, min(start + network.batch_size, len(examples)))
+        for rows in share:
             # One text goes with each image: a pair of images makes two pairs, side by side.
             names = [name for row in rows for name in examples[row].images]
             ids = [texts[row] for row in rows for _ in examples[row].images]
             logits = network.logits(ids, lookup(names), mode)
             exclusive = task.loss == "cross_entropy"
-            found.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
+            ours.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
             bar.advance(len(rows))
-    return _finite(np.concatenate(found), mode)
-
-
-def score_matrix(
-    network: Network, examples: Sequence[Example], lookup: RegionLookup, mode: Pass
-) -> Scores:
-    """Log-odds [Q, K] that a caption and an image match, for every caption and every image.
-
-    Log-odds rather than probabilities, which would tie near 0 and 1. The columns are
-    `image_names(examples)`.
-    """
-    names, texts = image_names(examples), network.encode([example.text for example in examples])
-    matrix = np.empty((len(texts), len(names)), np.float32)
-    with (
-        network.inference(),
-        Progress(f"retrieval, {mode}", total=matrix.size, unit="pairs") as bar,
-    ):
-        for start in range(0, len(names), IMAGE_BLOCK):
-            regions = lookup(names[start : start + IMAGE_BLOCK])
-            block = matrix[:, start : start + IMAGE_BLOCK]
-            for first in range(0, block.size, network.batch_size):
-                cells = np.arange(first, min(first + network.batch_size, block.size))
-                rows, columns = np.divmod(cells, len(regions))
-                pairs = [texts[row] for row in rows], [regions[column] for column in columns]
-                block[rows, columns] = _log_odds(network, network.logits(*pairs, mode))
-                bar.advance(len(cells))
-    return _finite(matrix, mode)
+    return finite(np.concatenate(ranks.gathered(ours, len(batches))), mode)
 
 
 def mean_probability(passes: Sequence[Scores]) -> Scores:
@@ -137,17 +145,13 @@ def mean_probability(passes: Sequence[Scores]) -> Scores:
 
 def mean_log_odds(passes: Sequence[Scores]) -> Scores:
     """Log-odds of the mean of the probabilities that have these log-odds, without rounding to 1."""
-    odds = np.stack(passes).astype(np.float64)
-    yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    mean = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
-    rounded: Scores = mean.astype(np.float32)
-    return rounded
-
-
-def _log_odds(network: Network, logits: torch.Tensor) -> Scores:
-    index = network.labels.index("match")
-    values: Scores = (logits[:, index] - logits[:, 1 - index]).numpy()
-    return values
+    mean = np.empty_like(passes[0], np.float32)
+    for start in range(0, len(mean), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        odds = np.stack([found[part] for found in passes]).astype(np.float64)
+        yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
+        mean[part] = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
+    return mean
 
 
 def _answers(
@@ -159,13 +163,3 @@ def _answers(
     return {
         example.example_id: labels[index] for example, index in zip(examples, best, strict=True)
     }
-
-
-def _finite(scores: Scores, mode: Pass) -> Scores:
-    bad = int((~np.isfinite(scores)).sum())
-    if bad:
-        raise SemVLPError(
-            f"the network's scores must be finite, but {bad} of {scores.size} of the {mode} pass "
-            "are not; its weights are damaged or its precision is too low"
-        )
-    return scores

@@ -2,10 +2,13 @@
 
 Q captions, K images. The leaderboard file holds a rank for every caption and every image; ranks
 start at 1 and are pessimistic: wrong candidates with the same score stand before the right one.
+Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fold5) stand beside
+those among all images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,10 @@ from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Rank
 LABELS = ("mismatch", "match")
 # Karpathy's COCO split gives the rest of the validation images to training.
 KARPATHY_SPLITS = {"train": ("train", "restval")}
+# A split of several times so many images is also scored by folds of so many.
+FOLD = 1000
+# What a pair that is not on the shortlist scores.
+UNSCORED = -np.inf
 
 
 class Retrieval(LeaderboardFile):
@@ -44,18 +51,47 @@ class Retrieval(LeaderboardFile):
         """Every caption, then every image."""
         return [example.example_id for example in examples] + list(image_names(examples))
 
+    def credit(self, example: Example, answer: Answer) -> float:
+        """1 where the image of the caption stands first."""
+        return float(isinstance(answer, Rank) and answer.rank == 1)
+
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
         """`ir_r1`, `ir_r5`, `ir_r10` (caption to image), `tr_...` (image to caption), their mean
         `r_mean` and sum `rsum`, and `ties`: how many queries have a wrong candidate that ties.
+        With folds the same as `1k_...`, means over the folds.
         """
         ranks = checked(self.ids(examples), answers, Rank)
-        by_caption, by_image = ranks[: len(examples)], ranks[len(examples) :]
-        found = scores.recalls(by_caption, "ir") | scores.recalls(by_image, "tr")
-        rsum = sum(found.values())
-        ties = sum(rank.ties > 0 for rank in ranks)
-        return {**found, "r_mean": rsum / len(found), "rsum": rsum, "ties": ties}
+        found = _recalls(ranks[: len(examples)], ranks[len(examples) :])
+        folds = [_recalls(*fold) for fold in _folds(examples, ranks)]
+        by_fold = {f"1k_{name}": fmean(f[name] for f in folds) for name in found if folds}
+        return {**found, **by_fold, "ties": sum(rank.ties > 0 for rank in ranks)}
+
+
+def _recalls(by_caption: Sequence[Rank], by_image: Sequence[Rank]) -> dict[str, float]:
+    found = scores.recalls(by_caption, "ir") | scores.recalls(by_image, "tr")
+    rsum = sum(found.values())
+    return {**found, "r_mean": rsum / len(found), "rsum": rsum}
+
+
+def _folds(
+    examples: Sequence[Example], ranks: Sequence[Rank]
+) -> list[tuple[list[Rank], list[Rank]]]:
+    """The ranks of the captions and of the images of each fold, within their fold."""
+    if any(rank.fold_rank is None or rank.fold_ties is None for rank in ranks):
+        return []
+    inner = [Rank(rank.fold_rank or 0, rank.fold_ties or 0) for rank in ranks]
+    column = {name: index for index, name in enumerate(image_names(examples))}
+    fold_of = [column[example.images[0]] // FOLD for example in examples]
+    by_image = inner[len(examples) :]
+    return [
+        (
+            [rank for rank, own in zip(inner, fold_of, strict=False) if own == fold],
+            by_image[fold * FOLD : (fold + 1) * FOLD],
+        )
+        for fold in range(len(by_image) // FOLD)
+    ]
 
 
 def image_names(examples: Sequence[Example]) -> list[str]:
@@ -75,10 +111,36 @@ def rank_answers(
     names = image_names(examples)
     column = {name: index for index, name in enumerate(names)}
     image_of = np.array([column[example.images[0]] for example in examples])
+    by_caption = scores.text_to_image(matrix, image_of)
+    by_image = scores.image_to_text(matrix, image_of)
+    if len(names) > FOLD and len(names) % FOLD == 0:
+        for start in range(0, len(names), FOLD):
+            _add_fold(by_caption, by_image, matrix, image_of, start)
     ids = [example.example_id for example in examples]
-    by_caption = zip(ids, scores.text_to_image(matrix, image_of), strict=True)
-    by_image = zip(names, scores.image_to_text(matrix, image_of), strict=True)
-    return {**dict(by_caption), **dict(by_image)}
+    return {
+        **dict(zip(ids, by_caption, strict=True)),
+        **dict(zip(names, by_image, strict=True)),
+    }
+
+
+def _add_fold(
+    by_caption: list[Rank],
+    by_image: list[Rank],
+    matrix: NDArray[np.floating],
+    image_of: NDArray[np.integer],
+    start: int,
+) -> None:
+    """Add the ranks within the fold of the images from column `start` on."""
+    captions = ((image_of >= start) & (image_of < start + FOLD)).nonzero()[0]
+    inner = matrix[captions, start : start + FOLD], image_of[captions] - start
+    for index, rank in zip(captions.tolist(), scores.text_to_image(*inner), strict=True):
+        by_caption[index] = _with_fold(by_caption[index], rank)
+    for index, rank in enumerate(scores.image_to_text(*inner), start=start):
+        by_image[index] = _with_fold(by_image[index], rank)
+
+
+def _with_fold(rank: Rank, inner: Rank) -> Rank:
+    return rank._replace(fold_rank=inner.rank, fold_ties=inner.ties)
 
 
 def _examples(path: Path, split: str) -> Iterator[Example]:

@@ -40,6 +40,21 @@ def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str,
     return {name: percent(parts[name]) for name in sorted(parts)}
 
 
+def by_part(
+    examples: Sequence[Example], values: Sequence[float]
+) -> dict[str, dict[str, tuple[float, int]]]:
+    """Table -> row -> mean of `values` in percent and number of examples, see `Example.meta`."""
+    tables: dict[str, defaultdict[str, list[float]]] = {}
+    for example, value in zip(examples, values, strict=True):
+        for table, rows in example.meta.get("parts", {}).items():
+            for row in rows:
+                tables.setdefault(table, defaultdict(list))[row].append(value)
+    return {
+        table: {row: (percent(found), len(found)) for row, found in sorted(rows.items())}
+        for table, rows in tables.items()
+    }
+
+
 def distribution(gold: Mapping[str, Sequence[str]], given: Mapping[str, Sequence[str]]) -> float:
     """Chi-square distance of answers from gold answers in each group, lower is better.
 
@@ -62,7 +77,8 @@ def text_to_image(scores: NDArray[np.floating], image_of: NDArray[np.integer]) -
         image_of: [Q] column of each caption's image.
 
     Raises:
-        SemVLPError: a score that is NaN, which any sorting would put first.
+        SemVLPError: a score that is NaN, which any sorting would put first, or +inf; -inf says
+            that a pair is not on the shortlist.
     """
     _check_finite(scores)
     right = scores[np.arange(len(scores)), image_of][:, None]
@@ -93,7 +109,7 @@ def _ranks(above: NDArray[np.integer], ties: NDArray[np.integer]) -> list[Rank]:
 
 
 def _check_finite(scores: NDArray[np.floating]) -> None:
-    bad = int((~np.isfinite(scores)).sum())
+    bad = int((np.isnan(scores) | (scores == np.inf)).sum())
     if bad:
         raise SemVLPError(
             f"scores must be finite to be ranked, but {bad} of {scores.size} are not; "

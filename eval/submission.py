@@ -24,6 +24,14 @@ class LeaderboardFile:
         """One answer to each example."""
         return [example.example_id for example in examples]
 
+    def credit(self, example: Example, answer: Answer) -> float:
+        """The score of the answer as the target states it."""
+        return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
+
+    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+        """None, unless the task knows better."""
+        return []
+
     def write(self, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:
         """See `write`."""
         return write(self.form, answers, path)

@@ -17,6 +17,9 @@ class Rank(NamedTuple):
     """From 1; wrong candidates with the same score stand before it."""
     ties: int
     """How many wrong candidates have exactly its score."""
+    fold_rank: int | None = None
+    """Likewise among its own fold of 1,000 images; None where the split has no folds."""
+    fold_ties: int | None = None
 
 
 Answer = str | Rank
@@ -34,7 +37,11 @@ class Example:
     target: Mapping[str, float] = field(default_factory=dict)
     """Score of each right label; empty where the split has no labels."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the scorer needs besides; `subset`, where present, names the part it is counted in."""
+    """What the scorer needs besides.
+
+    `subset`, where present, names the part it is counted in; `parts`, for the tables of a report,
+    maps the name of a table to the rows that the example is counted in.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +88,12 @@ class Task(Protocol):
 
     def file_name(self, split: str) -> str:
         """Name of the leaderboard file of a split."""
+
+    def credit(self, example: Example, answer: Answer) -> float:
+        """How right an answer to one example is, 0..1."""
+
+    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+        """What a leaderboard accepts but hardly anybody means, one sentence each."""
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]

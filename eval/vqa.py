@@ -1,5 +1,6 @@
 """VQA v2: open questions about a photograph, ten human answers to each."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,11 @@ from semvlp.eval.submission import LeaderboardFile, check_ids, checked
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.vqa_answers import normalise, soft_target, vqa_score
 
+log = logging.getLogger(__name__)
+
 PEOPLE = 10
+# A single answer hardly ever has a larger share of at least so many questions.
+MOST, FEW = 0.6, 100
 
 
 class Vqa(LeaderboardFile):
@@ -39,20 +44,41 @@ class Vqa(LeaderboardFile):
             document = read_document(path)
             if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
                 raise wrong_file(path, "a VQA v2 questions or annotations file")
+            if document.get("data_subtype") == "test-dev2015":
+                log.warning("%s: the server takes answers to all questions of test2015", path)
             questions += _questions(document, path)
             annotations |= {entry["question_id"]: entry for entry in _annotations(document, path)}
         _check_pairing(questions, annotations, paths)
         return unique((_example(q, annotations.get(q["question_id"])) for q in questions), paths)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
-        """Frequent normalised main answers in alphabetical order, never the empty string.
+        """Normalised main answers of enough questions, in alphabetical order.
 
-        A set too small for any answer to be frequent gets all of its answers.
+        Of the training and validation questions that is the usual list of 3,129, the empty string
+        ("the", "a") among them. A set too small for any answer to be frequent gets all of its
+        answers.
         """
-        main = (normalise(example.meta["main"]) for example in examples if example.target)
-        counts = Counter(answer for answer in main if answer)
+        counts = Counter(normalise(e.meta["main"]) for e in examples if e.target)
         frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
         return sorted(frequent or counts)
+
+    def credit(self, example: Example, answer: Answer) -> float:
+        """The official score of one answer."""
+        return vqa_score(str(answer), example.meta["answers"])
+
+    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+        """Answers that can hardly be right: not normalised, empty, or nearly all the same."""
+        given = [str(answer) for answer in answers.values()]
+        odd = [answer for answer in given if normalise(answer) != answer]
+        common, count = Counter(given).most_common(1)[0]
+        share = count / len(given)
+        found = {
+            f"{len(odd)} answers are not in the evaluator's normal form, first {odd[:1]}; "
+            "where all people agree they count as wrong": bool(odd),
+            f"{given.count('')} answers are empty": "" in given,
+            f"{share:.0%} of the answers are {common!r}": share > MOST and len(given) >= FEW,
+        }
+        return [doubt for doubt, holds in found.items() if holds]
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -115,6 +141,7 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
             "answers": people,
             "main": annotation["multiple_choice_answer"],
             "subset": annotation["answer_type"],
+            "parts": {"question type": [annotation.get("question_type", "")]},
         }
     return Example(
         example_id=question["question_id"],

@@ -1,7 +1,7 @@
 """Small annotation files in the official layouts, regions for them and tiny networks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sentences = [f"dev-{n}-{k}" for n in ("1-0", "1-1", "2-0") for k in range(6)]
     pairs = [f"dev-{n}-img{k}" for n in ("1-0", "1-1", "2-0") for k in range(2)]
     names = ["1", "2", "n1", "a", "b", *sentences, *pairs]
-    out = tmp_path_factory.mktemp("shards")
+    return _write_shards(tmp_path_factory.mktemp("shards"), names)
+
+
+@pytest.fixture(scope="session")
+def write_shards() -> Callable[[Path, Sequence[str]], Path]:
+    """(directory, image names) -> shards with a few random regions of each."""
+    return _write_shards
+
+
+def _write_shards(out: Path, names: Sequence[str]) -> Path:
     plan = Plan(
         image_ids=tuple(names),
         extractor={"detector": "random numbers"},
         object_labels=("thing",),
         attribute_labels=(),
         feature_size=FEATURE_SIZE,
-        samples_per_shard=100,
+        samples_per_shard=1000,
     )
     with open_writer(out, plan, format="tar") as writer:
         for seed, name in enumerate(names):
@@ -173,9 +182,16 @@ def _sample(name: str, profile: str, random: np.random.Generator) -> Sample:
 def network(official: dict[str, Path]) -> Callable[..., Network]:
     """`network("nlvr2", batch_size=4)` is a tiny random network with the head of that task."""
 
-    def _network(name: str, *, batch_size: int = 4, feature_size: int = FEATURE_SIZE) -> Network:
+    def _network(
+        name: str,
+        *,
+        batch_size: int = 4,
+        feature_size: int = FEATURE_SIZE,
+        annotations: Sequence[Path] = (),
+        **fields: Any,
+    ) -> Network:
         task = load_task(name)
-        labels = task.labels(task.read([official[name]], split="test"))
+        labels = task.labels(task.read(annotations or [official[name]], split="test"))
         tokenizer = train_wordpiece(SENTENCES, 100)
         # Large initial weights, so that answers differ between examples and between passes.
         config = SemVLPConfig.preset(
@@ -187,6 +203,7 @@ def network(official: dict[str, Path]) -> Callable[..., Network]:
             initializer_range=0.5,
             num_objects=0,
             num_attributes=0,
+            **fields,
         ).for_task(task.head, labels)
         torch.manual_seed(0)
         return Network(
@@ -194,3 +211,17 @@ def network(official: dict[str, Path]) -> Callable[..., Network]:
         )
 
     return _network
+
+
+@pytest.fixture
+def checkpoint(network: Callable[..., Network], tmp_path: Path) -> Callable[..., Path]:
+    """`checkpoint("nlvr2")` saves a tiny random network and returns its directory."""
+
+    def _save(name: str, **options: Any) -> Path:
+        path = tmp_path / f"checkpoint-{name}"
+        net = network(name, **options)
+        net.model.save_pretrained(path)
+        net.tokenizer.save_pretrained(path)
+        return path
+
+    return _save

@@ -4,30 +4,26 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from semvlp.errors import InputError
-from semvlp.eval.evaluate import EvalReport, evaluate, score
+from semvlp.errors import ConfigError, InputError
+from semvlp.eval.evaluate import evaluate, score
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.matrix import score_matrix
 from semvlp.eval.network import Network, open_network
+from semvlp.eval.outcome import EvalReport
+from semvlp.eval.predict import EvalMode
 from semvlp.eval.tasks import TASKS
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.shards.store import open_store
 
-Checkpoint = Callable[..., Path]
-
-
-@pytest.fixture
-def checkpoint(network: Callable[..., Network], tmp_path: Path) -> Checkpoint:
-    """`checkpoint("nlvr2")` saves a tiny random network and returns its directory."""
-
-    def _save(name: str, **options: int) -> Path:
-        path = tmp_path / f"checkpoint-{name}"
-        net = network(name, **options)
-        net.model.save_pretrained(path)
-        net.tokenizer.save_pretrained(path)
-        return path
-
-    return _save
+Checkpoint = Callable[..., Path]  # the fixture of that name
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -37,7 +33,8 @@ def test_everything_is_written(
     task, weights, out = TASKS[name], checkpoint(name), tmp_path / "eval"
     report = evaluate(task, weights, [official[name]], shards, out, split="test", mode="both")
     leaderboard = task.file_name("test")
-    assert {path.name for path in out.iterdir()} == {leaderboard, "scores.json", "provenance.json"}
+    side_files = {"scores.json", "provenance.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == {leaderboard, *side_files}
 
     scores = json.loads((out / "scores.json").read_text())
     assert scores == report.scores
@@ -71,7 +68,11 @@ def test_a_split_without_labels_gets_no_scores(
 
     assert run("labelled.json", "True").scores is not None
     assert run("test.json", None).scores is None
-    assert {path.name for path in out.iterdir()} == {"nlvr2_x.csv", "provenance.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "nlvr2_x.csv",
+        "provenance.json",
+        "report.html",
+    }
     with pytest.raises(InputError, match="must hold labels to score against"):
         score(task, [tmp_path / "test.json"], out / "nlvr2_x.csv")
     mixed = save("mixed.json", [make.nlvr2("dev-1-0-0"), make.nlvr2("dev-2-0-0", None)])
@@ -171,3 +172,147 @@ def test_a_file_for_other_annotations_is_not_scored(
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_evaluation_that_is_there_is_kept(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    """The same inputs: nothing is computed again. Others: nothing is overwritten."""
+    out, weights = tmp_path / "eval", checkpoint("retrieval")
+
+    def run(mode: EvalMode, **options: Any) -> EvalReport:
+        paths = [official["retrieval"]]
+        given = {"split": "test", "existing": "keep", **options}
+        return evaluate(TASKS["retrieval"], weights, paths, shards, out, mode=mode, **given)
+
+    first = run("two")
+    (out / "retrieval_test.json").write_text("edited")
+    assert run("two").scores == first.scores
+    assert (out / "retrieval_test.json").read_text() == "edited"
+    for options in ({"mode": "both"}, {"mode": "two", "shortlist": 1}):
+        with pytest.raises(ConfigError, match="other inputs; give another --out, or --overwrite"):
+            run(**options)
+    run("both", existing="replace")
+    assert (out / "retrieval_test.json").read_text() != "edited"
+
+
+def test_matching_head_of_pre_training_ranks_without_fine_tuning(
+    checkpoint: Checkpoint,
+    network: Callable[..., Network],
+    official: dict[str, Path],
+    shards: Path,
+    tmp_path: Path,
+) -> None:
+    net = network("retrieval")
+    config = SemVLPConfig.from_pretrained(checkpoint("retrieval")).to_diff_dict()
+    del config["task_head"], config["id2label"], config["label2id"]
+    pretrained = SemVLPForPreTraining(SemVLPConfig(**config))
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    net.tokenizer.save_pretrained(tmp_path / "pretrained")
+    found = open_network(
+        tmp_path / "pretrained", device="cpu", batch_size=4, zero_shot=TASKS["retrieval"].labels(())
+    )
+    assert found.labels == ["mismatch", "match"]
+    assert torch.equal(found.model.head.weight, pretrained.match_head.weight)
+    arguments = tmp_path / "pretrained", [official["retrieval"]], shards
+    report = evaluate(TASKS["retrieval"], *arguments, tmp_path / "eval", split="test", mode="both")
+    assert report.scores is not None
+    assert json.loads((tmp_path / "eval" / "provenance.json").read_text())["zero_shot"]
+    weights, _, store = arguments
+    with pytest.raises(InputError, match="must be fine-tuned on a task"):
+        evaluate(TASKS["nlvr"], weights, [official["nlvr"]], store, tmp_path / "n", split="test")
+
+
+def test_a_shortlist_and_what_it_costs(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    """No caption names the one object class, so of two images the first is everyone's choice."""
+    arguments = checkpoint("retrieval"), [official["retrieval"]], shards
+    report = evaluate(
+        TASKS["retrieval"], *arguments, tmp_path / "eval", split="test", mode="both", shortlist=1
+    )
+    assert report.scores is not None
+    assert report.scores["shortlist"] == {"size": 1, "ir_lost": 50, "tr_lost": 50, "pairs": 62.5}
+    assert report.scores["ir_r1"] <= 50
+    with pytest.raises(ConfigError, match="a shortlist is for retrieval"):
+        evaluate(
+            TASKS["nlvr"],
+            checkpoint("nlvr"),
+            [official["nlvr"]],
+            shards,
+            tmp_path / "e",
+            split="dev",
+            shortlist=1,
+        )
+
+
+def test_bf16_keeps_the_head_in_float32(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    """Scores of a head in bfloat16 would tie."""
+    net = open_network(checkpoint("retrieval"), device="cpu", batch_size=4, precision="bf16")
+    kinds = {name: parameter.dtype for name, parameter in net.model.named_parameters()}
+    coarse = {name for name, kind in kinds.items() if kind == torch.bfloat16}
+    assert coarse
+    assert not any(name.startswith(("head.", "semvlp.pooler.")) for name in coarse)
+    examples = TASKS["retrieval"].read([official["retrieval"]], split="test")
+    with open_store(shards) as store:
+        lookup = RegionLookup(store, examples, max_regions=100)
+        odds = score_matrix(net, examples, lookup, "two")
+        exact = score_matrix(
+            open_network(checkpoint("retrieval"), device="cpu", batch_size=4),
+            examples,
+            lookup,
+            "two",
+        )
+    assert len(np.unique(odds)) == odds.size
+    np.testing.assert_allclose(odds, exact, atol=0.3)
+
+
+def test_parts_baselines_and_page(
+    checkpoint: Checkpoint, save: Callable[..., Path], make: type, shards: Path, tmp_path: Path
+) -> None:
+    lines = [make.nlvr2("dev-1-0-0"), make.nlvr2("dev-1-1-0", "False"), make.nlvr2("dev-2-0-0")]
+    lines[2]["sentence"] = "There are two <b>cats</b>."
+    data = save("nlvr2.json", lines)
+    categories = tmp_path / "categories.txt"
+    categories.write_text(
+        "There are two dogs.\r\n* hard cardinality\r\n* coordination\r\n\r\n"
+        "There are two <b>cats</b>.\r\n* coordination\r\n\r\n"
+    )
+    report = evaluate(
+        TASKS["nlvr2"],
+        checkpoint("nlvr2"),
+        [data, categories],
+        shards,
+        tmp_path / "eval",
+        split="dev",
+        mode="both",
+        train=[data],
+    )
+    assert report.scores is not None
+    rows = report.scores["parts"]["category"]
+    assert {name: row["count"] for name, row in rows.items()} == {
+        "coordination": 3,
+        "hard cardinality": 2,
+    }
+    assert rows["coordination"]["two"] == report.scores["modes"]["two"]["accuracy"]
+    assert set(report.scores["baselines"]) == {"majority", "text only"}
+    assert report.scores["baselines"]["majority"]["accuracy"] == pytest.approx(200 / 3)
+    page = (tmp_path / "eval" / "report.html").read_text()
+    for text in ("By category", "hard cardinality", "majority", "mean of both", "dev-1-0-0"):
+        assert text in page
+    assert "<b>cats" not in page
+
+
+@pytest.mark.parametrize("name", ["vqa", "nlvr2", "nlvr", "retrieval"])
+def test_files_do_not_depend_on_the_batch_size(
+    name: str, checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    task, weights = TASKS[name], checkpoint(name)
+    written = set()
+    for size in (1, 3, 100):
+        arguments = weights, [official[name]], shards, tmp_path / str(size)
+        report = evaluate(task, *arguments, split="test", mode="both", batch_size=size)
+        written.add(report.file.read_bytes())
+    assert len(written) == 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_choices_must_cover_balanced_questions(save: Callable[..., Path], make: 
     ]
     with pytest.raises(InputError, match="question '1': the choices file must hold"):
         Gqa().read(paths)
-    with pytest.raises(InputError, match="only choices were given"):
+    with pytest.raises(InputError, match="only what goes beside it was given"):
         Gqa().read(paths[1:])
 
 
@@ -110,3 +111,59 @@ def test_real_questions(real_data: Path) -> None:
     assert set(Gqa().labels(examples)) <= set(published)
     found = Gqa().score(examples, {e.example_id: "yes" for e in examples})
     assert found["accuracy"] == pytest.approx(100 * sum("yes" in e.target for e in examples) / 2796)
+
+
+def _scene() -> dict[str, Any]:
+    """A thing on the left half and one on the lower right quarter of a 200 x 100 image."""
+    things = {
+        "7": {"name": "wall", "x": 0, "y": 0, "w": 100, "h": 100},
+        "8": {"name": "dog", "x": 100, "y": 50, "w": 100, "h": 50},
+    }
+    return {"n1": {"width": 200, "height": 100, "objects": things}}
+
+
+@pytest.mark.parametrize(
+    ("pointers", "expected"),
+    [
+        ({"question": {"0": "7"}}, 0.4 + 0.2),
+        ({"question": {"0": "8"}, "fullAnswer": {"1": "8"}}, 2 * 0.1),
+        ({"question": {}, "answer": {"0": "7"}}, 0.0),
+    ],
+)
+def test_grounding(
+    pointers: dict[str, Any], expected: float, save: Callable[..., Path], make: type
+) -> None:
+    """The first index of a map goes from left to right; the answer's own pointers do not count."""
+    maps = [{"questionId": "1", "attention": [[0.4, 0.2], [0.3, 0.1]]}]
+    attentions = save("val_attentions.json", {})
+    attentions.write_text(json.dumps(maps))
+    files = [
+        save("q.json", {"1": make.gqa("red", annotations=pointers)}),
+        save("val_sceneGraphs.json", _scene()),
+        attentions,
+    ]
+    found = Gqa().score(Gqa().read(files), {"1": "x"})
+    assert found["grounding"] == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize(
+    ("attention", "scenes", "message"),
+    [
+        ([{"questionId": "2", "attention": [[1.0]]}], None, "must hold every balanced question"),
+        ([{"questionId": "1", "attention": [[1.0]]}], {}, "must hold image 'n1'"),
+        ([{"questionId": "1", "attention": [[1.0, 2.0]]}], None, "must be a square"),
+        ({"1": [[1.0]]}, None, "must be a GQA attentions file"),
+    ],
+)
+def test_grounding_needs_everything(
+    attention: Any, scenes: Any, message: str, save: Callable[..., Path], make: type
+) -> None:
+    path = save("val_attentions.json", {})
+    path.write_text(json.dumps(attention))
+    files = [
+        save("q.json", {"1": make.gqa("red", annotations={"question": {"0": "7"}})}),
+        save("val_sceneGraphs.json", _scene() if scenes is None else scenes),
+        path,
+    ]
+    with pytest.raises(InputError, match=message):
+        Gqa().read(files)

@@ -11,6 +11,7 @@ import torch
 
 from semvlp.errors import InputError, SemVLPError
 from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.matrix import score_matrix
 from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import (
     EvalMode,
@@ -18,7 +19,6 @@ from semvlp.eval.predict import (
     mean_log_odds,
     predict,
     probabilities,
-    score_matrix,
 )
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example, Rank
@@ -167,7 +167,7 @@ def test_score_matrix_holds_every_pair(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every cell is what the pair gets when it is an example of its own."""
-    monkeypatch.setattr("semvlp.eval.predict.IMAGE_BLOCK", 1 if batch_size == 3 else 64)
+    monkeypatch.setattr("semvlp.eval.matrix.IMAGE_BLOCK", 1 if batch_size == 3 else 64)
     examples, net = _read("retrieval", official), network("retrieval", batch_size=batch_size)
     lookup = RegionLookup(store, examples, max_regions=100)
     matrix = score_matrix(net, examples, lookup, "two")
@@ -200,7 +200,7 @@ def test_both_ranks_by_the_mean_probability(
     passes = {"single": [5.0, 1.5], "two": [-1.0, 1.5]}
     monkeypatch.setattr(
         "semvlp.eval.predict.score_matrix",
-        lambda network, examples, lookup, mode: np.array([passes[mode]] * 4, np.float32),
+        lambda network, examples, lookup, mode, **_: np.array([passes[mode]] * 4, np.float32),
     )
     examples = _read("retrieval", official)
     found = answers_by_mode(network("retrieval"), TASKS["retrieval"], examples, store, "both")

@@ -78,3 +78,43 @@ def test_recalls_of_a_hand_made_matrix(save: Callable[..., Path], make: type) ->
             "ties": 1,
         }
     )
+
+
+def test_folds_are_ranked_among_themselves(
+    save: Callable[..., Path], make: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COCO 1k: a mean over folds, each ranked as if the others were not there."""
+    monkeypatch.setattr("semvlp.eval.retrieval.FOLD", 2)
+    captions = {"a": 1, "b": 2, "c": 1, "d": 1}
+    examples = Retrieval().read([save("k.json", make.karpathy(captions))], split="test")
+    matrix = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    answers = rank_answers(examples, matrix)
+    folds = []
+    for start, count, rows in ((0, {"a": 1, "b": 2}, [0, 1, 2]), (2, {"c": 1, "d": 1}, [3, 4])):
+        part = Retrieval().read([save("f.json", make.karpathy(count))], split="test")
+        inner = rank_answers(part, matrix[rows][:, start : start + 2])
+        folds.append(Retrieval().score(part, inner))
+    found = Retrieval().score(examples, answers)
+    for name in ("ir_r1", "ir_r10", "tr_r1", "r_mean", "rsum"):
+        assert found[f"1k_{name}"] == pytest.approx((folds[0][name] + folds[1][name]) / 2)
+    without = {key: Rank(rank.rank, rank.ties) for key, rank in answers.items()}
+    assert "1k_rsum" not in Retrieval().score(examples, without)
+    assert Retrieval().score(examples, without)["rsum"] == found["rsum"]
+    path = save("ranks.json", {})
+    Retrieval().write(answers, path)
+    assert Retrieval().read_answers(path) == answers
+
+
+@pytest.mark.parametrize(("images", "folds"), [(2, False), (3, False), (4, True), (6, True)])
+def test_when_there_are_folds(
+    images: int,
+    folds: bool,
+    save: Callable[..., Path],
+    make: type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("semvlp.eval.retrieval.FOLD", 2)
+    names = {f"{n}.jpg": 1 for n in range(images)}
+    examples = Retrieval().read([save("k.json", make.karpathy(names))], split="test")
+    ranks = rank_answers(examples, np.eye(images, dtype=np.float32))
+    assert ("1k_rsum" in Retrieval().score(examples, ranks)) == folds

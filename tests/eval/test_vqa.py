@@ -1,5 +1,6 @@
 """VQA v2: official files, vocabulary, official scores."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.eval.vqa import Vqa
+from semvlp.eval.vqa_answers import normalise
 
 
 def test_questions_and_annotations_come_in_any_order(save: Callable[..., Path], make: type) -> None:
@@ -43,13 +45,14 @@ def test_ten_people_answer(save: Callable[..., Path], make: type) -> None:
 
 
 def test_labels_are_frequent_normalised_main_answers(save: Callable[..., Path], make: type) -> None:
-    """compute_softscore.py: at least nine questions; the empty string is no answer."""
+    """compute_softscore.py: at least nine questions; "the" is the empty string, as in the list
+    that LXMERT publishes."""
     main = ["Yes."] * 9 + ["no"] * 8 + ["the"] * 9
     people = {n * 1000: [answer] * 10 for n, answer in enumerate(main, 1)}
     examples = Vqa().read([save("both.json", make.vqa(people))])
-    assert Vqa().labels(examples) == ["yes"]
-    assert Vqa(min_occurrences=8).labels(examples) == ["no", "yes"]
-    assert Vqa().labels(examples[9:]) == ["no"]
+    assert Vqa().labels(examples) == ["", "yes"]
+    assert Vqa(min_occurrences=8).labels(examples) == ["", "no", "yes"]
+    assert Vqa().labels(examples[9:17]) == ["no"]
 
 
 def test_score_by_answer_type_is_rounded_as_officially(
@@ -79,3 +82,14 @@ def test_main_answers_of_the_real_files_score_as_the_official_evaluator(real_dat
         "other": 93.43,
         "yes/no": 100.0,
     }
+
+
+def test_labels_are_in_the_published_list(real_data: Path) -> None:
+    """Answers that are frequent in 8,977 questions are frequent in all of them."""
+    folder = real_data / "vqa_v2"
+    examples = Vqa().read([folder / "questions_8977.json.gz", folder / "annotations_8977.json.gz"])
+    published = json.loads((real_data / "vocab" / "vqa_trainval_label2ans.json").read_text())
+    assert len(published) == 3129
+    assert len(Vqa().labels(examples)) == 71
+    assert set(Vqa().labels(examples)) < set(published)
+    assert all(normalise(answer) == answer for answer in published)

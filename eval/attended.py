@@ -1,0 +1,109 @@
+"""What the prediction of one pair attends to: weights of its first token over words and regions.
+
+T tokens, R regions, L = T + R, H heads, K head width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from semvlp.eval.network import Network, Pass
+from semvlp.model.attention import Attention
+from semvlp.model.block import Block
+from semvlp.model.packing import PairRegions
+
+Call = tuple[Attention, Tensor, Tensor]
+"""A module, the rows its queries come from, and those of its keys."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attended:
+    """Attention of the token that the head reads, mean over heads and blocks."""
+
+    tokens: Tensor
+    """[T] 0..1"""
+    regions: Tensor
+    """[R] 0..1"""
+
+
+def attended(
+    network: Network, text: Sequence[int], regions: PairRegions, modes: Sequence[Pass]
+) -> Attended:
+    """The attention of one pair, mean over the passes `modes`.
+
+    Taken from the upper blocks, that have a socket for cross-attention, or from the last one where
+    there are none. Single-stream: self-attention over words and regions, which add up to 1.
+    Two-stream: self-attention over the words and cross-attention over the regions, 1 each.
+    """
+    found = [_one_pass(network, text, regions, mode) for mode in modes]
+    return Attended(
+        torch.stack([tokens for tokens, _ in found]).mean(0),
+        torch.stack([weights for _, weights in found]).mean(0),
+    )
+
+
+def _one_pass(
+    network: Network, text: Sequence[int], regions: PairRegions, mode: Pass
+) -> tuple[Tensor, Tensor]:
+    encoder, config = network.model.semvlp.encoder, network.model.config
+    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
+    upper = blocks[encoder.num_lower :] or blocks[-1:]
+    # The pair head wants two pairs. A pair sees nothing of the other one.
+    copies = 2 if config.task_head == "pair" else 1
+    with network.inference(), watched(upper) as (within, across):
+        network.logits([text] * copies, [regions] * copies, mode)
+        count, images = len(text), config.num_image_tokens
+        things = slice(count, count + images + len(regions[0]))
+        if mode == "single":
+            weights = _mean(within, slice(0, things.stop))
+            return weights[:count], weights[count + images :]
+        if not across:
+            return _mean(within, slice(0, count)), torch.zeros(len(regions[0]))
+        # With weights of its own each direction gets its keys alone, not as a part of the row.
+        alone = config.cross_attention == "separate"
+        keys = slice(0, things.stop - count) if alone else things
+        return _mean(within, slice(0, count)), _mean(across, keys)[images:]
+
+
+@contextmanager
+def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
+    """What self-attention and cross-attention of some blocks are called with, while inside."""
+    within: list[Call] = []
+    across: list[Call] = []
+    handles: list[RemovableHandle] = []
+    for block in blocks:
+        for module, calls in ((block.self_attention, within), (block.cross_attention, across)):
+            if module is not None:
+                handles.append(module.register_forward_pre_hook(_recorder(calls)))
+    try:
+        yield within, across
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(calls: list[Call]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        assert isinstance(module, Attention)
+        hidden, context = arguments[0], arguments[2] if len(arguments) > 2 else None
+        calls.append((module, hidden, hidden if context is None else context))
+
+    return record
+
+
+def _mean(calls: Sequence[Call], seen: slice) -> Tensor:
+    return torch.stack([_weights(*call, seen) for call in calls]).mean(0)
+
+
+def _weights(module: Attention, queries: Tensor, keys: Tensor, seen: slice) -> Tensor:
+    """Attention of the first row of `queries` over the rows `seen` of `keys`, mean over heads."""
+    query = module.query(queries[:1]).view(module.num_heads, -1, 1)  # [H, K, 1]
+    key = module.key(keys[seen]).view(-1, module.num_heads, query.shape[1]).transpose(0, 1)
+    logits = (key @ query).squeeze(2) / query.shape[1] ** 0.5  # [H, L]
+    weights: Tensor = logits.float().softmax(1).mean(0).cpu()
+    return weights

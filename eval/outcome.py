@@ -1,0 +1,63 @@
+"""What an evaluation wrote and found, for people and for programs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.progress import duration
+
+SCORES_NAME = "scores.json"
+PAGE_NAME = "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalReport:
+    """What an evaluation wrote and found."""
+
+    out: Path
+    file: Path
+    """The leaderboard file."""
+    count: int
+    """How many answers it holds."""
+    scores: dict[str, Any] | None
+    """What `scores.json` holds; None where the split has no labels."""
+    examples: int
+    seconds: float
+
+    def values(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "out": str(self.out),
+            "file": str(self.file),
+            "report": str(self.out / PAGE_NAME),
+            "examples": self.examples,
+            "scores": self.scores,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def sentence(self) -> str:
+        """What was written, how many, how long, where; with labels, the scores by mode."""
+        wrote = (
+            f"Wrote {self.count} answers to {self.file} in {duration(self.seconds)}; "
+            f"open {self.out / PAGE_NAME} in a browser."
+        )
+        if self.scores is None:
+            return wrote + " The split has no labels, so there are no scores."
+        return "\n".join([*_table(modes_of(self.scores)), wrote])
+
+
+def modes_of(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Scores by mode, whether there are several or one."""
+    return dict(scores.get("modes", {scores["mode"]: scores}))
+
+
+def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Scores as lines of text: one column for each mode."""
+    names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
+    header = " " * 24 + "".join(f"{mode:>10}" for mode in modes)
+    rows = [
+        f"{name:<24}" + "".join(f"{found[name]:>10.2f}" for found in modes.values())
+        for name in names
+    ]
+    return [header, *rows]

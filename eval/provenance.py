@@ -1,0 +1,74 @@
+"""Where a leaderboard file comes from: everything its answers depend on, and one hash of it."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import semvlp
+from semvlp.eval.network import WEIGHTS_NAME, Network
+from semvlp.eval.task import Submission
+from semvlp.shards.hashes import file_sha256
+from semvlp.shards.store import Store
+
+VOCABULARY_NAME = "tokenizer.json"
+
+
+def sources(
+    network: Network,
+    checkpoint: Path,
+    store: Store,
+    annotations: Sequence[Path],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What goes into an evaluation; `settings` are plain values such as task and split."""
+    return {
+        **settings,
+        "zero_shot": network.zero_shot,
+        "checkpoint": {
+            "path": str(checkpoint),
+            "sha256": file_sha256(checkpoint / WEIGHTS_NAME),
+            "vocabulary_sha256": file_sha256(checkpoint / VOCABULARY_NAME),
+            **asdict(network.limits),
+        },
+        "annotations": [{"path": str(path), "sha256": file_sha256(path)} for path in annotations],
+        "shards": {"path": str(store.path), "profile": store.manifest.profile},
+    }
+
+
+def key_of(sources: Mapping[str, Any]) -> str:
+    """A hash of everything the answers depend on; where files lie does not count."""
+    text = json.dumps(_without_paths(sources), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance(sources: Mapping[str, Any], submission: Submission) -> dict[str, Any]:
+    """What `provenance.json` holds."""
+    return {
+        **sources,
+        "versions": {
+            "semvlp": semvlp.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "submission": {
+            "file": submission.path.name,
+            "count": submission.count,
+            "sha256": submission.sha256,
+        },
+    }
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_paths(entry) for name, entry in value.items() if name != "path"}
+    return [_without_paths(entry) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,109 @@
+"""Any number of processes: every unit once, the same files to the byte."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semvlp.cli import cli
+from semvlp.console import run
+from semvlp.eval.ranks import ALONE, Ranks
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from semvlp.eval.evaluate import evaluate
+from semvlp.eval.tasks import load_task
+shards, out, *given = sys.argv[1:]
+for name, checkpoint, annotations in zip(given[::3], given[1::3], given[2::3]):
+    evaluate(load_task(name), Path(checkpoint), [Path(annotations)], shards, Path(out) / name,
+             split="test", mode="both", batch_size=1, device="cpu")
+"""
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+@pytest.mark.parametrize("units", [0, 1, 5, 8])
+def test_shares_are_a_partition(size: int, units: int) -> None:
+    shares = [list(Ranks(rank, size).share(units)) for rank in range(size)]
+    assert sorted(unit for share in shares for unit in share) == list(range(units))
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    ours = [np.full((2, 3), n, np.float32) for n in range(4)]
+    found = ALONE.gathered(ours, 4)
+    assert all((a == b).all() for a, b in zip(ours, found, strict=True))
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_only_the_first_process_prints_its_result(
+    rank: str, speaks: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    assert run(cli, "semvlp", ["detector", "list", "--json"]) == 0
+    assert bool(capsys.readouterr().out) == speaks
+
+
+def _run(world: int, script: str, *arguments: object) -> None:
+    """Run a script in `world` processes that know each other as torchrun's do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env={**os.environ, **where, "WORLD_SIZE": str(world), "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
+    assert all(code == 0 for _, code in ended), ended
+
+
+@pytest.mark.slow
+def test_files_do_not_depend_on_the_number_of_processes(
+    checkpoint: Callable[..., Path],
+    official: dict[str, Path],
+    shards: Path,
+    tmp_path: Path,
+) -> None:
+    """18 batches of NLVR; 2 images in 1 block, so that of 4 processes 3 have nothing to do."""
+    names = ("nlvr", "retrieval")
+    given = [part for name in names for part in (name, checkpoint(name), official[name])]
+    written = []
+    for world in (1, 2, 4):
+        out = tmp_path / f"of-{world}"
+        _run(world, SCRIPT, shards, out, *given)
+        paths = [path for path in out.rglob("*.*") if path.name != "provenance.json"]
+        written.append({path.relative_to(out): path.read_bytes() for path in paths})
+    assert len(written[0]) == 6
+    assert written[0] == written[1] == written[2]
+
+
+GATHER = """
+import sys
+import numpy as np
+from semvlp.cli import cli
+from semvlp.console import run
+from semvlp.eval.ranks import joined_ranks
+with joined_ranks() as ranks:
+    units = int(sys.argv[1])
+    make = lambda unit: np.full((unit % 3 + 1, 2), unit, np.float32)
+    found = ranks.gathered([make(unit) for unit in ranks.share(units)], units)
+    assert len(found) == units
+    for unit, result in enumerate(found):
+        np.testing.assert_array_equal(result, make(unit))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", [1, 7])
+def test_every_process_gets_every_unit_in_order(units: int) -> None:
+    _run(3, GATHER, units)
