@@ -66,7 +66,12 @@ def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots
     for name, (kind, of_scenes) in _uses(config).items():
         counts = {split: of_scenes(total) for split, total in scenes.items()}
         lots[name] = draw_lots(
-            kind, counts, seed=f"{seed}-{name}", seen=seen, covered=name == "covered"
+            kind,
+            counts,
+            seed=f"{seed}-{name}",
+            seen=seen,
+            most=config.most_items,
+            covered=name == "covered",
         )
     return lots
 

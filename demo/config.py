@@ -15,6 +15,8 @@ class WorldConfig:
     """Share of scenes with items lying in three boxes."""
     square: float = 0.4
     """Share of scenes with one wide field, more shapes and more colours."""
+    most_items: int = 7
+    """Most items of a square scene."""
     captions: int = 2
     """Captions of each picture."""
     questions: int = 4
@@ -36,6 +38,8 @@ class WorldConfig:
         shares = self.towers, self.scatter, self.square
         if min(shares) < 0 or not sum(shares):
             raise ValueError(f"the shares of the kinds must be positive in sum, got {shares}")
+        if self.most_items < 1:
+            raise ValueError(f"most_items must be at least 1, got {self.most_items}")
 
     def share(self, kind: Kind) -> float:
         """Share of a kind among all scenes, 0..1."""

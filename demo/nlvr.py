@@ -5,20 +5,19 @@ pictures and the dev pictures in turn of modes, fine-tuning on dev, the leaderbo
 Hidden takes no part in any decision.
 """
 
-import argparse
 import json
-import logging
 from pathlib import Path
 
 from semvlp import atomic, settings
-from semvlp.demo import recipe
+from semvlp.demo import recipe, standalone
 from semvlp.demo.annotations import texts
 from semvlp.demo.compose import describe
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import write_world
 from semvlp.demo.nlvr_scenes import ORDERS, read_scenes, write_boxes
 from semvlp.demo.split_world import Picture
-from semvlp.eval.evaluate import EvalReport, evaluate
+from semvlp.eval.evaluate import evaluate
+from semvlp.eval.outcome import EvalReport
 from semvlp.eval.tasks import load_task
 from semvlp.extract.fit import FitConfig, train_detector
 from semvlp.extract.pipeline import ExtractSettings, extract
@@ -37,7 +36,7 @@ WORLD = WorldConfig(
     covered=0,
     pairs=0,
     nlvr=0,
-    captions=1,
+    captions=4,
     questions=6,
     statements=10,
 )
@@ -45,7 +44,8 @@ DETECTOR = FitConfig(steps=800)
 PRETRAIN = (
     *recipe.PRETRAIN,
     "model.vocab_size=3000",
-    "train.steps=20000",
+    "train.steps=9000",
+    recipe.first_single(3500),
     "train.save_every=1000",
 )
 FINETUNE = (
@@ -133,16 +133,5 @@ def _dev_shards(annotations: Path, out: Path, regions: Path) -> Path:
     return out / "dev-shards"
 
 
-def main() -> None:
-    """`python -m semvlp.demo.nlvr DATA --out runs/nlvr`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/nlvr"))
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    report = run_nlvr(arguments.data, arguments.out)
-    logging.getLogger(__name__).info("%s", report.sentence())
-
-
 if __name__ == "__main__":
-    main()
+    standalone.main(run_nlvr, __doc__ or "", Path("runs/nlvr"))

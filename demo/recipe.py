@@ -15,8 +15,23 @@ PRETRAIN = (
     "objectives.features=0.1",
     "objectives.objects=0.1",
     "objectives.attributes=0.1",
-    "train.batch_size=64",
-    "train.lr=5e-4",
+    "train.batch_size=128",
+    "train.lr=8e-4",
     "train.warmup=0.02",
     "train.save_every=500",
 )
+
+FINETUNE = (
+    "model.dropout=0.0",
+    "train.batch_size=64",
+    "train.lr=5e-4",
+    "data.cache_images=20000",
+)
+
+
+def first_single(steps: int) -> str:
+    """A schedule whose modes take turns only after `steps` single-stream steps.
+
+    A fresh network finds out which words mean which regions sooner in one mode than in two.
+    """
+    return f'train.schedule=["single {steps}", "alternate"]'

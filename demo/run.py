@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from semvlp import atomic, settings
+from semvlp.demo import recipe
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import WorldFiles, write_world
-from semvlp.demo.recipe import PRETRAIN
 from semvlp.demo.report import write_report
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import evaluate
@@ -50,26 +50,19 @@ SMALL = Size(
         questions=6,
         statements=6,
         pairs=0.4,
-        pair_statements=5,
+        pair_statements=20,
+        most_items=4,
     ),
-    pretrain=("train.steps=1900",),
-    finetune=("train.epochs=4",),
+    pretrain=("train.steps=1800", recipe.first_single(700)),
+    finetune=("train.epochs=3",),
 )
 FULL = Size(
     scenes={"train": 8000, "valid": 300, "test": 1000},
-    world=WorldConfig(covered=0, nlvr=0, questions=6, pairs=0.4, pair_statements=5),
-    pretrain=("train.steps=30000",),
+    world=WorldConfig(covered=0, nlvr=0, questions=6, pairs=0.4, pair_statements=20),
+    pretrain=("train.steps=20000", recipe.first_single(6000)),
     finetune=("train.epochs=6",),
 )
 SIZES = {"small": SMALL, "full": FULL}
-
-FINETUNE = (
-    "model.dropout=0.0",
-    "train.batch_size=64",
-    "train.lr=5e-4",
-    "data.cache_images=20000",
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
@@ -108,7 +101,7 @@ def run_demo(out: Path, *, size: str, overwrite: bool = False) -> DemoReport:
     _stage(2, "extracting region features")
     regions, shards = _shards(world, out, overwrite)
     _stage(3, "pre-training, single-stream and two-stream in turn")
-    overrides = (*PRETRAIN, *chosen.pretrain)
+    overrides = (*recipe.PRETRAIN, *chosen.pretrain)
     pretrain(
         [shards],
         out / "pretrain",
@@ -157,7 +150,7 @@ def _task(
         regions,
         out / "pretrain" / "last",
         run,
-        settings.load(FinetuneConfig, None, (*FINETUNE, *overrides)),
+        settings.load(FinetuneConfig, None, (*recipe.FINETUNE, *overrides)),
         valid=valid,
         overwrite=overwrite,
     )

@@ -26,6 +26,8 @@ from semvlp.demo.shapes import SHAPES, ink
 FAMILY = 4
 # Share of scatter scenes whose items are pushed against all four walls; NLVR pushes right and down.
 _ALL_WALLS = 0.3
+# NLVR's boxes hold up to eight items; in scenes with few, words are learned first.
+_MOST_IN_A_BOX = (1, 2, 8, 8)
 # Share of square scenes in which items may touch and overlap.
 _CROWDED = 0.5
 # Least distance in pixels of items that do not touch in a square scene.
@@ -36,47 +38,57 @@ _TRIES = 60
 
 
 def draw_lots(
-    kind: Kind, counts: Mapping[str, int], *, seed: str, seen: set[str], covered: bool = False
+    kind: Kind,
+    counts: Mapping[str, int],
+    *,
+    seed: str,
+    seen: set[str],
+    most: int = 7,
+    covered: bool = False,
 ) -> dict[str, list[Scene]]:
     """`counts[split]` scenes for each split; all differ from each other and from those in `seen`.
 
-    With `covered`, half of the scenes have a curtain. Keys of scenes are added to `seen`.
+    Square scenes show at most `most` items; with `covered`, half of the scenes have a curtain. Keys
+    of scenes are added to `seen`.
     """
     rng = Random(seed)
-    endless = families(kind, rng, seen, covered=covered)
+    endless = families(kind, rng, seen, most=most, covered=covered)
     return {split: [next(endless) for _ in range(count)] for split, count in counts.items()}
 
 
-def families(kind: Kind, rng: Random, seen: set[str], *, covered: bool = False) -> Iterator[Scene]:
+def families(
+    kind: Kind, rng: Random, seen: set[str], *, most: int = 7, covered: bool = False
+) -> Iterator[Scene]:
     """Endless scenes of one kind in families of four, none with a key in `seen`.
 
     As in NLVR, the last two of a family hold the things of the first two in other places: what
     tells them apart is how things stand, not which things there are.
     """
     while True:
-        pair = [_fresh(kind, None, rng, seen) for _ in range(FAMILY // 2)]
-        for scene in [*pair, *(_fresh(kind, scene, rng, seen) for scene in pair)]:
+        pair = [_fresh(kind, None, most, rng, seen) for _ in range(FAMILY // 2)]
+        for scene in [*pair, *(_fresh(kind, scene, most, rng, seen) for scene in pair)]:
             yield _curtained(scene, rng) if covered and rng.random() < 0.5 else scene
 
 
-def _fresh(kind: Kind, like: Scene | None, rng: Random, seen: set[str]) -> Scene:
+def _fresh(kind: Kind, like: Scene | None, most: int, rng: Random, seen: set[str]) -> Scene:
     """A scene whose key is not in `seen`, with the things of `like` where that is possible."""
     for attempt in range(_TRIES * _TRIES):
-        scene = _rearranged(like, rng) if like and attempt < _TRIES else _by_lot(kind, rng)
+        scene = _rearranged(like, rng) if like and attempt < _TRIES else _by_lot(kind, most, rng)
         if scene is not None and scene.key not in seen:
             seen.add(scene.key)
             return scene
     raise ValueError(f"there are no more than {len(seen)} different {kind} scenes to be found")
 
 
-def _by_lot(kind: Kind, rng: Random) -> Scene | None:
+def _by_lot(kind: Kind, most: int, rng: Random) -> Scene | None:
     if kind == "towers":
         heights = [rng.randint(1, 4) for _ in range(3)]
         return _towers(heights, [rng.choice(BOX_COLORS) for _ in range(sum(heights))])
     if kind == "scatter":
-        counts = [rng.choice((1, 2, 3, 4, 5, 6, 7, 8)) for _ in range(3)]
+        most = rng.choice(_MOST_IN_A_BOX)
+        counts = [rng.randint(1, most) for _ in range(3)]
         return _scatter(counts, _box_things(sum(counts), rng), rng)
-    return _square([_square_thing(rng) for _ in range(rng.randint(2, 7))], rng)
+    return _square([_square_thing(rng) for _ in range(rng.randint(1, most))], rng)
 
 
 def _rearranged(like: Scene, rng: Random) -> Scene | None:

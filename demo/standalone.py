@@ -1,0 +1,19 @@
+"""Modules that are run as `python -m semvlp.demo.NAME DATA --out DIR`."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from semvlp.eval.outcome import EvalReport
+
+
+def main(run: Callable[[Path, Path], EvalReport], what: str, out: Path) -> None:
+    """Run on the directories of the command line and say how it ended."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("data", type=Path, help="directory of the data set")
+    parser.add_argument("--out", type=Path, default=out, help=f"where to write ({out})")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    report = run(arguments.data, arguments.out)
+    logging.getLogger(__name__).info("%s", report.sentence())
