@@ -110,6 +110,9 @@ settings_options = together(
         "--set", "overrides", multiple=True, metavar="A.B=C", help="One setting, over --config."
     ),
 )
+keep_option = click.option(
+    "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
+)
 task_option = click.option("--task", type=click.Choice(TASKS), required=True, help="The benchmark.")
 annotations_option = click.option(
     "--annotations",
@@ -139,6 +142,13 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @click.option("--detector", help="Which network; `semvlp detector list` shows them.")
 @click.option("--weights", metavar="PATH|URL|hf:NAME", help="Where its weights are.")
 @choice("--backend", "auto", "detectron2", "torchvision")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="A=B",
+    help="A setting of the network, such as shorter_side=400.",
+)
 @click.option("--preset", type=click.Choice(PRESETS), help="Published rule of selection.")
 @click.option("--min-regions", type=REGIONS, help="36, or the preset's own, unless given.")
 @click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
@@ -218,10 +228,15 @@ def shards_info(path: Path) -> Result:
 
 @shards.command("verify")
 @click.argument("path", type=PATH)
-def shards_verify(path: Path) -> Result:
+@click.option("--repair", is_flag=True, help="Make manifest and indexes anew from the samples.")
+def shards_verify(path: Path, repair: bool) -> Result:
     """Check every byte; exit 3 when anything is damaged."""
     from semvlp.shards.verify import verify
 
+    if repair:
+        from semvlp.shards.repair import repair as make_anew
+
+        make_anew(path)
     findings = verify(path)
     if findings:
         raise InputError(f"{path} is damaged:\n" + "\n".join(map(str, findings)))
@@ -309,12 +324,14 @@ def shards_parity(golden: Path, extracted: Path) -> Result:
 @click.argument("shards", nargs=-1, required=True)
 @out_option("runs/pretrain")
 @settings_options
+@keep_option
 @restart_options
 def pretrain(
     shards: Sequence[str],
     out: Path,
     config: Path | None,
     overrides: Sequence[str],
+    keep: int | None,
     **restart: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
@@ -323,7 +340,7 @@ def pretrain(
     from semvlp.train import pretrain as trainer
     from semvlp.train.config import PretrainConfig
 
-    settings = load(PretrainConfig, config, overrides)
+    settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
     stores = [localize(address) for address in shards]
     return _reported(trainer.pretrain(stores, out, settings, **restart))
 
@@ -332,10 +349,16 @@ def pretrain(
 @task_option
 @annotations_option
 @click.option("--shards", required=True, help="Region features of the images.")
-@click.option("--init", default="runs/pretrain/last", help="A checkpoint, or `none`: from nothing.")
+@click.option(
+    "--init",
+    default="runs/pretrain/last",
+    help="A checkpoint, the Hugging Face name of one (BERT too), or `none`: from nothing.",
+)
 @click.option("--out", type=PATH, help="runs/finetune-TASK unless given.")
 @click.option("--valid", type=EXISTING, multiple=True, help="Annotations to validate on.")
+@click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
+@keep_option
 @restart_options
 def finetune(
     task: str,
@@ -343,8 +366,10 @@ def finetune(
     shards: str,
     init: str,
     out: Path | None,
+    seeds: int | None,
     config: Path | None,
     overrides: Sequence[str],
+    keep: int | None,
     **options: Any,
 ) -> Result:
     """Fine-tune a pre-trained checkpoint on one task."""
@@ -353,13 +378,20 @@ def finetune(
     from semvlp.shards.remote import localize
     from semvlp.train import finetune as trainer
     from semvlp.train.config import FinetuneConfig
+    from semvlp.train.seeds import finetune_seeds
 
     out = out or Path(f"runs/finetune-{task}")
-    settings = load(FinetuneConfig, config, overrides)
-    store, start = localize(shards), None if init == "none" else Path(init)
-    return _reported(
-        trainer.finetune(load_task(task), annotations, store, start, out, settings, **options)
-    )
+    settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
+    store, start, loaded = localize(shards), None if init == "none" else init, load_task(task)
+
+    def run(seeded: FinetuneConfig, folder: Path) -> Any:
+        return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
+
+    if not seeds:
+        return _reported(run(settings, out))
+    if not options["valid"]:
+        raise click.UsageError("--seeds compares scores, so it needs --valid")
+    return _reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 
 @cli.command("eval")
@@ -371,15 +403,33 @@ def finetune(
     "--split", help="Name in the leaderboard file; the annotation file's own unless given."
 )
 @choice("--mode", "both", "single", "two")
+@choice("--device", "auto", "cpu", "cuda")
+@choice("--precision", "fp32", "bf16")
+@click.option("--batch-size", type=click.IntRange(1), default=64)
+@click.option(
+    "--shortlist",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Retrieval: compare only the N likeliest by the detector's labels.",
+)
+@click.option("--images", type=EXISTING, help="The photographs, to be shown in the report.")
+@click.option(
+    "--explain",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write explain.html: N examples with what their words and regions attend to.",
+)
 @click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
+@overwrite_option
 def evaluate(
     task: str,
     checkpoint: Path | None,
     annotations: Sequence[Path],
     shards: str | None,
     split: str | None,
-    mode: Any,
     out: Path | None,
+    overwrite: bool,
+    **options: Any,
 ) -> Result:
     """Write the leaderboard file of a task, and its scores where the split has labels."""
     from semvlp.eval import evaluate as scorer
@@ -398,7 +448,9 @@ def evaluate(
             given.shards,
             out or Path(f"runs/eval-{task}"),
             split=given.split,
-            mode=mode,
+            train=given.train,
+            existing="replace" if overwrite else "keep",
+            **options,
         )
     )
 
@@ -406,13 +458,14 @@ def evaluate(
 @cli.command()
 @task_option
 @annotations_option
+@click.option("--split", default="test", help="Part of a file that holds several (Karpathy).")
 @click.argument("predictions", type=EXISTING)
-def score(task: str, annotations: Sequence[Path], predictions: Path) -> Result:
+def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
     """Score a leaderboard file that anyone made."""
     from semvlp.eval import evaluate as scorer
     from semvlp.eval.tasks import load_task
 
-    scores = scorer.score(load_task(task), annotations, predictions)
+    scores = scorer.score(load_task(task), annotations, predictions, split=split)
     return Result(scores, _listed(scores))
 
 
@@ -452,6 +505,11 @@ def _listed(facts: Mapping[str, Any]) -> str:
         return ", ".join(f"{k} {v}" for k, v in value.items()) if nested else str(value)
 
     return "\n".join(f"{name:<18} {plain(value)}" for name, value in facts.items())
+
+
+def _kept(keep: int | None) -> list[str]:
+    """`--keep` as a setting."""
+    return [] if keep is None else [f"train.keep={keep}"]
 
 
 def _reported(report: Any) -> Result:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,9 @@ class Group(click.Group):
 
 
 def show(ctx: click.Context, result: Result) -> None:
-    """Print a result the way the user asked for it."""
+    """Print a result the way the user asked for it; of torchrun's processes the first one does."""
+    if int(os.environ.get("RANK", 0)):
+        return
     if ctx.find_root().ensure_object(dict).get("as_json"):
         click.echo(json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str))
     else:

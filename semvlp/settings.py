@@ -28,6 +28,14 @@ def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) 
     return build(cls, tree)
 
 
+def override(config: T, overrides: Sequence[str]) -> T:
+    """`config` with `a.b=value` overrides; raises as `load` does."""
+    tree = to_tree(config)
+    for each in overrides:
+        _apply(tree, each)
+    return build(type(config), tree)
+
+
 def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `cls` from nested mappings; `where` is the dotted name for messages."""
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
