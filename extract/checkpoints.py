@@ -5,7 +5,6 @@ A detector of our own is two files: `NAME.json` (format, network, labels, sha256
 """
 
 import hashlib
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract.json_object import read_object
 from semvlp.extract.networks import NetworkConfig
 from semvlp.settings import build, to_tree
 
@@ -52,7 +52,7 @@ def read_detector(path: Path) -> tuple[Description, dict[str, Tensor]]:
         InputError: a file that is missing, damaged, of another format or version, or weights that
             are not the ones the JSON names.
     """
-    entry = _read_json(path)
+    entry = read_object(path, "a detector")
     if entry.get("format") != FORMAT or entry.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path}: must be a {FORMAT} of version {FORMAT_VERSION}, found "
@@ -115,18 +115,6 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 def _serialised(state: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a detector directory must hold it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged JSON: {error}") from error
-    if not isinstance(entry, dict):
-        raise InputError(f"{path}: must hold a JSON object")
-    return entry
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

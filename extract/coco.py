@@ -5,7 +5,6 @@ and name) at the top level. An empty list says that the object has none of the a
 without the field says nothing about them.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.extract.images import ImageFile
+from semvlp.extract.json_object import read_object
 
 Box = tuple[float, float, float, float]
 
@@ -58,7 +58,7 @@ def read_annotations(path: Path, images: Path) -> Annotations:
         InputError: no JSON, or a field that is missing or wrong; names the file and the id of the
             annotation or image.
     """
-    tree = _read(path)
+    tree = read_object(path, "COCO-format annotations")
     classes = _Labels(path, "categories", tree.get("categories", ()))
     attributes = _Labels(path, "attributes", tree.get("attributes", ()))
     if not classes.names:
@@ -166,18 +166,6 @@ def _entries(path: Path, field: str, entries: Any) -> list[Any]:
     if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) for e in entries):
         raise InputError(f"{path}: `{field}` must be a list of objects")
     return list(entries)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such annotation file") from None
-    except ValueError as error:
-        raise InputError(f"{path}: must be COCO-format JSON: {error}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: must be COCO-format JSON, an object with images and annotations")
-    return tree
 
 
 def _wrong(path: Path, entry: Mapping[str, Any], problem: str) -> InputError:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.settings import override
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class DetectorSpec:
     """URL of its weights; where none are downloaded, where they come from."""
     network: str
     """Name in `networks.NETWORKS`."""
-    config: str = ""
-    """Its name in detectron2's model zoo, for `--backend detectron2`; empty where it has none."""
+    published: bool = False
+    """Its weights are a file of their own, which `--weights` may replace."""
 
 
 BUILD = (
@@ -72,6 +73,7 @@ BUILD = (
     "'git+https://github.com/facebookresearch/detectron2.git'"
 )
 _ZOO = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
+_MILVLG = "by hand from the links of https://github.com/MILVLG/bottom-up-attention.pytorch"
 
 DEFAULT = "coco-r101-c4"
 KNOWN: dict[str, DetectorSpec] = {
@@ -79,13 +81,45 @@ KNOWN: dict[str, DetectorSpec] = {
         what="the default: Faster R-CNN, ResNet-101 C4, 80 COCO classes, 2048 features",
         weights=f"{_ZOO}/faster_rcnn_R_101_C4_3x/138204752/model_final_298dad.pkl",
         network="resnet101_c4",
-        config="COCO-Detection/faster_rcnn_R_101_C4_3x.yaml",
+        published=True,
     ),
     "coco-r50-c4": DetectorSpec(
         what="Faster R-CNN, ResNet-50 C4, 80 COCO classes, 2048 features",
         weights=f"{_ZOO}/faster_rcnn_R_50_C4_3x/137849393/model_final_f97cb7.pkl",
         network="resnet50_c4",
-        config="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml",
+        published=True,
+    ),
+    "butd": DetectorSpec(
+        what="bottom-up attention for PyTorch (airsplay, LXMERT), Visual Genome classes and "
+        "attributes; also Hugging Face's unc-nlp/frcnn-vg-finetuned",
+        weights="http://nlp.cs.unc.edu/models/faster_rcnn_from_caffe_attr.pkl",
+        network="resnet101_c4_butd",
+        published=True,
+    ),
+    "butd-caffe": DetectorSpec(
+        what="bottom-up attention with the arithmetic of Caffe (MILVLG bua-caffe-frcn-r101*.pth)",
+        weights=_MILVLG,
+        network="resnet101_c4_caffe",
+        published=True,
+    ),
+    "milvlg-r50": DetectorSpec(
+        what="bottom-up attention retrained with detectron2, ResNet-50 (MILVLG bua-d2-frcn-r50)",
+        weights=_MILVLG,
+        network="resnet50_c4_milvlg",
+        published=True,
+    ),
+    "milvlg-r101": DetectorSpec(
+        what="bottom-up attention retrained with detectron2, ResNet-101 (MILVLG bua-d2-frcn-r101)",
+        weights=_MILVLG,
+        network="resnet101_c4_milvlg",
+        published=True,
+    ),
+    "vinvl": DetectorSpec(
+        what="VinVL, ResNeXt-152 32x8d C4, 1594 classes and 524 attributes, 2048 features",
+        weights="https://dl.fbaipublicfiles.com/mmf/data/models/vinvl/detection/"
+        "vinvl_vg_x152c4.pth",
+        network="resnext152_c4_vinvl",
+        published=True,
     ),
     "demo": DetectorSpec(
         what="a small network for the drawn world of `semvlp demo`, 256 features, fast on a CPU",
@@ -100,6 +134,10 @@ KNOWN: dict[str, DetectorSpec] = {
 }
 
 
+# What both backends run; the small network, `demo` and one's own, is torchvision's alone.
+_EITHER = {name for name, spec in KNOWN.items() if spec.network != "small"}
+
+
 def load_detector(
     spec: str | None,
     *,
@@ -107,6 +145,7 @@ def load_detector(
     backend: Backend = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    settings: Sequence[str] = (),
 ) -> Detector:
     """Open a detector.
 
@@ -118,21 +157,25 @@ def load_detector(
             that runs everywhere and gives everyone the same profile; detectron2 for its configs.
         device: `auto`, `cpu` or `cuda`.
         precision: of the convolutions; boxes and probabilities are always fp32.
+        settings: `name=value` for fields of the network's `NetworkConfig`, such as
+            `shorter_side=400`; for a detectron2 config keys of its own, `INPUT.MIN_SIZE_TEST=400`.
 
     Raises:
-        ConfigError: an unknown spec, a backend that cannot run it or is not installed.
+        ConfigError: an unknown spec or setting, a backend that cannot run it or is not installed.
         InputError: weights that cannot be had or do not fit; says what to do instead.
     """
     name = spec or DEFAULT
+    known = KNOWN.get(name)
     runner = _runner(name, backend)
+    if weights and not (_is_config(name) or (known and known.published)):
+        raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     log.info("detector %s, run by %s", name, runner)
+    run = _with_detectron2 if runner == "detectron2" else _with_torchvision
     try:
-        if runner == "detectron2":
-            return _with_detectron2(name, weights, device, precision)
-        return _with_torchvision(name, weights, device, precision)
+        return run(name, weights, device, precision, settings)
     except InputError as error:
-        if name in KNOWN and KNOWN[name].config:
-            raise InputError(f"{error}\n{_remedy(name)}") from error
+        if known and known.published:
+            raise InputError(f"{error}\n{_remedy(known)}") from error
         raise
 
 
@@ -141,7 +184,7 @@ def _runner(name: str, backend: Backend) -> Literal["detectron2", "torchvision"]
     is_config = _is_config(name)
     if name not in KNOWN and not is_config and not Path(name).is_dir():
         raise ConfigError(_unknown(name))
-    if backend == "detectron2" and not (is_config or (name in KNOWN and KNOWN[name].config)):
+    if backend == "detectron2" and not (is_config or name in _EITHER):
         raise ConfigError(f"--detector {name} is no network of detectron2; --backend auto runs it")
     if backend == "torchvision" and is_config:
         raise ConfigError(f"--detector {name} is a detectron2 config; --backend auto runs it")
@@ -149,26 +192,28 @@ def _runner(name: str, backend: Backend) -> Literal["detectron2", "torchvision"]
 
 
 def _with_torchvision(
-    name: str, weights: str | None, device: str, precision: Precision
+    name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
     from semvlp.extract import torchvision_backend as torchvision
-    from semvlp.extract.downloads import fetch
+    from semvlp.extract.networks import NETWORKS
     from semvlp.extract.passes import Place, choose_device
 
-    spec = KNOWN.get(name)
-    if weights and not (spec and spec.config):
-        raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     place = Place(choose_device(device), precision)
+    spec = KNOWN.get(name)
     if spec is None:
-        return torchvision.open_trained(Path(name, "detector.json"), place)
+        return torchvision.open_trained(Path(name, "detector.json"), place, settings)
     if name == "demo":
-        return torchvision.open_trained(Path(__file__).with_name("demo_detector.json"), place)
+        path = Path(__file__).with_name("demo_detector.json")
+        return torchvision.open_trained(path, place, settings)
+    config = override(NETWORKS[spec.network], settings)
     if name == "untrained":
-        return torchvision.open_untrained(spec.network, place)
-    return torchvision.open_coco(spec.network, fetch(weights or spec.weights), place)
+        return torchvision.open_untrained(config, place)
+    return torchvision.open_published(spec.network, config, _weights(spec, weights), place)
 
 
-def _with_detectron2(name: str, weights: str | None, device: str, precision: Precision) -> Detector:
+def _with_detectron2(
+    name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
+) -> Detector:
     try:
         from semvlp.extract import detectron2_backend as detectron2
     except ModuleNotFoundError as error:
@@ -183,11 +228,20 @@ def _with_detectron2(name: str, weights: str | None, device: str, precision: Pre
     place = Place(choose_device(device), precision)
     spec = KNOWN.get(name)
     if spec is None:
-        return detectron2.open_config(name, weights, place)
-    proposals = NETWORKS[spec.network].num_proposals
-    return detectron2.open_config(
-        spec.config, weights or spec.weights, place, num_proposals=proposals
-    )
+        return detectron2.open_config(name, weights, place, settings)
+    config = override(NETWORKS[spec.network], settings)
+    if name == "untrained":
+        return detectron2.open_untrained(config, place)
+    return detectron2.open_published(spec.network, config, _weights(spec, weights), place)
+
+
+def _weights(spec: DetectorSpec, given: str | None) -> Path:
+    """The file with the weights of a published detector."""
+    from semvlp.extract.downloads import fetch
+
+    if not given and not spec.weights.startswith("http"):
+        raise InputError(f"these weights must be downloaded {spec.weights}")
+    return fetch(given or spec.weights)
 
 
 def _is_config(name: str) -> bool:
@@ -203,9 +257,10 @@ def _unknown(name: str) -> str:
     )
 
 
-def _remedy(name: str) -> str:
+def _remedy(spec: DetectorSpec) -> str:
+    where = f"download {spec.weights}" + (" elsewhere" if spec.weights.startswith("http") else "")
     return (
-        f"To go on: download {KNOWN[name].weights} elsewhere and give it as --weights PATH, "
+        f"To go on: {where} and give it as --weights PATH, "
         "train a detector for your images with `semvlp detector train`, or try --detector demo "
         "(drawn shapes)."
     )

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from semvlp.errors import InputError
+from semvlp.shards.hashes import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -15,11 +16,21 @@ def fetch(address: str) -> Path:
     """The local file of `address`; downloads are kept in torch's or Hugging Face's own cache.
 
     `address` is a path, `https://...`, or `hf:OWNER/NAME[/FILE]` (FILE is detector.safetensors
-    unless given).
+    unless given). Behind `#sha256=` stands the hash the file must have.
 
     Raises:
-        InputError: it cannot be downloaded, or is no file.
+        InputError: it cannot be downloaded, is no file, or has another hash.
     """
+    address, _, sha256 = address.partition("#sha256=")
+    path = _local(address)
+    if sha256 and file_sha256(path) != sha256.lower():
+        raise InputError(
+            f"{path}: its sha256 is {file_sha256(path)}, not {sha256}; delete it and try again"
+        )
+    return path
+
+
+def _local(address: str) -> Path:
     if address.startswith("hf:"):
         return _from_hub(address)
     if address.startswith(("https://", "http://")):

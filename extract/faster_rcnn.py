@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import clip_boxes_to_image, roi_align
+from torchvision.ops import roi_align, roi_pool
 
-from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.passes import Found, Place
+from semvlp.extract.box_rules import clip, decode
+from semvlp.extract.networks import PLAIN, NetworkConfig
+from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place
+from semvlp.extract.rpn import region_proposal_network
 from semvlp.extract.trunks import build_trunk
-
-# Regression targets of regions are multiplied by these (Fast R-CNN, Girshick 2015).
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
 class Target(NamedTuple):
@@ -44,24 +42,30 @@ class FasterRCNN(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config)
-        self.rpn = _region_proposal_network(config, self.trunk.channels, self.trunk.stride)
+        self.variant = config.variant or PLAIN
+        self.rpn = region_proposal_network(config, self.trunk.channels, self.trunk.stride)
         self.predictor = Predictor(config, num_objects, num_attributes)
-        self.sampler = _sampler()
+        self.sampler = _sampler(self.variant.box_weights)
         self.register_buffer("mean", _per_channel(config.pixel_mean), persistent=False)
         self.register_buffer("std", _per_channel(config.pixel_std), persistent=False)
 
-    def find(self, images: Tensor, place: Place) -> list[Found]:
-        """Find in RGB images [B, 3, H, W] uint8 of one shape."""
+    def find(self, images: Tensor, scales: list[float], place: Place) -> list[Found]:
+        """Find in RGB images [B, 3, H, W] of 0..255 of one shape.
+
+        `scales` are resized over original size, where the network's rules need them.
+        """
         with place.convolutions():
             features = self.trunk(self._normalised(images)).float()
-        size = (images.shape[-2], images.shape[-1])
-        proposals, _ = self.rpn(_image_list(images), {"0": features})
+        proposals = self._propose(features, _image_list(images), scales)
         with place.convolutions():
             regions = self._region_features(features, proposals)
         counts = [len(boxes) for boxes in proposals]
+        size = (images.shape[-2], images.shape[-1])
         return [
-            self._found(boxes, part, size)
-            for boxes, part in zip(proposals, torch.split(regions, counts), strict=True)
+            self._found(boxes, part, size, scale)
+            for boxes, part, scale in zip(
+                proposals, torch.split(regions, counts), scales, strict=True
+            )
         ]
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
@@ -90,27 +94,59 @@ class FasterRCNN(nn.Module):
             images = images.flip(1)
         return (images - self.mean) / self.std
 
-    def _region_features(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
-        pooled = roi_align(
-            features,
-            proposals,
-            output_size=self.config.pool_size,
-            spatial_scale=1 / self.trunk.stride,
-            sampling_ratio=self.config.pool_sampling,
-            aligned=True,
-        )
-        return self.trunk.region_features(pooled).float()
+    def _propose(self, features: Tensor, images: ImageList, scales: list[float]) -> list[Tensor]:
+        """[P, 4] for each image, best first."""
+        if self.variant.boxes == "exclusive":
+            return self.rpn(images, {"0": features})[0]  # type: ignore[no-any-return]
+        return self.rpn.propose(images, features, scales)
 
-    def _found(self, proposals: Tensor, features: Tensor, size: tuple[int, int]) -> Found:
+    def _region_features(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
+        """[P of all images, F]; only so many regions at once that their maps fit in memory."""
+        rows = torch.cat([_numbered(index, boxes) for index, boxes in enumerate(proposals)])
+        parts = [
+            self.trunk.region_features(self._pooled(features, part)).float()
+            for part in torch.split(rows, REGIONS_AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _pooled(self, features: Tensor, rows: Tensor) -> Tensor:
+        """[P, channels, pool_size, pool_size] of regions [P, 5], the image's number first."""
+        size, scale = self.config.pool_size, 1 / self.trunk.stride
+        if self.variant.pooling == "roi_pool":
+            return roi_pool(features, rows, size, scale)  # type: ignore[no-any-return]
+        return roi_align(  # type: ignore[no-any-return]
+            features,
+            rows,
+            size,
+            scale,
+            self.config.pool_sampling,
+            aligned=self.variant.pooling == "roi_align_v2",
+        )
+
+    def _found(
+        self, proposals: Tensor, features: Tensor, size: tuple[int, int], scale: float
+    ) -> Found:
         object_logits, deltas = self.predictor(features)
-        boxes = self.sampler.box_coder.decode(deltas.flatten(1), [proposals])
+        variant = self.variant
+        # Caffe regresses regions in pixels of the original image.
+        pixel = scale if variant.boxes == "caffe" else 1.0
+        boxes = decode(
+            deltas.flatten(1),
+            proposals,
+            weights=variant.box_weights,
+            rule=variant.boxes,
+            pixel=pixel,
+        )
+        given = (
+            object_logits[:, :-1] if variant.attribute_given == "object class" else object_logits
+        )
         return Found(
             proposals=proposals,
-            boxes=clip_boxes_to_image(boxes, size),
+            boxes=clip(boxes, size, rule=variant.boxes, pixel=pixel),
             object_scores=object_logits.softmax(-1),
-            attribute_scores=self.predictor.attribute_logits(
-                features, object_logits.argmax(-1)
-            ).softmax(-1)[:, :-1],
+            attribute_scores=self.predictor.attribute_logits(features, given.argmax(-1)).softmax(
+                -1
+            )[:, :-1],
             features=features,
         )
 
@@ -169,55 +205,7 @@ class Predictor(nn.Module):
         return -(attributes * log_scores).sum() / annotated
 
 
-class Anchors(nn.Module):
-    """Anchor boxes around the cells of a feature map.
-
-    As in detectron2's `DefaultAnchorGenerator` with offset 0: not rounded, sizes outside, ratios
-    inside. torchvision's own generator rounds, and guesses the stride from the image's size, which
-    is wrong unless images are padded.
-    """
-
-    cell: Tensor
-
-    def __init__(self, sizes: tuple[int, ...], ratios: tuple[float, ...], stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        shapes = torch.tensor(
-            [(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in ratios]
-        )
-        self.register_buffer("cell", torch.cat([-shapes, shapes], dim=1) / 2, persistent=False)
-
-    def forward(self, images: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """[cells * anchors, 4] for each image, rows of the map outermost."""
-        height, width = feature_maps[0].shape[-2:]
-        y, x = torch.meshgrid(
-            torch.arange(height, device=self.cell.device) * self.stride,
-            torch.arange(width, device=self.cell.device) * self.stride,
-            indexing="ij",
-        )
-        corners = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
-        anchors = (corners + self.cell).view(-1, 4)
-        return [anchors] * len(images.image_sizes)
-
-
-def _region_proposal_network(
-    config: NetworkConfig, channels: int, stride: int
-) -> RegionProposalNetwork:
-    anchors = Anchors(config.anchor_sizes, config.anchor_ratios, stride)
-    return RegionProposalNetwork(
-        anchors,
-        RPNHead(channels, len(anchors.cell)),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": 2 * config.num_candidates, "testing": config.num_candidates},
-        post_nms_top_n={"training": 2 * config.num_proposals, "testing": config.num_proposals},
-        nms_thresh=config.rpn_nms,
-    )
-
-
-def _sampler() -> RoIHeads:
+def _sampler(box_weights: tuple[float, ...]) -> RoIHeads:
     """torchvision's region head without layers: it chooses what to learn from, and codes boxes."""
     return RoIHeads(
         None,
@@ -227,7 +215,7 @@ def _sampler() -> RoIHeads:
         bg_iou_thresh=0.5,
         batch_size_per_image=64,
         positive_fraction=0.25,
-        bbox_reg_weights=BOX_WEIGHTS,
+        bbox_reg_weights=box_weights,
         score_thresh=0.0,
         nms_thresh=0.5,
         detections_per_img=100,
@@ -236,6 +224,11 @@ def _sampler() -> RoIHeads:
 
 def _image_list(images: Tensor) -> ImageList:
     return ImageList(images, [(images.shape[-2], images.shape[-1])] * len(images))
+
+
+def _numbered(index: int, boxes: Tensor) -> Tensor:
+    """Boxes [P, 4] behind the number of their image [P, 5]."""
+    return torch.cat([boxes.new_full((len(boxes), 1), index), boxes], dim=1)
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ from torch.optim import AdamW
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.extract.average_precision import score_detector
-from semvlp.extract.checkpoints import Description, load_strict, read_weights, save_detector
+from semvlp.extract.checkpoints import Description, load_strict, save_detector
 from semvlp.extract.coco import Annotations, read_annotations
 from semvlp.extract.downloads import fetch
-from semvlp.extract.families import to_ours
 from semvlp.extract.faster_rcnn import FasterRCNN
 from semvlp.extract.fit_batches import Group, batch_indices, flips, load_groups
 from semvlp.extract.fit_state import FitState
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.passes import Place, choose_device
+from semvlp.extract.published import read_published
 from semvlp.extract.torchvision_backend import TorchvisionDetector
 from semvlp.progress import Progress, duration
 from semvlp.settings import to_tree
@@ -212,13 +212,13 @@ def _network(config: FitConfig, data: Annotations) -> FasterRCNN:
             num_attributes=len(data.attribute_labels),
         )
     if config.init is not None:
-        _start_from(network, fetch(config.init))
+        _start_from(network, config.network, fetch(config.init))
     return network.to(choose_device(config.device))
 
 
-def _start_from(network: FasterRCNN, path: Path) -> None:
+def _start_from(network: FasterRCNN, name: str, path: Path) -> None:
     """Everything but the predictor, whose classes are the user's own, from the weights `path`."""
-    given = to_ours(read_weights(path), dict(network.named_buffers()), str(path))
+    given = read_published(path, name)
     body = {name: given[name] for name in given if not name.startswith("predictor.")}
     own = network.state_dict()
     predictor = {name: own[name] for name in own if name.startswith("predictor.")}

@@ -16,7 +16,7 @@ from semvlp.extract.coco import Annotated, AnnotatedImage
 from semvlp.extract.faster_rcnn import Target
 from semvlp.extract.images import Refused, load
 from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.resize import resize
+from semvlp.extract.resize import ResizeRule, resize
 
 Group = tuple[Tensor, list[Target]]
 """RGB images [B, 3, H, W] uint8 of one shape with their targets."""
@@ -46,7 +46,7 @@ def load_groups(
     """
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, Target]]] = {}
     for image, flip in zip(images, flipped, strict=True):
-        pixels = resize(_pixels(image), shorter=network.shorter_side, longer=network.longer_side)
+        pixels = resize(_pixels(image), ResizeRule.of(network)).pixels
         boxes = _boxes(image, pixels.shape)
         if flip:
             pixels, boxes = np.ascontiguousarray(pixels[:, ::-1]), _mirrored(boxes, pixels.shape[1])

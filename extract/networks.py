@@ -1,15 +1,51 @@
 """What shapes a detector's numbers: one frozen description for each network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+BoxRule = Literal["exclusive", "caffe", "maskrcnn_benchmark"]
+"""How wide a box is: x2 - x1, or x2 - x1 + 1 as in Caffe and, decoded otherwise, its heirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Where a C4 network is not detectron2's own; each default is detectron2's."""
+
+    stem_pool: Literal["padded", "ceil"] = "padded"
+    """Max-pooling after the first convolution: padded by 1, or unpadded with the last window cut
+    at the border, as Caffe does."""
+    stride_in: Literal["1x1", "3x3"] = "1x1"
+    """The convolution of a stage's first block that strides."""
+    res5: Literal["strided", "dilated"] = "strided"
+    """The stage on each region: stride 2, or stride 1 with dilation 2."""
+    rpn_width: int = 1024
+    """Channels of the region proposal network."""
+    anchors: Literal["detectron2", "caffe"] = "detectron2"
+    """Exact around 0, sizes outside; or rounded around 7.5, ratios outside."""
+    min_size: int = 0
+    """Smaller side a proposal must exceed, in pixels of the original image."""
+    pooling: Literal["roi_pool", "roi_align", "roi_align_v2"] = "roi_align_v2"
+    """`roi_align_v2` is the one that is aligned to half a pixel."""
+    boxes: BoxRule = "exclusive"
+    """Width of a box, and with it decoding, clipping and overlap."""
+    box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    """What the regression targets of regions were multiplied by."""
+    attribute_given: Literal["any class", "object class"] = "any class"
+    """What the attribute head sees: the likeliest class, with or without background among them."""
+    resize: Literal["pillow", "cv2"] = "pillow"
+    """Bilinear with Pillow on bytes, or with the arithmetic of OpenCV on floats."""
+
+
+PLAIN = Variant()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
     """A Faster R-CNN with an attribute head; sizes are in pixels of the resized image."""
 
-    trunk: Literal["small", "resnet50", "resnet101"]
-    """Convolutional layers: `small` at stride 4, the ResNets' first three stages at stride 16."""
+    trunk: Literal["small", "resnet50", "resnet101", "resnext152"]
+    """Convolutional layers: `small` at stride 4, the ResNets' first three stages at stride 16;
+    `resnext152` has 32 groups of width 8."""
     shorter_side: int = 0
     """Images are resized to this shorter side; 0 leaves them as they are."""
     longer_side: int = 0
@@ -40,6 +76,8 @@ class NetworkConfig:
     """Length of the object class embedding the attribute head sees."""
     attribute_hidden: int
     """Width of its hidden layer."""
+    variant: Variant | None = None
+    """Where a C4 network is not detectron2's own; None: nowhere."""
 
     def __post_init__(self) -> None:
         if min(self.shorter_side, self.longer_side) < 0 or not self.anchor_sizes:
@@ -61,7 +99,7 @@ SMALL = NetworkConfig(
 )
 
 
-def _resnet_c4(trunk: Literal["resnet50", "resnet101"]) -> NetworkConfig:
+def _resnet_c4(trunk: Literal["resnet50", "resnet101", "resnext152"]) -> NetworkConfig:
     """The C4 networks of detectron2's model zoo (configs/Base-RCNN-C4.yaml) at test time.
 
     300 proposals and the attribute head's sizes are those of Bottom-Up and Top-Down (Anderson et
@@ -85,8 +123,55 @@ def _resnet_c4(trunk: Literal["resnet50", "resnet101"]) -> NetworkConfig:
     )
 
 
+# Ren et al.'s pixel means, which all Caffe networks subtract.
+_CAFFE_MEAN = (102.9801, 115.9465, 122.7717)
+_BUTD = replace(
+    _resnet_c4("resnet101"),
+    shorter_side=600,
+    longer_side=1000,
+    pixel_mean=_CAFFE_MEAN,
+    anchor_sizes=(64, 128, 256, 512),
+    variant=Variant(stem_pool="ceil", res5="dilated", rpn_width=512, pooling="roi_pool"),
+)
+_CAFFE = Variant(
+    stem_pool="ceil",
+    res5="dilated",
+    rpn_width=512,
+    anchors="caffe",
+    min_size=16,
+    pooling="roi_pool",
+    boxes="caffe",
+    box_weights=(1.0, 1.0, 1.0, 1.0),
+    resize="cv2",
+)
+_VINVL = Variant(
+    stride_in="3x3",
+    anchors="caffe",
+    pooling="roi_align",
+    boxes="maskrcnn_benchmark",
+    attribute_given="object class",
+)
+
+
+def _milvlg_c4(trunk: Literal["resnet50", "resnet101"]) -> NetworkConfig:
+    """MILVLG/bottom-up-attention.pytorch, `d2` mode (bua/d2, configs/d2)."""
+    return replace(
+        _resnet_c4(trunk), shorter_side=600, longer_side=1000, num_proposals=1000, pool_sampling=2
+    )
+
+
 NETWORKS: dict[str, NetworkConfig] = {
     "small": SMALL,
     "resnet50_c4": _resnet_c4("resnet50"),
     "resnet101_c4": _resnet_c4("resnet101"),
+    # airsplay/py-bottom-up-attention, and Hugging Face's modeling_frcnn after it
+    "resnet101_c4_butd": _BUTD,
+    # peteanderson80/bottom-up-attention as MILVLG's `caffe` mode rebuilds it (bua/caffe)
+    "resnet101_c4_caffe": replace(_BUTD, variant=_CAFFE),
+    # microsoft/scene_graph_benchmark sgg_configs/vgattr/vinvl_x152c4.yaml
+    "resnext152_c4_vinvl": replace(
+        _resnet_c4("resnext152"), shorter_side=600, longer_side=1000, variant=_VINVL
+    ),
+    "resnet50_c4_milvlg": _milvlg_c4("resnet50"),
+    "resnet101_c4_milvlg": _milvlg_c4("resnet101"),
 }

@@ -1,4 +1,4 @@
-"""What becomes of each image: decoded ahead in threads, detected in batches, its regions selected.
+"""What becomes of each image: decoded and detected ahead in threads, its regions selected.
 
 An image that fails is its own outcome and touches no neighbour; a detector that fails on
 everything is an error and makes no outcomes.
@@ -7,6 +7,7 @@ everything is an error and makes no outcomes.
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError, SemVLPError
+from semvlp.extract.ahead import ahead
 from semvlp.extract.detector import Detector, Proposals
 from semvlp.extract.images import ImageFile, Refused, load
 from semvlp.shards.record import Regions
@@ -63,15 +65,15 @@ def outcomes(
     batch_size: int,
     workers: int,
 ) -> Generator[Outcome, None, None]:
-    """The outcome of each file, in order; a few images more than a batch are in memory at once."""
+    """The outcome of each file, in order; a few images more than two batches are in memory at once.
+
+    Threads decode and one detects, while this one selects and its caller writes.
+    """
     with ThreadPoolExecutor(workers, "decode") as pool:
         decoded = _decode(files, pool, ahead=batch_size + workers)
-        while batch := list(islice(decoded, batch_size)):
-            images = [image for _, image in batch if not isinstance(image, Refused)]
-            detected = iter(_detect(detector, images))
-            for file, image in batch:
-                found = image if isinstance(image, Refused) else next(detected)
-                yield Outcome(file, _choose(found, file, choose))
+        with closing(ahead(_found(decoded, detector, batch_size), most=batch_size)) as found:
+            for file, result in found:
+                yield Outcome(file, _choose(result, file, choose))
 
 
 def proven(found: Iterable[Outcome], *, batch_size: int, worked: bool) -> Iterator[Outcome]:
@@ -121,6 +123,17 @@ def _load(file: ImageFile) -> Pixels | Refused:
         return load(file)
     except Refused as refused:
         return refused
+
+
+def _found(
+    decoded: Iterator[tuple[ImageFile, Pixels | Refused]], detector: Detector, batch_size: int
+) -> Iterator[tuple[ImageFile, Proposals | Exception]]:
+    """What the detector gives for each image, or why there is nothing."""
+    while batch := list(islice(decoded, batch_size)):
+        images = [image for _, image in batch if not isinstance(image, Refused)]
+        detected = iter(_detect(detector, images))
+        for file, image in batch:
+            yield file, image if isinstance(image, Refused) else next(detected)
 
 
 def _detect(detector: Detector, images: Sequence[Pixels]) -> list[Proposals | Exception]:

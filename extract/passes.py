@@ -4,6 +4,7 @@ P proposals, C object classes, A attributes, F feature size, H x W an image as i
 h x w the same image resized.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from semvlp.errors import ConfigError
 from semvlp.extract.detector import Precision, Proposals
-from semvlp.extract.resize import resize
-
-Pixels = NDArray[np.uint8]
+from semvlp.extract.resize import Pixels, Resized, ResizeRule, resize
 
 # Images of one pass on a GPU. On a CPU a pass of several is no faster, and one at a time makes an
 # image's numbers the same to the last bit whatever its neighbours are.
 _IMAGES_PER_PASS = {"cuda": 8}
+# Regions whose 14 x 14 x 2048 maps are in memory at once: 0.5 GB in fp32.
+REGIONS_AT_ONCE = 300
 
 
 class Place(NamedTuple):
@@ -58,51 +59,51 @@ class Found(NamedTuple):
     """[P, F]."""
 
 
+Find = Callable[[Pixels, list[float]], list[Found]]
+"""Finds in a stack [n, h, w, 3] of images, each with its scale: resized over original size."""
+
+
 def detect_in_passes(
-    images: Sequence[Pixels],
-    find: Callable[[Pixels], list[Found]],
-    *,
-    shorter: int,
-    longer: int,
-    images_per_pass: int,
+    images: Sequence[NDArray[np.uint8]], find: Find, rule: ResizeRule, *, images_per_pass: int
 ) -> list[Proposals]:
-    """Resize images [H, W, 3], run `find` on stacks [n, h, w, 3] of equal shape, never padded."""
-    resized = [resize(image, shorter=shorter, longer=longer) for image in images]
+    """Resize images [H, W, 3] and run `find` on those of equal shape together, never padded."""
+    resized = [resize(image, rule) for image in images]
     results: dict[int, Proposals] = {}
     for indices in _equal_shapes(resized, images_per_pass):
-        found = find(np.stack([resized[index] for index in indices]))
+        scales = [1 / resized[index].back[0] for index in indices]
+        found = find(np.stack([resized[index].pixels for index in indices]), scales)
         for index, each in zip(indices, found, strict=True):
-            results[index] = _proposals(each, images[index].shape, resized[index].shape)
+            results[index] = _proposals(each, images[index].shape, resized[index].back)
     return [results[index] for index in range(len(images))]
 
 
 def choose_device(name: str) -> str:
-    """`cuda` or `cpu`; `auto` takes the GPU where there is one.
+    """`cpu` or a GPU, under torchrun this process's own; `auto` takes the GPU where there is one.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda needs a GPU that torch can use; take --device cpu")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-def _equal_shapes(images: Sequence[Pixels], most: int) -> Iterator[list[int]]:
+def _equal_shapes(images: Sequence[Resized], most: int) -> Iterator[list[int]]:
     """Indices of images of equal shape, at most `most` together."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
-        by_shape.setdefault(image.shape, []).append(index)
+        by_shape.setdefault(image.pixels.shape, []).append(index)
     for indices in by_shape.values():
         for start in range(0, len(indices), most):
             yield indices[start : start + most]
 
 
-def _proposals(found: Found, original: tuple[int, ...], resized: tuple[int, ...]) -> Proposals:
+def _proposals(found: Found, original: tuple[int, ...], back: tuple[float, float]) -> Proposals:
     """Back to pixels of the original image, in numpy."""
     height, width = original[:2]
-    scale = np.array([width / resized[1], height / resized[0]] * 2, dtype=np.float32)
+    scale = np.array([*back, *back], dtype=np.float32)
     # Rounding must not push a box over the border.
     limit = np.array([width, height] * 2, dtype=np.float32)
     return Proposals(

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,12 +12,16 @@ from typing import Any
 from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.extract.detector import Backend, Detector, Precision, load_detector
 from semvlp.extract.images import DECODING_VERSION, ImageFile, find_images
+from semvlp.extract.labels import name_labels
 from semvlp.extract.outcomes import Outcome, outcomes, proven
 from semvlp.extract.preview import write_preview
+from semvlp.extract.ranks import Ranks, joined
 from semvlp.extract.select import resolve, select
+from semvlp.folders import refuse_source_code
 from semvlp.progress import Progress, duration
 from semvlp.shards.hashes import files_sha256
-from semvlp.shards.plan import Plan, StoreFormat
+from semvlp.shards.manifest import read_manifest
+from semvlp.shards.plan import Part, Plan, StoreFormat
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.store import open_store
 from semvlp.shards.texts import match_texts, read_texts
@@ -40,6 +44,10 @@ class ExtractSettings:
     """Path, URL or `hf:NAME` of weights instead of the detector's own."""
     backend: Backend = "auto"
     """What runs the network; auto is torchvision where it has it."""
+    settings: tuple[str, ...] = ()
+    """`name=value` over the network's own settings; see `load_detector`."""
+    labels: tuple[Path, ...] = ()
+    """Files with the names of object classes and of attributes; see `name_labels`."""
     format: StoreFormat = "tar"
     """What is written: tar shards to train from, or an LMDB to look up in."""
     preset: str | None = None
@@ -128,7 +136,8 @@ def extract(
 
     An image that cannot be used is one line of `out/refused.jsonl` and costs no other image.
     `detector` is used instead of the one the settings name. Stopped at any point, the same call
-    goes on from there, and the shards become the same bytes.
+    goes on from there, and the shards become the same bytes; so they do under torchrun, where each
+    process writes every so many-th shard.
 
     Raises:
         ConfigError: settings that cannot be, or another data set in `out`.
@@ -141,34 +150,57 @@ def extract(
     _check_out(out)
     files = find_images(images)
     texts, unmatched = _match(settings.texts, files)
-    detector = detector or _load(settings)
-    plan = _plan(files, detector, settings)
-    with open_writer(
-        out, plan, format=settings.format, resume=settings.resume, overwrite=settings.overwrite
-    ) as writer:
-        processed = _process(files, detector, settings, writer, texts)
-        counts = writer.finish().counts
-    report = ExtractReport(
-        out=out,
-        written=counts["samples"],
-        refused=counts["errors"],
-        processed=processed,
-        seconds=time.monotonic() - start,
-        unmatched_texts=unmatched,
-        preview=_preview(images, out, settings),
-    )
+    with joined() as ranks:
+        detector = detector or _load(settings)
+        name_labels(detector, settings.labels)
+        plan = _plan(files, detector, settings)
+        begin: Callable[..., Writer] = partial(open_writer, out, plan, format=settings.format)
+        restart = {"resume": settings.resume, "overwrite": settings.overwrite}
+        process = partial(_process, files, detector, settings, texts=texts)
+        if ranks.size == 1:
+            with begin(**restart) as writer:
+                processed = process(writer)
+                writer.finish()
+        else:
+            processed = _together(begin, restart, process, ranks)
+        counts = read_manifest(out).counts
+        report = ExtractReport(
+            out=out,
+            written=counts["samples"],
+            refused=counts["errors"],
+            processed=processed,
+            seconds=time.monotonic() - start,
+            unmatched_texts=unmatched,
+            preview=None if ranks.rank else _preview(images, out, settings),
+        )
     _check_refused(report, settings.max_bad)
     return report
+
+
+def _together(
+    begin: Callable[..., Writer],
+    restart: Mapping[str, bool],
+    process: Callable[[Writer], int],
+    ranks: Ranks,
+) -> int:
+    """Each rank writes its own shards of the plan; the first one begins and finishes the whole."""
+    if not ranks.rank:
+        begin(**restart).close()
+    ranks.wait()
+    with begin(part=Part(ranks.rank, ranks.size)) as writer:
+        processed = process(writer)
+    processed = ranks.sum(processed)
+    if not ranks.rank:
+        with begin() as writer:
+            writer.finish()
+    ranks.wait()
+    return processed
 
 
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out must be a directory, but {out} is a file")
-    if (out / "__init__.py").exists():
-        raise ConfigError(
-            f"{out} holds Python source (it has an __init__.py), so nothing is written into it; "
-            "name another directory with --out"
-        )
+    refuse_source_code(out)
 
 
 def _load(settings: ExtractSettings) -> Detector:
@@ -178,6 +210,7 @@ def _load(settings: ExtractSettings) -> Detector:
         backend=settings.backend,
         device=settings.device,
         precision=settings.precision,
+        settings=settings.settings,
     )
 
 
@@ -220,12 +253,13 @@ def _process(
     detector: Detector,
     settings: ExtractSettings,
     writer: Writer,
+    *,
     texts: Mapping[str, Texts],
 ) -> int:
-    """Write or refuse every pending image; the number of them."""
+    """Write or refuse every pending image of the writer's part; the number of them."""
     pending = set(writer.pending)
     todo = [file for file in files if file.image_id in pending]
-    done, refused = len(files) - len(todo), len(writer.refused)
+    total, refused = writer.num_images, len(writer.refused)
     choose = partial(
         select,
         preset=settings.preset,
@@ -236,9 +270,10 @@ def _process(
     found = outcomes(
         todo, detector, choose, batch_size=settings.batch_size, workers=settings.workers
     )
+    done = total - len(todo)
     with (
         closing(found),
-        Progress("extracting", total=len(files), unit="images", done=done) as bar,
+        Progress("extracting", total=total, unit="images", done=done) as bar,
     ):
         for outcome in proven(found, batch_size=settings.batch_size, worked=done > refused):
             refused += not _write(outcome, writer, texts)

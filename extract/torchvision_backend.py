@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from numpy.typing import NDArray
 
-from semvlp.extract.checkpoints import load_strict, read_detector, read_weights, state_sha256
+from semvlp.extract.checkpoints import load_strict, read_detector, state_sha256
 from semvlp.extract.detector import Proposals
-from semvlp.extract.families import to_ours
 from semvlp.extract.faster_rcnn import FasterRCNN
-from semvlp.extract.networks import NETWORKS, NetworkConfig
-from semvlp.extract.passes import Found, Pixels, Place, detect_in_passes
-from semvlp.settings import to_tree
+from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.passes import Found, Place, detect_in_passes
+from semvlp.extract.published import attribute_labels, count_labels, object_labels, read_published
+from semvlp.extract.resize import Pixels, ResizeRule
+from semvlp.settings import override, to_tree
+
+UNTRAINED = (100, 20)
+"""Object classes and attributes of a network that was not trained."""
 
 
 class TorchvisionDetector:
@@ -39,50 +44,57 @@ class TorchvisionDetector:
         self._network, self._place = network.to(place.device).eval(), place
         self._images_per_pass = images_per_pass or place.images_per_pass
 
-    def __call__(self, images: Sequence[Pixels]) -> list[Proposals]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3]; only images of equal resized shape share a pass."""
-        config = self._network.config
         return detect_in_passes(
             images,
             self._find,
-            shorter=config.shorter_side,
-            longer=config.longer_side,
+            ResizeRule.of(self._network.config),
             images_per_pass=self._images_per_pass,
         )
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels) -> list[Found]:
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
         batch = torch.from_numpy(pixels).to(self._place.device).permute(0, 3, 1, 2)
-        return self._network.find(batch, self._place)
+        return self._network.find(batch, scales, self._place)
 
 
-def open_trained(path: Path, place: Place) -> TorchvisionDetector:
-    """The detector of our own whose JSON file is `path`."""
+def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> TorchvisionDetector:
+    """The detector of our own whose JSON file is `path`; `settings` change its network config."""
     description, state = read_detector(path)
     objects, attributes = description.object_labels, description.attribute_labels
-    network = _network(description.network, objects, attributes)
+    network = _network(override(description.network, settings), objects, attributes)
     load_strict(network, state, str(path.with_suffix(".safetensors")))
     return TorchvisionDetector(network, objects, attributes, place)
 
 
-def open_untrained(name: str, place: Place) -> TorchvisionDetector:
-    """The network `name` with random weights, the same every time."""
-    objects = [f"object {index}" for index in range(80)]
-    attributes = [f"attribute {index}" for index in range(20)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _network(NETWORKS[name], objects, attributes)
+def open_untrained(config: NetworkConfig, place: Place) -> TorchvisionDetector:
+    """A network with random weights, the same every time."""
+    network = untrained(config)
+    objects, attributes = object_labels(UNTRAINED[0]), attribute_labels(UNTRAINED[1])
     return TorchvisionDetector(network, objects, attributes, place)
 
 
-def open_coco(name: str, weights: Path, place: Place) -> TorchvisionDetector:
-    """The network `name` with weights for the 80 classes of COCO, ours or detectron2's."""
-    categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    objects = [name for name in categories if name not in ("__background__", "N/A")]
-    network = _network(NETWORKS[name], objects, [])
-    state = to_ours(read_weights(weights), dict(network.named_buffers()), str(weights))
+def untrained(config: NetworkConfig) -> FasterRCNN:
+    """A network with random weights, the same every time, for as many labels as `UNTRAINED`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return FasterRCNN(config, num_objects=UNTRAINED[0], num_attributes=UNTRAINED[1])
+
+
+def open_published(
+    name: str, config: NetworkConfig, weights: Path, place: Place
+) -> TorchvisionDetector:
+    """The network `name` of `NETWORKS` with published weights, or some of our own.
+
+    `config` is the network's, some settings of which may have been changed.
+    """
+    state = read_published(weights, name)
+    num_objects, num_attributes = count_labels(state, str(weights))
+    objects, attributes = object_labels(num_objects), attribute_labels(num_attributes)
+    network = _network(config, objects, attributes)
     load_strict(network, state, str(weights))
-    return TorchvisionDetector(network, objects, [], place)
+    return TorchvisionDetector(network, objects, attributes, place)
 
 
 def _network(

@@ -3,12 +3,14 @@
 B images, P regions, F feature size, H height and W width of the image.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.networks import PLAIN, NetworkConfig
 
 
 class Trunk(nn.Module):
@@ -84,8 +86,8 @@ class Residual(nn.Module):
 class ResNetC4(Trunk):
     """ResNet stages 1 to 3 as trunk, stage 4 on each region, its mean as the feature.
 
-    As in detectron2's C4 networks: frozen batch norm, strides in the first 1x1 convolution
-    (MSRA's weights; detectron2/modeling/backbone/resnet.py, STRIDE_IN_1X1).
+    As in detectron2's C4 networks (detectron2/modeling/backbone/resnet.py, roi_heads/roi_heads.py):
+    frozen batch norm, strides where the variant has them.
     """
 
     stride = 16
@@ -93,9 +95,14 @@ class ResNetC4(Trunk):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        net = getattr(resnet, config.trunk)(weights=None, norm_layer=FrozenBatchNorm2d)
-        for stage in (net.layer2, net.layer3, net.layer4):
-            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        net = _resnet(config.trunk)
+        variant = config.variant or PLAIN
+        if variant.stride_in == "1x1":
+            for stage in (net.layer2, net.layer3, net.layer4):
+                stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        if variant.res5 == "dilated":
+            _dilate(net.layer4)
+        self.stem_pool = variant.stem_pool
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
@@ -103,7 +110,10 @@ class ResNetC4(Trunk):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.bn1(self.conv1(images)).relu()
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        if self.stem_pool == "ceil":
+            x = F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
+        else:
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
 
     def _tame(self) -> None:
@@ -115,6 +125,25 @@ class ResNetC4(Trunk):
 
     def region_features(self, pooled: Tensor) -> Tensor:
         return self.layer4(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+def _resnet(name: str) -> resnet.ResNet:
+    if name == "resnext152":
+        return resnet.ResNet(
+            resnet.Bottleneck,
+            [3, 8, 36, 3],
+            groups=32,
+            width_per_group=8,
+            norm_layer=FrozenBatchNorm2d,
+        )
+    return getattr(resnet, name)(weights=None, norm_layer=FrozenBatchNorm2d)
+
+
+def _dilate(stage: Any) -> None:
+    """Stride 1 and dilation 2 in every block; torchvision would leave the first undilated."""
+    stage[0].conv1.stride = stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
+    for block in stage:
+        block.conv2.dilation = block.conv2.padding = (2, 2)
 
 
 def _layer(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:

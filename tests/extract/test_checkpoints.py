@@ -6,7 +6,6 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,9 +20,8 @@ from semvlp.extract.checkpoints import (
     save_detector,
     state_sha256,
 )
-from semvlp.extract.families import DETECTRON2_C4, rename, to_ours
 from semvlp.extract.faster_rcnn import FasterRCNN
-from semvlp.extract.networks import NETWORKS, SMALL
+from semvlp.extract.networks import SMALL
 
 DESCRIPTION = Description(
     network=replace(SMALL, anchor_sizes=(12, 24)),
@@ -154,48 +152,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(InputError, match="epoch must be a tensor, found int"):
         read_weights(tmp_path / "w.pth")
-
-
-def detectron2_state(network: FasterRCNN) -> dict[str, Tensor]:
-    back = tuple((ours, theirs) for theirs, ours in DETECTRON2_C4)
-    return {rename(name, back): tensor for name, tensor in network.state_dict().items()}
-
-
-@pytest.fixture(scope="module")
-def c4() -> FasterRCNN:
-    return FasterRCNN(NETWORKS["resnet50_c4"], num_objects=2, num_attributes=3)
-
-
-def test_detectron2_names_go_there_and_back(c4: FasterRCNN) -> None:
-    theirs = detectron2_state(c4)
-    # Names as detectron2's model zoo spells them.
-    assert {
-        "backbone.stem.conv1.norm.running_var",
-        "backbone.res4.5.conv3.norm.weight",
-        "roi_heads.res5.0.shortcut.weight",
-        "proposal_generator.rpn_head.anchor_deltas.bias",
-        "roi_heads.box_predictor.cls_score.weight",
-    } <= set(theirs)
-    ours = to_ours(theirs, dict(c4.named_buffers()), "zoo.pkl")
-    places = {name: tensor.data_ptr() for name, tensor in c4.state_dict().items()}
-    assert {name: tensor.data_ptr() for name, tensor in ours.items()} == places
-
-
-def test_stored_constants_must_be_the_networks(c4: FasterRCNN) -> None:
-    theirs, buffers = detectron2_state(c4), dict(c4.named_buffers())
-    cells = "proposal_generator.anchor_generator.cell_anchors.0"
-    right = {cells: buffers["rpn.anchor_generator.cell"], "pixel_mean": buffers["mean"].squeeze()}
-    assert len(to_ours(theirs | right, buffers, "zoo.pkl")) == len(theirs)
-    wrong = {cells: torch.from_numpy(np.eye(15, 4, dtype=np.float32))}
-    with pytest.raises(InputError, match=r"zoo\.pkl: .*cell_anchors.* other anchors"):
-        to_ours(theirs | wrong, buffers, "zoo.pkl")
-
-
-def test_a_tensor_no_table_names_is_refused(c4: FasterRCNN) -> None:
-    theirs = detectron2_state(c4) | {"roi_heads.mask_head.deconv.weight": torch.zeros(1)}
-    with pytest.raises(InputError, match=r"zoo\.pkl: roi_heads\.mask_head\.deconv\.weight"):
-        to_ours(theirs, dict(c4.named_buffers()), "zoo.pkl")
-
-
-def test_our_own_names_pass_as_they_are(network: FasterRCNN) -> None:
-    assert to_ours(network.state_dict(), {}, "mine").keys() == network.state_dict().keys()

@@ -1,5 +1,6 @@
 """Finding a detector by name, and what is said when it cannot be had."""
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -41,7 +42,7 @@ def test_every_known_detector_names_a_network_and_its_weights() -> None:
     for spec in KNOWN.values():
         assert spec.network in NETWORKS
         assert spec.what
-        assert spec.weights.startswith("https://") == bool(spec.config)
+        assert ("http" in spec.weights) == spec.published
 
 
 def test_a_trained_directory_opens(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,7 +114,7 @@ def test_detectors_with_their_own_weights_take_no_others(name: str) -> None:
 
 def test_a_backend_that_cannot_run_the_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="no network of detectron2"):
-        load_detector("untrained", backend="detectron2")
+        load_detector("demo", backend="detectron2")
     with pytest.raises(ConfigError, match="is a detectron2 config"):
         load_detector("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml", backend="torchvision")
 
@@ -148,6 +149,31 @@ def test_a_downloaded_file_is_asked_for_once(
     assert first == again != other
     assert first.read_bytes() == b"weights"
     assert asked == ["https://a.example/x/model.pth", "https://b.example/y/model.pth"]
+
+
+def test_a_file_must_have_the_hash_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    assert fetch(f"{path}#sha256={sha256}") == path
+    with pytest.raises(InputError, match=rf"its sha256 is {sha256}, not 00"):
+        fetch(f"{path}#sha256=00")
+
+
+def test_weights_without_an_address_say_where_they_are() -> None:
+    with pytest.raises(InputError, match=r"by hand from .*MILVLG.* --weights PATH"):
+        load_detector("butd-caffe")
+
+
+def test_settings_change_the_network_and_with_it_the_profile() -> None:
+    plain = load_detector("demo", device="cpu")
+    smaller = load_detector("demo", device="cpu", settings=["shorter_side=32", "longer_side=64"])
+    assert smaller.profile["network"]["shorter_side"] == 32
+    assert smaller.profile["weights_sha256"] == plain.profile["weights_sha256"]
+    with pytest.raises(ConfigError, match="did you mean 'shorter_side'"):
+        load_detector("demo", device="cpu", settings=["shorter_sid=32"])
+    with pytest.raises(InputError, match="does not fit the network"):
+        load_detector("demo", device="cpu", settings=["feature_size=128"])
 
 
 def test_a_hub_address_needs_owner_and_name() -> None:

@@ -10,12 +10,8 @@ from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals, load_detector
-from semvlp.extract.families import DETECTRON2_C4, rename
-from semvlp.extract.faster_rcnn import FasterRCNN
-from semvlp.extract.networks import NETWORKS
 from semvlp.extract.passes import Place
 from semvlp.extract.select import select
-from semvlp.extract.torchvision_backend import TorchvisionDetector
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 
@@ -38,8 +34,6 @@ MODEL:
 INPUT: {{MIN_SIZE_TEST: 96, MAX_SIZE_TEST: 160}}
 DATASETS: {{TEST: []}}
 """
-# Two implementations of one network add in another order: thousandths of a pixel, last digits.
-PIXELS, DIGITS = 2e-2, 1e-4
 
 
 def write_config(
@@ -100,29 +94,6 @@ def test_the_contract_of_proposals(
             np.testing.assert_array_equal(array, arrays(found)[name])
 
 
-def test_both_backends_give_the_same_from_the_same_weights(tmp_path: Path) -> None:
-    from semvlp.extract.detectron2_backend import open_config
-
-    torch.manual_seed(0)
-    settings = replace(NETWORKS["resnet50_c4"], shorter_side=96, longer_side=160, num_proposals=12)
-    network = FasterRCNN(settings, num_objects=5, num_attributes=7)
-    with torch.no_grad():
-        # Spread boxes and scores as trained weights do.
-        network.rpn.head.bbox_pred.weight.mul_(10)
-        network.predictor.objects.weight.mul_(20)
-        network.predictor.boxes.weight.mul_(100)
-    back = tuple((ours, theirs) for theirs, ours in DETECTRON2_C4)
-    state = {rename(name, back): tensor for name, tensor in network.state_dict().items()}
-    torch.save({"model": state}, tmp_path / "weights.pth")
-    theirs = open_config(write_config(tmp_path), str(tmp_path / "weights.pth"), Place())
-    ours = TorchvisionDetector(network, theirs.object_labels, theirs.attribute_labels, Place())
-    for one, other in zip(ours(images((90, 140))), theirs(images((90, 140))), strict=True):
-        assert len(one.proposals) == 12
-        for name, array in arrays(one).items():
-            tolerance = PIXELS if name in ("proposals", "boxes") else DIGITS
-            np.testing.assert_allclose(array, arrays(other)[name], atol=tolerance, rtol=DIGITS)
-
-
 def test_regions_are_selected_from_it(tmp_path: Path) -> None:
     from semvlp.extract.detectron2_backend import Detectron2Detector, open_config
 
@@ -146,7 +117,7 @@ def test_random_weights_are_the_same_every_time_and_the_profile_follows_the_conf
     config = write_config(tmp_path)
     first, second = (open_config(config, None, Place()) for _ in range(2))
     assert first.profile == second.profile
-    fewer = open_config(config, None, Place(), num_proposals=5)
+    fewer = open_config(config, None, Place(), ["MODEL.RPN.POST_NMS_TOPK_TEST=5"])
     assert fewer.profile["config_sha256"] != first.profile["config_sha256"]
     assert fewer.profile["weights_sha256"] == first.profile["weights_sha256"]
 
@@ -186,13 +157,32 @@ def test_networks_that_select_on_their_own_are_refused(tmp_path: Path) -> None:
         load_detector(config, device="cpu")
 
 
+@pytest.mark.parametrize("setting", ["INPUT.MIN_SIZE=5", "INPUT.MIN_SIZE_TEST", "nothing"])
+def test_a_setting_that_is_none_of_detectron2s_is_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--set {setting}: must be KEY=value"):
+        load_detector(write_config(tmp_path), device="cpu", settings=[setting])
+
+
+def test_more_regions_than_fit_at_once_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semvlp.extract import detectron2_backend
+
+    detector = load_detector(write_config(tmp_path), device="cpu")
+    (whole,) = detector(images((90, 140)))
+    monkeypatch.setattr(detectron2_backend, "REGIONS_AT_ONCE", 5)
+    (parts,) = detector(images((90, 140)))
+    for name, array in arrays(whole).items():
+        np.testing.assert_allclose(arrays(parts)[name], array, rtol=1e-4, atol=1e-4)
+
+
 def test_a_name_that_is_neither_file_nor_zoo_is_refused() -> None:
     with pytest.raises(ConfigError, match="no name in detectron2's model zoo"):
         load_detector("COCO-Detection/none.yaml", device="cpu")
 
 
 def test_a_zoo_name_takes_the_zoos_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semvlp.extract import detectron2_backend
+    from semvlp.extract import detectron2_backend, downloads
 
     asked = []
 
@@ -201,6 +191,7 @@ def test_a_zoo_name_takes_the_zoos_weights(tmp_path: Path, monkeypatch: pytest.M
         raise InputError("offline")
 
     monkeypatch.setattr(detectron2_backend, "fetch", refuse)
+    monkeypatch.setattr(downloads, "fetch", refuse)
     with pytest.raises(InputError, match="offline"):
         load_detector("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml", device="cpu")
     with pytest.raises(InputError, match="semvlp detector train"):

@@ -17,8 +17,9 @@ from semvlp.extract.detector import Proposals
 from semvlp.extract.images import find_images, load
 from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
 from semvlp.extract.select import select
+from semvlp.shards.codec import encode
 from semvlp.shards.manifest import read_manifest
-from semvlp.shards.record import Sample, encode
+from semvlp.shards.record import Sample
 from semvlp.shards.store import open_store
 
 CLASSES, ATTRIBUTES, FEATURES = 6, 4, 8

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from semvlp.extract import faster_rcnn
 from semvlp.extract.detector import Proposals
-from semvlp.extract.faster_rcnn import Anchors, FasterRCNN, Predictor, Target
+from semvlp.extract.faster_rcnn import FasterRCNN, Predictor, Target
 from semvlp.extract.networks import NETWORKS, SMALL, NetworkConfig
 from semvlp.extract.passes import Place
-from semvlp.extract.resize import resize
+from semvlp.extract.resize import ResizeRule, resize
+from semvlp.extract.rpn import Anchors, cell_anchors
 from semvlp.extract.torchvision_backend import TorchvisionDetector, open_untrained
 
 CPU = Place()
@@ -101,11 +103,22 @@ def test_passes_of_several_images_agree_with_single_ones_and_keep_the_order() ->
             np.testing.assert_allclose(a, b, rtol=BATCH_TOLERANCE, atol=BATCH_TOLERANCE * 100)
 
 
+def test_more_regions_than_fit_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = detector()
+    several = images((40, 60), (40, 60))
+    whole = run(several)
+    monkeypatch.setattr(faster_rcnn, "REGIONS_AT_ONCE", 7)
+    for one, other in zip(whole, run(several), strict=True):
+        assert len(one.proposals) > 7
+        for a, b in zip(arrays(one), arrays(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=BATCH_TOLERANCE, atol=BATCH_TOLERANCE)
+
+
 def test_an_image_that_was_resized_gets_boxes_in_its_own_pixels() -> None:
     plain = detector()
     doubled = detector(replace(SMALL, shorter_side=80, longer_side=200))
     (image,) = images((40, 60))
-    small, large = plain([resize(image, shorter=80, longer=200)])[0], doubled([image])[0]
+    small, large = plain([resize(image, ResizeRule(80, 200)).pixels])[0], doubled([image])[0]
     assert (small.width, large.width) == (120, 60)
     np.testing.assert_allclose(small.boxes / 2, large.boxes, atol=1e-4)
     np.testing.assert_array_equal(small.features, large.features)
@@ -137,12 +150,12 @@ def test_the_profile_holds_everything_that_shapes_the_numbers() -> None:
 
 
 def test_untrained_is_the_same_every_time() -> None:
-    first, second = (open_untrained("small", Place()).profile for _ in range(2))
+    first, second = (open_untrained(SMALL, Place()).profile for _ in range(2))
     assert first["weights_sha256"] == second["weights_sha256"]
 
 
 def test_anchors_are_torchvisions_but_for_rounding_and_order() -> None:
-    ours = Anchors((32, 64), (0.5, 1.0, 2.0), stride=16)
+    ours = Anchors(cell_anchors(replace(SMALL, anchor_sizes=(32, 64)), 16), stride=16)
     theirs = AnchorGenerator(((32, 64),), ((0.5, 1.0, 2.0),))
     batch, feature_map = torch.zeros(1, 3, 48, 64), torch.zeros(1, 1, 3, 4)
     (got,) = ours(ImageList(batch, [(48, 64)]), [feature_map])
@@ -153,8 +166,24 @@ def test_anchors_are_torchvisions_but_for_rounding_and_order() -> None:
     assert (got.round() - want).abs().max() <= 1
 
 
+def test_anchors_of_caffe_are_the_published_ones() -> None:
+    """The nine anchors in the comment of py-faster-rcnn's generate_anchors.py, scales 8, 16, 32."""
+    config = replace(NETWORKS["resnet101_c4_caffe"], anchor_sizes=(128, 256, 512))
+    assert (cell_anchors(config, 16) + 1).tolist() == [
+        [-83, -39, 100, 56],
+        [-175, -87, 192, 104],
+        [-359, -183, 376, 200],
+        [-55, -55, 72, 72],
+        [-119, -119, 136, 136],
+        [-247, -247, 264, 264],
+        [-35, -79, 52, 96],
+        [-79, -167, 96, 184],
+        [-167, -343, 184, 360],
+    ]
+
+
 def test_the_stride_of_anchors_does_not_depend_on_the_image_size() -> None:
-    anchors = Anchors((10,), (1.0,), stride=4)
+    anchors = Anchors(torch.tensor([[-5.0, -5.0, 5.0, 5.0]]), stride=4)
     (got,) = anchors(ImageList(torch.zeros(1, 3, 9, 9), [(9, 9)]), [torch.zeros(1, 1, 3, 3)])
     assert got[-1].tolist() == [3.0, 3.0, 13.0, 13.0]
 
