@@ -56,7 +56,15 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
         valid=files["valid"],
     )
     return evaluate(
-        task, run / "best", files["heldout"], regions, out / "eval", split="heldout", mode="both"
+        task,
+        run / "best",
+        files["heldout"],
+        regions,
+        out / "eval",
+        split="heldout",
+        mode="both",
+        train=files["train"],
+        images=data / "train" / "images",
     )
 
 

@@ -89,6 +89,8 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 6000) -> EvalReport:
         out / "eval",
         split="hidden",
         mode="both",
+        train=[train],
+        images=data / "hidden",
     )
 
 

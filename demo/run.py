@@ -64,6 +64,7 @@ FULL = Size(
 )
 SIZES = {"small": SMALL, "full": FULL}
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
     """What the demo found and where it can be looked at."""
