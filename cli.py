@@ -149,6 +149,12 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
     metavar="A=B",
     help="A setting of the network, such as shorter_side=400.",
 )
+@click.option(
+    "--labels",
+    type=EXISTING,
+    multiple=True,
+    help="Names a line: of the object classes, then of the attributes.",
+)
 @click.option("--preset", type=click.Choice(PRESETS), help="Published rule of selection.")
 @click.option("--min-regions", type=REGIONS, help="36, or the preset's own, unless given.")
 @click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
