@@ -18,6 +18,7 @@ PRETRAIN = (
     "train.batch_size=128",
     "train.lr=8e-4",
     "train.warmup=0.02",
+    "train.threads=1",
     "train.save_every=500",
 )
 
@@ -25,6 +26,7 @@ FINETUNE = (
     "model.dropout=0.0",
     "train.batch_size=64",
     "train.lr=5e-4",
+    "train.threads=1",
     "data.cache_images=20000",
 )
 

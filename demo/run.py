@@ -39,7 +39,7 @@ class Size:
 
 
 SMALL = Size(
-    scenes={"train": 1200, "valid": 60, "test": 240},
+    scenes={"train": 1000, "valid": 40, "test": 200},
     world=WorldConfig(
         towers=0,
         scatter=0,
@@ -50,11 +50,11 @@ SMALL = Size(
         questions=6,
         statements=6,
         pairs=0.4,
-        pair_statements=20,
-        most_items=4,
+        pair_statements=16,
+        most_items=3,
     ),
-    pretrain=("train.steps=1800", recipe.first_single(700)),
-    finetune=("train.epochs=3",),
+    pretrain=("train.steps=1400", recipe.first_single(550)),
+    finetune=("train.epochs=2",),
 )
 FULL = Size(
     scenes={"train": 8000, "valid": 300, "test": 1000},

@@ -33,6 +33,7 @@ Parallel = Literal["ddp", "fsdp"]
 
 OBJECTIVES = ("mlm", "features", "objects", "attributes", "matching", "answers")
 """Names of the pre-training objectives, as in `objectives.NAME` and `loss_NAME`."""
+WHOLE_OR_NONE = ("part_rows", "threads")
 REGION_SHARES = ("region_zeroed", "region_random")
 
 
@@ -273,6 +274,9 @@ class TrainConfig:
     """`bf16` runs the matrix products in bfloat16; weights and losses stay float32."""
     device: Device = "auto"
     """`auto` takes a GPU where there is one."""
+    threads: int = 0
+    """Threads of PyTorch on the CPU; 0 leaves it to PyTorch. Small networks are fastest with one:
+    more wait for each other and for the thread that makes the batches."""
     parallel: Parallel = "ddp"
     """Where several processes share a run: `ddp` holds the whole model in each, `fsdp` cuts it
     among them."""
@@ -284,7 +288,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "log_every", "keep"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", "part_rows"):
+        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", *WHOLE_OR_NONE):
             _at_least(name, getattr(self, name), 0)
         for name in ("single_share", "warmup", "beta1", "beta2"):
             _between(name, getattr(self, name), 0, 1)

@@ -287,7 +287,9 @@ class Loop:
 
 
 def _prepare(model: SemVLPPreTrainedModel, config: TrainConfig) -> None:
-    """Switch on what changes speed and memory but no number."""
+    """Switch on what changes speed and memory, and numbers by no more than rounding."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     if config.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
