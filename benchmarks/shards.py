@@ -1,6 +1,6 @@
 """Samples a second out of shards: this project against a plain copy and four ways others take.
 
-    python benchmarks/shards.py --images 2000 --folder /tmp/shards-benchmark
+    python benchmarks/shards.py --images 2000 --folder FOLDER
 
 Everything is written from the same synthetic images and read in random order (stock webdataset: in
 the order of its files) into the same preallocated packed float16 batch: features, boxes, captions.

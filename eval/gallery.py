@@ -3,21 +3,18 @@
 Boxes are xyxy in pixels of the original image.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from semvlp.eval.attended import attended
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.predict import EvalMode, passes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
-from semvlp.extract.images import ImageFile, Refused, find_images, load
+from semvlp.extract.images import ImageFile, Refused, find_images
+from semvlp.extract.preview import data_uri, label_of
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 from semvlp.shards.store import Store
@@ -150,24 +147,16 @@ def boxes_of(
 
 def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict[str, Any]:
     x1, y1, x2, y2 = map(float, regions.boxes[index])
-    words = [_label(manifest.object_labels, int(regions.object_ids[index]))]
+    words = [label_of(manifest.object_labels, int(regions.object_ids[index]))]
     if regions.attribute_ids[index] != NO_ATTRIBUTE:
-        words.insert(0, _label(manifest.attribute_labels, int(regions.attribute_ids[index])))
+        words.insert(0, label_of(manifest.attribute_labels, int(regions.attribute_ids[index])))
     label = " ".join(words)
     return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label, "share": share}
-
-
-def _label(labels: Sequence[str], index: int) -> str:
-    return labels[index] if index < len(labels) else f"class {index}"
 
 
 def _uri(file: ImageFile) -> str:
     """The photograph as a data URI; empty where it cannot be read."""
     try:
-        image = Image.fromarray(load(file))
+        return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY)
     except Refused:
         return ""
-    image.thumbnail((MAX_WIDTH, 2 * MAX_WIDTH))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

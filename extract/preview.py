@@ -103,14 +103,14 @@ def _row(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
     object_id, attribute_id = int(regions.object_ids[index]), int(regions.attribute_ids[index])
     attribute = ""
     if attribute_id != NO_ATTRIBUTE:
-        attribute = _label(manifest.attribute_labels, attribute_id)
+        attribute = label_of(manifest.attribute_labels, attribute_id)
     return {
         "x": x1,
         "y": y1,
         "w": x2 - x1,
         "h": y2 - y1,
         "share": (x2 - x1) * (y2 - y1) / (regions.width * regions.height),
-        "object": _label(manifest.object_labels, object_id),
+        "object": label_of(manifest.object_labels, object_id),
         "confidence": round(float(regions.object_conf[index]), _FLOAT16_DIGITS),
         "attribute": attribute,
         "attribute_confidence": float(regions.attribute_conf[index]),
@@ -123,8 +123,22 @@ def _shown_width(width: int, height: int) -> int:
     return round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
 
 
-def _label(labels: Sequence[str], index: int) -> str:
+def label_of(labels: Sequence[str], index: int) -> str:
+    """The name of a class, its number where the vocabulary is shorter."""
     return labels[index] if index < len(labels) else f"class {index}"
+
+
+def data_uri(file: ImageFile, *, max_width: int, quality: int) -> str:
+    """The photograph, at most so many pixels wide, as a JPEG within the page.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    image = Image.fromarray(load(file))
+    image.thumbnail((max_width, 2 * max_width))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _picture(file: ImageFile | None) -> tuple[str, str]:
@@ -132,14 +146,10 @@ def _picture(file: ImageFile | None) -> tuple[str, str]:
     if file is None:
         return "", "no image file"
     try:
-        image = Image.fromarray(load(file))
+        return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY), ""
     except Refused as refused:
         log.warning("%s: %s", file, refused)
         return "", f"{file}: {refused}"
-    image.thumbnail((MAX_WIDTH, 2 * MAX_WIDTH))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}", ""
 
 
 def _first_threshold(shown: Sequence[Regions]) -> float:

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
 from typing import Any, Self
 
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.shards.batch import Batch, Entry
+from semvlp.shards.closing import Closing
 from semvlp.shards.ring import Ring
 from semvlp.shards.stream import Stream
 
@@ -29,7 +29,7 @@ WATCH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 
 
-class Reader:
+class Reader(Closing):
     """The batches of a stream, read ahead by a process that starts with the first of them.
 
     A batch is a view of shared memory and lasts until the next one is taken. The position counts
@@ -83,17 +83,6 @@ class Reader:
         if self._work is not None:
             self._work.close()
             self._work = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Work:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
+from semvlp.shards.closing import Closing
 from semvlp.shards.codec import check_blob, decode, decode_entry, decode_tensors, texts_of
 from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.record import Sample, Texts
@@ -20,7 +20,7 @@ Members = tuple[bytes, bytes | memoryview]
 """The JSON and the regions of a sample as they are stored."""
 
 
-class Store(ABC):
+class Store(Closing, ABC):
     """Random access to the samples of one data set, in the order of its plan.
 
     Safe after a fork and in a pickle.
@@ -102,17 +102,6 @@ class Store(ABC):
     @abstractmethod
     def _damage(self, index: int, problem: str) -> str:
         """The message for a damaged sample: where it lies and what is wrong."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from semvlp import __version__
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.folders import refuse_source_code
+from semvlp.shards.closing import Closing
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.manifest import (
     MANIFEST_NAME,
@@ -56,7 +56,7 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-class Writer:
+class Writer(Closing):
     """Writes the images of a plan; made by `open_writer`.
 
     Within one tar shard (`samples_per_shard` images of the plan) writes must come in plan order;
@@ -155,17 +155,6 @@ class Writer:
                 # Only where it is empty.
                 (self.out / PART_DIR).rmdir()
             self._log.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _put(self, key: str, text: bytes, blob: bytes | memoryview) -> None:
         position = self._pending_position(key)

@@ -77,7 +77,8 @@ class Pace:
     waited: float
     """The part of it spent waiting for the data."""
     flops: float
-    """Operations that its forward and backward passes needed on this rank."""
+    """Operations that its forward and backward passes needed on this rank; 0 where nobody knows
+    what the device could do."""
 
 
 class Loop:
@@ -196,6 +197,8 @@ class Loop:
         return mode_of(step, self.job.config)
 
     def _flops(self, step: int, parts: Sequence[Part]) -> float:
+        if not self.peak:
+            return 0.0
         config, mode = self.job.model.config, self._mode(step)
         heads = [throughput.counts_for_flops(part.counts) for part in parts]
         return math.fsum(

@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from semvlp.errors import InputError
+from semvlp.shards.closing import Closing
 from semvlp.shards.image_ids import stem
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def first_row(path: Path) -> list[bytes]:
         return file.readline().rstrip(b"\r\n").split(b"\t")
 
 
-class RowWriter:
+class RowWriter(Closing):
     """Writes rows to a new file and keeps where each starts, in bytes."""
 
     def __init__(self, path: Path) -> None:
@@ -79,15 +78,8 @@ class RowWriter:
         self.offsets.append(self._file.tell())
         self._file.write("\t".join(map(str, row)).encode() + b"\n")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
