@@ -3,18 +3,20 @@
 N visits, R regions of all of them, F feature size. Boxes are xyxy in pixels of the original image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semvlp.shards.codec import decode_entry, decode_trusted, tensor_spans, texts_of
+from semvlp.shards.codec import Layout, decode_entry, decode_trusted, texts_of
 from semvlp.shards.record import TENSORS, Sample, Texts
 
 Columns = dict[str, NDArray[Any]]
 """The array of each field of `Regions` that has a row a region."""
+Held = tuple[bytes, bytes | memoryview, Layout]
+"""The JSON of a sample, its regions, and where the tensors lie in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,26 +99,21 @@ def layout(rows: int, feature_size: int) -> list[tuple[str, type[np.generic], tu
     ]
 
 
-def count_regions(blob: bytes | memoryview) -> int:
-    """Regions of one sample."""
-    return tensor_spans(blob)[0].shape[0]
+def concatenate(samples: Iterable[Held], out: Columns) -> tuple[Columns, list[int], list[bytes]]:
+    """Copy the tensors of all samples, one after another, into `out`.
 
-
-def concatenate(blobs: Sequence[bytes | memoryview], out: Columns) -> tuple[Columns, list[int]]:
-    """Copy the tensors of all blobs, one after another, into `out`.
-
-    Returns the rows in use, and the number of regions of each blob. Bytes are copied rather than
-    arrays, because to make seven arrays takes a tenth of the time that their bytes do.
+    Returns the rows in use, and the number of regions and the JSON of each sample. Bytes are copied
+    rather than arrays, because to make seven arrays takes a tenth of the time that their bytes do.
     """
-    spans = [tensor_spans(blob) for blob in blobs]
-    lengths = [found[0].shape[0] for found in spans]
     targets = [column.reshape(-1).view(np.uint8).data for column in out.values()]
     offsets = [0] * len(targets)
-    for blob, found in zip(blobs, spans, strict=True):
-        for number, (target, span) in enumerate(zip(targets, found, strict=True)):
-            start, end = span[3:]
+    lengths, texts = [], []
+    for text, blob, layout in samples:
+        texts.append(text)
+        lengths.append(layout.rows)
+        for number, (target, span) in enumerate(zip(targets, layout.slices, strict=True)):
             offset = offsets[number]
-            offsets[number] = stop = offset + end - start
-            target[offset:stop] = blob[start:end]
+            offsets[number] = end = offset + span.stop - span.start
+            target[offset:end] = blob[span]
     rows = sum(lengths)
-    return {name: column[:rows] for name, column in out.items()}, lengths
+    return {name: column[:rows] for name, column in out.items()}, lengths, texts

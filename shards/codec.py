@@ -6,6 +6,7 @@ R regions, F feature size.
 import json
 import math
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -154,7 +155,7 @@ def decode_tensors(blob: bytes | memoryview, key: str = "?") -> dict[str, NDArra
     """
     return {
         span.name: np.ndarray(span.shape, span.kind, blob, span.start)
-        for span in tensor_spans(blob, key)
+        for span in blob_layout(blob, key).spans
     }
 
 
@@ -169,30 +170,50 @@ class Span(NamedTuple):
     end: int
 
 
-def tensor_spans(blob: bytes | memoryview, key: str = "?") -> tuple[Span, ...]:
-    """The tensors of a blob in the order of TENSORS.
+class Layout(NamedTuple):
+    """Where everything lies in a blob; blobs of as many regions share one."""
+
+    rows: int
+    """Regions."""
+    spans: tuple[Span, ...]
+    """The tensors in the order of TENSORS."""
+    slices: tuple[slice, ...]
+    """Their bytes."""
+    end: int
+    """Size of the blob: behind its last tensor, known or not."""
+
+
+def blob_layout(blob: bytes | memoryview, key: str = "?") -> Layout:
+    """The layout of a blob, which may have something behind it.
 
     Raises:
         InputError: a header that cannot be read, or a required tensor that is missing.
     """
     size = int.from_bytes(blob[:8], "little")
     try:
-        spans = _spans(bytes(blob[8 : 8 + size]))
+        layout = _layout(bytes(blob[8 : 8 + size]))
     except KeyError as error:
         raise InputError(f"{key}: the regions lack the tensor {error}") from error
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{key}: the regions are damaged: {error}") from error
-    if max(span.end for span in spans) > len(blob):
+    if layout.end > len(blob):
         raise InputError(f"{key}: the regions are damaged: they end before their last tensor")
-    return spans
+    return layout
 
 
 @lru_cache(maxsize=1024)
-def _spans(header: bytes) -> tuple[Span, ...]:
-    """Images of as many regions share a header."""
+def _layout(header: bytes) -> Layout:
     tensors = json.loads(header)
+    first = 8 + len(header)
+    spans = tuple(_spans(tensors, first))
+    ends = [info["data_offsets"][1] for name, info in tensors.items() if name != "__metadata__"]
+    slices = tuple(slice(span.start, span.end) for span in spans)
+    return Layout(spans[0].shape[0], spans, slices, first + int(max(ends)))
+
+
+def _spans(tensors: dict[str, Any], first: int) -> Iterator[Span]:
+    """The known tensors of a decoded header; `first` is where their bytes begin."""
     count = tensors["regions"]["shape"][0]
-    spans = []
     for name, (tensor, kind, trailing) in TENSORS.items():
         info = tensors[tensor]
         (start, end), shape = info["data_offsets"], tuple(info["shape"])
@@ -201,9 +222,7 @@ def _spans(header: bytes) -> tuple[Span, ...]:
             raise ValueError(f"{tensor} must be {np.dtype(kind)} {expected}, got {info}")
         if start < 0 or end - start != math.prod(shape) * np.dtype(kind).itemsize:
             raise ValueError(f"{tensor} {shape} does not fill bytes {start}..{end}")
-        first = 8 + len(header)
-        spans.append(Span(name, np.dtype(kind), shape, first + start, first + end))
-    return tuple(spans)
+        yield Span(name, np.dtype(kind), shape, first + start, first + end)
 
 
 def _facts(entry: dict[str, Any]) -> dict[str, Any]:

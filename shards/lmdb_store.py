@@ -5,18 +5,18 @@ the safetensors ends. `!keys` holds all keys in the order of the plan, `!meta` t
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
 from semvlp.errors import InputError
+from semvlp.shards.batch import Held
+from semvlp.shards.codec import blob_layout
 from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.store import Members, Store
 from semvlp.shards.tar_store import check_size
@@ -27,7 +27,7 @@ KEYS_KEY = b"!keys"
 FIRST_MAP_BYTES = 64 << 20
 PAGES_BYTES = 1 << 20
 """More than the tree of pages grows by in one transaction."""
-_Get = Callable[[bytes, str], memoryview]
+_Get = Callable[[bytes], memoryview]
 
 
 class LmdbStore(Store):
@@ -44,7 +44,7 @@ class LmdbStore(Store):
             check_size(path / shard.name, shard.bytes)
         self._file = path / LMDB_NAME
         with self._values() as get:
-            keys = bytes(get(KEYS_KEY, "the list of keys")).decode("ascii")
+            keys = bytes(get(KEYS_KEY)).decode("ascii")
         super().__init__(path, manifest, tuple(keys.split("\n")) if keys else ())
         if len(self) != manifest.counts["samples"]:
             raise InputError(
@@ -62,9 +62,9 @@ class LmdbStore(Store):
         return [len(found.captions) + len(found.questions) for found in texts]
 
     @contextmanager
-    def borrow(self, indices: Sequence[int]) -> Iterator[list[Members]]:
+    def borrow(self, indices: Sequence[int]) -> Iterator[Iterator[Held]]:
         with self._values() as get:
-            yield [self._check_once(index, self._members(index, get)) for index in indices]
+            yield (self._held(index, self._members(index, get)) for index in indices)
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         with self._values() as get:
@@ -82,24 +82,27 @@ class LmdbStore(Store):
             return text, bytes(blob)
 
     def _members(self, index: int, get: "_Get") -> tuple[bytes, memoryview]:
-        key = self.image_ids[index]
+        layout = self._layouts[index]
         try:
-            return split_value(get(key.encode("ascii"), f"the sample {key}"))
+            value = get(self.image_ids[index].encode("ascii"))
+            if layout is None:
+                return split_value(value)
         except InputError as error:
             raise InputError(self._damage(index, str(error))) from error
+        return bytes(value[layout.end :]), value[: layout.end]
 
     @contextmanager
     def _values(self) -> Iterator["_Get"]:
         """Looks values up; they lie in the file and last as long as the context."""
         with _environments.acquire(self._file, self).begin(buffers=True) as transaction:
 
-            def get(key: bytes, what: str) -> memoryview:
+            def get(key: bytes) -> memoryview:
                 try:
                     value: memoryview | None = transaction.get(key)
                 except lmdb.Error as error:
                     raise InputError(f"{self._file} is damaged: {error}") from error
                 if value is None:
-                    raise InputError(f"{self._file} lacks {what}")
+                    raise InputError(f"{self._file} lacks the key {key.decode()}")
                 return value
 
             yield get
@@ -213,17 +216,10 @@ def split_value(value: bytes | memoryview) -> tuple[bytes, memoryview]:
     """
     view = memoryview(value)
     try:
-        size = int.from_bytes(view[:8], "little")
-        end = 8 + size + _data_end(bytes(view[8 : 8 + size]))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        end = blob_layout(view).end
+    except InputError as error:
         raise InputError(f"the value does not start with regions: {error}") from error
     return bytes(view[end:]), view[:end]
-
-
-@lru_cache(maxsize=1024)
-def _data_end(header: bytes) -> int:
-    """Bytes of the tensors behind a header; images of as many regions share one."""
-    return int(max(tensor["data_offsets"][1] for tensor in json.loads(header).values()))
 
 
 class _Environments:

@@ -1,7 +1,7 @@
 """One data set of a stream: its stores put one after another, and the order of its epochs."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from itertools import accumulate
@@ -10,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from semvlp.errors import InputError
+from semvlp.shards.batch import Held
+from semvlp.shards.codec import blob_layout
 from semvlp.shards.order import draw
 from semvlp.shards.sequence import WINDOW, Epochs, Images, Order, Pairs
-from semvlp.shards.store import Members, Store
+from semvlp.shards.store import Store
 
 VisitKind = Literal["images", "pairs"]
 """An epoch visits every image once with all its texts, or every text of every image once."""
@@ -63,33 +65,34 @@ class Source:
             other = (other + 1) % len(self)
         return other
 
-    def entries(self, indices: Sequence[int]) -> dict[int, bytes]:
+    def entries(self, indices: Sequence[int]) -> list[bytes]:
         """The JSON of images."""
-        found: dict[int, bytes] = {}
-        for store, first, wanted in self._by_store(indices):
-            texts = store.entries([index - first for index in wanted])
-            found.update(zip(wanted, texts, strict=True))
-        return found
+        found = {
+            number: iter(self._stores[number].entries(own)) for number, own in self._groups(indices)
+        }
+        return [next(found[self._number(index)]) for index in indices]
 
-    def members(self, indices: Sequence[int], stack: ExitStack) -> dict[int, Members]:
+    def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[Held]:
         """The members of images, for as long as `stack`.
 
         Where pairs are visited they are kept, so that an image is read once for all its texts.
         """
         if self._visit == "pairs":
-            return {index: self._kept(index) for index in indices}
-        found: dict[int, Members] = {}
-        for store, first, wanted in self._by_store(indices):
-            views = stack.enter_context(store.borrow([index - first for index in wanted]))
-            found.update(zip(wanted, views, strict=True))
-        return found
+            return map(self._kept, indices)
+        found = {
+            number: stack.enter_context(self._stores[number].borrow(own))
+            for number, own in self._groups(indices)
+        }
+        if len(self._stores) == 1:
+            return found[0]
+        return (next(found[self._number(index)]) for index in indices)
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
         """Tell the stores what is read soon: whole images, and JSON alone."""
-        for store, first, wanted in self._by_store(samples):
-            store.prefetch([index - first for index in wanted], [])
-        for store, first, wanted in self._by_store(entries):
-            store.prefetch([], [index - first for index in wanted])
+        for number, own in self._groups(samples):
+            self._stores[number].prefetch(own, [])
+        for number, own in self._groups(entries):
+            self._stores[number].prefetch([], own)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
@@ -101,25 +104,28 @@ class Source:
     def _keep(self) -> None:
         self._kept = lru_cache(maxsize=WINDOW)(self._read)
 
-    def _read(self, index: int) -> Members:
+    def _read(self, index: int) -> Held:
         store, local = self._locate(index)
-        return store.members(local)
+        text, blob = store.members(local)
+        return text, blob, blob_layout(blob)
+
+    def _number(self, index: int) -> int:
+        """Which store holds an image."""
+        return bisect_right(self._ends, index)
 
     def _locate(self, index: int) -> tuple[Store, int]:
-        number = bisect_right(self._ends, index)
+        number = self._number(index)
         return self._stores[number], index - (self._ends[number - 1] if number else 0)
 
-    def _by_store(self, indices: Sequence[int]) -> list[tuple[Store, int, list[int]]]:
-        """Each store that holds some of the images, its first index, and those."""
+    def _groups(self, indices: Sequence[int]) -> Iterable[tuple[int, Sequence[int]]]:
+        """The stores that hold some of the images, and the places of those in each, in order."""
         if len(self._stores) == 1:
-            return [(self._stores[0], 0, list(dict.fromkeys(indices)))]
+            return [(0, indices)]
         groups: dict[int, list[int]] = {}
-        for index in dict.fromkeys(indices):
-            groups.setdefault(bisect_right(self._ends, index), []).append(index)
-        return [
-            (self._stores[number], self._ends[number] - len(self._stores[number]), wanted)
-            for number, wanted in groups.items()
-        ]
+        for index in indices:
+            number = self._number(index)
+            groups.setdefault(number, []).append(index - (self._ends[number - 1] if number else 0))
+        return groups.items()
 
     def _check_different(self) -> None:
         if all(self.image_id(index) == self.image_id(0) for index in range(len(self))):

@@ -1,18 +1,16 @@
 """What every store of samples offers, and how one is opened."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from semvlp.errors import InputError
+from semvlp.shards.batch import Held
 from semvlp.shards.closing import Closing
-from semvlp.shards.codec import check_blob, decode, decode_entry, decode_tensors, texts_of
+from semvlp.shards.codec import Layout, blob_layout, check_blob, decode, decode_entry, texts_of
 from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.record import Sample, Texts
 
@@ -30,7 +28,8 @@ class Store(Closing, ABC):
         self.path, self.manifest = path, manifest
         self.image_ids = image_ids
         """The images in the order of the plan; refused ones are not among them."""
-        self._checked = np.zeros(len(image_ids), bool)
+        self._layouts: list[Layout | None] = [None] * len(image_ids)
+        """Of the samples whose checksums were compared; their headers are not read again."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -85,8 +84,11 @@ class Store(Closing, ABC):
         """Number of texts of each image."""
 
     @abstractmethod
-    def borrow(self, indices: Sequence[int]) -> AbstractContextManager[list[Members]]:
-        """Samples to look at without a copy, for as long as the context; checked like `sample`."""
+    def borrow(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[Held]]:
+        """Samples to look at without a copy, for as long as the context; checked like `sample`.
+
+        Each is looked up when it is asked for: bytes that were just touched are copied fastest.
+        """
 
     @abstractmethod
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
@@ -112,33 +114,34 @@ class Store(Closing, ABC):
 
     def _decoded(self, index: int, members: Members) -> Sample:
         try:
-            sample = decode(*members, check=not self._checked[index])
+            sample = decode(*members, check=self._layouts[index] is None)
             self._check_key(index, sample.key)
         except InputError as error:
             raise InputError(self._damage(index, str(error))) from error
-        self._checked[index] = True
+        self._layouts[index] = blob_layout(members[1])
         return sample
 
-    def _check_once(self, index: int, members: Members) -> Members:
+    def _held(self, index: int, members: Members) -> Held:
         """The members, compared with their checksum unless that was done before."""
-        if not self._checked[index]:
-            text, blob = members
+        layout = self._layouts[index]
+        if layout is None:
             try:
-                entry = decode_entry(text)
-                self._check_key(index, entry["key"])
-                check_blob(entry, blob)
-                texts_of(entry)
-                self._check_size(decode_tensors(blob, entry["key"])["features"])
+                layout = self._checked_layout(index, *members)
             except InputError as error:
                 raise InputError(self._damage(index, str(error))) from error
-            self._checked[index] = True
-        return members
+            self._layouts[index] = layout
+        return (*members, layout)
 
-    def _check_size(self, features: NDArray[Any]) -> None:
-        if features.shape[1] != self.manifest.feature_size:
-            raise InputError(
-                f"features must have size {self.manifest.feature_size}, got {features.shape[1]}"
-            )
+    def _checked_layout(self, index: int, text: bytes, blob: bytes | memoryview) -> Layout:
+        entry = decode_entry(text)
+        self._check_key(index, entry["key"])
+        check_blob(entry, blob)
+        texts_of(entry)
+        layout = blob_layout(blob, entry["key"])
+        size = layout.spans[0].shape[1]
+        if size != self.manifest.feature_size:
+            raise InputError(f"features must have size {self.manifest.feature_size}, got {size}")
+        return layout
 
     def _check_key(self, index: int, key: str) -> None:
         if key != self.image_ids[index]:

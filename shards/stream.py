@@ -5,7 +5,7 @@ position. Position P lies in epoch P div N for N images, and every epoch visits 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from resource import RUSAGE_SELF, getrusage
@@ -18,16 +18,16 @@ from semvlp.shards.batch import (
     Batch,
     Columns,
     Entry,
+    Held,
     Visit,
     concatenate,
-    count_regions,
     empty_columns,
 )
 from semvlp.shards.hashes import list_sha256
 from semvlp.shards.order import draw
 from semvlp.shards.sequence import Mixture, Numbers, Order
 from semvlp.shards.source import Source, VisitKind
-from semvlp.shards.store import Members, Store
+from semvlp.shards.store import Store
 
 __all__ = ["Order", "Stream", "Visit", "VisitKind"]
 
@@ -135,16 +135,14 @@ class Stream:
         turns = self._turns(position)
         self._prefetch(position + self.batch_size)
         with ExitStack() as stack:
-            members = self._members(turns, stack)
-            blobs = [blob for _, blob in members]
+            samples: Iterable[Held] = self._members(turns, stack)
             if out is None:
-                out = empty_columns(sum(map(count_regions, blobs)), self.feature_size)
-            columns, lengths = concatenate(blobs, out)
+                samples = list(samples)
+                out = empty_columns(sum(sample[2].rows for sample in samples), self.feature_size)
+            columns, lengths, texts = concatenate(samples, out)
         entries = [
             Entry(turn.position, turn.epoch, turn.text, text, negative)
-            for turn, (text, _), negative in zip(
-                turns, members, self._other_entries(turns), strict=True
-            )
+            for turn, text, negative in zip(turns, texts, self._other_entries(turns), strict=True)
         ]
         return Batch(entries=entries, lengths=lengths, columns=columns)
 
@@ -196,22 +194,22 @@ class Stream:
             )
         ]
 
-    def _members(self, turns: Sequence["_Turn"], stack: ExitStack) -> list[Members]:
-        found = {
-            number: source.members([t.image for t in turns if t.source == number], stack)
+    def _members(self, turns: Sequence["_Turn"], stack: ExitStack) -> Iterator[Held]:
+        found = [
+            source.members([t.image for t in turns if t.source == number], stack)
             for number, source in enumerate(self._sources)
-        }
-        return [found[turn.source][turn.image] for turn in turns]
+        ]
+        return found[0] if len(found) == 1 else (next(found[turn.source]) for turn in turns)
 
     def _other_entries(self, turns: Sequence["_Turn"]) -> list[bytes | None]:
         """The JSON that each negative text is taken from."""
         if not self._negatives:
             return [None] * len(turns)
-        found = {
-            number: source.entries([t.other for t in turns if t.source == number])
+        found = [
+            iter(source.entries([t.other for t in turns if t.source == number]))
             for number, source in enumerate(self._sources)
-        }
-        return [found[turn.source][turn.other] for turn in turns]
+        ]
+        return [next(found[turn.source]) for turn in turns]
 
     def _prefetch(self, position: int) -> None:
         """Tell the stores what the batch at `position` needs, while the disk is read."""

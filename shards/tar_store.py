@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
+from semvlp.shards.batch import Held
 from semvlp.shards.index import INDEX_NAME, Index, read_index
 from semvlp.shards.manifest import Manifest, read_manifest
 from semvlp.shards.store import Members, Store
@@ -63,17 +64,17 @@ class TarStore(Store):
         return counts
 
     @contextmanager
-    def borrow(self, indices: Sequence[int]) -> Iterator[list[Members]]:
-        yield [
-            (bytes(mapped[text]), mapped[regions])
-            if self._checked[index]
-            else self._check_once(index, self._view(index))
+    def borrow(self, indices: Sequence[int]) -> Iterator[Iterator[Held]]:
+        yield (
+            self._held(index, self._view(index))
+            if (layout := self._layouts[index]) is None
+            else (bytes(mapped[text]), mapped[regions], layout)
             for index, mapped, text, regions in self._slices(indices)
-        ]
+        )
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         return [
-            bytes(mapped[text]) if self._checked[index] else self.entry(index)
+            self.entry(index) if self._layouts[index] is None else bytes(mapped[text])
             for index, mapped, text, _ in self._slices(indices)
         ]
 
@@ -124,7 +125,7 @@ class TarStore(Store):
         text_start = location.json_offset - location.start
         blob_start = location.regions_offset - location.start
         text = bytes(data[text_start : text_start + location.json_bytes])
-        if not self._checked[index]:
+        if self._layouts[index] is None:
             self._check_headers(index, location, data)
             self._check_json(index, text)
         return text, data[blob_start : blob_start + location.regions_bytes]
