@@ -111,9 +111,9 @@ def concatenate(samples: Iterable[Held], out: Columns) -> tuple[Columns, list[in
     for text, blob, layout in samples:
         texts.append(text)
         lengths.append(layout.rows)
-        for number, (target, span) in enumerate(zip(targets, layout.slices, strict=True)):
-            offset = offsets[number]
-            offsets[number] = end = offset + span.stop - span.start
-            target[offset:end] = blob[span]
+        for number, target in enumerate(targets):
+            start = offsets[number]
+            offsets[number] = end = start + layout.sizes[number]
+            target[start:end] = blob[layout.slices[number]]
     rows = sum(lengths)
     return {name: column[:rows] for name, column in out.items()}, lengths, texts

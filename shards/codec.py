@@ -179,6 +179,8 @@ class Layout(NamedTuple):
     """The tensors in the order of TENSORS."""
     slices: tuple[slice, ...]
     """Their bytes."""
+    sizes: tuple[int, ...]
+    """How many those are."""
     end: int
     """Size of the blob: behind its last tensor, known or not."""
 
@@ -208,7 +210,8 @@ def _layout(header: bytes) -> Layout:
     spans = tuple(_spans(tensors, first))
     ends = [info["data_offsets"][1] for name, info in tensors.items() if name != "__metadata__"]
     slices = tuple(slice(span.start, span.end) for span in spans)
-    return Layout(spans[0].shape[0], spans, slices, first + int(max(ends)))
+    sizes = tuple(span.end - span.start for span in spans)
+    return Layout(spans[0].shape[0], spans, slices, sizes, first + int(max(ends)))
 
 
 def _spans(tensors: dict[str, Any], first: int) -> Iterator[Span]:
