@@ -5,6 +5,7 @@ group.
 """
 
 import logging
+from contextlib import nullcontext
 from functools import cache
 from typing import Literal, cast, get_args
 
@@ -148,16 +149,36 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: fl
         filled = rows.index_select(0, index)
         return filled.view(group.num_segments, -1, *rows.shape[1:]).transpose(1, 2)  # [N, H, -, K]
 
-    mixed = functional.scaled_dot_product_attention(
+    mixed = _padded_attention(
         padded(query, group.query_rows),
         padded(key, group.key_rows),
         padded(value, group.key_rows),
-        attn_mask=group.attend_mask,
-        dropout_p=dropout,
+        group,
+        dropout,
     )
     if group.has_keys is not None:
         mixed = mixed.masked_fill(~group.has_keys, 0.0)
     return mixed.transpose(1, 2).flatten(0, 1)
+
+
+def _padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float
+) -> Tensor:
+    """Padded queries [N, H, Q, K] to as many results.
+
+    The CPU's kernel for bfloat16 is several times slower backwards than the one for float32, at
+    the size of a tiny network, so a CPU computes at least in float32.
+    """
+    given = query.dtype
+    raised = query.device.type == "cpu" and given in VARLEN_DTYPES
+    if raised:
+        query, key, value = query.float(), key.float(), value.float()
+    # Autocast would take the precision back.
+    with torch.autocast("cpu", enabled=False) if raised else nullcontext():
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=group.attend_mask, dropout_p=dropout
+        )
+    return mixed.to(given)
 
 
 @cache
