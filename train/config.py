@@ -21,6 +21,8 @@ Turns = Literal["alternate", "ratio", "single", "two"]
 TokenUnit = Literal["piece", "word"]
 MaskedSides = Literal["both", "one"]
 Negatives = Literal["text", "batch_text", "batch_image", "hard_text", "hard_image"]
+TaskNegatives = Literal["random", "batch", "hard"]
+Replaced = Literal["text", "image", "either"]
 FeatureLoss = Literal["smooth_l1", "mse"]
 ClassLoss = Literal["cross_entropy", "kl"]
 ClassesOn = Literal["masked", "all"]
@@ -129,6 +131,29 @@ class FinetuneDataConfig(TextAndRegionConfig):
     def __post_init__(self) -> None:
         TextAndRegionConfig.__post_init__(self)
         _at_least("cache_images", self.cache_images, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalConfig:
+    """The wrong pairs that the matching head of retrieval is fine-tuned on; other tasks have none.
+
+    A text that any caption of the image says is never taken for a wrong one.
+    """
+
+    mismatch_rate: float = 0.5
+    """Chance of a pair to be made a mismatch."""
+    negatives: TaskNegatives = "random"
+    """Of what it is made: another example of all (`random`), one of the same optimiser step
+    (`batch`), or of `pool` of that step the one that the network now thinks fits best (`hard`)."""
+    replaced: Replaced = "text"
+    """What of the pair is replaced: its `text`; its `image`, which several processes read more than
+    once a step; or `either`, equally often."""
+    pool: int = 8
+    """How many wrong pairs the hardest is chosen of, each one more forward pass."""
+
+    def __post_init__(self) -> None:
+        _between("mismatch_rate", self.mismatch_rate, 0, 1)
+        _at_least("pool", self.pool, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +404,7 @@ class FinetuneConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
 
 

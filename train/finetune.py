@@ -23,6 +23,7 @@ from semvlp.shards.store import Store, open_store
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig
 from semvlp.train.distributed import World, joined
+from semvlp.train.hardest import hardest
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.report import write_report
@@ -159,7 +160,8 @@ class TaskLoss(nn.Module):
         """Sum of the loss over the examples of the part."""
         targets = part.targets
         assert isinstance(targets, TaskTargets)
-        return {"task": task_loss(self.model(part.batch, mode), targets)}
+        batch = hardest(self.model, targets.choices, mode) if targets.choices else part.batch
+        return {"task": task_loss(self.model(batch, mode), targets)}
 
 
 def task_loss(logits: Tensor, targets: TaskTargets) -> Tensor:

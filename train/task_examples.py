@@ -15,16 +15,15 @@ from semvlp.errors import InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
 from semvlp.model.packing import PairRegions, pack
-from semvlp.shards.order import generator, key, permute
+from semvlp.shards.order import key, permute
 from semvlp.shards.store import Store
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.cutting import cut
 from semvlp.train.distributed import World
+from semvlp.train.hardest import Choice, Choices, choices_of
+from semvlp.train.mismatches import Mismatches
 from semvlp.train.step import Part
 from semvlp.train.text_cache import TextCache
-
-MISMATCH_RATE = 0.5
-"""Share of the pairs of the match head whose text is taken from another image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,10 +34,14 @@ class TaskTargets:
     """[B, C] float32, score of each label in 0..1."""
     loss: Loss
     """How predictions are compared with them."""
+    choices: Choices | None = None
+    """What each example may become where the network is to choose: then the packed batch holds
+    the first choice of each."""
 
     def to(self, device: torch.device) -> Self:
         """The same targets on another device."""
-        return replace(self, scores=self.scores.to(device, non_blocking=True))
+        choices = self.choices.to(device) if self.choices else None
+        return replace(self, scores=self.scores.to(device, non_blocking=True), choices=choices)
 
 
 class RegionCache:
@@ -78,6 +81,13 @@ class ExampleSource:
         lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
         self._regions = RegionCache(lookup, config.data.cache_images)
         self._train, self._world = config.train, world
+        matching = task.head == "match"
+        self._mismatches = (
+            Mismatches(examples, config.retrieval, config.train.seed) if matching else None
+        )
+        hard = matching and config.retrieval.negatives == "hard"
+        self._pool = config.retrieval.pool if hard else 0
+        self._known_step: tuple[int, list[Example]] = (-1, [])
         self._position = 0
 
     def next_step(self) -> list[Part]:
@@ -106,10 +116,10 @@ class ExampleSource:
 
     def parts(self, positions: Sequence[int]) -> list[Part]:
         """The examples at some positions of the endless sequence, cut as the settings say."""
-        examples = [self._at(position) for position in positions]
-        names = dict.fromkeys(name for example in examples for name in example.images)
+        examples = [self._choices(position) for position in positions]
+        names = dict.fromkeys(n for choices in examples for one in choices for n in one.images)
         regions = dict(zip(names, self._regions(list(names)), strict=True))
-        rows = [self._rows(example, regions) for example in examples]
+        rows = [max(self._rows(one, regions) for one in choices) for choices in examples]
         return [self._part(examples[run], regions) for run in cut(rows, self._train)]
 
     def _rows(self, example: Example, regions: Mapping[str, PairRegions]) -> int:
@@ -117,8 +127,11 @@ class ExampleSource:
         (text,) = self._texts([example.text])
         return sum(len(text) + len(regions[name][0]) for name in example.images)
 
-    def _part(self, examples: Sequence[Example], regions: Mapping[str, PairRegions]) -> Part:
-        """Examples packed, with what they should give."""
+    def _part(
+        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+    ) -> Part:
+        """Examples packed, with what they should give; all choices of one have the same label."""
+        examples = [first for first, *_ in choices]
         # One text goes with each image: a pair of images makes two pairs, side by side.
         texts = self._texts([example.text for example in examples for _ in example.images])
         names = [name for example in examples for name in example.images]
@@ -126,32 +139,48 @@ class ExampleSource:
         answerable = scores.any(dim=1) if self._task.loss == "cross_entropy" else len(examples)
         return Part(
             batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
-            targets=TaskTargets(scores=scores, loss=self._task.loss),
+            targets=TaskTargets(
+                scores=scores, loss=self._task.loss, choices=self._open(choices, regions)
+            ),
             counts={"task": int(torch.as_tensor(answerable).sum())},
             image_ids=tuple(dict.fromkeys(names)),
         )
 
+    def _open(
+        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+    ) -> Choices | None:
+        """The choices for the network to make, where it is asked."""
+        if not self._pool:
+            return None
+        texts = iter(self._texts([one.text for row in choices for one in row]))
+        return choices_of(
+            [
+                [Choice(tuple(next(texts).tolist()), one.images[0]) for one in row]
+                for row in choices
+            ],
+            regions,
+            self._pool,
+        )
+
+    def _choices(self, position: int) -> list[Example]:
+        """The example there, or what it may become where its task tells matches from mismatches."""
+        example = self._at(position)
+        if self._mismatches is None:
+            return [example]
+        return self._mismatches.of(example, position, self._step(position))
+
+    def _step(self, position: int) -> list[Example]:
+        """All examples of the optimiser step of a position, whatever rank they fall to."""
+        size = self._train.batch_size
+        first = position // size * size
+        if first != self._known_step[0]:
+            self._known_step = first, [self._at(place) for place in range(first, first + size)]
+        return self._known_step[1]
+
     def _at(self, position: int) -> Example:
-        example = self._examples[self._index(position)]
-        if self._task.head == "match":
-            return self._matched(example, position)
-        return example
-
-    def _index(self, position: int) -> int:
         epoch, index = divmod(position, len(self._examples))
-        return permute(index, len(self._examples), key(self._train.seed, epoch))
-
-    def _matched(self, example: Example, position: int) -> Example:
-        """The example, or its image with the text of another image and the label `mismatch`."""
-        random = generator(self._train.seed, position, "mismatch")
-        if random.random() >= MISMATCH_RATE:
-            return example
-        for index in random.integers(len(self._examples), size=16):
-            other = self._examples[index]
-            if other.images != example.images and other.text != example.text:
-                return replace(example, text=other.text, target={"mismatch": 1.0})
-        # Nearly all texts belong to this image; it is honest as it stands.
-        return example
+        order = key(self._train.seed, epoch)
+        return self._examples[permute(index, len(self._examples), order)]
 
     def _scores(self, example: Example) -> list[float]:
         row = [0.0] * len(self._labels)

@@ -4,12 +4,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, GPT2Config
 
 from semvlp.errors import ConfigError, InputError, Interrupted
@@ -163,9 +165,24 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = (task_of(), [annotations], shards, init)
     config = small_task("train.save_every=4", "data.cache_images=10")
-    finetune(*arguments, tmp_path / "whole", config, valid=[annotations])
+    check_resume(task_of(), annotations, shards, init, config, tmp_path, monkeypatch)
+
+
+def check_resume(
+    task: Task,
+    annotations: Path,
+    shards: Path,
+    init: Path | None,
+    config: FinetuneConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that is stopped after step 5 gives the losses and weights of one that is not."""
+
+    def run(out: Path) -> None:
+        finetune(task, [annotations], shards, init, out, config, valid=[annotations])
+
     done = 0
 
     def stopped(*args: Any, **kwargs: Any) -> StepFound:
@@ -173,13 +190,21 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
         done += 1
         return train_step(*args, **{**kwargs, "stop": done == 5})
 
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(whole)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", stopped)
         with pytest.raises(Interrupted):
-            finetune(*arguments, tmp_path / "cut", config, valid=[annotations])
-    finetune(*arguments, tmp_path / "cut", config, valid=[annotations])
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert read_lines(tmp_path / "cut" / VALIDATION) == read_lines(tmp_path / "whole" / VALIDATION)
+            run(cut)
+    run(cut)
+    assert losses(cut) == losses(whole)
+    assert read_lines(cut / VALIDATION) == read_lines(whole / VALIDATION)
+    assert hashes(cut) == hashes(whole)
+
+
+def hashes(run: Path) -> list[str]:
+    weights = load_file(run / "last" / "model.safetensors")
+    return [sha256(tensor.numpy().tobytes()).hexdigest() for tensor in weights.values()]
 
 
 def test_early_stop(
@@ -214,9 +239,9 @@ def test_soft_labels_and_two_images(
     assert report.loss == pytest.approx(2 * math.log(2), rel=0.3)
 
 
-def test_retrieval_learns_from_texts_of_other_images(
-    shards: Path, small_task: Config, tmp_path: Path, sample_of: Callable[..., Any]
-) -> None:
+@pytest.fixture
+def captions(tmp_path: Path, sample_of: Callable[..., Any]) -> Path:
+    """COCO captions of six images, two each."""
     captions = [
         {"id": 10 * number + k, "image_id": number, "caption": caption}
         for number in range(6)
@@ -225,13 +250,36 @@ def test_retrieval_learns_from_texts_of_other_images(
     images = [{"id": number, "file_name": f"image-{number}.jpg"} for number in range(6)]
     path = tmp_path / "captions.json"
     path.write_text(json.dumps({"images": images, "annotations": captions}))
+    return path
+
+
+@pytest.mark.parametrize("negatives", ["random", "batch", "hard"])
+def test_retrieval_learns_from_wrong_pairs(
+    shards: Path, small_task: Config, tmp_path: Path, captions: Path, negatives: str
+) -> None:
     # A network that knows nothing yet: its loss is that of a coin.
-    config = small_task("train.steps=2", "train.lr=1e-5")
+    config = small_task("train.steps=2", "train.lr=1e-5", f"retrieval.negatives={negatives}")
     report = finetune(
-        load_task("retrieval"), [path], shards, None, tmp_path / "run", config, valid=[path]
+        load_task("retrieval"), [captions], shards, None, tmp_path / "run", config, valid=[captions]
     )
     assert {"ir_r1", "tr_r1", "rsum"} <= report.scores.keys()
     assert report.loss == pytest.approx(math.log(2), rel=0.5)
+
+
+@pytest.mark.parametrize("negatives", ["batch", "hard"])
+def test_a_stopped_retrieval_run_chooses_the_same_wrong_pairs(
+    shards: Path,
+    small_task: Config,
+    tmp_path: Path,
+    captions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    negatives: str,
+) -> None:
+    config = small_task(
+        "train.save_every=4", f"retrieval.negatives={negatives}", "retrieval.replaced=either"
+    )
+    task = load_task("retrieval")
+    check_resume(task, captions, shards, None, config, tmp_path, monkeypatch)
 
 
 def test_missing_images_are_named(

@@ -92,14 +92,28 @@ def test_a_checkpoint_of_four_ranks_goes_on_with_fewer(
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("task", ["snli-ve", "retrieval"])
+@pytest.mark.parametrize(
+    ("task", "more"),
+    [
+        ("snli-ve", []),
+        ("retrieval", []),
+        ("retrieval", ["retrieval.negatives=hard", "retrieval.replaced=either"]),
+        # A rank whose part has nothing to choose must not leave the others waiting.
+        ("retrieval", ["retrieval.negatives=hard", "train.accumulate=2"]),
+    ],
+)
 def test_every_rank_validates_its_share_and_all_agree(
-    shards: Path, sample_of: Callable[..., Any], tmp_path: Path, task: str, parallel: str
+    shards: Path,
+    sample_of: Callable[..., Any],
+    tmp_path: Path,
+    task: str,
+    more: list[str],
+    parallel: str,
 ) -> None:
     samples = [sample_of(number) for number in range(7)]
     told = tmp_path / "examples.json"
     told.write_text(statements(samples) if task == "snli-ve" else json.dumps(captions(samples)))
-    settings = [*SMALL, "train.steps=4", "train.save_every=2", f"train.parallel={parallel}"]
+    settings = [*SMALL, "train.steps=4", "train.save_every=2", *more, f"train.parallel={parallel}"]
     for size in (1, 4):
         job = finetuning(task, told, shards, tmp_path / f"on-{size}", settings)
         assert together(size, job) == [0] * size
