@@ -189,6 +189,7 @@ def detector() -> None:
 @click.argument("annotations", type=EXISTING)
 @click.argument("images", type=EXISTING)
 @out_option("runs/detector")
+@choice("--backend", "auto", "detectron2", "torchvision")
 @settings_options
 @restart_options
 def detector_train(
@@ -197,14 +198,15 @@ def detector_train(
     out: Path,
     config: Path | None,
     overrides: Sequence[str],
-    **restart: bool,
+    **options: Any,
 ) -> Result:
     """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
-    from semvlp.extract.fit import FitConfig, train_detector
+    from semvlp.extract.fit import train_detector
+    from semvlp.extract.fit_config import FitConfig
     from semvlp.settings import load
 
     settings = load(FitConfig, config, overrides)
-    return _reported(train_detector(annotations, images, out, settings, **restart))
+    return _reported(train_detector(annotations, images, out, settings, **options))
 
 
 @detector.command("list")

@@ -10,7 +10,8 @@ from semvlp.demo.draw import draw
 from semvlp.demo.scene import Kind, Scene
 from semvlp.demo.world import draw_lots
 from semvlp.extract.checkpoints import DESCRIPTION, WEIGHTS
-from semvlp.extract.fit import FitConfig, FitReport, train_detector
+from semvlp.extract.fit import train_detector
+from semvlp.extract.fit_config import FitConfig, FitReport
 
 NAME = "demo_detector"
 # Scenes of each use in a hundred; lying items are small and many, so there are most of them.

@@ -19,7 +19,8 @@ from semvlp.demo.split_world import Picture
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.outcome import EvalReport
 from semvlp.eval.tasks import load_task
-from semvlp.extract.fit import FitConfig, train_detector
+from semvlp.extract.fit import train_detector
+from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig

@@ -31,9 +31,16 @@ DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
 class Description:
     """What the JSON file of a detector says."""
 
-    network: NetworkConfig
+    network: NetworkConfig | None = None
+    """Its weights have our names, whichever backend learned them."""
+    detectron2: str | None = None
+    """Instead: detectron2's config as YAML, with weights under its names."""
     object_labels: tuple[str, ...]
     attribute_labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if (self.network is None) == (self.detectron2 is None):
+            raise ValueError("a detector has either a `network` or a `detectron2` config")
 
 
 def save_detector(directory: Path, state: Mapping[str, Tensor], description: Description) -> None:
@@ -52,21 +59,27 @@ def read_detector(path: Path) -> tuple[Description, dict[str, Tensor]]:
         InputError: a file that is missing, damaged, of another format or version, or weights that
             are not the ones the JSON names.
     """
-    entry = read_object(path, "a detector")
-    if entry.get("format") != FORMAT or entry.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path}: must be a {FORMAT} of version {FORMAT_VERSION}, found "
-            f"{entry.get('format')!r} {entry.get('format_version')!r}"
-        )
+    description, entry = read_description(path), read_object(path, "a detector")
     weights = path.with_suffix(".safetensors")
     state = read_weights(weights)
     if state_sha256(state) != entry.get("weights_sha256"):
         raise InputError(
             f"{weights}: its sha256 is not the one in {path}; copy both files of the detector again"
         )
+    return description, state
+
+
+def read_description(path: Path) -> Description:
+    """What the JSON file `path` says of a detector; raises as `read_detector`."""
+    entry = read_object(path, "a detector")
+    if entry.get("format") != FORMAT or entry.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: must be a {FORMAT} of version {FORMAT_VERSION}, found "
+            f"{entry.get('format')!r} {entry.get('format_version')!r}"
+        )
     tree = {key: entry[key] for key in Description.__dataclass_fields__ if key in entry}
     try:
-        return build(Description, tree), state
+        return build(Description, tree)
     except ConfigError as error:
         raise InputError(f"{path}: {error}") from error
 

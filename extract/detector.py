@@ -19,6 +19,7 @@ from semvlp.settings import override
 
 log = logging.getLogger(__name__)
 
+Runner = Literal["detectron2", "torchvision"]
 Backend = Literal["auto", "detectron2", "torchvision"]
 Precision = Literal["fp32", "bf16"]
 
@@ -134,10 +135,6 @@ KNOWN: dict[str, DetectorSpec] = {
 }
 
 
-# What both backends run; the small network, `demo` and one's own, is torchvision's alone.
-_EITHER = {name for name, spec in KNOWN.items() if spec.network != "small"}
-
-
 def load_detector(
     spec: str | None,
     *,
@@ -167,7 +164,7 @@ def load_detector(
     name = spec or DEFAULT
     known = KNOWN.get(name)
     runner = _runner(name, backend)
-    if weights and not (_is_config(name) or (known and known.published)):
+    if weights and not (is_config(name) or (known and known.published)):
         raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     log.info("detector %s, run by %s", name, runner)
     run = _with_detectron2 if runner == "detectron2" else _with_torchvision
@@ -179,16 +176,28 @@ def load_detector(
         raise
 
 
-def _runner(name: str, backend: Backend) -> Literal["detectron2", "torchvision"]:
+def _runner(name: str, backend: Backend) -> Runner:
     """Which backend runs the detector `name`."""
-    is_config = _is_config(name)
-    if name not in KNOWN and not is_config and not Path(name).is_dir():
+    only = _only(name)
+    if only and backend not in ("auto", only):
+        raise ConfigError(f"--detector {name} is run by {only} alone; --backend auto takes it")
+    return only or ("detectron2" if backend == "detectron2" else "torchvision")
+
+
+def _only(name: str) -> Runner | None:
+    """The backend that alone has the network, None where both do; `small` is torchvision's."""
+    if is_config(name):
+        return "detectron2"
+    if name in KNOWN:
+        return "torchvision" if KNOWN[name].network == "small" else None
+    if not Path(name).is_dir():
         raise ConfigError(_unknown(name))
-    if backend == "detectron2" and not (is_config or name in _EITHER):
-        raise ConfigError(f"--detector {name} is no network of detectron2; --backend auto runs it")
-    if backend == "torchvision" and is_config:
-        raise ConfigError(f"--detector {name} is a detectron2 config; --backend auto runs it")
-    return "detectron2" if is_config or backend == "detectron2" else "torchvision"
+    from semvlp.extract.checkpoints import DESCRIPTION, read_description
+
+    network = read_description(Path(name, DESCRIPTION)).network
+    if network is None:
+        return "detectron2"
+    return "torchvision" if network.trunk == "small" else None
 
 
 def _with_torchvision(
@@ -222,13 +231,16 @@ def _with_detectron2(
         raise ConfigError(
             f"--detector {name} needs detectron2, which is not installed. {BUILD}"
         ) from error
+    from semvlp.extract.checkpoints import DESCRIPTION
     from semvlp.extract.networks import NETWORKS
     from semvlp.extract.passes import Place, choose_device
 
     place = Place(choose_device(device), precision)
     spec = KNOWN.get(name)
-    if spec is None:
+    if is_config(name):
         return detectron2.open_config(name, weights, place, settings)
+    if spec is None:
+        return detectron2.open_trained(Path(name, DESCRIPTION), place, settings)
     config = override(NETWORKS[spec.network], settings)
     if name == "untrained":
         return detectron2.open_untrained(config, place)
@@ -244,7 +256,8 @@ def _weights(spec: DetectorSpec, given: str | None) -> Path:
     return fetch(given or spec.weights)
 
 
-def _is_config(name: str) -> bool:
+def is_config(name: str) -> bool:
+    """The name is one of a detectron2 config: a file, or one of its model zoo."""
     return name.endswith((".yaml", ".yml"))
 
 

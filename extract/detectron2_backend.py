@@ -1,11 +1,9 @@
 """The detectron2 stage: any Faster R-CNN config of detectron2, with the contract of every detector.
 
-This file and `detectron2_parts` import detectron2, which is not on PyPI. P proposals, C object
+Only files with its name import detectron2, which is not on PyPI. P proposals, C object
 classes, A attributes, F feature size.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes
@@ -24,26 +20,31 @@ from torch import Tensor, nn
 
 from semvlp.errors import ConfigError
 from semvlp.extract.box_rules import clip, decode
-from semvlp.extract.checkpoints import load_strict, read_weights, state_sha256
+from semvlp.extract.checkpoints import load_strict, read_detector, read_weights, state_sha256
 from semvlp.extract.detector import Proposals
-from semvlp.extract.detectron2_config import ADDED, settings_of
 from semvlp.extract.detectron2_parts import BottomUpRPN
+from semvlp.extract.detectron2_settings import (
+    address_of,
+    config_of,
+    config_sha256,
+    default_config,
+    labels_of,
+    read_config,
+    set_keys,
+)
 from semvlp.extract.downloads import fetch
 from semvlp.extract.families import DETECTRON2, State, from_ours, without_constants
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place, detect_in_passes
-from semvlp.extract.published import attribute_labels, count_labels, object_labels, read_published
+from semvlp.extract.published import attribute_labels, count_labels, read_published
 from semvlp.extract.resize import Pixels, ResizeRule
 from semvlp.extract.torchvision_backend import untrained
+from semvlp.settings import override
 
 log = logging.getLogger(__name__)
 
-
-def default_config() -> CfgNode:
-    """detectron2's default config with the keys of `detectron2_config.ADDED`."""
-    cfg = get_cfg()
-    _add(cfg, ADDED)
-    return cfg
+Labels = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of object classes and of attributes."""
 
 
 def open_config(
@@ -62,16 +63,33 @@ def open_config(
         ConfigError: no such config or key, or a network that does not work on regions.
         InputError: weights that cannot be had or do not fit.
     """
-    cfg = _read_config(name)
-    _set(cfg, settings)
-    weights = _address(cfg.MODEL.WEIGHTS if weights is None else weights)
-    model = _build(cfg, place)
-    _check(model, name)
+    cfg = read_config(name)
+    set_keys(cfg, settings)
+    weights = address_of(cfg.MODEL.WEIGHTS if weights is None else weights)
+    model = build_network(cfg, place, name)
     if weights:
-        _load(model, fetch(weights))
+        path = fetch(weights)
+        load_strict(model, stored_state(model, path), str(path))
     else:
         log.warning("%s names no weights: the network is random", name)
     return Detectron2Detector(model, cfg, place)
+
+
+def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> "Detectron2Detector":
+    """The detector of our own whose JSON file is `path`, whichever backend it learned in."""
+    description, state = read_detector(path)
+    labels = description.object_labels, description.attribute_labels
+    weights = str(path.with_suffix(".safetensors"))
+    if description.detectron2 is None:
+        assert description.network is not None
+        config = override(description.network, settings)
+        return _open(state, config, place, weights, labels)
+    cfg = default_config()
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(description.detectron2))
+    set_keys(cfg, settings)
+    model = build_network(cfg, place, str(path))
+    load_strict(model, state, weights)
+    return Detectron2Detector(model, cfg, place, labels)
 
 
 def open_published(
@@ -89,30 +107,33 @@ def open_untrained(config: NetworkConfig, place: Place) -> "Detectron2Detector":
     return _open(untrained(config).state_dict(), config, place, "random weights")
 
 
-def _open(state: State, config: NetworkConfig, place: Place, source: str) -> "Detectron2Detector":
+def _open(
+    state: State, config: NetworkConfig, place: Place, source: str, labels: Labels | None = None
+) -> "Detectron2Detector":
     """The network of a config with tensors under our names."""
     num_objects, num_attributes = count_labels(state, source)
-    cfg = default_config()
-    tree = settings_of(config, num_objects=num_objects, num_attributes=num_attributes)
-    cfg.merge_from_other_cfg(CfgNode(tree))
-    model = _build(cfg, place)
+    cfg = config_of(config, num_objects=num_objects, num_attributes=num_attributes)
+    model = build_network(cfg, place, source)
     load_strict(model, from_ours(state, DETECTRON2), source)
-    return Detectron2Detector(model, cfg, place)
+    return Detectron2Detector(model, cfg, place, labels)
 
 
 class Detectron2Detector:
     """A detectron2 network ready to run; see `semvlp.extract.detector.Detector`."""
 
-    def __init__(self, model: GeneralizedRCNN, cfg: CfgNode, place: Place) -> None:
+    def __init__(
+        self, model: GeneralizedRCNN, cfg: CfgNode, place: Place, labels: Labels | None = None
+    ) -> None:
         self._model, self._cfg, self._place = model.eval(), cfg, place
-        self.object_labels = _object_labels(cfg)
-        has_attributes = getattr(model.roi_heads, "attribute_predictor", None) is not None
-        count = cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES if has_attributes else 0
-        self.attribute_labels = attribute_labels(count)
+        count = cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES if learns_attributes(model) else 0
+        self.object_labels, self.attribute_labels = labels or (
+            labels_of(cfg),
+            attribute_labels(count),
+        )
         self.feature_size: int = model.roi_heads.box_predictor.cls_score.in_features
         self.profile: dict[str, Any] = {
             "backend": "detectron2",
-            "config_sha256": _config_sha256(cfg),
+            "config_sha256": config_sha256(cfg),
             "weights_sha256": state_sha256(model.state_dict()),
             "precision": place.precision,
         }
@@ -219,53 +240,16 @@ class Detectron2Detector:
         return logits.softmax(-1)[:, :-1]  # type: ignore[no-any-return]
 
 
-def _build(cfg: CfgNode, place: Place) -> GeneralizedRCNN:
-    """The network with random weights from a fixed seed."""
+def build_network(cfg: CfgNode, place: Place, name: str, *, seed: int = 0) -> GeneralizedRCNN:
+    """The network of a config with random weights from `seed`.
+
+    Raises:
+        ConfigError: it is none whose parts this file knows how to call; `name` is its name there.
+    """
     cfg.MODEL.DEVICE = place.device
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build_model(cfg)
-
-
-def _add(cfg: CfgNode, tree: dict[str, Any]) -> None:
-    """Keys that detectron2's config does not have yet."""
-    for name, value in tree.items():
-        if isinstance(value, dict) and name in cfg:
-            _add(cfg[name], value)
-        else:
-            cfg[name] = CfgNode(value) if isinstance(value, dict) else value
-
-
-def _set(cfg: CfgNode, settings: Sequence[str]) -> None:
-    for each in settings:
-        name, separator, value = each.partition("=")
-        try:
-            cfg.merge_from_list([name, value] if separator else [name])
-        except (KeyError, AssertionError, ValueError) as error:
-            raise ConfigError(
-                f"--set {each}: must be KEY=value with a key of detectron2's config, "
-                f"such as INPUT.MIN_SIZE_TEST=400 ({error})"
-            ) from error
-
-
-def _read_config(name: str) -> CfgNode:
-    """The config of a file, or of a name in the model zoo with the zoo's own weights."""
-    cfg = default_config()
-    if Path(name).is_file():
-        cfg.merge_from_file(name)
-        return cfg
-    try:
-        cfg.merge_from_file(model_zoo.get_config_file(name))
-        cfg.MODEL.WEIGHTS = model_zoo.get_checkpoint_url(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"--detector {name}: no such file, and no name in detectron2's model zoo ({error})"
-        ) from error
-    return cfg
-
-
-def _check(model: nn.Module, name: str) -> None:
-    """The networks whose parts this file knows how to call."""
+        torch.manual_seed(seed)
+        model = build_model(cfg)
     heads = getattr(model, "roi_heads", None)
     known = isinstance(heads, Res5ROIHeads) or type(heads) is StandardROIHeads
     if not isinstance(model, GeneralizedRCNN) or not known:
@@ -273,34 +257,21 @@ def _check(model: nn.Module, name: str) -> None:
             f"--detector {name}: the network must be a GeneralizedRCNN with Res5ROIHeads or "
             f"StandardROIHeads, found {type(model).__name__} with {type(heads).__name__}"
         )
+    return model
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    """Load weights strictly; constants that older versions stored must be those of the config."""
+def stored_state(model: nn.Module, path: Path) -> State:
+    """The learned tensors of a file under detectron2's names.
+
+    Raises:
+        InputError: constants that older versions stored are not those of the config.
+    """
     constants = {
         name: buffer for name, buffer in model.named_buffers() if name not in model.state_dict()
     }
-    state = without_constants(read_weights(path), constants, str(path))
-    load_strict(model, state, str(path))
+    return without_constants(read_weights(path), constants, str(path))
 
 
-def _object_labels(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the test data set where detectron2 knows them."""
-    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    for dataset in cfg.DATASETS.TEST:
-        names = MetadataCatalog.get(dataset).get("thing_classes", ())
-        if len(names) == count:
-            return tuple(names)
-    return object_labels(count)
-
-
-def _config_sha256(cfg: CfgNode) -> str:
-    """Hash of what shapes the numbers; where the weights lie and where it runs do not."""
-    shaping = json.loads(json.dumps({"MODEL": cfg.MODEL, "INPUT": cfg.INPUT}))
-    del shaping["MODEL"]["WEIGHTS"], shaping["MODEL"]["DEVICE"]
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
-
-
-def _address(weights: str) -> str:
-    """detectron2's own addresses as URLs."""
-    return weights.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/", 1)
+def learns_attributes(model: GeneralizedRCNN) -> bool:
+    """The region heads have an attribute head."""
+    return getattr(model.roi_heads, "attribute_predictor", None) is not None

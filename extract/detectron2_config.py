@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from semvlp.extract.faster_rcnn import REGIONS_PER_IMAGE, SMOOTH_L1_BETA
 from semvlp.extract.networks import PLAIN, NetworkConfig
 
 ADDED: dict[str, Any] = {
@@ -25,6 +26,22 @@ ADDED: dict[str, Any] = {
 
 _DEPTHS = {"resnet50": 50, "resnet101": 101, "resnext152": 152}
 _POOLERS = {"roi_pool": "ROIPool", "roi_align": "ROIAlign", "roi_align_v2": "ROIAlignV2"}
+
+
+def training_settings_of(config: NetworkConfig) -> dict[str, Any]:
+    """What `settings_of` leaves out and the torchvision backend does when the network learns."""
+    return {
+        "MODEL": {
+            "BACKBONE": {"FREEZE_AT": 0},
+            "RPN": {
+                "PRE_NMS_TOPK_TRAIN": 2 * config.num_candidates,
+                "POST_NMS_TOPK_TRAIN": 2 * config.num_proposals,
+                "SMOOTH_L1_BETA": SMOOTH_L1_BETA,
+            },
+            "ROI_HEADS": {"BATCH_SIZE_PER_IMAGE": REGIONS_PER_IMAGE},
+            "ROI_BOX_HEAD": {"SMOOTH_L1_BETA": SMOOTH_L1_BETA},
+        }
+    }
 
 
 def settings_of(config: NetworkConfig, *, num_objects: int, num_attributes: int) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from detectron2.modeling.backbone import ResNet, build_resnet_backbone
 from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import Res5ROIHeads
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semvlp.extract.box_rules import ProposalRule, best_proposals, decode
+from semvlp.extract.faster_rcnn import attribute_loss
 from semvlp.extract.rpn import caffe_anchors
 
 
@@ -127,16 +128,35 @@ class AttributePredictor(nn.Module):
         known = torch.cat([features, self.obj_embed(labels)], dim=-1)
         return self.attr_score(self.fc(known))  # type: ignore[no-any-return]
 
+    def loss(self, features: Tensor, sampled: list[Instances]) -> Tensor:
+        """Of sampled regions [P, F] that hold an object, given its true class."""
+        labels = torch.cat([each.gt_classes for each in sampled])
+        targets = torch.cat([self._targets(each) for each in sampled])
+        # The last class is background.
+        at = torch.where(labels < self.obj_embed.num_embeddings - 1)[0]
+        return attribute_loss(self(features[at], labels[at]), targets[at])
+
+    def _targets(self, sampled: Instances) -> Tensor:
+        """[P, A + 1]; nothing to learn in an image without objects, whose targets are not set."""
+        if sampled.has("gt_attributes"):
+            return sampled.gt_attributes  # type: ignore[no-any-return]
+        boxes: Tensor = sampled.proposal_boxes.tensor
+        return boxes.new_zeros(len(sampled), self.attr_score.out_features)
+
 
 @ROI_HEADS_REGISTRY.register()
 class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
-    """C4 region heads with an attribute head, for finding only; it takes no part in training.
+    """C4 region heads with an attribute head; they learn boxes and attributes, no masks.
 
-    `MODEL.RESNETS.RES5_DILATION` 2 takes the stride out of res5, as bottom-up attention has it.
+    Targets may have `gt_attributes` [N, A + 1], the distribution to learn, "none" last; a row of
+    zeros is not learned from. `MODEL.RESNETS.RES5_DILATION` 2 takes the stride out of res5, as
+    bottom-up attention has it.
     """
 
+    attribute_predictor: AttributePredictor | None
+
     @configurable  # type: ignore[untyped-decorator]
-    def __init__(self, *, attribute_predictor: nn.Module | None, **kwargs: Any) -> None:
+    def __init__(self, *, attribute_predictor: AttributePredictor | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.attribute_predictor = attribute_predictor
 
@@ -155,6 +175,27 @@ class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
             **super().from_config(cfg, input_shape),
             "attribute_predictor": predictor if head.NUM_CLASSES else None,
         }
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """What `Res5ROIHeads.forward` gives; in training its losses and `loss_attribute`."""
+        if not self.training:
+            found: tuple[list[Instances], dict[str, Tensor]]
+            found = super().forward(images, features, proposals, targets)
+            return found
+        sampled = self.label_and_sample_proposals(proposals, targets)
+        maps = [features[name] for name in self.in_features]
+        boxes = [each.proposal_boxes for each in sampled]
+        regions = self._shared_roi_transform(maps, boxes).mean(dim=(2, 3))
+        losses = self.box_predictor.losses(self.box_predictor(regions), sampled)
+        if self.attribute_predictor is not None:
+            losses["loss_attribute"] = self.attribute_predictor.loss(regions, sampled)
+        return [], losses
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:

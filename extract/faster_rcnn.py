@@ -20,6 +20,11 @@ from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place
 from semvlp.extract.rpn import region_proposal_network
 from semvlp.extract.trunks import build_trunk
 
+# Regions of an image that a step learns from.
+REGIONS_PER_IMAGE = 64
+# Where the loss of a box turns from a square to a line, torchvision's for region proposals too.
+SMOOTH_L1_BETA = 1 / 9
+
 
 class Target(NamedTuple):
     """The N annotated objects of one image."""
@@ -191,18 +196,24 @@ class Predictor(nn.Module):
         object_logits, predicted = self(features)
         at = torch.where(labels < self.num_objects)[0]
         box_loss = F.smooth_l1_loss(
-            predicted[at, labels[at]], deltas[at], beta=1 / 9, reduction="sum"
+            predicted[at, labels[at]], deltas[at], beta=SMOOTH_L1_BETA, reduction="sum"
         )
         return {
             "loss_object": F.cross_entropy(object_logits, labels),
             "loss_box": box_loss / max(len(labels), 1),
-            "loss_attribute": self._attribute_loss(features[at], labels[at], attributes[at]),
+            "loss_attribute": attribute_loss(
+                self.attribute_logits(features[at], labels[at]), attributes[at]
+            ),
         }
 
-    def _attribute_loss(self, features: Tensor, labels: Tensor, attributes: Tensor) -> Tensor:
-        log_scores = self.attribute_logits(features, labels).log_softmax(-1)
-        annotated = (attributes.sum(-1) > 0).sum().clamp(min=1)
-        return -(attributes * log_scores).sum() / annotated
+
+def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of logits [P, A + 1] with the distributions in `targets` [P, A + 1].
+
+    The mean over the rows that there is something to learn from; 0 without any.
+    """
+    annotated = (targets.sum(-1) > 0).sum().clamp(min=1)
+    return -(targets * logits.log_softmax(-1)).sum() / annotated
 
 
 def _sampler(box_weights: tuple[float, ...]) -> RoIHeads:
@@ -213,7 +224,7 @@ def _sampler(box_weights: tuple[float, ...]) -> RoIHeads:
         None,
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
-        batch_size_per_image=64,
+        batch_size_per_image=REGIONS_PER_IMAGE,
         positive_fraction=0.25,
         bbox_reg_weights=box_weights,
         score_thresh=0.0,

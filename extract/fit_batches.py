@@ -15,7 +15,6 @@ from semvlp.errors import InputError
 from semvlp.extract.coco import Annotated, AnnotatedImage
 from semvlp.extract.faster_rcnn import Target
 from semvlp.extract.images import Refused, load
-from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.resize import ResizeRule, resize
 
 Group = tuple[Tensor, list[Target]]
@@ -36,7 +35,7 @@ def flips(step: int, *, batch_size: int, seed: int) -> list[bool]:
 def load_groups(
     images: Sequence[AnnotatedImage],
     flipped: Sequence[bool],
-    network: NetworkConfig,
+    rule: ResizeRule,
     num_attributes: int,
 ) -> list[Group]:
     """Read images and put those of equal resized shape together, so that none is padded.
@@ -46,7 +45,7 @@ def load_groups(
     """
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, Target]]] = {}
     for image, flip in zip(images, flipped, strict=True):
-        pixels = resize(_pixels(image), ResizeRule.of(network)).pixels
+        pixels = resize(_pixels(image), rule).pixels
         boxes = _boxes(image, pixels.shape)
         if flip:
             pixels, boxes = np.ascontiguousarray(pixels[:, ::-1]), _mirrored(boxes, pixels.shape[1])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import load_strict, read_detector, state_sha256
 from semvlp.extract.detector import Proposals
 from semvlp.extract.faster_rcnn import FasterRCNN
@@ -62,6 +63,8 @@ class TorchvisionDetector:
 def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> TorchvisionDetector:
     """The detector of our own whose JSON file is `path`; `settings` change its network config."""
     description, state = read_detector(path)
+    if description.network is None:
+        raise ConfigError(f"{path} describes a detectron2 config; --backend auto runs it")
     objects, attributes = description.object_labels, description.attribute_labels
     network = _network(override(description.network, settings), objects, attributes)
     load_strict(network, state, str(path.with_suffix(".safetensors")))

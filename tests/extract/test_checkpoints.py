@@ -66,6 +66,7 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path, network: Faster
         ({"format_version": 2}, "found 'semvlp-detector' 2"),
         ({"object_labels": "cup"}, "object_labels must be a list"),
         ({"network": {"trunk": "big"}}, "network.trunk must be one of"),
+        ({"detectron2": "MODEL: {}"}, "either a `network` or a `detectron2` config"),
     ],
 )
 def test_a_foreign_description_is_refused(

@@ -2,86 +2,43 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.extract import fit
 from semvlp.extract.average_precision import detections, score_detector
-from semvlp.extract.checkpoints import read_weights
+from semvlp.extract.checkpoints import read_description, read_weights
 from semvlp.extract.coco import Annotations, read_annotations
-from semvlp.extract.detector import Proposals, load_detector
-from semvlp.extract.fit import FitConfig, learning_rate, train_detector
+from semvlp.extract.detector import KNOWN, Proposals, load_detector
+from semvlp.extract.detectron2_config import training_settings_of
+from semvlp.extract.faster_rcnn import FasterRCNN, attribute_loss
+from semvlp.extract.fit import learning_rate, train_detector
 from semvlp.extract.fit_batches import batch_indices, flips, load_groups
+from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.fit_state import FitState
-from semvlp.extract.networks import SMALL
+from semvlp.extract.learners import runner_of
+from semvlp.extract.networks import NETWORKS, SMALL
+from semvlp.extract.resize import ResizeRule
 from semvlp.settings import load
 
-COLOURS = {"red": (220, 30, 40), "blue": (0, 120, 250)}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = FitConfig(
     steps=6, batch_size=2, lr=2e-3, warmup_steps=2, log_every=2, save_every=3, device="cpu"
 )
-
-
-def draw(folder: Path, count: int) -> dict[str, Any]:
-    """Small pictures of two shapes in two colours, and their COCO tree."""
-    rng = np.random.default_rng(7)
-    tree: dict[str, Any] = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": 3, "name": "square"}, {"id": 8, "name": "circle"}],
-        "attributes": [{"id": index, "name": name} for index, name in enumerate(COLOURS, 1)],
-    }
-    for image_id in range(count):
-        picture = Image.new("RGB", (64, 48), (200, 200, 200))
-        for column in range(2):
-            category, colour = int(rng.choice([3, 8])), int(rng.integers(1, 3))
-            x, y, side = 32 * column + int(rng.integers(2, 10)), int(rng.integers(2, 20)), 18
-            paint = ImageDraw.Draw(picture)
-            shape = paint.rectangle if category == 3 else paint.ellipse
-            shape((x, y, x + side - 1, y + side - 1), fill=list(COLOURS.values())[colour - 1])
-            tree["annotations"].append(
-                {
-                    "id": len(tree["annotations"]) + 100,
-                    "image_id": image_id,
-                    "category_id": category,
-                    "bbox": [x, y, side, side],
-                    "attribute_ids": [colour],
-                }
-            )
-        picture.save(folder / f"{image_id}.png")
-        size = {"width": 64, "height": 48}
-        tree["images"].append({"id": image_id, "file_name": f"{image_id}.png", **size})
-    return tree
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    (folder / "boxes.json").write_text(json.dumps(draw(folder, 8)))
-    return folder
 
 
 @pytest.fixture
 def tree(drawn: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((drawn / "boxes.json").read_text())
     return loaded
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads may add in another order; runs are equal to the bit on the same number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def read(drawn: Path, folder: Path, tree: dict[str, Any]) -> Annotations:
@@ -116,7 +73,11 @@ def test_missing_and_empty_attributes_differ(
     data = read(drawn, tmp_path, tree)
     given = [each.attributes for image in data.images[:2] for each in image.objects]
     assert given[:3] == [None, (), (0, 1)]
-    targets = [t for _, ts in load_groups(data.images[:2], [False] * 2, SMALL, 2) for t in ts]
+    targets = [
+        t
+        for _, ts in load_groups(data.images[:2], [False] * 2, ResizeRule.of(SMALL), 2)
+        for t in ts
+    ]
     assert targets[0].attributes.tolist() == [[0, 0, 0], [0, 0, 1]]
     assert targets[1].attributes[0].tolist() == [0.5, 0.5, 0]
 
@@ -162,7 +123,7 @@ def test_an_image_of_another_size_is_named(
     tree["images"][0]["height"] = 50
     data = read(drawn, tmp_path, tree)
     with pytest.raises(InputError, match=r"0\.png: must have the 64x50 pixels .* found 64x48"):
-        load_groups(data.images[:1], [False], SMALL, 2)
+        load_groups(data.images[:1], [False], ResizeRule.of(SMALL), 2)
 
 
 # Batches
@@ -181,8 +142,8 @@ def test_every_epoch_shows_every_image_once_in_another_order() -> None:
 
 def test_a_mirrored_image_has_mirrored_boxes(drawn: Path) -> None:
     data = read_annotations(drawn / "boxes.json", drawn)
-    ((plain, (target,)),) = load_groups(data.images[:1], [False], SMALL, 2)
-    ((mirrored, (other,)),) = load_groups(data.images[:1], [True], SMALL, 2)
+    ((plain, (target,)),) = load_groups(data.images[:1], [False], ResizeRule.of(SMALL), 2)
+    ((mirrored, (other,)),) = load_groups(data.images[:1], [True], ResizeRule.of(SMALL), 2)
     assert torch.equal(mirrored.flip(-1), plain)
     assert torch.equal(64 - other.boxes[:, [2, 0]], target.boxes[:, [0, 2]])
     assert torch.equal(other.boxes[:, [1, 3]], target.boxes[:, [1, 3]])
@@ -192,7 +153,7 @@ def test_a_mirrored_image_has_mirrored_boxes(drawn: Path) -> None:
 def test_boxes_are_resized_with_their_image(drawn: Path) -> None:
     data = read_annotations(drawn / "boxes.json", drawn)
     doubled = replace(SMALL, shorter_side=96, longer_side=200)
-    ((pixels, (target,)),) = load_groups(data.images[:1], [False], doubled, 2)
+    ((pixels, (target,)),) = load_groups(data.images[:1], [False], ResizeRule.of(doubled), 2)
     assert pixels.shape == (1, 3, 96, 128)
     assert target.boxes[0].tolist() == [2 * value for value in data.images[0].objects[0].box]
 
@@ -284,6 +245,81 @@ def test_a_resnet_is_not_trained_from_random_weights() -> None:
     with pytest.raises(ConfigError, match="set `init`"):
         load(FitConfig, None, ["network=resnet50_c4"])
     assert load(FitConfig, None, ["network=resnet50_c4", "init=w.pth"]).init == "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "start"),
+    [
+        ("small", "small", None),
+        ("demo", "small", None),
+        ("coco-r50-c4", "resnet50_c4", KNOWN["coco-r50-c4"].weights),
+        ("butd", "resnet101_c4_butd", KNOWN["butd"].weights),
+        ("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml", None, None),
+    ],
+)
+def test_a_known_detector_is_its_network_and_starts_from_its_weights(
+    name: str, architecture: str | None, start: str | None
+) -> None:
+    config = FitConfig(network=name)
+    assert (config.architecture, config.start) == (architecture, start)
+    assert replace(config, init="other.pth").start == "other.pth"
+
+
+@pytest.mark.parametrize("name", ["vinvl", "butd-caffe", "resnet101_c4_caffe", "nothing"])
+def test_a_network_whose_rules_of_learning_are_not_here_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"must be one of small, .*, got '{name}'"):
+        FitConfig(network=name, init="weights.pth")
+
+
+def test_the_backend_that_has_the_network_trains_it() -> None:
+    small, resnet = FitConfig(), FitConfig(network="coco-r50-c4")
+    config = FitConfig(network="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml")
+    assert [runner_of(each, "auto") for each in (small, resnet, config)] == [
+        "torchvision",
+        "torchvision",
+        "detectron2",
+    ]
+    assert runner_of(resnet, "detectron2") == "detectron2"
+    with pytest.raises(ConfigError, match="small network is no network of detectron2"):
+        runner_of(small, "detectron2")
+    with pytest.raises(ConfigError, match="is a detectron2 config; --backend auto"):
+        runner_of(config, "torchvision")
+
+
+@pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed")
+def test_training_without_detectron2_says_how_to_build_it(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, network="resnet50_c4", init="weights.pth")
+    with pytest.raises(ConfigError, match=r"needs detectron2.*git\+https"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, config, backend="detectron2")
+
+
+def test_settings_of_the_network_are_part_of_what_is_learned(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=1, settings=("num_proposals=9",))
+    train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+    network = read_description(tmp_path / "detector.json").network
+    assert network == replace(SMALL, num_proposals=9)
+    with pytest.raises(ConfigError, match=r"settings = \['num_proposals=9'\], now it is \[\]"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, replace(config, settings=()))
+
+
+def test_detectron2_is_told_to_learn_as_torchvision_does() -> None:
+    learner = FasterRCNN(NETWORKS["resnet50_c4"], num_objects=2, num_attributes=1)
+    told = training_settings_of(learner.config)["MODEL"]
+    assert told["RPN"]["PRE_NMS_TOPK_TRAIN"] == learner.rpn._pre_nms_top_n["training"]
+    assert told["RPN"]["POST_NMS_TOPK_TRAIN"] == learner.rpn._post_nms_top_n["training"]
+    sampler = learner.sampler.fg_bg_sampler
+    assert told["ROI_HEADS"]["BATCH_SIZE_PER_IMAGE"] == sampler.batch_size_per_image
+    assert all(parameter.requires_grad for parameter in learner.parameters())
+    assert told["BACKBONE"]["FREEZE_AT"] == 0
+
+
+def test_the_attribute_loss_is_the_mean_over_what_is_annotated() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [5.0, 1.0, 1.0]])
+    targets = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    first = -(0.5 * 2.0 + 0.5 * 1.0) + math.log(math.exp(2) + 1 + math.exp(1))
+    expected = (first + math.log(3)) / 2
+    assert float(attribute_loss(logits, targets)) == pytest.approx(expected, rel=1e-6)
+    assert float(attribute_loss(logits, torch.zeros(3, 3))) == 0
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""What learns: a network of either backend behind the few calls that the training loop makes.
+
+B images of one shape, H x W a resized image.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from semvlp.errors import ConfigError
+from semvlp.extract.checkpoints import Description, load_strict, save_detector
+from semvlp.extract.coco import Annotations
+from semvlp.extract.detector import BUILD, Backend, Runner
+from semvlp.extract.downloads import fetch
+from semvlp.extract.faster_rcnn import FasterRCNN, Target
+from semvlp.extract.fit_config import FitConfig
+from semvlp.extract.networks import NETWORKS
+from semvlp.extract.passes import choose_device
+from semvlp.extract.published import read_published
+from semvlp.extract.resize import ResizeRule
+from semvlp.settings import override
+
+
+class Learner(Protocol):
+    """A network in training."""
+
+    rule: ResizeRule
+    """How its images are resized, as they will be when it finds."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What has the parameters."""
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What must not change between the parts of one run beside the training's settings."""
+
+    def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The losses of Faster R-CNN with attributes on RGB images [B, 3, H, W] of 0..255."""
+
+    def save(self, out: Path) -> None:
+        """Write the detector that was learned into the directory `out`."""
+
+
+def runner_of(config: FitConfig, backend: Backend) -> Runner:
+    """Which backend trains the network of `config`.
+
+    Raises:
+        ConfigError: `backend` does not have it.
+    """
+    is_config = config.architecture is None
+    if backend == "torchvision" and is_config:
+        raise ConfigError(f"{config.network} is a detectron2 config; --backend auto trains it")
+    if backend == "detectron2" and config.architecture == "small":
+        raise ConfigError(
+            "the small network is no network of detectron2; leave --backend out, or name another "
+            "with --set network=NAME (`semvlp detector list`, or a detectron2 .yaml config)"
+        )
+    return "detectron2" if is_config or backend == "detectron2" else "torchvision"
+
+
+def open_learner(config: FitConfig, data: Annotations, runner: Runner) -> Learner:
+    """The network of `config` for the labels of `data`, with the weights it starts from.
+
+    Raises:
+        ConfigError: a setting that cannot be, or detectron2 is not installed.
+        InputError: weights that cannot be had or do not fit.
+    """
+    if runner == "torchvision":
+        return TorchvisionLearner(starting_network(config, data), data)
+    try:
+        from semvlp.extract import detectron2_fit
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise ConfigError(
+            f"training {config.network} needs detectron2, which is not installed. {BUILD}"
+        ) from error
+    return detectron2_fit.open_learner(config, data)
+
+
+class TorchvisionLearner:
+    """A `FasterRCNN` in training; see `Learner`."""
+
+    def __init__(self, network: FasterRCNN, data: Annotations) -> None:
+        self.network, self._data = network.train(), data
+        self.rule = ResizeRule.of(network.config)
+        self.plan = {"backend": "torchvision"}
+
+    def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Five losses by name; see `FasterRCNN.losses`."""
+        device = self.network.mean.device
+        moved = [Target(*(part.to(device) for part in target)) for target in targets]
+        return self.network.losses(images.to(device), moved)
+
+    def save(self, out: Path) -> None:
+        """A detector that both backends open."""
+        description = Description(
+            network=self.network.config,
+            object_labels=self._data.object_labels,
+            attribute_labels=self._data.attribute_labels,
+        )
+        save_detector(out, self.network.state_dict(), description)
+
+
+def starting_network(config: FitConfig, data: Annotations) -> FasterRCNN:
+    """A network of `NETWORKS` with random weights, those of `config.start` over them."""
+    name = config.architecture or config.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = FasterRCNN(
+            override(NETWORKS[name], config.settings),
+            num_objects=len(data.object_labels),
+            num_attributes=len(data.attribute_labels),
+        )
+    if config.start is not None:
+        path = fetch(config.start)
+        load_body(network, read_published(path, name), ("predictor.",), str(path))
+    return network.to(choose_device(config.device))
+
+
+def load_body(
+    network: nn.Module, given: Mapping[str, Tensor], own: tuple[str, ...], source: str
+) -> None:
+    """Load `given` strictly, but for what starts with `own`: that knows the user's own classes.
+
+    Raises:
+        InputError: a tensor is missing, unexpected or of another shape.
+    """
+    kept = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(own)}
+    body = {name: tensor for name, tensor in given.items() if not name.startswith(own)}
+    load_strict(network, kept | body, source)
