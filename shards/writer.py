@@ -110,6 +110,10 @@ class Writer(Closing):
         check_fits(sample, self.plan)
         self._put(sample.key, *encode(sample))
 
+    def write_encoded(self, key: str, text: bytes, blob: bytes) -> None:
+        """Store what `encode` made of a sample that `check_fits` has passed, in another process."""
+        self._put(key, text, blob)
+
     def write_members(self, text: bytes, blob: bytes | memoryview) -> None:
         """Store a sample as another store gave it, byte by byte; raises as `write` does."""
         sample = decode(text, blob)

@@ -1,6 +1,5 @@
 """Arrays as base64 text, the columns of the TSV formats and of VOLTA's database."""
 
-import base64
 import binascii
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from semvlp.errors import InputError
 from semvlp.shards.formats.raw import RawRegions
+
+try:
+    # Decodes fifty times faster, and base64 is two thirds of the work of an import.
+    from pybase64 import b64decode, b64encode
+except ImportError:
+    from base64 import b64decode, b64encode
 
 
 def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
@@ -21,15 +26,14 @@ def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value.reshape(-1)
     try:
-        data = base64.b64decode(value, validate=True)
-        return np.frombuffer(data, kind)
+        return np.frombuffer(b64decode(value, validate=True), kind)
     except (binascii.Error, ValueError, TypeError) as error:
         raise InputError(f"column {name} is damaged: {error}") from error
 
 
 def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
     """Base64 text of the array in C order, little-endian."""
-    return base64.b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
+    return b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
 
 
 def decode_number(value: Any, name: str) -> int:

@@ -1,33 +1,24 @@
 """Community formats into our stores, and our stores into community formats."""
 
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
 
 from semvlp import atomic
-from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
 from semvlp.shards.codec import encode_regions
-from semvlp.shards.formats.raw import RawRegions, to_regions
+from semvlp.shards.formats.decoding import encoded_images
+from semvlp.shards.formats.raw import to_regions
 from semvlp.shards.formats.source import CommunityFormat, Source
 from semvlp.shards.formats.table import FORMATS
 from semvlp.shards.manifest import Manifest, Plan, StoreFormat
-from semvlp.shards.record import Regions, Sample
+from semvlp.shards.record import Regions
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.writer import Writer, open_writer
 
 SHARD_BYTES = 768_000_000
 MOST_SAMPLES_PER_SHARD = 10_000
-SMALLEST_PARALLEL = 200
-"""Images from which on it pays to start processes."""
-AHEAD = 4
-"""Images that each process is given before its results are asked for."""
 
 
 def import_format(
@@ -121,53 +112,13 @@ def _copy(opened: Source, writer: Writer) -> None:
     done = len(opened.image_ids) - len(pending)
     refused = 0
     with Progress("importing", total=len(opened.image_ids), unit="images", done=done) as bar:
-        for image_id, found in _converted(opened, pending, writer.plan):
-            try:
-                if isinstance(found, InputError):
-                    raise found
-                writer.write(Sample(key=image_id, regions=found))
-            except InputError as error:
+        for image_id, found in encoded_images(opened, pending, writer.plan):
+            if isinstance(found, InputError):
                 refused += 1
-                writer.refuse(image_id, opened.file_of(image_id), str(error))
+                writer.refuse(image_id, opened.file_of(image_id), str(found))
+            else:
+                writer.write_encoded(image_id, *found)
             bar.advance(note=f"{refused} refused" if refused else "")
-
-
-def _converted(
-    opened: Source, pending: Sequence[str], plan: Plan
-) -> Iterator[tuple[str, Regions | InputError]]:
-    """The regions of each image, or why there are none; decoded on all cores where that pays."""
-    convert = partial(_convert, profile=plan.profile, feature_size=plan.feature_size)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if opened.task is None or workers == 1 or len(pending) < SMALLEST_PARALLEL:
-        for image_id in pending:
-            yield image_id, convert(partial(opened.read, image_id), image_id)
-        return
-    waiting: deque[tuple[str, Future[Regions | InputError]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for image_id in pending:
-                future = pool.submit(convert, opened.task(image_id), image_id)
-                waiting.append((image_id, future))
-                if len(waiting) > AHEAD * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-        except BrokenProcessPool as error:
-            raise SemVLPError(
-                "a process that decodes images was ended from outside, perhaps for lack of "
-                "memory; the same command goes on where this one stopped"
-            ) from error
-
-
-def _convert(
-    read: Callable[[], RawRegions], image_id: str, *, profile: str, feature_size: int
-) -> Regions | InputError:
-    """An error is a value here: it is to come in the turn of its image."""
-    try:
-        return to_regions(read(), image_id, profile, feature_size=feature_size)
-    except InputError as error:
-        return error
 
 
 def _images(store: Store, to: str) -> Iterator[Regions]:

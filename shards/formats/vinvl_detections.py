@@ -110,14 +110,14 @@ def find_beside(features: Path) -> Detections:
     )
 
 
-def parse_json(text: bytes) -> Any:
+def parse_json(text: bytes | memoryview) -> Any:
     """The value of a JSON column.
 
     Raises:
         InputError: it is damaged.
     """
     try:
-        return json.loads(text)
+        return json.loads(bytes(text))
     except ValueError as error:
         raise InputError(f"its JSON is damaged: {error}") from error
 

@@ -111,7 +111,7 @@ def _json_or_none(text: bytes) -> Any:
         return None
 
 
-def _read_features(row: list[bytes], beside: Detections, image_id: str) -> RawRegions:
+def _read_features(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
     """Features with relative boxes behind them."""
     count, text = _columns(row)
     values = _decode_values(text, count)
@@ -129,7 +129,7 @@ def _read_features(row: list[bytes], beside: Detections, image_id: str) -> RawRe
     )
 
 
-def _columns(row: list[bytes]) -> tuple[int, Any]:
+def _columns(row: list[bytes | memoryview]) -> tuple[int, Any]:
     """The stated count and the base64 text of either layout."""
     if len(row) == 3:
         return decode_number(row[1], "num_boxes"), row[2]
@@ -155,7 +155,7 @@ def _decode_values(text: Any, count: int) -> Any:
     return data.view(np.float16 if half else np.float32).reshape(count, width)
 
 
-def _read_objects(row: list[bytes], beside: Detections, image_id: str) -> RawRegions:
+def _read_objects(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
     """One JSON of objects, each with its own box in pixels and its feature."""
     entry = parse_json(row[-1])
     size = beside.size(image_id)
