@@ -12,10 +12,11 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.cuts import AttentionPath, Cuts, Group, VarlenCuts
+from semvlp.model.cuts import AttentionPath, Cuts, Group, PaddedCuts, VarlenCuts
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ Implementation = Literal["auto", "varlen", "sdpa"]
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_CAPABILITY = (8, 0)
 VARLEN_HEAD_WIDTH = 256
+
+# All but cuDNN's, whose gradient under a mask is NaN on H100 and H200 (pytorch/pytorch#196678).
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def check_implementation(name: str | None) -> Implementation:
@@ -91,8 +95,7 @@ def segment_attention(
     query, key, value = (_at_least_one(rows) for rows in (query, key, value))
     if isinstance(cuts, VarlenCuts):
         return _varlen(query, key, value, cuts)
-    mixed = [_padded(query, key, value, group, dropout) for group in cuts.groups]
-    return torch.cat(mixed).index_select(0, cuts.slots)
+    return _in_groups(query, key, value, cuts, dropout)
 
 
 class Attention(nn.Module):
@@ -108,13 +111,24 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, cuts: Cuts, context: Tensor | None = None) -> Tensor:
-        """[L, D] to [L, D]; the keys of `cuts` are rows of `context`, of `hidden` where None."""
+    def forward(
+        self,
+        hidden: Tensor,
+        cuts: Cuts,
+        context: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """[L, D] to [L, D]; the keys of `cuts` are rows of `context`, of `hidden` where None.
+
+        With `places` [M] the queries are those of `hidden[places]`, and so is what comes out.
+        """
         context = hidden if context is None else context
         query, key, value = (
             linear(rows).view(len(rows), self.num_heads, self.head_width)  # [L, H, K]
             for linear, rows in ((self.query, hidden), (self.key, context), (self.value, context))
         )
+        if places is not None:
+            query = query.index_select(0, places)
         dropout = self.dropout if self.training else 0.0
         mixed = segment_attention(query, key, value, cuts, dropout=dropout)
         output: Tensor = self.output(mixed.flatten(1))
@@ -142,43 +156,51 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tens
     return mixed if cuts.has_keys is None else mixed.masked_fill(~cuts.has_keys, 0.0)
 
 
+def _in_groups(
+    query: Tensor, key: Tensor, value: Tensor, cuts: PaddedCuts, dropout: float
+) -> Tensor:
+    """Attention of all segments, a call for each group.
+
+    Rows are laid out for all groups at once: a gradient as large as the row would else be filled
+    for each group.
+    """
+    kind = _kernel_dtype(query)
+    queries = cuts.query_groups(query.index_select(0, cuts.query_rows).to(kind))
+    keys = cuts.key_groups(key.index_select(0, cuts.key_rows).to(kind))
+    values = cuts.key_groups(value.index_select(0, cuts.key_rows).to(kind))
+    # Autocast would take the precision back.
+    raised = kind != query.dtype
+    with torch.autocast("cpu", enabled=False) if raised else nullcontext():
+        mixed = [
+            _padded(*padded, group, dropout)
+            for *padded, group in zip(queries, keys, values, cuts.groups, strict=True)
+        ]
+    return torch.cat(mixed).index_select(0, cuts.slots).to(query.dtype)
+
+
 def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float) -> Tensor:
-    """Attention of one group: rows [L, H, K] to padded queries [N Q, H, K]."""
-
-    def padded(rows: Tensor, index: Tensor) -> Tensor:
-        filled = rows.index_select(0, index)
-        return filled.view(group.num_segments, -1, *rows.shape[1:]).transpose(1, 2)  # [N, H, -, K]
-
-    mixed = _padded_attention(
-        padded(query, group.query_rows),
-        padded(key, group.key_rows),
-        padded(value, group.key_rows),
-        group,
-        dropout,
-    )
+    """Attention of one group: queries [N, Q, H, K], keys and values [N, S, H, K] to [N Q, H, K]."""
+    with sdpa_kernel(KERNELS):
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(1, 2),  # [N, H, Q, K]
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=group.attend_mask,
+            dropout_p=dropout,
+        )
     if group.has_keys is not None:
         mixed = mixed.masked_fill(~group.has_keys, 0.0)
     return mixed.transpose(1, 2).flatten(0, 1)
 
 
-def _padded_attention(
-    query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float
-) -> Tensor:
-    """Padded queries [N, H, Q, K] to as many results.
+def _kernel_dtype(rows: Tensor) -> torch.dtype:
+    """What attention is computed in.
 
     The CPU's kernel for bfloat16 is several times slower backwards than the one for float32, at
     the size of a tiny network, so a CPU computes at least in float32.
     """
-    given = query.dtype
-    raised = query.device.type == "cpu" and given in VARLEN_DTYPES
-    if raised:
-        query, key, value = query.float(), key.float(), value.float()
-    # Autocast would take the precision back.
-    with torch.autocast("cpu", enabled=False) if raised else nullcontext():
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=group.attend_mask, dropout_p=dropout
-        )
-    return mixed.to(given)
+    raised = rows.device.type == "cpu" and rows.dtype in VARLEN_DTYPES
+    return torch.float32 if raised else rows.dtype
 
 
 @cache

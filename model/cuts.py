@@ -15,7 +15,8 @@ from semvlp.model.packing import moved, spans, starts_of
 AttentionPath = Literal["varlen", "sdpa"]
 """Flash attention over segments of any lengths, or padded groups of segments of like lengths."""
 
-SEGMENTS_PER_GROUP, MAX_GROUPS = 8, 8
+# More groups pad less, but a tiny network then waits for calls rather than for products.
+SEGMENTS_PER_GROUP, MAX_GROUPS = 4, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +37,10 @@ class Segments:
 class Group:
     """N segments of queries and of keys, padded to common lengths and attended in one call."""
 
-    num_segments: int
     query_rows: Tensor
-    """[N Q] int64, the row that fills each padded query; any row where it is padding."""
+    """[N, Q] int64, the row that fills each padded query; any row where it is padding."""
     key_rows: Tensor
-    """[N S] int64, likewise for keys."""
+    """[N, S] int64, likewise for keys."""
     attend_mask: Tensor | None
     """[N, 1, 1, S] bool, True = may be attended to; None where no key is padding."""
     has_keys: Tensor | None
@@ -52,8 +52,20 @@ class PaddedCuts:
     """Segments for scaled_dot_product_attention: padding exists only between these indices."""
 
     groups: tuple[Group, ...]
+    query_rows: Tensor
+    """Those of all groups, one after another: [P] int64."""
+    key_rows: Tensor
+    """Likewise."""
     slots: Tensor
     """[L] int64, where each row stands among the padded queries of all groups."""
+
+    def query_groups(self, rows: Tensor) -> list[Tensor]:
+        """[P, ...], one for each of `query_rows`, as [N, Q, ...] of each group."""
+        return _in_grids(rows, [group.query_rows for group in self.groups])
+
+    def key_groups(self, rows: Tensor) -> list[Tensor]:
+        """Likewise for the keys: [N, S, ...]."""
+        return _in_grids(rows, [group.key_rows for group in self.groups])
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -176,13 +188,29 @@ def _padded_cuts(
     real = torch.cat([mask.flatten() for _, mask in queries])
     slots = torch.empty(int(real.sum()), dtype=torch.int64)
     slots[rows[real]] = real.nonzero().flatten()
+    query_rows = moved(rows, device)
+    key_rows = moved(torch.cat([grid.flatten() for grid, _ in keys]), device)
+    query_grids = _in_grids(query_rows, [grid for grid, _ in queries])
+    key_grids = _in_grids(key_rows, [grid for grid, _ in keys])
     return PaddedCuts(
         groups=tuple(
             _group(query_grid, key_grid, real_keys, device)
-            for (query_grid, _), (key_grid, real_keys) in zip(queries, keys, strict=True)
+            for query_grid, key_grid, (_, real_keys) in zip(
+                query_grids, key_grids, keys, strict=True
+            )
         ),
+        query_rows=query_rows,
+        key_rows=key_rows,
         slots=moved(slots, device),
     )
+
+
+def _in_grids(rows: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:
+    """[P, ...] cut and shaped as the grids are: [N, Q, ...] each."""
+    pieces = rows.split([grid.numel() for grid in grids])
+    return [
+        piece.view(*grid.shape, *rows.shape[1:]) for piece, grid in zip(pieces, grids, strict=True)
+    ]
 
 
 def _of_like_lengths(queries: Segments, keys: Segments) -> Iterator[tuple[Segments, Segments]]:
@@ -211,9 +239,8 @@ def _group(
     attend_mask = real_keys.clone()
     attend_mask[~has_keys, 0] = True
     return Group(
-        num_segments=len(key_rows),
-        query_rows=moved(query_rows.flatten(), device),
-        key_rows=moved(key_rows.flatten(), device),
+        query_rows=query_rows,
+        key_rows=key_rows,
         attend_mask=_unless_all(attend_mask[:, None, None, :], device),
         has_keys=_unless_all(has_keys[:, None, None, None], device),
     )

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from semvlp.model import PackedBatch
 from semvlp.model.attention import segment_attention
@@ -104,7 +106,7 @@ def test_cuts_of_a_batch(make_batch: MakeBatch) -> None:
 
 def test_two_streams_are_not_padded_to_each_other(make_batch: MakeBatch) -> None:
     text, regions = self_attention_cuts(make_batch([(2, 9), (2, 9)]), "two").groups
-    assert (len(text.query_rows), len(regions.query_rows)) == (4, 18)
+    assert (text.query_rows.shape, regions.query_rows.shape) == ((2, 2), (2, 9))
 
 
 def test_dropout_drops_attention_weights() -> None:
@@ -119,3 +121,20 @@ def test_dropout_drops_attention_weights() -> None:
 def test_unknown_mode(make_batch: MakeBatch) -> None:
     with pytest.raises(ValueError, match="one of single, two, got 'both'"):
         self_attention_cuts(make_batch([(1, 1)]), "both")
+
+
+def test_the_kernel_with_a_wrong_gradient_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = []
+    attention = functional.scaled_dot_product_attention
+
+    def recorded(*given: Any, **options: Any) -> Tensor:
+        backends = torch.backends.cuda
+        allowed.append((backends.cudnn_sdp_enabled(), backends.math_sdp_enabled()))
+        return attention(*given, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", recorded)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    segments = Segments(torch.tensor([0, 3]), torch.tensor([3, 1]))
+    segment_attention(*tensors(4), cut([(segments, segments)]))
+    assert allowed == [(False, True)]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
