@@ -1,21 +1,23 @@
 """Pairs per second of retrieval: lower layers kept, not kept, and two published networks.
 
 `python benchmarks/retrieval.py`: base size with random weights, for speed does not depend on them.
-Q captions are scored against K images; rounds are interleaved and medians are compared, so a busy
-machine slows all methods alike. `cached` includes the lower layers that it keeps. The networks of
-transformers keep nothing from pair to pair, so the first pairs tell their rate. Images are of each
-network's own kind: 36 regions for SemVLP and LXMERT, 384 x 384 pixels for ViLT, which has no
-detector before it.
+`cached` scores Q captions against K images and includes the lower layers that it keeps. The others
+keep nothing from pair to pair, so the first `--pairs` of these pairs tell their rate. Methods take
+turns; what is told are medians over the rounds, of rates and of the ratio to `uncached` within a
+round, so a busy machine slows all methods alike. Images are of each network's own kind: 36 regions
+for SemVLP and LXMERT, 384 x 384 pixels for ViLT, which has no detector before it.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     LxmertConfig,
     LxmertForPreTraining,
@@ -23,7 +25,7 @@ from transformers import (
     ViltForImageAndTextRetrieval,
 )
 
-from semvlp.eval.matrix import Compare, ReadBlock, kept_halves, whole_passes
+from semvlp.eval.matrix import ReadBlock, kept_halves, tiled, whole_passes
 from semvlp.eval.network import Network
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PairRegions
@@ -31,38 +33,44 @@ from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
 
 FEATURES, VOCABULARY = 2048, 30522
+Pairs = tuple[Tensor, Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+Method = Callable[[list[Pairs]], Tensor]
+"""Numbers of captions and images, batch by batch -> what is scored, on the CPU."""
 
 
 def main() -> None:
     arguments = _arguments()
     torch.manual_seed(0)
+    every = _batches(arguments)
+    few = every[: math.ceil(arguments.pairs / arguments.batch_size)]
     methods = _methods(arguments)
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
     with torch.inference_mode():
-        for _ in range(arguments.repeats + 1):  # the first round warms up
+        flops = {name: _flops(method, few[:1], arguments) for name, method in methods.items()}
+        difference = (methods["cached"](few[:1]) - methods["uncached"](few[:1])).abs().max()
+        rates: dict[str, list[float]] = {name: [] for name in methods}
+        for _ in range(arguments.repeats):
             for name, method in methods.items():
-                seconds[name].append(_timed(method, arguments.device))
-    rates = {
-        name: _pairs(name, arguments) / statistics.median(found[1:])
-        for name, found in seconds.items()
-    }
+                batches = every if name == "cached" else few
+                rates[name].append(_rate(method, batches, arguments.device))
     print(
-        f"{arguments.captions} captions x {arguments.images} images, {arguments.regions} regions, "
-        f"{arguments.device}, {arguments.precision}, batch {arguments.batch_size}, "
-        f"{torch.get_num_threads()} threads, median of {arguments.repeats}"
+        f"{arguments.preset}, {arguments.captions} captions x {arguments.images} images, "
+        f"{arguments.regions} regions, {arguments.device}, {arguments.precision}, "
+        f"batch {arguments.batch_size}, {torch.get_num_threads()} threads, "
+        f"median of {arguments.repeats}; logits of cached and uncached differ by {difference:.1e}\n"
     )
-    for name, rate in rates.items():
-        print(f"{name:<22} {rate:10.1f} pairs/s {rate / rates['uncached']:6.2f} x uncached")
+    print("| method | pairs/s | x uncached | GFLOP a pair |\n| --- | --- | --- | --- |")
+    for name, found in rates.items():
+        ratios = [mine / plain for mine, plain in zip(found, rates["uncached"], strict=True)]
+        print(
+            f"| {name} | {statistics.median(found):.1f} | {statistics.median(ratios):.2f} | "
+            f"{flops[name]:.2f} |"
+        )
 
 
-def _pairs(name: str, arguments: argparse.Namespace) -> int:
-    """How many pairs a method scores in a round."""
-    every = int(arguments.captions * arguments.images)
-    return min(every, arguments.peer_pairs) if "transformers" in name else every
-
-
-def _methods(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
+def _methods(arguments: argparse.Namespace) -> dict[str, Method]:
     network = _network(arguments)
     texts = _texts(arguments.captions)
     regions = {str(n): _regions(n, arguments.regions) for n in range(arguments.images)}
@@ -70,41 +78,45 @@ def _methods(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
     def lookup(names: Sequence[str]) -> list[PairRegions]:
         return [regions[name] for name in names]
 
-    def run(reader: Callable[[], ReadBlock]) -> None:
-        with network.inference():
-            _compare_all(reader()(list(regions)), arguments)
+    def run(reader: Callable[[], ReadBlock]) -> Method:
+        def score(batches: list[Pairs]) -> Tensor:
+            with network.inference():
+                compare = reader()(list(regions))
+                return torch.cat([compare(*pairs) for pairs in batches])
+
+        return score
 
     return {
-        "cached": lambda: run(lambda: kept_halves(network, texts, lookup)),
-        "uncached": lambda: run(lambda: whole_passes(network, texts, lookup, "two")),
-        "single-stream": lambda: run(lambda: whole_passes(network, texts, lookup, "single")),
+        "cached": run(lambda: kept_halves(network, texts, lookup)),
+        "uncached": run(lambda: whole_passes(network, texts, lookup, "two")),
+        "single-stream": run(lambda: whole_passes(network, texts, lookup, "single")),
         "LXMERT (transformers)": _lxmert(texts, list(regions.values()), arguments),
         "ViLT (transformers)": _vilt(texts, arguments),
     }
 
 
-def _timed(method: Callable[[], object], device: str) -> float:
+def _rate(method: Method, batches: list[Pairs], device: str) -> float:
+    """Pairs per second."""
     start = time.perf_counter()
-    method()
+    method(batches)
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return sum(len(captions) for captions, _ in batches) / (time.perf_counter() - start)
 
 
-def _compare_all(compare: Compare, arguments: argparse.Namespace) -> None:
-    for captions, images in _batches(arguments):
-        compare(captions, images)
+def _flops(method: Method, batches: list[Pairs], arguments: argparse.Namespace) -> float:
+    """Operations of a pair in 10^9, by counting; warms up on the way."""
+    with FlopCounterMode(display=False) as counted:
+        method(batches)
+    return counted.get_total_flops() / sum(len(captions) for captions, _ in batches) / 1e9
 
 
-def _batches(
-    arguments: argparse.Namespace, count: int | None = None
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Numbers of captions and images of the first pairs or of all, caption by caption."""
-    cells = torch.arange(arguments.captions * arguments.images)[:count]
-    return [
-        (part // arguments.images, part % arguments.images)
-        for part in cells.split(arguments.batch_size)
-    ]
+def _batches(arguments: argparse.Namespace) -> list[Pairs]:
+    """All pairs in the order that an evaluation takes them."""
+    every = np.ones((arguments.captions, arguments.images), bool)
+    rows, columns = map(torch.from_numpy, tiled(every, arguments.batch_size))
+    size = arguments.batch_size
+    return list(zip(rows.split(size), columns.split(size), strict=True))
 
 
 def _network(arguments: argparse.Namespace) -> Network:
@@ -113,7 +125,7 @@ def _network(arguments: argparse.Namespace) -> Network:
     model.semvlp.to(DTYPES[arguments.precision])
     model.semvlp.pooler.float()
     return Network(
-        model=model.to(arguments.device),
+        model=model.requires_grad_(False).to(arguments.device),
         tokenizer=train_wordpiece(["a dog"], 100),
         device=arguments.device,
         batch_size=arguments.batch_size,
@@ -134,7 +146,7 @@ def _regions(seed: int, count: int) -> PairRegions:
     return features, corners.reshape(count, 4).astype(np.float32), 400, 400
 
 
-def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     ids = [torch.tensor(text) for text in texts]
     padded = nn.utils.rnn.pad_sequence(ids, batch_first=True)
     return padded, (padded != 0).long()
@@ -142,52 +154,54 @@ def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]
 
 def _lxmert(
     texts: Sequence[Sequence[int]], regions: Sequence[PairRegions], arguments: argparse.Namespace
-) -> Callable[[], object]:
+) -> Method:
     """Encoder and matching head alone: its word and object predictions are left out."""
     dtype, device = DTYPES[arguments.precision], arguments.device
-    whole = LxmertForPreTraining(LxmertConfig()).eval().to(device, dtype)
+    whole = LxmertForPreTraining(LxmertConfig()).eval().requires_grad_(False).to(device, dtype)
     encoder, head = whole.lxmert, whole.cls.seq_relationship
     features = torch.from_numpy(np.stack([pair[0] for pair in regions])).to(device, dtype)
     boxes = torch.from_numpy(np.stack([pair[1] for pair in regions]) / 400).to(device, dtype)
     ids, mask = (tensor.to(device) for tensor in _padded(texts))
 
-    def run() -> None:
-        for captions, images in _batches(arguments, arguments.peer_pairs):
-            pooled = encoder(
-                input_ids=ids[captions],
-                attention_mask=mask[captions],
-                visual_feats=features[images],
-                visual_pos=boxes[images],
-            ).pooled_output
-            head(pooled).float().cpu()
+    def score(captions: Tensor, images: Tensor) -> Tensor:
+        pooled = encoder(
+            input_ids=ids[captions],
+            attention_mask=mask[captions],
+            visual_feats=features[images],
+            visual_pos=boxes[images],
+        ).pooled_output
+        scores: Tensor = head(pooled)
+        return scores.float().cpu()
 
-    return run
+    return lambda batches: torch.cat([score(*pairs) for pairs in batches])
 
 
-def _vilt(texts: Sequence[Sequence[int]], arguments: argparse.Namespace) -> Callable[[], object]:
+def _vilt(texts: Sequence[Sequence[int]], arguments: argparse.Namespace) -> Method:
     dtype, device = DTYPES[arguments.precision], arguments.device
-    model = ViltForImageAndTextRetrieval(ViltConfig()).eval().to(device, dtype)
+    model = (
+        ViltForImageAndTextRetrieval(ViltConfig()).eval().requires_grad_(False).to(device, dtype)
+    )
     pixels = torch.rand(arguments.images, 3, 384, 384).to(device, dtype)
     ids, mask = (tensor.to(device) for tensor in _padded(texts))
 
-    def run() -> None:
-        for captions, images in _batches(arguments, arguments.peer_pairs):
-            model(
-                input_ids=ids[captions],
-                attention_mask=mask[captions],
-                pixel_values=pixels[images],
-            ).logits.float().cpu()
+    def score(captions: Tensor, images: Tensor) -> Tensor:
+        logits: Tensor = model(
+            input_ids=ids[captions],
+            attention_mask=mask[captions],
+            pixel_values=pixels[images],
+        ).logits
+        return logits.float().cpu()
 
-    return run
+    return lambda batches: torch.cat([score(*pairs) for pairs in batches])
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captions", type=int, default=32)
-    parser.add_argument("--images", type=int, default=12)
-    parser.add_argument("--peer-pairs", type=int, default=64)
+    parser.add_argument("--captions", type=int, default=64)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=128)
     parser.add_argument("--regions", type=int, default=36)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--preset", default="base")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -4,6 +4,7 @@ Q captions, K images, b images of a block, n pairs of a batch.
 """
 
 import io
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,10 @@ def kept_halves(
         images_kept = keep_images(network, lookup(names))
 
         def compare(captions: Tensor, images: Tensor) -> Tensor:
-            return network.upper_logits(captions_kept.take(captions), images_kept.take(images))
+            told, texts = torch.unique(captions, return_inverse=True)
+            seen, columns = torch.unique(images, return_inverse=True)
+            rows = captions_kept.take(told), images_kept.take(seen)
+            return network.upper_logits(*rows, texts, columns)
 
         return compare
 
@@ -156,13 +160,29 @@ def kept_halves(
 def _block(network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: Progress) -> Scores:
     """Scores [Q, b] of the wanted pairs of one block."""
     block = np.full(wanted.shape, UNSCORED, np.float32)
-    rows, columns = wanted.nonzero()
+    rows, columns = tiled(wanted, network.batch_size)
     for start in range(0, len(rows), network.batch_size):
         part = slice(start, start + network.batch_size)
         pairs = torch.from_numpy(rows[part]), torch.from_numpy(columns[part])
         block[rows[part], columns[part]] = _log_odds(network, compare(*pairs))
         bar.advance(len(rows[part]))
     return block
+
+
+def tiled(
+    wanted: NDArray[np.bool_], batch_size: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Rows and columns [n] of the wanted pairs, in an order whose batches are nearly square.
+
+    What a caption or an image brings along is then computed for few of them a batch.
+    """
+    height = math.isqrt(batch_size)
+    found = [
+        (rows + start, columns)
+        for start in range(0, len(wanted), height)
+        for columns, rows in [wanted[start : start + height].T.nonzero()]
+    ]
+    return np.concatenate([r for r, _ in found]), np.concatenate([c for _, c in found])
 
 
 def _log_odds(network: Network, logits: Tensor) -> Scores:

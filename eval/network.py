@@ -96,10 +96,23 @@ class Network:
         rows: Tensor = self.model.semvlp.lower(batch)[1]
         return rows
 
-    def upper_logits(self, text: tuple[Tensor, Tensor], regions: tuple[Tensor, Tensor]) -> Tensor:
-        """Logits [N, C] float32 on the CPU of N pairs of lower rows, each with its lengths [N]."""
+    def upper_logits(
+        self,
+        text: tuple[Tensor, Tensor],
+        regions: tuple[Tensor, Tensor],
+        texts: Tensor,
+        images: Tensor,
+    ) -> Tensor:
+        """Logits [N, C] float32 on the CPU of N pairs.
+
+        Args:
+            text, regions: lower rows of some texts and images, and how many rows each has.
+            texts, images: [N] int64, which of them make a pair.
+        """
         (text_rows, text_lengths), (region_rows, region_lengths) = text, regions
-        pooled = self.model.semvlp.upper(text_rows, region_rows, text_lengths, region_lengths)
+        pooled = self.model.semvlp.upper(
+            text_rows, region_rows, text_lengths, region_lengths, texts, images
+        )
         logits: Tensor = self.model.head(pooled)
         return logits.float().cpu()
 

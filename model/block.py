@@ -59,19 +59,24 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
         return normed
 
     def across(
-        self, hidden: Tensor, cuts: Cuts | TwoWayCuts, context: Tensor | None = None
+        self,
+        hidden: Tensor,
+        cuts: Cuts | TwoWayCuts,
+        context: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """The cross-attention; unchanged where the block has no socket for it.
 
         With shared weights `cuts` connect the whole row; with separate ones they are two-way, or
-        the queries are text alone.
+        the queries are text alone. `places` [M] as in `Attention`, for shared weights alone.
         """
         if self.cross_attention is None or self.cross_attention_norm is None:
             return hidden
         if isinstance(cuts, TwoWayCuts):
             return self._both_ways(hidden, cuts)
-        mixed = self.cross_attention(hidden, cuts, context)
-        normed: Tensor = self.cross_attention_norm(hidden + self.dropout(mixed))
+        mixed = self.cross_attention(hidden, cuts, context, places)
+        before = hidden if places is None else hidden.index_select(0, places)
+        normed: Tensor = self.cross_attention_norm(before + self.dropout(mixed))
         return normed
 
     def _both_ways(self, hidden: Tensor, cuts: TwoWayCuts) -> Tensor:

@@ -12,7 +12,7 @@ from semvlp.model.attention import choose_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.cuts import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
-from semvlp.model.packing import Mode, PackedBatch, starts_of
+from semvlp.model.packing import Mode, PackedBatch, moved, spans, starts_of
 
 
 class Encoder(nn.Module):
@@ -53,30 +53,48 @@ class Encoder(nn.Module):
         return hidden
 
     def upper(
-        self, text: Tensor, regions: Tensor, text_lengths: Tensor, region_lengths: Tensor
+        self,
+        text: Tensor,
+        regions: Tensor,
+        text_lengths: Tensor,
+        region_lengths: Tensor,
+        texts: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> Tensor:
         """The rest of the two-stream pass, for the first token of each pair alone: [N, D].
 
-        Of the last block only what these tokens need is computed.
+        What a text or an image brings along to the first cross-attention is computed once for all
+        its pairs. Of the last block only what the first tokens need is computed.
 
         Args:
-            text: [T, D] rows of `lower`, the tokens of the first pair, then of the second, ...
+            text: [T, D] rows of `lower`, the tokens of the first text, then of the second, ...
             regions: [R, D] likewise.
-            text_lengths, region_lengths: [N] int64, on the CPU.
+            text_lengths, region_lengths: int64 of each text and each image, on the CPU.
+            texts, images: [N] int64, which of them make a pair, on the CPU; as they lie where None.
         """
+        kept = torch.cat([text, regions])  # [T + R, D], all texts before all regions
+        told = _taken(Segments(starts_of(text_lengths), text_lengths), texts)
+        seen = _taken(Segments(len(text) + starts_of(region_lengths), region_lengths), images)
         blocks = self._all()[self.num_lower :]
-        first = starts_of(text_lengths)
-        words = Segments(first, text_lengths)
-        things = Segments(int(text_lengths.sum()) + starts_of(region_lengths), region_lengths)
-        row = torch.cat([text, regions])  # [L, D], all texts before all regions
         if not blocks:
-            return row.index_select(0, first.to(row.device))
-        path = self._path(row)
-        within = cut([(words, words), (things, things)], row.device, path)
-        across = self._cross_cuts(words, things, row, path)
-        for index, block in enumerate(blocks[:-1]):
-            row = block(row, within, across) if index else block.onward(block.across(row, across))
-        return _first_tokens(blocks[-1], row, words, things, path, met=len(blocks) > 1)
+            return kept.index_select(0, moved(told.starts, kept.device))
+        words = Segments(starts_of(told.lengths), told.lengths)
+        things = Segments(int(told.lengths.sum()) + starts_of(seen.lengths), seen.lengths)
+        path, places = self._path(kept), _places(told, seen, kept.device)
+        if len(blocks) == 1:
+            row = kept.index_select(0, places)
+            return _first_tokens(blocks[0], row, words, things, path, met=False)
+        across = self._cross_cuts(words, things, kept, path)
+        within = cut([(words, words), (things, things)], kept.device, path)
+        if isinstance(across, TwoWayCuts):
+            row = blocks[0].across(kept.index_select(0, places), across)
+        else:
+            first = cut([(words, seen), (things, told)], kept.device, path)
+            row = blocks[0].across(kept, first, places=places)
+        row = blocks[0].onward(row)
+        for block in blocks[1:-1]:
+            row = block(row, within, across)
+        return _first_tokens(blocks[-1], row, words, things, path, met=True)
 
     def _cross_cuts(
         self, text: Segments, regions: Segments, rows: Tensor, path: AttentionPath
@@ -97,6 +115,15 @@ class Encoder(nn.Module):
 
     def _all(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]
+
+
+def _taken(segments: Segments, index: Tensor | None) -> Segments:
+    return segments if index is None else segments.take(index)
+
+
+def _places(text: Segments, regions: Segments, device: torch.device) -> Tensor:
+    """[L] the rows of all texts, then of all regions."""
+    return moved(torch.cat([spans(s.starts, s.lengths) for s in (text, regions)]), device)
 
 
 def _first_tokens(

@@ -106,10 +106,17 @@ class SemVLPModel(SemVLPPreTrainedModel):
         return row.index_select(0, batch.text_rows), row.index_select(0, batch.region_rows)
 
     def upper(
-        self, text: Tensor, regions: Tensor, text_lengths: Tensor, region_lengths: Tensor
+        self,
+        text: Tensor,
+        regions: Tensor,
+        text_lengths: Tensor,
+        region_lengths: Tensor,
+        texts: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> Tensor:
         """The rest of the two-stream pass: `pooled` [N, D] of `forward`; see `Encoder.upper`."""
-        return self._pool(self.encoder.upper(text, regions, text_lengths, region_lengths))
+        first = self.encoder.upper(text, regions, text_lengths, region_lengths, texts, images)
+        return self._pool(first)
 
     def _pool(self, first: Tensor) -> Tensor:
         """First tokens [N, D] in the dtype of the pooler, which may be finer than the encoder's."""

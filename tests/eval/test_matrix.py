@@ -1,5 +1,6 @@
 """The score matrix: kept lower halves against whole passes, blocks that a stopped run leaves."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from semvlp.errors import SemVLPError
 from semvlp.eval import matrix
 from semvlp.eval.kept import keep_texts
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matrix import Scratch, clear, kept_halves, score_matrix, whole_passes
+from semvlp.eval.matrix import Scratch, clear, kept_halves, score_matrix, tiled, whole_passes
 from semvlp.eval.network import Network
 from semvlp.eval.ranks import Ranks
 from semvlp.eval.retrieval import image_names
@@ -74,6 +75,24 @@ def test_kept_halves_score_as_whole_passes(
         whole = _all(net, whole_passes(net, texts, lookup, "two"), examples)
     np.testing.assert_allclose(kept, whole, rtol=0, atol=CLOSE)
     assert np.ptp(whole, axis=0).max() > 100 * CLOSE
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16])
+def test_batches_are_of_few_captions_and_few_images(batch_size: int) -> None:
+    wanted = np.ones((13, 10), bool)
+    rows, columns = tiled(wanted, batch_size)
+    assert sorted(zip(rows, columns, strict=True)) == list(np.ndindex(wanted.shape))
+    side = math.isqrt(batch_size)
+    for start in range(0, len(rows) - batch_size, batch_size):
+        part = slice(start, start + batch_size)
+        distinct = len(set(rows[part])) + len(set(columns[part]))
+        # A batch that goes over the edge of the matrix meets two groups of captions.
+        assert distinct <= 2 * side + batch_size // side + 3
+    holes = wanted.copy()
+    holes[::3, 1] = holes[:9, 4] = False
+    found = np.zeros_like(holes)
+    found[tiled(holes, batch_size)] = True
+    assert np.array_equal(found, holes)
 
 
 def test_many_texts_are_kept_in_a_file_in_half_precision(
