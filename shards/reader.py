@@ -7,11 +7,12 @@ the slot.
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
@@ -27,6 +28,18 @@ SLOTS = 3
 WATCH_SECONDS = 1.0
 """How often the reader looks whether the process it reads for is alive."""
 CLOSE_SECONDS = 5.0
+NAME = "semvlp-reader"
+UNGUARDED = 64  # EX_USAGE of sysexits.h
+
+
+def leave_if_reader() -> None:
+    """End the reading process where it comes to what only the process it reads for should do.
+
+    It imports the main script, and all of it where that has no `if __name__ == "__main__":`.
+    """
+    if current_process().name == NAME:
+        sys.exit(UNGUARDED)
+
 
 
 class Reader(Closing):
@@ -40,6 +53,7 @@ class Reader(Closing):
     """
 
     def __init__(self, stream: Stream, *, slots: int = SLOTS) -> None:
+        leave_if_reader()
         if slots < 2:
             raise ConfigError(f"slots must be 2 or more, one in use and one to fill, got {slots}")
         self._stream, self._slots = stream, slots
@@ -99,7 +113,7 @@ class _Work:
         self._connection, theirs = context.Pipe()
         arguments = (stream, self._ring, theirs, os.getpid())
         self._process: SpawnProcess = context.Process(
-            target=_serve, args=arguments, name="semvlp-reader", daemon=True
+            target=_serve, args=arguments, name=NAME, daemon=True
         )
         self._process.start()
         theirs.close()
@@ -149,6 +163,11 @@ class _Work:
     def _death(self) -> SemVLPError:
         self._process.join(CLOSE_SECONDS)
         code = self._process.exitcode
+        if code == UNGUARDED:
+            return SemVLPError(
+                'the main script must do its work under `if __name__ == "__main__":`, because the '
+                "process that reads the shards imports it, but it began that work again on import"
+            )
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         return SemVLPError(
             f"the process {self._process.pid} that reads the shards ended {how}; the system may be "

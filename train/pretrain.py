@@ -16,7 +16,7 @@ from semvlp.model.packing import Mode
 from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import load_tokenizer
-from semvlp.shards.reader import Reader
+from semvlp.shards.reader import Reader, leave_if_reader
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
 from semvlp.train.checkpoint import Checkpoint, load_model
@@ -53,6 +53,7 @@ def pretrain(
         InputError: stores that are damaged, of different detectors, or without texts.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
+    leave_if_reader()
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(path)) for path in shards]
         world = stack.enter_context(joined(config.train.device))

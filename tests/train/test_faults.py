@@ -140,3 +140,24 @@ def _with_full_disk_from(step: int, limit: int, job: Job, told: Path) -> None:
     except SemVLPError as error:
         told.write_text(str(error))
         raise
+
+
+def test_a_script_without_a_main_guard_is_told_so(shards: Path, tmp_path: Path) -> None:
+    """The reading process imports the script; the run it would begin there must not touch ours."""
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from semvlp import settings\n"
+        "from semvlp.train.config import PretrainConfig\n"
+        "from semvlp.train.pretrain import pretrain\n"
+        "given = ['model.preset=tiny', 'train.steps=2', 'train.batch_size=4', 'train.device=cpu']\n"
+        f"pretrain([Path({str(shards)!r})], Path({str(run)!r}),\n"
+        "         settings.load(PretrainConfig, None, given), overwrite=True)\n"
+    )
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith(
+        'semvlp.errors.SemVLPError: the main script must do its work under `if __name__ == "__main'
+    )
+    assert found.stderr.count("Traceback") == 1
+    assert (run / "last" / "config.json").is_file()
