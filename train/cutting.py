@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from semvlp.train.config import TrainConfig
+from semvlp.train.train_config import TrainConfig
 
 
 def cut(rows: Sequence[int], config: TrainConfig) -> list[slice]:

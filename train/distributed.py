@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from semvlp.errors import ConfigError
-from semvlp.train.config import Device, Parallel
+from semvlp.train.train_config import Device, Parallel
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
 

@@ -21,7 +21,7 @@ from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.store import Store, open_store
 from semvlp.train.checkpoint import load_model
-from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig
+from semvlp.train.config import FinetuneConfig
 from semvlp.train.distributed import World, joined
 from semvlp.train.hardest import hardest
 from semvlp.train.loop import Job, Loop
@@ -32,6 +32,7 @@ from semvlp.train.run_report import RunReport
 from semvlp.train.step import Part
 from semvlp.train.task_examples import ExampleSource, TaskTargets
 from semvlp.train.task_model import init_name, task_model
+from semvlp.train.train_config import FinetuneTrainConfig
 
 
 def finetune(

@@ -15,7 +15,7 @@ from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.store import Store
-from semvlp.train.config import ModelConfig
+from semvlp.train.model_config import ModelConfig
 
 CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")
 """Settings that have the same name in the network's configuration."""

@@ -19,7 +19,6 @@ from semvlp.shards.order import draw
 from semvlp.train import bad_batch, checkpoint, throughput
 from semvlp.train.average import WeightAverage
 from semvlp.train.checkpoint import Checkpoint
-from semvlp.train.config import TrainConfig
 from semvlp.train.distributed import World, gathered
 from semvlp.train.log import RunLog
 from semvlp.train.optim import Scale, make_optimizer
@@ -28,6 +27,7 @@ from semvlp.train.run_report import RunReport
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
 from semvlp.train.step import Part, StepFound, StepResult, results, train_step
 from semvlp.train.stopping import StopRequest, stop_signals
+from semvlp.train.train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

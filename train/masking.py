@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semvlp.train.config import TokenUnit
+from semvlp.train.objectives_config import TokenUnit
 
 SHARE_MASKED = 0.8
 SHARE_RANDOM = 0.1

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 
-from semvlp.train.config import TrainConfig
+from semvlp.train.train_config import TrainConfig
 
 EPSILON = 1e-6  # BertAdam's, as in airsplay/lxmert src/lxrt/optimization.py
 BLOCK = re.compile(r"\bblocks\.(\d+)\.")

@@ -16,7 +16,7 @@ from typing import Literal
 from semvlp.shards.order import generator
 from semvlp.shards.record import Regions, Texts
 from semvlp.shards.stream import Visit
-from semvlp.train.config import Negatives
+from semvlp.train.objectives_config import Negatives
 
 Match = Literal["match", "mismatch", "none"]
 

@@ -20,12 +20,13 @@ from semvlp.shards.reader import Reader, leave_if_reader
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
 from semvlp.train.checkpoint import Checkpoint, load_model
-from semvlp.train.config import ObjectivesConfig, PretrainConfig
+from semvlp.train.config import PretrainConfig
 from semvlp.train.distributed import World, joined
 from semvlp.train.examples import Examples
 from semvlp.train.fresh import fresh_config, make_tokenizer, some_features, standardise
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
+from semvlp.train.objectives_config import ObjectivesConfig
 from semvlp.train.report import write_report
 from semvlp.train.run_folder import begin
 from semvlp.train.run_report import RunReport

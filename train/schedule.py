@@ -7,7 +7,8 @@ import math
 
 from semvlp.model.packing import Mode
 from semvlp.shards.order import generator
-from semvlp.train.config import TrainConfig, Turns
+from semvlp.train.phases import Turns
+from semvlp.train.train_config import TrainConfig
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:

@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from semvlp.model.packing import Mode, PackedBatch
-from semvlp.train.config import TrainConfig
 from semvlp.train.distributed import World
+from semvlp.train.train_config import TrainConfig
 
 
 class Movable(Protocol):

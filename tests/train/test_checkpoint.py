@@ -22,8 +22,8 @@ from semvlp.train.checkpoint import (
     newest,
     read_state,
 )
-from semvlp.train.config import TrainConfig
 from semvlp.train.optim import make_optimizer
+from semvlp.train.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")

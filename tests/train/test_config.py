@@ -8,14 +8,10 @@ import pytest
 from semvlp import settings
 from semvlp.errors import ConfigError
 from semvlp.eval.tasks import TASKS
-from semvlp.train.config import (
-    OBJECTIVES,
-    FinetuneConfig,
-    ModelConfig,
-    ObjectivesConfig,
-    PretrainConfig,
-)
+from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.fresh import dropout
+from semvlp.train.model_config import ModelConfig
+from semvlp.train.objectives_config import OBJECTIVES, ObjectivesConfig
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
 

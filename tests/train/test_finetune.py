@@ -21,13 +21,14 @@ from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train import loop
 from semvlp.train.checkpoint import read_state
-from semvlp.train.config import FinetuneConfig, FinetuneTrainConfig, PretrainConfig
+from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
 from semvlp.train.log import METRICS, VALIDATION, read_lines
 from semvlp.train.pretrain import pretrain
 from semvlp.train.seeds import finetune_seeds
 from semvlp.train.step import StepFound, train_step
 from semvlp.train.task_examples import TaskTargets
+from semvlp.train.train_config import FinetuneTrainConfig
 
 Config = Callable[..., FinetuneConfig]
 COLOURS = ["blue", "green", "red"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from semvlp.eval.task import Example
-from semvlp.train.config import RetrievalConfig
+from semvlp.train.data_config import RetrievalConfig
 from semvlp.train.mismatches import Mismatches
 
 CAPTIONS = 3

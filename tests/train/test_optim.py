@@ -6,8 +6,8 @@ from torch import nn
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.train.config import TrainConfig
 from semvlp.train.optim import layer_scale, make_optimizer, parameter_groups
+from semvlp.train.train_config import TrainConfig
 
 
 def tiny() -> SemVLPForPreTraining:

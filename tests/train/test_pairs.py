@@ -9,7 +9,7 @@ import pytest
 
 from semvlp.shards.record import Question, Sample, Texts
 from semvlp.shards.stream import Visit
-from semvlp.train.config import Negatives
+from semvlp.train.objectives_config import Negatives
 from semvlp.train.pairs import Pair, likeness, pairs_of
 
 CAPTIONS = ("a cat", "a dog")

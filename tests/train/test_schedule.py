@@ -7,8 +7,9 @@ import pytest
 
 from semvlp import settings
 from semvlp.errors import ConfigError
-from semvlp.train.config import PretrainConfig, TrainConfig
+from semvlp.train.config import PretrainConfig
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
+from semvlp.train.train_config import TrainConfig
 
 
 def test_alternate_begins_with_single() -> None:

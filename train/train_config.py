@@ -1,0 +1,144 @@
+"""Settings of the optimisation.
+
+The SemVLP paper (arXiv 2103.07829) does not state batch size, learning rate or mixing ratio where
+we could verify them; the defaults follow LXMERT (airsplay/lxmert) unless a field says otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from semvlp.train.bounds import at_least, between
+from semvlp.train.phases import Phase, Turns, read_phase
+
+Decay = Literal["linear", "cosine", "constant"]
+Decayed = Literal["matrices", "all"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+Parallel = Literal["ddp", "fsdp"]
+
+WHOLE_OR_NONE = ("part_rows", "threads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The optimisation: how long, how fast, how often something is written."""
+
+    # The list first: an error then speaks of what can be written as one word.
+    schedule: tuple[str, ...] | Turns = "alternate"
+    """`alternate`: single, two, single, ...; `ratio`: drawn; `single` or `two`: that mode alone. Or
+    phases, the last one open: ["single 100000", "alternate"]."""
+    single_share: float = 0.5
+    """Share of single-stream steps under `ratio`."""
+    steps: int = 100_000
+    """Optimiser steps."""
+    batch_size: int = 256
+    """(text, image) pairs of one optimiser step, over all ranks and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a rank's share of a step is cut into, where memory is short."""
+    part_rows: int = 0
+    """Or cut it into parts of at most this many rows, tokens and regions together (UNITER: 10240 a
+    GPU); 0 leaves it to `accumulate`."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises from zero."""
+    decay: Decay = "linear"
+    """How it falls to zero after the warm-up; `constant` does not."""
+    weight_decay: float = 0.01
+    """AdamW's decay."""
+    decayed: Decayed = "matrices"
+    """What decays: the `matrices`, not biases and normalisation, or `all` (LXMERT)."""
+    beta1: float = 0.9
+    """AdamW's first moment."""
+    beta2: float = 0.98
+    """AdamW's second moment (UNITER)."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    average: float = 0.0
+    """Decay of a moving average of the weights, which then is what is validated and saved, for
+    instance 0.9999; 0 keeps none."""
+    seed: int = 0
+    """Everything random follows from it."""
+    log_every: int = 10
+    """Steps between two entries of metrics.jsonl; both modes are shown where two alternate."""
+    save_every: int = 1000
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Newest checkpoints kept; the best one is kept besides."""
+    precision: Precision = "fp32"
+    """`bf16` runs the matrix products in bfloat16; weights and losses stay float32."""
+    device: Device = "auto"
+    """`auto` takes a GPU where there is one."""
+    threads: int = 0
+    """Threads of PyTorch on the CPU; 0 leaves it to PyTorch. Small networks are fastest with one:
+    more wait for each other and for the thread that makes the batches."""
+    parallel: Parallel = "ddp"
+    """Where several processes share a run: `ddp` holds the whole model in each, `fsdp` cuts it
+    among them."""
+    activation_checkpointing: bool = False
+    """Compute the activations of each block again in the backward pass, instead of keeping them."""
+    compile: bool = False
+    """Let torch.compile fuse the operations of each block; the first steps then take minutes."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "log_every", "keep"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", *WHOLE_OR_NONE):
+            at_least(name, getattr(self, name), 0)
+        for name in ("single_share", "warmup", "beta1", "beta2"):
+            between(name, getattr(self, name), 0, 1)
+        between("average", self.average, 0, 0.999999)
+        if self.part_rows and self.accumulate > 1:
+            raise ValueError(
+                "accumulate and part_rows both say how a step is cut; give one, got "
+                f"{self.accumulate} and {self.part_rows}"
+            )
+        if not self.phases:
+            raise ValueError('schedule must name at least one phase, such as ["alternate"], got []')
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The schedule as phases, the last of them without an end.
+
+        Raises:
+            ValueError: a phase that cannot be read, or one that ends and is the last.
+        """
+        written = (self.schedule,) if isinstance(self.schedule, str) else self.schedule
+        return tuple(
+            read_phase(phase, is_last=number == len(written))
+            for number, phase in enumerate(written, start=1)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneTrainConfig(TrainConfig):
+    """The optimisation of one task."""
+
+    steps: int = 0
+    """Optimiser steps; 0 takes `epochs`."""
+    epochs: float = 4.0
+    """Passes over the training examples."""
+    batch_size: int = 32
+    """Examples of one optimiser step, over all ranks and accumulated parts."""
+    lr: float = 5e-5
+    """Peak learning rate."""
+    layer_decay: float = 1.0
+    """Learning rate of each block over that of the block above it; 1 treats all alike."""
+    head_lr: float = 1.0
+    """Learning rate of the task's head over `lr` (UNITER 10, METER 50)."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises from zero."""
+    save_every: int = 0
+    """Steps between two checkpoints, each validated; 0 is once an epoch."""
+    patience: int = 0
+    """Stop after this many validations in a row without a better score; 0 never stops early."""
+    validation_mode: Literal["single", "two", "both"] = "both"
+    """Which passes the validation uses; `both` averages their probabilities."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        for name in ("patience", "head_lr"):
+            at_least(name, getattr(self, name), 0)
+        between("layer_decay", self.layer_decay, 0, 1)
+        if self.steps == 0 and self.epochs <= 0:
+            raise ValueError(f"epochs must be above 0 where steps is 0, got {self.epochs}")
