@@ -9,7 +9,7 @@ from semvlp.errors import InputError
 from semvlp.eval import scores
 from semvlp.eval.annotations import read_lines, require, unique, wrong_file
 from semvlp.eval.forms import CommaLines
-from semvlp.eval.submission import LeaderboardFile, checked
+from semvlp.eval.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 
 LABELS = ("false", "true")
@@ -24,6 +24,7 @@ class Nlvr(LeaderboardFile):
     head: Head = "pooled"
     loss: Loss = "cross_entropy"
     metric = "accuracy"
+    fixed_labels = LABELS
     form = CommaLines(labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
@@ -34,15 +35,11 @@ class Nlvr(LeaderboardFile):
         """
         return unique((example for path in paths for example in _examples(path)), paths)
 
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return list(LABELS)
-
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
         """`accuracy` over images, `consistency` over sentences (right on all their images)."""
-        given = checked(self.ids(examples), answers, str)
-        right = [answer in e.target for e, answer in zip(examples, given, strict=True)]
+        right = self.right(examples, answers)
         sentences = [example.meta["sentence"] for example in examples]
         return {
             "accuracy": scores.percent(right),

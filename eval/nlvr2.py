@@ -9,7 +9,7 @@ from semvlp.errors import InputError
 from semvlp.eval import scores
 from semvlp.eval.annotations import read_lines, read_text, require, unique, wrong_file
 from semvlp.eval.forms import CommaLines
-from semvlp.eval.submission import LeaderboardFile, checked
+from semvlp.eval.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 
 LABELS = ("False", "True")
@@ -22,6 +22,7 @@ class Nlvr2(LeaderboardFile):
     head: Head = "pair"
     loss: Loss = "cross_entropy"
     metric = "accuracy"
+    fixed_labels = LABELS
     form = CommaLines(labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
@@ -38,9 +39,6 @@ class Nlvr2(LeaderboardFile):
         subsets = _subsets(records)
         return unique((_example(record, subsets, categories) for record in records), paths)
 
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return list(LABELS)
-
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
@@ -50,8 +48,7 @@ class Nlvr2(LeaderboardFile):
         with. Balanced are the pairs that occur with both labels, unbalanced those that occur more
         than once with one label.
         """
-        given = checked(self.ids(examples), answers, str)
-        right = [answer in e.target for e, answer in zip(examples, given, strict=True)]
+        right = self.right(examples, answers)
         sentences = [example.meta["sentence"] for example in examples]
         return {
             "accuracy": scores.percent(right),

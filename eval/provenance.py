@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ def provenance(sources: Mapping[str, Any], submission: Submission) -> dict[str, 
         **sources,
         "versions": {
             "semvlp": semvlp.__version__,
+            "revision": revision(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -63,9 +65,22 @@ def provenance(sources: Mapping[str, Any], submission: Submission) -> dict[str, 
         "submission": {
             "file": submission.path.name,
             "count": submission.count,
+            "bytes": submission.size,
             "sha256": submission.sha256,
         },
     }
+
+
+def revision() -> str | None:
+    """The commit of the code, with `-dirty` where it was changed; None outside a checkout."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _without_paths(value: Any) -> Any:

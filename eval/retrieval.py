@@ -38,14 +38,12 @@ class Retrieval(LeaderboardFile):
     head: Head = "match"
     loss: Loss = "cross_entropy"
     metric = "rsum"
+    fixed_labels = LABELS
     form = RankFile()
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """One example a caption, from Karpathy JSON (`split` of it) or COCO captions JSON."""
         return unique((example for path in paths for example in _examples(path, split)), paths)
-
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return list(LABELS)
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """Every caption, then every image."""

@@ -9,7 +9,7 @@ from semvlp.errors import InputError
 from semvlp.eval import scores
 from semvlp.eval.annotations import read_lines, require, unique, wrong_file
 from semvlp.eval.forms import JsonLines
-from semvlp.eval.submission import LeaderboardFile, checked
+from semvlp.eval.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 
 log = logging.getLogger(__name__)
@@ -27,21 +27,18 @@ class SnliVe(LeaderboardFile):
     head: Head = "pooled"
     loss: Loss = "cross_entropy"
     metric = "accuracy"
+    fixed_labels = LABELS
     form = JsonLines(id_field="pairID", answer_field="label", labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """JSON lines; pairs without a gold label and Visual Genome pairs are no part of SNLI-VE."""
         return unique((example for path in paths for example in _examples(path)), paths)
 
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return list(LABELS)
-
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
         """`accuracy`, and the same for each gold label."""
-        given = checked(self.ids(examples), answers, str)
-        right = [answer in e.target for e, answer in zip(examples, given, strict=True)]
+        right = self.right(examples, answers)
         return {"accuracy": scores.percent(right), **scores.by_subset(examples, right)}
 
 

@@ -1,6 +1,7 @@
 """Leaderboard files: written whole, read back, and refused where a leaderboard would refuse."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,8 @@ from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.eval.forms import Form
 from semvlp.eval.task import Answer, Example, ExampleId, Rank, Submission
+
+log = logging.getLogger(__name__)
 
 A = TypeVar("A", str, Rank)
 SHOWN = 10
@@ -19,6 +22,21 @@ class LeaderboardFile:
 
     name: str
     form: Form
+    fixed_labels: Sequence[str] = ()
+    """The labels of a task that has the same ones for all data."""
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Those of the task."""
+        return list(self.fixed_labels)
+
+    def right(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[bool]:
+        """Whether each example is answered by a label of its target.
+
+        Raises:
+            InputError: missing or extra ids.
+        """
+        given = checked(self.ids(examples), answers, str)
+        return [answer in e.target for e, answer in zip(examples, given, strict=True)]
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """One answer to each example."""
@@ -59,9 +77,10 @@ def write(form: Form, answers: Mapping[ExampleId, Answer], path: Path) -> Submis
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, text)
     _compare(read(form, path), answers, path)
-    return Submission(
-        path=path, count=len(answers), sha256=hashlib.sha256(text.encode()).hexdigest()
-    )
+    data = text.encode()
+    digest = hashlib.sha256(data).hexdigest()
+    log.info("%s: %d answers, %d bytes, sha256 %s", path, len(answers), len(data), digest)
+    return Submission(path=path, count=len(answers), size=len(data), sha256=digest)
 
 
 def read(form: Form, path: Path) -> dict[ExampleId, Answer]:

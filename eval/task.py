@@ -50,6 +50,8 @@ class Submission:
 
     path: Path
     count: int
+    size: int
+    """Bytes."""
     sha256: str
 
 

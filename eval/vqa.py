@@ -17,6 +17,7 @@ from semvlp.eval.vqa_answers import normalise, soft_target, vqa_score
 log = logging.getLogger(__name__)
 
 PEOPLE = 10
+TEST2015 = 447_793  # questions
 # A single answer hardly ever has a larger share of at least so many questions.
 MOST, FEW = 0.6, 100
 
@@ -44,8 +45,7 @@ class Vqa(LeaderboardFile):
             document = read_document(path)
             if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
                 raise wrong_file(path, "a VQA v2 questions or annotations file")
-            if document.get("data_subtype") == "test-dev2015":
-                log.warning("%s: the server takes answers to all questions of test2015", path)
+            _warn_of_server(document, path)
             questions += _questions(document, path)
             annotations |= {entry["question_id"]: entry for entry in _annotations(document, path)}
         _check_pairing(questions, annotations, paths)
@@ -91,6 +91,18 @@ class Vqa(LeaderboardFile):
         ]
         found = {"accuracy": scores.percent(right), **scores.by_subset(examples, right)}
         return {name: round(value, 2) for name, value in found.items()}
+
+
+def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
+    """Say where a test file is not the one that the server asks for."""
+    asked = document.get("questions", ())
+    parts = document.get("data_subtype") == "test2015" and 0 < len(asked) != TEST2015
+    if document.get("data_subtype") == "test-dev2015" or parts:
+        log.warning(
+            "%s: the server takes answers to all questions of test2015, which are %d",
+            path,
+            TEST2015,
+        )
 
 
 def _questions(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:

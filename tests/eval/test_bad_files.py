@@ -98,14 +98,60 @@ def test_duplicate(name: str, refuse: Callable[..., None]) -> None:
     refuse(name, _entries(lambda entries: [*entries, entries[0]]), "once; 1 do again")
 
 
-def test_the_case_of_an_answer(official: dict[str, Path], good: Callable[[str], Path]) -> None:
-    """NLVR2's script ignores it; GQA's does not and scores 0."""
-    path = good("nlvr2")
-    path.write_text(path.read_text().replace("True", "tRUE"))
-    assert score(TASKS["nlvr2"], [official["nlvr2"]], path)["accuracy"] == 100
+@pytest.mark.parametrize("name", [*JSON_ARRAYS, *LINES])
+def test_the_order_of_entries_is_free(
+    name: str, official: dict[str, Path], good: Callable[[str], Path]
+) -> None:
+    path = good(name)
+    before = score(TASKS[name], [official[name]], path)
+    path.write_text(_entries(lambda entries: entries[::-1])(path.read_text()))
+    assert score(TASKS[name], [official[name]], path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document["captions"].pop(), r"1 missing \("),
+        (lambda document: document["images"].pop(), r"1 missing \("),
+        (lambda document: document["captions"].append(document["captions"][0]), "once; 1 do again"),
+        (lambda document: document["images"][0].update(image="z.jpg"), "1 not in the annotations"),
+        (lambda document: document["images"][0].update(rank=1.0), "'rank' must be of type int"),
+        (lambda document: document.pop("images"), "must be an object with 'images'"),
+    ],
+    ids=["caption missing", "image missing", "twice", "unknown", "float", "no images"],
+)
+def test_rank_files(
+    change: Callable[[Any], object], message: str, refuse: Callable[..., None]
+) -> None:
+    def changed(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document)
+
+    refuse("retrieval", changed, message)
+
+
+def test_the_case_of_an_answer(
+    official: dict[str, Path],
+    good: Callable[[str], Path],
+    save: Callable[..., Path],
+    make: type,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Both NLVR scripts ignore it; GQA's does not and scores 0, nor VQA's where all agree."""
+    for name, label in (("nlvr2", "True"), ("nlvr", "true")):
+        path = good(name)
+        path.write_text(path.read_text().replace(label, "tRUE"))
+        assert score(TASKS[name], [official[name]], path)["accuracy"] == 100
+    people = save("people.json", make.vqa({1000: ["yes"] * 10, 2000: ["yes"] * 9 + ["no"]}))
+    path = good("vqa")
+    path.write_text(path.read_text().replace('"yes"', '"Yes"'))
+    assert score(TASKS["vqa"], [people], path)["accuracy"] == 50
+    assert "accuracy is" not in caplog.text
     path = good("gqa")
     path.write_text(path.read_text().replace('"red"', '"Red"'))
     assert score(TASKS["gqa"], [official["gqa"]], path)["accuracy"] == 0
+    assert "accuracy is 0.00" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -305,7 +351,9 @@ def test_doubts_about_many_answers(save: Callable[..., Path], make: type) -> Non
 @pytest.mark.parametrize(
     ("name", "file", "warning"),
     [
-        ("vqa", "v2_test-dev.json", "answers to all questions of test2015"),
+        ("vqa", "v2_test-dev.json", "answers to all questions of test2015, which are 447793"),
+        ("vqa", "v2_part_of_test.json", "answers to all questions of test2015"),
+        ("vqa", "v2_val2014.json", ""),
         ("gqa", "test_all_questions.json", "all of submission_all_questions.json"),
         ("gqa", "submission_all_questions.json", ""),
     ],
@@ -319,8 +367,9 @@ def test_splits_that_a_server_does_not_take_alone(
 ) -> None:
     question = {"question": "what?", "imageId": "n1", "isBalanced": True}
     asked = {"question_id": 1000, "image_id": 1, "question": "what?"}
+    subsets = {"v2_test-dev.json": "test-dev2015", "v2_part_of_test.json": "test2015"}
     documents: dict[str, Any] = {
-        "vqa": {"questions": [asked], "data_subtype": "test-dev2015"},
+        "vqa": {"questions": [asked], "data_subtype": subsets.get(file, "val2014")},
         "gqa": {"01": question},
     }
     TASKS[name].read([save(file, documents[name])], split="test")

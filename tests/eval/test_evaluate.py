@@ -48,7 +48,9 @@ def test_everything_is_written(
     assert provenance["annotations"][0]["sha256"] == _sha256(official[name])
     assert provenance["submission"]["sha256"] == _sha256(out / leaderboard)
     assert provenance["shards"]["profile"]
-    assert set(provenance["versions"]) == {"semvlp", "python", "torch", "transformers"}
+    assert provenance["submission"]["bytes"] == (out / leaderboard).stat().st_size
+    names = {"semvlp", "revision", "python", "torch", "transformers"}
+    assert set(provenance["versions"]) == names
 
     again = score(task, [official[name]], out / leaderboard)
     assert again["counts"] == scores["counts"]
