@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.util import Finalize
 from typing import Any, Self
 
 from semvlp.errors import ConfigError, SemVLPError
@@ -39,7 +40,6 @@ def leave_if_reader() -> None:
     """
     if current_process().name == NAME:
         sys.exit(UNGUARDED)
-
 
 
 class Reader(Closing):
@@ -111,6 +111,8 @@ class _Work:
         self._asked: deque[int] = deque()
         context = get_context("spawn")
         self._connection, theirs = context.Pipe()
+        # A program that ends without `close` waits for its processes: this one would wait too.
+        Finalize(self, self._connection.close, exitpriority=0)
         arguments = (stream, self._ring, theirs, os.getpid())
         self._process: SpawnProcess = context.Process(
             target=_serve, args=arguments, name=NAME, daemon=True

@@ -127,12 +127,14 @@ class Stream:
     def pack(self, position: int, out: Columns | None = None) -> Batch:
         """This rank's slice of the batch at `position`, its rows copied into `out`.
 
-        The stores are told what the batch behind it needs. Without `out`, room is made.
+        The stores are told what it and the batch behind it need. Without `out`, room is made.
 
         Raises:
             InputError: a sample is damaged.
         """
-        turns = self._turns(position)
+        if self._ahead[0] != position:
+            self._prefetch(position)
+        turns = self._ahead[1]
         self._prefetch(position + self.batch_size)
         with ExitStack() as stack:
             samples: Iterable[Held] = self._members(turns, stack)
@@ -167,8 +169,6 @@ class Stream:
 
     def _turns(self, position: int) -> list["_Turn"]:
         """This rank's slice of the batch at `position`."""
-        if self._ahead[0] == position:
-            return self._ahead[1]
         share = self.batch_size // self._world_size
         first = position + self._rank * share
         positions = np.arange(first, first + share)

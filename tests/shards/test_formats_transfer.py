@@ -310,7 +310,7 @@ def test_the_end_of_a_process_that_decodes_is_said_and_what_was_written_is_kept(
     with monkeypatch.context() as patch:
         patch.setitem(FORMATS, "butd-tsv", replace(FORMATS["butd-tsv"], open=opened))
         patch.setattr(decoding, "AHEAD", 0)
-        with pytest.raises(SemVLPError, match="ended from outside.*goes on where"):
+        with pytest.raises(SemVLPError, match=r"ended from outside.*goes on where"):
             import_format(path, tmp_path / "out", from_="butd-tsv", to="tar")
     manifest = import_format(path, tmp_path / "out", from_="butd-tsv", to="tar")
     assert manifest.counts["samples"] == len(IDS)

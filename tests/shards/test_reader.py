@@ -159,17 +159,23 @@ if __name__ == "__main__":
     reader = Reader(Stream(stores, seed=3, batch_size=4))
     next(reader)
     print(reader._work._process.pid, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    ENDING
 """
 
 
-def test_the_reader_ends_with_the_process_it_reads_for(stores: list[Store], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL), ("raise SystemExit(3)", 3)],
+)
+def test_the_reader_ends_with_the_process_it_reads_for(
+    stores: list[Store], tmp_path: Path, ending: str, code: int
+) -> None:
     script = tmp_path / "parent.py"
-    script.write_text(PARENT)
+    script.write_text(PARENT.replace("ENDING", ending))
     command = [sys.executable, str(script), *(str(store.path) for store in stores)]
     before = set(os.listdir("/dev/shm"))
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == code
     deadline = time.monotonic() + 5
     while is_alive(int(done.stdout)):
         assert time.monotonic() < deadline, "the reader is an orphan"
