@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
@@ -27,9 +27,6 @@ Implementation = Literal["auto", "varlen", "sdpa"]
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_CAPABILITY = (8, 0)
 VARLEN_HEAD_WIDTH = 256
-
-# All but cuDNN's, whose gradient under a mask is NaN on H100 and H200 (pytorch/pytorch#196678).
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def check_implementation(name: str | None) -> Implementation:
@@ -170,7 +167,8 @@ def _in_groups(
     values = cuts.key_groups(value.index_select(0, cuts.key_rows).to(kind))
     # Autocast would take the precision back.
     raised = kind != query.dtype
-    with torch.autocast("cpu", enabled=False) if raised else nullcontext():
+    precision = torch.autocast("cpu", enabled=False) if raised else nullcontext()
+    with precision, sdpa_kernel(list(cuts.kernels)):
         mixed = [
             _padded(*padded, group, dropout)
             for *padded, group in zip(queries, keys, values, cuts.groups, strict=True)
@@ -180,14 +178,13 @@ def _in_groups(
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float) -> Tensor:
     """Attention of one group: queries [N, Q, H, K], keys and values [N, S, H, K] to [N Q, H, K]."""
-    with sdpa_kernel(KERNELS):
-        mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2),  # [N, H, Q, K]
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=group.attend_mask,
-            dropout_p=dropout,
-        )
+    mixed = functional.scaled_dot_product_attention(
+        query.transpose(1, 2),  # [N, H, Q, K]
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=group.attend_mask,
+        dropout_p=dropout,
+    )
     if group.has_keys is not None:
         mixed = mixed.masked_fill(~group.has_keys, 0.0)
     return mixed.transpose(1, 2).flatten(0, 1)

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from semvlp.model.packing import moved, spans, starts_of
 
@@ -58,6 +59,9 @@ class PaddedCuts:
     """Likewise."""
     slots: Tensor
     """[L] int64, where each row stands among the padded queries of all groups."""
+    kernels: tuple[SDPBackend, ...]
+    """Those that may be taken. Chosen with the cuts, because a backward pass that computes a block
+    again must take the same one."""
 
     def query_groups(self, rows: Tensor) -> list[Tensor]:
         """[P, ...], one for each of `query_rows`, as [N, Q, ...] of each group."""
@@ -202,7 +206,22 @@ def _padded_cuts(
         query_rows=query_rows,
         key_rows=key_rows,
         slots=moved(slots, device),
+        kernels=_kernels(),
     )
+
+
+def _kernels() -> tuple[SDPBackend, ...]:
+    """What the caller allows, but never cuDNN.
+
+    Under a mask its gradient is NaN on H100 and H200 (pytorch/pytorch#196678).
+    """
+    settings = torch.backends.cuda
+    allowed = {
+        SDPBackend.FLASH_ATTENTION: settings.flash_sdp_enabled(),
+        SDPBackend.EFFICIENT_ATTENTION: settings.mem_efficient_sdp_enabled(),
+        SDPBackend.MATH: settings.math_sdp_enabled(),
+    }
+    return tuple(kernel for kernel, enabled in allowed.items() if enabled) or (SDPBackend.MATH,)
 
 
 def _in_grids(rows: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:

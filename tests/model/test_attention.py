@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semvlp.model import PackedBatch
 from semvlp.model.attention import segment_attention
@@ -123,18 +125,40 @@ def test_unknown_mode(make_batch: MakeBatch) -> None:
         self_attention_cuts(make_batch([(1, 1)]), "both")
 
 
-def test_the_kernel_with_a_wrong_gradient_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = []
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        (None, {"flash", "efficient", "math"}),
+        (SDPBackend.MATH, {"math"}),
+        (SDPBackend.CUDNN_ATTENTION, {"math"}),
+    ],
+)
+def test_the_kernel_with_a_wrong_gradient_is_never_taken(
+    asked: SDPBackend | None, taken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed: list[set[str]] = []
     attention = functional.scaled_dot_product_attention
 
     def recorded(*given: Any, **options: Any) -> Tensor:
-        backends = torch.backends.cuda
-        allowed.append((backends.cudnn_sdp_enabled(), backends.math_sdp_enabled()))
+        allowed.append(enabled_kernels())
         return attention(*given, **options)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", recorded)
-    before = torch.backends.cuda.cudnn_sdp_enabled()
     segments = Segments(torch.tensor([0, 3]), torch.tensor([3, 1]))
-    segment_attention(*tensors(4), cut([(segments, segments)]))
-    assert allowed == [(False, True)]
-    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    before = enabled_kernels()
+    with sdpa_kernel(asked) if asked else nullcontext():
+        segment_attention(*tensors(4), cut([(segments, segments)]))
+    assert allowed == [taken]
+    assert enabled_kernels() == before
+
+
+def enabled_kernels() -> set[str]:
+    """Those that PyTorch may take now."""
+    settings = torch.backends.cuda
+    enabled = {
+        "flash": settings.flash_sdp_enabled(),
+        "efficient": settings.mem_efficient_sdp_enabled(),
+        "math": settings.math_sdp_enabled(),
+        "cudnn": settings.cudnn_sdp_enabled(),
+    }
+    return {name for name, allowed in enabled.items() if allowed}
