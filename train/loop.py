@@ -77,8 +77,8 @@ class Pace:
     waited: float
     """The part of it spent waiting for the data."""
     flops: float
-    """Operations that its forward and backward passes needed on this rank; 0 where nobody knows
-    what the device could do."""
+    """Operations that its forward and backward passes needed on this rank; 0 where `peak_tflops`
+    is."""
 
 
 class Loop:
@@ -97,7 +97,7 @@ class Loop:
         if self.average:
             checkpoint.load_raw(start, self.average)
         job.source.load_state_dict(start.state.data)
-        self.peak = throughput.peak_flops(_device_name(world.device), config.precision)
+        self.peak = config.peak_tflops * 1e12
         self.log: RunLog | None = None
         self.scores: Mapping[str, float] = {}
         self.done: list[Done] = []
@@ -297,7 +297,3 @@ def _prepare(model: SemVLPPreTrainedModel, config: TrainConfig) -> None:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
         model.compile_blocks()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -38,6 +38,7 @@ FREE = frozenset(
         "train.keep",
         "train.device",
         "train.parallel",
+        "train.peak_tflops",
         "train.activation_checkpointing",
         "train.compile",
         "data.cache_images",

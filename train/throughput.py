@@ -11,16 +11,6 @@ from semvlp.model.packing import Mode, PackedBatch
 
 BACKWARD = 2
 """A backward pass multiplies twice for each product of the forward pass."""
-# Dense bfloat16 operations a second, by what the driver's name of the device contains (NVIDIA's
-# data sheets; those with sparsity are twice as high).
-PEAKS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
-}
 
 
 def step_flops(
@@ -84,15 +74,6 @@ def head_flops(
     )
 
 
-def peak_flops(device_name: str, precision: str) -> float | None:
-    """What a device can do at most each second; None where we do not know.
-
-    float32 is left out: whether it means TF32 is up to the user's PyTorch settings.
-    """
-    known = [peak for name, peak in PEAKS.items() if name in device_name]
-    return known[0] if known and precision == "bf16" else None
-
-
 def utilisation(flops: float, seconds: float, peak: float) -> float:
     """Model FLOPs utilisation in 0..1 (Chowdhery et al. 2022, appendix B)."""
     return flops / seconds / peak
@@ -106,6 +87,11 @@ def pairs_per_second(pairs: int, paces: Sequence[float]) -> float:
 def seconds_left(step: int, steps: int, paces: Sequence[float]) -> float:
     """Expected time until the last step, at the pace of the latest ones."""
     return (steps - step) * sum(paces) / len(paces)
+
+
+def hours(pairs: float, pairs_per_second: float) -> float:
+    """Hours that so many pairs take, each counted as often as it is seen; times GPUs: GPU hours."""
+    return pairs / pairs_per_second / 3600
 
 
 def counts_for_flops(counts: Mapping[str, float]) -> dict[str, int]:

@@ -16,7 +16,7 @@ Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Parallel = Literal["ddp", "fsdp"]
 
-WHOLE_OR_NONE = ("part_rows", "threads")
+NOT_NEGATIVE = ("part_rows", "threads", "peak_tflops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,9 @@ class TrainConfig:
     parallel: Parallel = "ddp"
     """Where several processes share a run: `ddp` holds the whole model in each, `fsdp` cuts it
     among them."""
+    peak_tflops: float = 0.0
+    """Operations that the device does each second at most, in 1e12, by its data sheet for
+    `precision` and dense matrices; `metrics.jsonl` then tells the share used, `mfu`."""
     activation_checkpointing: bool = False
     """Compute the activations of each block again in the backward pass, instead of keeping them."""
     compile: bool = False
@@ -83,7 +86,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "log_every", "keep"):
             at_least(name, getattr(self, name), 1)
-        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", *WHOLE_OR_NONE):
+        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", *NOT_NEGATIVE):
             at_least(name, getattr(self, name), 0)
         for name in ("single_share", "warmup", "beta1", "beta2"):
             between(name, getattr(self, name), 0, 1)

@@ -216,6 +216,17 @@ def test_a_switched_off_objective_is_not_logged(
     assert "loss_features" in line
 
 
+def test_utilisation_is_told_where_the_peak_is_given(
+    shards: Path, small: Config, tmp_path: Path
+) -> None:
+    pretrain([shards], tmp_path, small("train.steps=2"))
+    assert all("mfu" not in line for line in read_lines(tmp_path / METRICS))
+    pretrain([shards], tmp_path, small("train.steps=2", "train.peak_tflops=1000"), overwrite=True)
+    used = [line["mfu"] for line in read_lines(tmp_path / METRICS)]
+    assert len(used) == 2
+    assert all(0 < share < 1 for share in used)
+
+
 def test_a_loss_that_is_not_finite_names_the_images(
     shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

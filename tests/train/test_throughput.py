@@ -10,8 +10,8 @@ from semvlp.model.packing import Mode, PackedBatch
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.train.throughput import (
     counts_for_flops,
+    hours,
     pairs_per_second,
-    peak_flops,
     seconds_left,
     step_flops,
     utilisation,
@@ -67,16 +67,12 @@ def test_the_step_takes_its_counts_from_the_objectives() -> None:
     assert counts_for_flops({"task": 8}) == {"tokens": 0, "regions": 0, "questions": 0}
 
 
-def test_peaks_are_told_apart() -> None:
-    assert peak_flops("NVIDIA H200", "bf16") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
-    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989e12
-    assert peak_flops("NVIDIA H200", "fp32") is None
-    assert peak_flops("CPU", "bf16") is None
-
-
 def test_utilisation_pace_and_time_left() -> None:
     assert utilisation(4e12, 2.0, 8e12) == pytest.approx(0.25)
     assert pairs_per_second(64, [0.5, 1.5]) == pytest.approx(64)
     assert seconds_left(40, 100, [0.5, 1.5]) == pytest.approx(60)
     assert seconds_left(100, 100, [0.5]) == 0
+
+
+def test_the_time_of_a_full_run_follows_from_its_pace() -> None:
+    assert hours(9_000_000 * 20, 1000) == pytest.approx(50)
