@@ -30,8 +30,8 @@ STALL_SECONDS = 60.0
 BACKOFF_SECONDS = 1.0
 """Pause after the first failed attempt; doubled after each further one."""
 
-# What fsspec's file systems raise for a connection that fails or breaks.
-_TRANSIENT = (OSError, EOFError, aiohttp.ClientError)
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+"""What the extra `remote` installs."""
 
 
 def localize(address: str) -> Path:
@@ -81,7 +81,11 @@ class _Remote:
             options = {"client_kwargs": {"timeout": limits}}
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address, **options)
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            package = _PACKAGES.get(address.partition("://")[0])
+            remedy = f"needs the package {package}: pip install 'semvlp[remote]'" if package else ""
+            raise ConfigError(f"{address} {remedy or f'cannot be opened: {error}'}") from error
+        except ValueError as error:
             raise ConfigError(f"{address} cannot be opened: {error}") from error
 
     def fetch(self, name: str, path: Path, *, check: Callable[[Path], None]) -> None:
@@ -102,7 +106,8 @@ class _Remote:
                     f"{self.address}/{name} does not exist; a data set's address is that of the "
                     f"directory with its {MANIFEST_NAME}"
                 ) from error
-            except (*_TRANSIENT, InputError) as error:
+            except Exception as error:
+                # Each file system has exceptions of its own for a connection that breaks.
                 self._wait(name, attempt, error)
 
     def _wait(self, name: str, attempt: int, error: BaseException) -> None:

@@ -72,6 +72,35 @@ def test_each_worker_goes_on_from_its_state(store: Store, monkeypatch: pytest.Mo
     assert positions(next(iter(fresh)))[0] == 4
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:'set_vital'")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_a_stateful_loader_goes_on_with_exactly_the_next_sample(
+    store: Store, workers: int, taken: int
+) -> None:
+    """Stopped within an epoch (6 images) and behind it; the state travels in a checkpoint."""
+    loader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+    def begin() -> Any:
+        dataset = StreamDataset(Stream([store], **SETTINGS))
+        return loader(dataset, batch_size=None, num_workers=workers)
+
+    stopped = begin()
+    running = iter(stopped)
+    before = [positions(batch) for batch in islice(running, taken)]
+    checkpoint = pickle.dumps(stopped.state_dict())
+    expected = list(islice(running, 4))
+    again = begin()
+    again.load_state_dict(pickle.loads(checkpoint))
+    found = list(islice(again, 4))
+    assert [*before, *map(positions, found)] == [
+        list(range(start, start + 4)) for start in range(0, 4 * (taken + 4), 4)
+    ]
+    for batch, wanted in zip(found, expected, strict=True):
+        assert torch.equal(batch["features"], wanted["features"])
+        assert batch["visits"] == wanted["visits"]
+
+
 def test_the_state_of_a_stream_is_taken_too(store: Store, tmp_path: Path) -> None:
     stopped = Stream([store], **SETTINGS)
     next(stopped)
