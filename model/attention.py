@@ -170,8 +170,8 @@ def _in_groups(
     precision = torch.autocast("cpu", enabled=False) if raised else nullcontext()
     with precision, sdpa_kernel(list(cuts.kernels)):
         mixed = [
-            _padded(*padded, group, dropout)
-            for *padded, group in zip(queries, keys, values, cuts.groups, strict=True)
+            _padded(*padded, dropout)
+            for padded in zip(queries, keys, values, cuts.groups, strict=True)
         ]
     return torch.cat(mixed).index_select(0, cuts.slots).to(query.dtype)
 

@@ -217,16 +217,16 @@ def _kernels() -> tuple[SDPBackend, ...]:
     """
     settings = torch.backends.cuda
     allowed = {
-        SDPBackend.FLASH_ATTENTION: settings.flash_sdp_enabled(),
-        SDPBackend.EFFICIENT_ATTENTION: settings.mem_efficient_sdp_enabled(),
-        SDPBackend.MATH: settings.math_sdp_enabled(),
+        SDPBackend.FLASH_ATTENTION: settings.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
+        SDPBackend.EFFICIENT_ATTENTION: settings.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
+        SDPBackend.MATH: settings.math_sdp_enabled(),  # type: ignore[no-untyped-call]
     }
     return tuple(kernel for kernel, enabled in allowed.items() if enabled) or (SDPBackend.MATH,)
 
 
 def _in_grids(rows: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:
     """[P, ...] cut and shaped as the grids are: [N, Q, ...] each."""
-    pieces = rows.split([grid.numel() for grid in grids])
+    pieces = rows.split([grid.numel() for grid in grids])  # type: ignore[no-untyped-call]
     return [
         piece.view(*grid.shape, *rows.shape[1:]) for piece, grid in zip(pieces, grids, strict=True)
     ]

@@ -34,6 +34,8 @@ from semvlp.train.cut_tensors import cut_state, whole, whole_state
 FORMAT_VERSION = 1
 OPTIMIZER = "optimizer.pt"
 RAW_WEIGHTS = "weights.safetensors"
+# What the readers of tensors raise for a file that is missing, cut short or of other contents.
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError)
 M = TypeVar("M", bound=PreTrainedModel)
 
 
@@ -199,15 +201,9 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     """
     if checkpoint.state.step == 0:
         return
-    path = checkpoint.path / "training" / OPTIMIZER
-    try:
+    with _reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
         state = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(cut_state(state, optimizer))
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} must hold the state of the optimiser, but: {error}; remove {checkpoint.path} "
-            "to go on from the checkpoint before it"
-        ) from error
 
 
 def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
@@ -218,13 +214,24 @@ def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
     """
     if checkpoint.state.step == 0:
         return
-    path = checkpoint.path / "training" / RAW_WEIGHTS
-    try:
+    with _reading(checkpoint, RAW_WEIGHTS, "the weights to go on from") as path:
         average.load_parameters(load_file(path))
-    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+
+
+@contextmanager
+def _reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
+    """Inside, the file `name` of the training state is read, which must hold `what`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = checkpoint.path / "training" / name
+    try:
+        yield path
+    except UNREADABLE as error:
         raise InputError(
-            f"{path} must hold the weights to go on from, but: {error}; remove {checkpoint.path} "
-            "to go on from the checkpoint before it"
+            f"{path} must hold {what}, but: {error}; remove {checkpoint.path} to go on from the "
+            "checkpoint before it"
         ) from error
 
 
