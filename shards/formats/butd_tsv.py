@@ -4,14 +4,13 @@ Layout: peteanderson80/bottom-up-attention tools/generate_tsv.py `FIELDNAMES`.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from semvlp.errors import InputError
 from semvlp.shards.formats.columns import encode_array, labelled_regions
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.source import CommunityFormat, Source
-from semvlp.shards.formats.tsv import Place, first_row, index_rows, read_row, tsv_files, write_rows
+from semvlp.shards.formats.tsv import Place, first_row, read_row, rows_source, tsv_files, write_rows
 from semvlp.shards.record import Regions
 
 FIELD_NAMES = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
@@ -30,13 +29,7 @@ def open_butd_tsv(path: Path) -> Source:
             f"{files[0]}: a bottom-up-attention TSV has {len(FIELD_NAMES)} columns "
             f"({', '.join(FIELD_NAMES)}), its first row has {columns}"
         )
-    places = index_rows(files)
-    return Source(
-        image_ids=tuple(places),
-        read=lambda image_id: _read(places[image_id]),
-        task=lambda image_id: partial(_read, places[image_id]),
-        file_of=lambda image_id: str(places[image_id].path),
-    )
+    return rows_source(files, _read)
 
 
 def write_butd_tsv(

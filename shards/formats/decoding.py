@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -43,7 +44,7 @@ def encoded_images(
     plan = replace(plan, image_ids=())
     if opened.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
         for image_id in wanted:
-            yield image_id, _encoded(lambda name=image_id: opened.read(name), image_id, plan)
+            yield image_id, _encoded(partial(opened.read, image_id), image_id, plan)
         return
     waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
     context = get_context("spawn")

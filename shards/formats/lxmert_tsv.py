@@ -5,7 +5,6 @@ not read.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from semvlp.errors import InputError
 from semvlp.shards.formats.columns import encode_array, labelled_regions
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.source import CommunityFormat, Source
-from semvlp.shards.formats.tsv import Place, first_row, index_rows, read_row, tsv_files, write_rows
+from semvlp.shards.formats.tsv import Place, first_row, read_row, rows_source, tsv_files, write_rows
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
 FIELD_NAMES = (
@@ -44,13 +43,7 @@ def open_lxmert_tsv(path: Path) -> Source:
             f"{files[0]}: an LXMERT TSV has {len(FIELD_NAMES)} columns ({', '.join(FIELD_NAMES)}), "
             f"its first row has {columns}"
         )
-    places = index_rows(files)
-    return Source(
-        image_ids=tuple(places),
-        read=lambda image_id: _read(places[image_id]),
-        task=lambda image_id: partial(_read, places[image_id]),
-        file_of=lambda image_id: str(places[image_id].path),
-    )
+    return rows_source(files, _read)
 
 
 def lxmert_columns(regions: Regions) -> dict[str, object]:

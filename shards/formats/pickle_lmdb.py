@@ -8,7 +8,7 @@ from semvlp.errors import InputError
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, community_key, write_database
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.restricted import dumps, loads
-from semvlp.shards.formats.source import Source
+from semvlp.shards.formats.source import CommunityFormat, Source
 from semvlp.shards.record import Regions
 
 KEYS = b"keys"
@@ -16,12 +16,18 @@ KEYS = b"keys"
 Entry = Mapping[str, Any]
 
 
-def open_pickles(path: Path, decode: Callable[[Entry], RawRegions]) -> Source:
-    """The images of a database, each entry through `decode`.
+def pickle_format(
+    what: str, decode: Callable[[Entry], RawRegions], encode: Callable[[Regions, str], Entry]
+) -> CommunityFormat:
+    """The format whose entries `decode` reads and `encode` makes, of an image and its key."""
 
-    Raises:
-        InputError: there is no database, or its list of keys is damaged.
-    """
+    def write(regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]) -> int:
+        return _write(regions, path, encode)
+
+    return CommunityFormat(what=what, open=lambda path: _open(path, decode), write=write)
+
+
+def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> Source:
     database = ForeignLmdb(path)
     keys = by_key(_keys(database), database.path)
 
@@ -42,10 +48,7 @@ def open_pickles(path: Path, decode: Callable[[Entry], RawRegions]) -> Source:
     )
 
 
-def write_pickles(
-    regions: Iterable[Regions], path: Path, encode: Callable[[Regions, str], Entry]
-) -> int:
-    """A database of the entries `encode` makes of an image and its key."""
+def _write(regions: Iterable[Regions], path: Path, encode: Callable[[Regions, str], Entry]) -> int:
     keys: list[bytes] = []
 
     def items() -> Iterator[tuple[bytes, bytes]]:

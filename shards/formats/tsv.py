@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 
 from semvlp.errors import InputError
 from semvlp.shards.closing import Closing
+from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.formats.source import Source
 from semvlp.shards.image_ids import stem
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,17 @@ def index_rows(files: Sequence[Path]) -> dict[str, Place]:
     if again:
         log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
     return places
+
+
+def rows_source(files: Sequence[Path], read: Callable[[Place], RawRegions]) -> Source:
+    """The data set whose images `read` finds in one row each; other processes can read it too."""
+    places = index_rows(files)
+    return Source(
+        image_ids=tuple(places),
+        read=lambda image_id: read(places[image_id]),
+        task=lambda image_id: partial(read, places[image_id]),
+        file_of=lambda image_id: str(places[image_id].path),
+    )
 
 
 def read_row(place: Place) -> list[bytes | memoryview]:

@@ -5,33 +5,15 @@ vilbert/datasets/_image_features_reader.py. Stored classes are not read: script/
 cuts its scores along the wrong axis, so they are wrong in every published file.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from semvlp.shards.formats.columns import decode_number, decode_rows
-from semvlp.shards.formats.pickle_lmdb import open_pickles, write_pickles
+from semvlp.shards.formats.pickle_lmdb import pickle_format
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.source import CommunityFormat, Source
 from semvlp.shards.record import Regions
-
-
-def open_vilbert_lmdb(path: Path) -> Source:
-    """The database directory.
-
-    Raises:
-        InputError: there is no database, or its list of keys is damaged.
-    """
-    return open_pickles(path, _decode)
-
-
-def write_vilbert_lmdb(
-    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
-) -> int:
-    """A database directory; labels are not written, as nothing reads them."""
-    return write_pickles(regions, path, _encode)
 
 
 def _decode(entry: Mapping[str, Any]) -> RawRegions:
@@ -56,8 +38,6 @@ def _encode(regions: Regions, key: str) -> dict[str, Any]:
     }
 
 
-VILBERT_LMDB = CommunityFormat(
-    what="LMDB of ViLBERT multi-task: pickled dicts of arrays",
-    open=open_vilbert_lmdb,
-    write=write_vilbert_lmdb,
+VILBERT_LMDB = pickle_format(
+    "LMDB of ViLBERT multi-task: pickled dicts of arrays", _decode, _encode
 )

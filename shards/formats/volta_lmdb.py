@@ -4,17 +4,15 @@ Layout: e-bug/volta data/mscoco/convert_coco_lmdb.py (text) and features_extract
 (arrays, shorter names).
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from semvlp.shards.formats.columns import labelled_regions
 from semvlp.shards.formats.lxmert_tsv import lxmert_columns
-from semvlp.shards.formats.pickle_lmdb import open_pickles, write_pickles
+from semvlp.shards.formats.pickle_lmdb import pickle_format
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.source import CommunityFormat, Source
 from semvlp.shards.record import Regions
 
 H5_NAMES = {
@@ -23,22 +21,6 @@ H5_NAMES = {
     "attr_id": "attrs_id",
     "attr_conf": "attrs_conf",
 }
-
-
-def open_volta_lmdb(path: Path) -> Source:
-    """The database directory.
-
-    Raises:
-        InputError: there is no database, or its list of keys is damaged.
-    """
-    return open_pickles(path, _decode)
-
-
-def write_volta_lmdb(
-    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
-) -> int:
-    """A database directory with text columns, which every version of VOLTA's reader takes."""
-    return write_pickles(regions, path, _encode)
 
 
 def _decode(entry: Mapping[str, Any]) -> RawRegions:
@@ -54,8 +36,4 @@ def _encode(regions: Regions, key: str) -> dict[str, Any]:
     return {"img_id": regions.image_id, **columns}
 
 
-VOLTA_LMDB = CommunityFormat(
-    what="LMDB of VOLTA: pickled dicts of LXMERT's columns",
-    open=open_volta_lmdb,
-    write=write_volta_lmdb,
-)
+VOLTA_LMDB = pickle_format("LMDB of VOLTA: pickled dicts of LXMERT's columns", _decode, _encode)
