@@ -32,9 +32,9 @@ class SemVLPPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, without its progress bars."""
+        """As in transformers, without its progress bars, and from safetensors alone."""
         with without_bars():
-            return super().from_pretrained(*args, **kwargs)
+            return super().from_pretrained(*args, **{**kwargs, "use_safetensors": True})
 
     def save_pretrained(
         self,

@@ -46,6 +46,19 @@ def test_weights_that_are_not_there_are_reported(
         assert name in caplog.text
 
 
+@pytest.mark.parametrize("options", [{}, {"use_safetensors": False}])
+def test_pickled_weights_are_not_read(
+    config: SemVLPConfig, tmp_path: Path, options: dict[str, bool]
+) -> None:
+    model = SemVLPModel(config)
+    model.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    AutoModel.from_pretrained(tmp_path, **options)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModel.from_pretrained(tmp_path, **options)
+
+
 def test_the_card_states_the_configuration(config: SemVLPConfig, tmp_path: Path) -> None:
     model = SemVLPForPreTraining(config)
     model.save_pretrained(tmp_path)
