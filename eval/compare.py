@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval.outcome import SCORES_NAME, modes_of
+from semvlp.eval.outcome import SCORES_NAME, best_of, modes_of
 
 # Baselines need no network, so they are the same in every evaluation of a split.
 Row = tuple[str, dict[str, float]]
@@ -18,7 +18,9 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Title, columns and rows of each table; rows are baselines, then each evaluation by mode.
+    """Title, columns, rows and best values of each table.
+
+    Rows are baselines, then each evaluation by mode.
 
     Raises:
         InputError: a scores.json that `semvlp eval` has not written.
@@ -35,6 +37,7 @@ def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str
             "title": title,
             "columns": list(dict.fromkeys(column for _, found in rows for column in found)),
             "rows": rows,
+            "best": best_of([found for _, found in rows]),
         }
         for title, rows in tables.items()
     ]

@@ -177,9 +177,16 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         _remove_old(self.out)
         submission = self.task.write(answers[self.mode], self.file)
-        page = self.out / PAGE_NAME
         write_page(
-            page, self.task, self.network, self.examples, answers, scores, self.store, images
+            self.out / PAGE_NAME,
+            self.task,
+            self.network,
+            self.examples,
+            answers,
+            scores,
+            self.store,
+            images,
+            checkpoint=self.made_of["checkpoint"]["path"],
         )
         if scores is not None:
             atomic.write_json(self.out / SCORES_NAME, scores)

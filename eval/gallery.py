@@ -42,19 +42,22 @@ class Pictures:
         (ids,), (pair,) = self.network.encode([text]), self.lookup([name])
         found = attended(self.network, ids, pair, passes_of(self.mode))
         pieces = self.network.tokenizer.convert_ids_to_tokens(ids)
+        boxes = boxes_of(regions, found.regions.tolist(), self.store.manifest)
         file = self.files.get(regions.image_id)
         picture = {
             "name": regions.image_id,
             "width": regions.width,
             "height": regions.height,
             "uri": _uri(file) if file else "",
-            "boxes": boxes_of(regions, found.regions.tolist(), self.store.manifest),
+            "boxes": boxes,
+            # The most attended first, each once: many boxes hold the same thing.
+            "labels": list(dict.fromkeys(box["label"] for box in reversed(boxes))),
         }
         return list(zip(pieces, found.tokens.tolist(), strict=True)), picture
 
 
 def cards(
-    task: Task,
+    groups: Mapping[str, Sequence[Example]],
     network: Network,
     examples: Sequence[Example],
     answers: Mapping[ExampleId, Answer],
@@ -62,14 +65,13 @@ def cards(
     images: Path | None,
     mode: EvalMode,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Name of a group (wrong, right, or all without labels) -> its cards."""
+    """Name of a group -> cards of some of its examples."""
     draw = pictures(network, examples, store, images, mode)
     return {
         name: [
             _card(example, answers[example.example_id], draw) for example in spread(members, CARDS)
         ]
-        for name, members in _groups(task, examples, answers).items()
-        if members
+        for name, members in groups.items()
     }
 
 
@@ -86,17 +88,19 @@ def pictures(
     return Pictures(network, lookup, store, files, mode)
 
 
-def _groups(
+def grouped(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, list[Example]]:
+    """The examples answered wrongly and rightly, or all without labels; no group is empty."""
     if not any(example.target for example in examples):
         return {"Answers": list(examples)}
     right = [task.credit(example, answers[example.example_id]) >= 0.5 for example in examples]
     pairs = list(zip(examples, right, strict=True))
-    return {
+    groups = {
         "Wrong answers": [example for example, good in pairs if not good],
         "Right answers": [example for example, good in pairs if good],
     }
+    return {name: members for name, members in groups.items() if members}
 
 
 def spread(members: Sequence[Example], wanted: int) -> list[Example]:
@@ -108,17 +112,19 @@ def spread(members: Sequence[Example], wanted: int) -> list[Example]:
 def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
     best = sorted(example.target, key=lambda label: -example.target[label])
     drawn = [draw(example.text, name) for name in example.images]
+    ranked = isinstance(answer, Rank)
     return {
         "id": str(example.example_id),
         "words": _words([words for words, _ in drawn]),
-        "answer": f"rank {answer.rank}" if isinstance(answer, Rank) else answer,
-        "wanted": "rank 1" if isinstance(answer, Rank) else ", ".join(best[:3]),
+        "said": "its image stands at rank" if ranked else "answered",
+        "answer": str(answer.rank) if isinstance(answer, Rank) else answer,
+        "wanted": "" if ranked else ", ".join(best[:3]),
         "pictures": [picture for _, picture in drawn],
     }
 
 
 def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, Any]]:
-    """Words put together from pieces; `share` 0..1 of the most attended one, mean over images.
+    """Words put together from pieces; `share` 0 for the least and 1 for the most attended one.
 
     The special tokens at both ends draw much attention and are left out.
     """
@@ -132,8 +138,12 @@ def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, An
         else:
             words.append(piece)
             weights.append(weight)
-    most = max(weights, default=1.0) or 1.0
-    return [{"word": w, "share": weight / most} for w, weight in zip(words, weights, strict=True)]
+    least = min(weights, default=0.0)
+    span = max(weights, default=1.0) - least or 1.0
+    return [
+        {"word": word, "share": (weight - least) / span}
+        for word, weight in zip(words, weights, strict=True)
+    ]
 
 
 def boxes_of(

@@ -1,6 +1,6 @@
 """What an evaluation wrote and found, for people and for programs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from semvlp.progress import duration
 
 SCORES_NAME = "scores.json"
 PAGE_NAME = "report.html"
+LOWER_IS_BETTER = ("distribution",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,14 @@ class EvalReport:
 def modes_of(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Scores by mode, whether there are several or one."""
     return dict(scores.get("modes", {scores["mode"]: scores}))
+
+
+def best_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The best value of each score; none where all rows that have it are equal."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if name in row] for name in names}
+    better = {name: min if name in LOWER_IS_BETTER else max for name in found}
+    return {name: better[name](values) for name, values in found.items() if len(set(values)) > 1}
 
 
 def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import write_text
-from semvlp.eval.gallery import cards
+from semvlp.eval.gallery import cards, grouped
 from semvlp.eval.network import Network
-from semvlp.eval.outcome import modes_of
+from semvlp.eval.outcome import best_of, modes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.pages import render
 from semvlp.shards.store import Store
@@ -26,6 +26,7 @@ def write_page(
     scores: Mapping[str, Any] | None,
     store: Store,
     images: Path | None,
+    checkpoint: str,
 ) -> None:
     """Write the page of one evaluation.
 
@@ -33,16 +34,21 @@ def write_page(
         answers: by mode; those of the last one are shown.
         scores: what `scores.json` holds; None where the split has no labels.
         images: where the photographs are; without them regions are shown on blank canvases.
+        checkpoint: how the page names it.
     """
     mode = list(answers)[-1]
+    groups = grouped(task, examples, answers[mode])
+    methods = _methods(scores) if scores else {}
     page = render(
         Path(__file__).with_name("report.html"),
         title=f"{task.name}, {scores['split']}" if scores else task.name,
-        facts=_facts(examples, scores),
-        methods=_methods(scores) if scores else {},
+        facts={**_facts(examples, scores), "checkpoint": checkpoint},
+        methods=methods,
+        best=best_of(list(methods.values())),
         parts=_parts(scores) if scores else {},
         modes={name: METHODS[name] for name in answers},
-        groups=cards(task, network, examples, answers[mode], store, images, mode),
+        groups=cards(groups, network, examples, answers[mode], store, images, mode),
+        counts={name: len(members) for name, members in groups.items()},
         mode=METHODS[mode],
     )
     write_text(path, page)

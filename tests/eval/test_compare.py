@@ -8,6 +8,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.eval.compare import is_evaluation, score_tables
+from semvlp.eval.outcome import best_of
 from semvlp.train.compare import compare
 
 
@@ -29,6 +30,7 @@ def test_one_table_for_each_task_and_split(tmp_path: Path) -> None:
     dev, test = score_tables(folders, ["a", "b", "c"])
     assert (dev["title"], test["title"]) == ("nlvr2, dev", "nlvr2, test1")
     assert dev["columns"] == ["accuracy"]
+    assert dev["best"] == {"accuracy": 72.0}
     assert dev["rows"] == [
         ("majority", {"accuracy": 50.86}),
         ("a, two", {"accuracy": 69.0}),
@@ -38,12 +40,20 @@ def test_one_table_for_each_task_and_split(tmp_path: Path) -> None:
     ]
 
 
+def test_the_best_of_each_score() -> None:
+    rows = [{"accuracy": 70.0, "distribution": 3.0, "same": 1.0}, {"accuracy": 72.0, "same": 1.0}]
+    rows.append({"accuracy": 71.0, "distribution": 2.0, "same": 1.0})
+    # GQA's distribution is a distance, and where all are equal none is the best.
+    assert best_of(rows) == {"accuracy": 72.0, "distribution": 2.0}
+
+
 def test_the_page(tmp_path: Path) -> None:
     folders = [_evaluation(tmp_path / "a", 70.0), _evaluation(tmp_path / "<b>", 72.0)]
     page = compare(folders, tmp_path / "page.html").read_text()
     assert "2 runs side by side" in page
     assert "<td>a, both</td><td>70.00</td>" in page
-    assert "&lt;b&gt;, both" in page
+    assert '<td>&lt;b&gt;, both</td><td class="best">72.00</td>' in page
+    assert page.count('class="best"') == 1
 
 
 def test_what_is_no_evaluation(tmp_path: Path) -> None:
