@@ -1,12 +1,14 @@
-"""AdamW with groups: by what decays, and by how fast a layer learns."""
+"""The optimiser, with groups: by what decays, and by how fast a layer learns."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import Parameter
 
+from semvlp.train.muon import MuonAdamW
 from semvlp.train.train_config import TrainConfig
 
 EPSILON = 1e-6  # BertAdam's, as in airsplay/lxmert src/lxrt/optimization.py
@@ -19,7 +21,7 @@ Scale = Callable[[str], float]
 
 def make_optimizer(
     model: nn.Module, config: TrainConfig, scale_of: Scale = lambda name: 1.0
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """The optimiser of all trainable parameters.
 
     `step.py` sets the learning rate of each group at each step: the step's times the group's
@@ -28,13 +30,24 @@ def make_optimizer(
     decay, no_decay = parameter_groups(model)
     if config.decayed == "all":
         decay, no_decay = decay | no_decay, {}
-    groups = [
-        {"params": found, "weight_decay": weight_decay, "scale": scale}
-        for named, weight_decay in ((decay, config.weight_decay), (no_decay, 0.0))
-        for scale, found in _by_scale(named, scale_of).items()
-    ]
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=EPSILON, fused=True)
+    if config.optimizer == "adamw":
+        groups = _groups(decay, no_decay, config, scale_of)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=EPSILON, fused=True)
+    inner = {name: value for name, value in decay.items() if is_block_matrix(name, value)}
+    outer = {name: value for name, value in decay.items() if name not in inner}
+    return MuonAdamW(
+        _groups(inner, {}, config, scale_of),
+        _groups(outer, no_decay, config, scale_of),
+        lr=config.lr,
+        betas=betas,
+        eps=EPSILON,
+    )
+
+
+def is_block_matrix(name: str, parameter: Parameter) -> bool:
+    """Whether Muon updates it: embeddings and heads are matrices too, but of rows that differ."""
+    return parameter.ndim == 2 and BLOCK.search(name) is not None
 
 
 def layer_scale(name: str, *, num_layers: int, layer_decay: float, head_lr: float) -> float:
@@ -61,6 +74,19 @@ def parameter_groups(model: nn.Module) -> tuple[dict[str, Parameter], dict[str, 
     no_decay = {name: value for name, value in trainable.items() if value.ndim < 2}
     _check_partition(model.parameters(), decay, no_decay)
     return decay, no_decay
+
+
+def _groups(
+    decay: Mapping[str, Parameter],
+    no_decay: Mapping[str, Parameter],
+    config: TrainConfig,
+    scale_of: Scale,
+) -> list[dict[str, Any]]:
+    return [
+        {"params": found, "weight_decay": weight_decay, "scale": scale}
+        for named, weight_decay in ((decay, config.weight_decay), (no_decay, 0.0))
+        for scale, found in _by_scale(named, scale_of).items()
+    ]
 
 
 def _by_scale(named: Mapping[str, Parameter], scale_of: Scale) -> dict[float, list[Parameter]]:
