@@ -3,43 +3,66 @@
 `python benchmarks/extract.py IMAGES`: one network with random weights and 1600 classes, the same
 for all methods, on the same photographs:
 
-- `torchvision`, `detectron2`: `semvlp extract` to shards, with each backend;
-- `plain`: a loop over detectron2's model, one image at a time, with an NMS for each of the 1600
-  classes, as bottom-up attention's script does (peteanderson80 tools/generate_tsv.py), to .npz;
-- `forward`: the torchvision network alone on images decoded and resized before.
+- `torchvision`, `detectron2`: `semvlp extract` to shards, with each backend and precision;
+- `plain`: a loop over detectron2's model in fp32, one image at a time, with an NMS for each of the
+  1600 classes and a row of text, as bottom-up attention's script does (peteanderson80
+  tools/generate_tsv.py);
+- `forward`: the torchvision network in fp32 alone on images decoded and resized before.
 
 Every measurement is a process of its own, methods take turns, medians are compared. Without
-detectron2 its two methods are left out. `--device cuda` takes ResNet-101 at 600/1000 pixels, a CPU
-ResNet-50 unless `--network` says otherwise.
+detectron2 its methods are left out. On a CPU the network is a ResNet-50 C4 at half of bottom-up
+attention's size (300/500 pixels, 100 regions), which leaves trunk and region stage their shares;
+with `--device cuda` it is bottom-up attention's ResNet-101 at 600/1000 pixels with 300.
 """
 
 import argparse
+import base64
 import json
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torchvision.ops import nms
 
 from semvlp.extract.detector import KNOWN, Proposals, load_detector
-from semvlp.extract.families import FAMILIES, from_ours
+from semvlp.extract.families import DETECTRON2, FAMILIES, from_ours
 from semvlp.extract.faster_rcnn import FasterRCNN
-from semvlp.extract.images import find_images, load
+from semvlp.extract.images import ImageFile, find_images, load
 from semvlp.extract.networks import NETWORKS
+from semvlp.extract.passes import Place, choose_device
 from semvlp.extract.pipeline import ExtractSettings, extract
+from semvlp.extract.published import read_published
 from semvlp.extract.resize import ResizeRule, resize
 from semvlp.extract.select import select
+from semvlp.settings import override
 
 CLASSES, ATTRIBUTES = 1600, 400
-METHODS = ("torchvision", "detectron2", "plain", "forward")
+# Spread of class logits: the likeliest class of a region then has 0.2 and more, as after training.
+SPREAD = 2.5
+ON_CPU = ("num_proposals=100", "shorter_side=300", "longer_side=500")
+
+
+class Method(NamedTuple):
+    """What is measured."""
+
+    name: str
+    precision: str = "fp32"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+PLAIN, FORWARD = Method("plain"), Method("forward")
 
 
 def main() -> None:
@@ -50,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments.work = folder
         _write_inputs(arguments)
-        found: dict[str, list[dict[str, float]]] = {}
+        found: dict[Method, list[dict[str, float]]] = {}
         for _ in range(arguments.repeats):
             for method in _methods(arguments):
                 found.setdefault(method, []).append(_in_a_process(method, arguments))
@@ -58,31 +81,44 @@ def main() -> None:
         print(_selection(arguments.repeats))
 
 
-def _methods(arguments: argparse.Namespace) -> tuple[str, ...]:
+def _methods(arguments: argparse.Namespace) -> list[Method]:
     try:
         import detectron2  # noqa: F401
+
+        backends, plain = ("torchvision", "detectron2"), [PLAIN]
     except ModuleNotFoundError:
-        return ("torchvision", "forward")
-    return METHODS
+        backends, plain = ("torchvision",), []
+    ours = [Method(name, each) for each in arguments.precisions for name in backends]
+    return [*ours, *plain, FORWARD]
 
 
 def _write_inputs(arguments: argparse.Namespace) -> None:
     """The list of photographs, and weights that spread boxes and scores as trained ones do."""
-    network = KNOWN[arguments.network].network
+    name = KNOWN[arguments.network].network
     files = find_images(arguments.images)[: arguments.count]
-    Path(arguments.work, "images.txt").write_text("\n".join(str(f.path.resolve()) for f in files))
+    _write_list(Path(arguments.work, "images.txt"), files)
     torch.manual_seed(0)
-    made = FasterRCNN(NETWORKS[network], num_objects=CLASSES, num_attributes=ATTRIBUTES)
+    config = override(NETWORKS[name], arguments.settings)
+    made = FasterRCNN(config, num_objects=CLASSES, num_attributes=ATTRIBUTES).eval()
+    pixels = torch.from_numpy(resize(load(files[0]), ResizeRule.of(config)).pixels)
     with torch.no_grad():
         made.rpn.head.bbox_pred.weight.mul_(10)
-        made.predictor.objects.weight.mul_(20)
         made.predictor.boxes.weight.mul_(100)
-    family = next(family for family in FAMILIES if network in family.networks)
+        (seen,) = made.find(pixels.permute(2, 0, 1)[None], [1.0], Place())
+        logits = seen.features @ made.predictor.objects.weight.T
+        made.predictor.objects.weight.mul_(SPREAD / (logits - logits.mean(0)).std())
+        mean = made.predictor.objects.weight @ seen.features.mean(0)
+        made.predictor.objects.bias.copy_(-mean)
+    family = next(family for family in FAMILIES if name in family.networks)
     torch.save({"model": from_ours(made.state_dict(), family)}, Path(arguments.work, "w.pth"))
 
 
-def _in_a_process(method: str, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, *sys.argv, "--method", method, "--work", arguments.work]
+def _write_list(path: Path, files: Iterable[ImageFile]) -> None:
+    path.write_text("\n".join(str(file.path.resolve()) for file in files))
+
+
+def _in_a_process(method: Method, arguments: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, *sys.argv, "--method", *method, "--work", arguments.work]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -91,72 +127,94 @@ def _in_a_process(method: str, arguments: argparse.Namespace) -> dict[str, float
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, float]:
-    """Images per second and peak gigabytes of one method in this process."""
-    images = Path(arguments.work, "images.txt")
-    backend = "torchvision" if arguments.method == "forward" else arguments.method
-    detector: Any = load_detector(
-        arguments.network,
-        weights=str(Path(arguments.work, "w.pth")),
-        backend="detectron2" if backend == "plain" else backend,
-        device=arguments.device,
-        precision="fp32" if arguments.method == "plain" else arguments.precision,
-        settings=arguments.settings,
-    )
-    run = _runs(arguments, detector, images)
-    run(find_images(images)[:1])  # the first pass allocates and chooses algorithms
-    files = find_images(images)
-    started = time.monotonic()
+    """Images per second, CPU seconds an image and peak gigabytes of one method, in this process."""
+    run = _runs(Method(*arguments.method), arguments)
+    files = find_images(Path(arguments.work, "images.txt"))
+    run(files[:1])  # the first pass allocates and chooses algorithms
+    started, worked = time.monotonic(), time.process_time()
     run(files)
     if arguments.device == "cuda":
         torch.cuda.synchronize()
-    seconds = time.monotonic() - started
+    seconds, worked = time.monotonic() - started, time.process_time() - worked
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if arguments.device == "cuda":
         memory = torch.cuda.max_memory_allocated() / 1e9
-    return {"rate": len(files) / seconds, "memory": memory}
+    return {"rate": len(files) / seconds, "cpu": worked / len(files), "memory": memory}
 
 
-def _runs(
-    arguments: argparse.Namespace, detector: Any, images: Path
-) -> Callable[[list[Any]], object]:
-    if arguments.method == "plain":
-        return lambda files: [_plain(detector, load(file), Path(arguments.work)) for file in files]
-    if arguments.method == "forward":
+def _runs(method: Method, arguments: argparse.Namespace) -> Callable[[list[ImageFile]], object]:
+    """What a method does with photographs."""
+    work = Path(arguments.work)
+    if method == PLAIN:
+        plain = _Plain(arguments)
+        return lambda files: [plain(file) for file in files]
+    detector: Any = load_detector(
+        arguments.network,
+        weights=str(work / "w.pth"),
+        backend="torchvision" if method == FORWARD else method.name,  # type: ignore[arg-type]
+        device=arguments.device,
+        precision=method.precision,  # type: ignore[arg-type]
+        settings=arguments.settings,
+    )
+    if method == FORWARD:
         rule = ResizeRule.of(detector._network.config)
-        resized = {file: resize(load(file), rule).pixels[None] for file in find_images(images)}
+        files = find_images(work / "images.txt")
+        resized = {file: resize(load(file), rule).pixels[None] for file in files}
         return lambda files: [detector._find(resized[file], [1.0]) for file in files]
 
-    def extracted(files: list[Any]) -> object:
-        some = Path(arguments.work, f"{len(files)}.txt")
-        some.write_text("\n".join(str(file.path) for file in files))
+    def extracted(files: list[ImageFile]) -> object:
+        listed = work / f"{len(files)}.txt"
+        _write_list(listed, files)
         settings = ExtractSettings(
-            overwrite=True, batch_size=arguments.batch_size, workers=arguments.workers
+            overwrite=True,
+            preset="butd_10_100",
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
         )
-        return extract(some, Path(arguments.work, "out"), settings, detector=detector)
+        return extract(listed, work / "out", settings, detector=detector)
 
     return extracted
 
 
-@torch.inference_mode()
-def _plain(detector: Any, image: Any, folder: Path) -> None:
-    """One image through detectron2's model and the selection of generate_tsv.py."""
-    from detectron2.data.transforms import ResizeShortestEdge
+class _Plain:
+    """detectron2's model as it is, one image at a time, and the script around it."""
 
-    model, sizes = detector._model, detector._cfg.INPUT
-    shortest = ResizeShortestEdge([sizes.MIN_SIZE_TEST] * 2, sizes.MAX_SIZE_TEST)
-    pixels = shortest.get_transform(image).apply_image(image)[:, :, ::-1].transpose(2, 0, 1).copy()
-    batch = model.preprocess_image([{"image": torch.from_numpy(pixels)}])
-    maps = model.backbone(batch.tensor)
-    proposals, _ = model.proposal_generator(batch, maps, None)
-    heads = model.roi_heads
-    boxes = [each.proposal_boxes for each in proposals]
-    pooled = heads._shared_roi_transform([maps[name] for name in heads.in_features], boxes)
-    features = pooled.mean(dim=(2, 3))
-    scores = heads.box_predictor.predict_probs(heads.box_predictor(features), proposals)[0]
-    kept = _loop(boxes[0].tensor.cpu(), scores.cpu(), 36, 100)
-    np.savez_compressed(
-        folder / "plain.npz", x=features.cpu().numpy()[kept], bbox=boxes[0].tensor.cpu()[kept]
-    )
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from detectron2.data.transforms import ResizeShortestEdge
+
+        from semvlp.extract.detectron2_backend import build_network
+        from semvlp.extract.detectron2_settings import config_of
+
+        name, work = KNOWN[arguments.network].network, Path(arguments.work)
+        config = override(NETWORKS[name], arguments.settings)
+        cfg = config_of(config, num_objects=CLASSES, num_attributes=ATTRIBUTES)
+        self.model = build_network(cfg, Place(choose_device(arguments.device)), "plain").eval()
+        state = read_published(work / "w.pth", name)
+        self.model.load_state_dict(from_ours(state, DETECTRON2))
+        self.shortest = ResizeShortestEdge([config.shorter_side] * 2, config.longer_side)
+        self.out = (work / "plain.tsv").open("w")
+
+    @torch.inference_mode()
+    def __call__(self, file: ImageFile) -> None:
+        image = load(file)
+        boxes, scores, features = self._found(image)
+        kept = _loop(boxes.cpu(), scores.cpu(), 10, 100)
+        row = [base64.b64encode(each.cpu().numpy()[kept]).decode() for each in (boxes, features)]
+        self.out.write("\t".join([file.image_id, str(len(kept)), *row]) + "\n")
+
+    def _found(self, image: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Boxes, class probabilities and features of the regions, as `generate_tsv` gets them."""
+        model, heads = self.model, self.model.roi_heads
+        pixels = self.shortest.get_transform(image).apply_image(image)[:, :, ::-1]
+        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        batch = model.preprocess_image([{"image": tensor}])
+        maps = model.backbone(batch.tensor)
+        proposals, _ = model.proposal_generator(batch, maps, None)
+        boxes = proposals[0].proposal_boxes
+        pooled = heads._shared_roi_transform([maps[name] for name in heads.in_features], [boxes])
+        features = pooled.mean(dim=(2, 3))
+        predictions = heads.box_predictor(features)
+        return boxes.tensor, heads.box_predictor.predict_probs(predictions, proposals)[0], features
 
 
 def _loop(boxes: torch.Tensor, scores: torch.Tensor, low: int, high: int) -> Any:
@@ -188,7 +246,10 @@ def _selection(repeats: int) -> str:
     tensors = torch.from_numpy(found.proposals), torch.from_numpy(found.object_scores)
     ours = _median(lambda: select(found, image_id="x", profile="p"), 10 * repeats)
     loop = _median(lambda: _loop(*tensors, 36, 100), repeats)
-    return f"selection: {ours * 1e3:.2f} ms, loop {loop * 1e3:.0f} ms, {loop / ours:.0f} x"
+    return (
+        f"selection of one image with 300 regions: {ours * 1e3:.2f} ms, loop over {CLASSES} "
+        f"classes {loop * 1e3:.0f} ms: {loop / ours:.0f} times as long"
+    )
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
@@ -200,40 +261,65 @@ def _median(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def _print(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+def _print(found: dict[Method, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+    """A table in Markdown."""
     print(
         f"{arguments.network} {' '.join(arguments.settings)}, {arguments.count} images, "
-        f"{arguments.device}, {arguments.precision}, {torch.get_num_threads()} threads, "
-        f"median of {arguments.repeats}"
+        f"{_machine(arguments.device)}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, commit {_commit()}, median of {arguments.repeats} (least, most)\n"
     )
-    rates = {name: statistics.median(run["rate"] for run in runs) for name, runs in found.items()}
-    for name, runs in found.items():
-        memory = statistics.median(run["memory"] for run in runs)
-        ratios = "".join(
-            f" {rates[name] / rates[peer]:6.2f} x {peer}"
-            for peer in ("plain", "forward")
-            if peer in rates
+    print("| method | images/s | of plain | of forward | CPU s/image | peak memory, GB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    rates = {method: statistics.median(_all(runs, "rate")) for method, runs in found.items()}
+    for method, runs in found.items():
+        each = _all(runs, "rate")
+        ratios = [
+            f"{rates[method] / rates[peer]:.2f}" if peer in rates else "-"
+            for peer in (PLAIN, FORWARD)
+        ]
+        others = [f"{statistics.median(_all(runs, name)):.2f}" for name in ("cpu", "memory")]
+        print(
+            f"| {method.label} | {rates[method]:.2f} ({min(each):.2f}, {max(each):.2f}) | "
+            f"{' | '.join([*ratios, *others])} |"
         )
-        print(f"{name:<12} {rates[name]:8.2f} images/s {memory:6.2f} GB{ratios}")
+    print()
+
+
+def _all(runs: Iterable[dict[str, float]], name: str) -> list[float]:
+    return [run[name] for run in runs]
+
+
+def _machine(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("images", type=Path)
-    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--count", type=int, help="photographs; 12 on a CPU, 256 on a GPU")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"]
+    )
     parser.add_argument("--network", choices=[n for n in KNOWN if KNOWN[n].published])
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--method", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    on_gpu = arguments.device == "cuda"
+    arguments.count = arguments.count or (256 if on_gpu else 12)
     if arguments.network is None:
-        arguments.network = "butd" if arguments.device == "cuda" else "milvlg-r50"
-        arguments.settings.insert(0, "num_proposals=300")
+        arguments.network = "butd" if on_gpu else "milvlg-r50"
+        arguments.settings = [*(() if on_gpu else ON_CPU), *arguments.settings]
     return arguments
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes
@@ -34,6 +35,7 @@ from semvlp.extract.detectron2_settings import (
 )
 from semvlp.extract.downloads import fetch
 from semvlp.extract.families import DETECTRON2, State, from_ours, without_constants
+from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place, detect_in_passes
 from semvlp.extract.published import attribute_labels, count_labels, read_published
@@ -119,12 +121,12 @@ def _open(
 
 
 class Detectron2Detector:
-    """A detectron2 network ready to run; see `semvlp.extract.detector.Detector`."""
+    """A detectron2 network, taken over, that only finds; see `semvlp.extract.detector.Detector`."""
 
     def __init__(
         self, model: GeneralizedRCNN, cfg: CfgNode, place: Place, labels: Labels | None = None
     ) -> None:
-        self._model, self._cfg, self._place = model.eval(), cfg, place
+        self._cfg, self._place = cfg, place
         count = cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES if learns_attributes(model) else 0
         self.object_labels, self.attribute_labels = labels or (
             labels_of(cfg),
@@ -137,6 +139,7 @@ class Detectron2Detector:
             "weights_sha256": state_sha256(model.state_dict()),
             "precision": place.precision,
         }
+        self._model, self._region_step = model.eval(), _only_find(model)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3]; only images of equal resized shape share a pass.
@@ -178,10 +181,8 @@ class Detectron2Detector:
         """[P, F] of one image: the mean of res5 in C4 networks, the box head's output elsewhere."""
         heads, regions = self._model.roi_heads, [Boxes(boxes)]
         if isinstance(heads, Res5ROIHeads):
-            pooled = heads._shared_roi_transform(
-                [maps[name] for name in heads.in_features], regions
-            )
-            return pooled.mean(dim=(2, 3))  # type: ignore[no-any-return]
+            pooled = heads.pooler([maps[name] for name in heads.in_features], regions)
+            return heads.res5(every(self._region_step, pooled)).mean(dim=(2, 3))  # type: ignore[no-any-return]
         pooled = heads.box_pooler([maps[name] for name in heads.box_in_features], regions)
         return heads.box_head(pooled)  # type: ignore[no-any-return]
 
@@ -270,6 +271,20 @@ def stored_state(model: nn.Module, path: Path) -> State:
         name: buffer for name, buffer in model.named_buffers() if name not in model.state_dict()
     }
     return without_constants(read_weights(path), constants, str(path))
+
+
+def _only_find(model: GeneralizedRCNN) -> int:
+    """Make the layers faster; the step at which res5 then wants the pooled cells."""
+    for module in model.modules():
+        norm = getattr(module, "norm", None)
+        if isinstance(module, Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+            fold(module, norm)
+            module.norm = None
+    model.to(memory_format=torch.channels_last)
+    if not isinstance(model.roi_heads, Res5ROIHeads):
+        return 1
+    first = model.roi_heads.res5[0]
+    return unstride(first.conv1, first.shortcut)
 
 
 def learns_attributes(model: GeneralizedRCNN) -> bool:

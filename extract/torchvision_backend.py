@@ -23,7 +23,7 @@ UNTRAINED = (100, 20)
 
 
 class TorchvisionDetector:
-    """A `FasterRCNN` ready to run; see `semvlp.extract.detector.Detector`."""
+    """A `FasterRCNN`, taken over, that only finds; see `semvlp.extract.detector.Detector`."""
 
     def __init__(
         self,
@@ -42,7 +42,9 @@ class TorchvisionDetector:
             "weights_sha256": state_sha256(network.state_dict()),
             "precision": place.precision,
         }
-        self._network, self._place = network.to(place.device).eval(), place
+        network.trunk.only_find()
+        network = network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network, self._place = network.eval(), place
         self._images_per_pass = images_per_pass or place.images_per_pass
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:

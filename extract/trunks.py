@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
+from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import PLAIN, NetworkConfig
 
 
@@ -27,6 +28,9 @@ class Trunk(nn.Module):
     def region_features(self, pooled: Tensor) -> Tensor:
         """[P, channels, pool_size, pool_size] -> [P, F], never negative."""
         raise NotImplementedError
+
+    def only_find(self) -> None:
+        """Make the layers faster, now that they will learn no more."""
 
 
 def build_trunk(config: NetworkConfig) -> Trunk:
@@ -92,6 +96,8 @@ class ResNetC4(Trunk):
 
     stride = 16
     channels = 1024
+    region_step = 0
+    """Which pooled cells the region stage sees, once `only_find` took its stride out."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -124,7 +130,17 @@ class ResNetC4(Trunk):
                 module.bn3.weight.fill_(0.2)
 
     def region_features(self, pooled: Tensor) -> Tensor:
+        if self.region_step:
+            pooled = every(self.region_step, pooled)
         return self.layer4(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+    def only_find(self) -> None:
+        fold(self.conv1, self.bn1)
+        self.bn1 = nn.Identity()
+        for module in list(self.modules()):
+            if isinstance(module, resnet.Bottleneck):
+                _fold(module)
+        self.region_step = unstride(self.layer4[0].conv1, self.layer4[0].downsample[0])
 
 
 def _resnet(name: str) -> resnet.ResNet:
@@ -137,6 +153,15 @@ def _resnet(name: str) -> resnet.ResNet:
             norm_layer=FrozenBatchNorm2d,
         )
     return getattr(resnet, name)(weights=None, norm_layer=FrozenBatchNorm2d)
+
+
+def _fold(block: resnet.Bottleneck) -> None:
+    for number in (1, 2, 3):
+        fold(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"))
+        setattr(block, f"bn{number}", nn.Identity())
+    if block.downsample is not None:
+        fold(*block.downsample)
+        block.downsample = block.downsample[:1]
 
 
 def _dilate(stage: Any) -> None:

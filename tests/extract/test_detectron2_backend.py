@@ -130,19 +130,21 @@ def test_weights_are_loaded_strictly(tmp_path: Path) -> None:
 
 
 def test_stored_constants_must_be_those_of_the_config(tmp_path: Path) -> None:
-    from semvlp.extract.detectron2_backend import open_config
+    from semvlp.extract.detectron2_backend import build_network, open_config
+    from semvlp.extract.detectron2_settings import read_config
 
-    config, weights = write_config(tmp_path), str(tmp_path / "weights.pth")
-    detector = open_config(config, None, Place())
+    name, weights = write_config(tmp_path), str(tmp_path / "weights.pth")
+    detector = open_config(name, None, Place())
+    model = build_network(read_config(name), Place(), name)
     cells = "proposal_generator.anchor_generator.cell_anchors.0"
-    stored = {name: dict(detector._model.named_buffers())[name] for name in ("pixel_mean", cells)}
-    torch.save({"model": detector._model.state_dict() | stored}, weights)
-    loaded = open_config(config, weights, Place())
+    stored = {each: dict(model.named_buffers())[each] for each in ("pixel_mean", cells)}
+    torch.save({"model": model.state_dict() | stored}, weights)
+    loaded = open_config(name, weights, Place())
     assert loaded.profile["weights_sha256"] == detector.profile["weights_sha256"]
     stored[cells] = stored[cells] / 2
-    torch.save({"model": detector._model.state_dict() | stored}, weights)
+    torch.save({"model": model.state_dict() | stored}, weights)
     with pytest.raises(InputError, match=r"weights\.pth: .*cell_anchors.* other anchors"):
-        open_config(config, weights, Place())
+        open_config(name, weights, Place())
 
 
 def test_networks_that_select_on_their_own_are_refused(tmp_path: Path) -> None:
