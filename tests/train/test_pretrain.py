@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from semvlp.cli import cli
+from semvlp.console import run
 from semvlp.errors import ConfigError, InputError, Interrupted, SemVLPError
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPPreTrainedModel
 from semvlp.train import loop
@@ -24,10 +26,10 @@ from semvlp.train.step import Part, StepFound, StepResult, results, train_step
 Config = Callable[..., PretrainConfig]
 
 
-def losses(run: Path) -> list[tuple[Any, ...]]:
+def losses(folder: Path) -> list[tuple[Any, ...]]:
     """Everything in the log but the clock."""
     kept = ("step", "mode", "loss", "lr", "grad_norm", *(f"loss_{name}" for name in OBJECTIVES))
-    return [tuple(entry.get(name) for name in kept) for entry in read_lines(run / METRICS)]
+    return [tuple(entry.get(name) for name in kept) for entry in read_lines(folder / METRICS)]
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -214,6 +216,16 @@ def test_a_switched_off_objective_is_not_logged(
     (line,) = read_lines(tmp_path / METRICS)
     assert not {"loss_mlm", "loss_answers"} & line.keys()
     assert "loss_features" in line
+
+
+def test_the_command_keeps_the_newest_and_the_best(shards: Path, tmp_path: Path) -> None:
+    settings = ("model.preset=tiny", "train.batch_size=8", "train.steps=6", "train.save_every=1")
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ["pretrain", str(shards), "--out", str(tmp_path), "--keep", "2", *options]
+    assert run(cli, "semvlp", command) == 0
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    best = (tmp_path / "best").resolve().name
+    assert kept == {"step-0000005", "step-0000006", best}
 
 
 def test_utilisation_is_told_where_the_peak_is_given(
