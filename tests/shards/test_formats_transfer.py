@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,8 @@ import pytest
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.shards.formats import FORMATS, decoding, export_format, import_format, transfer
+from semvlp.shards.formats.columns import encode_array
+from semvlp.shards.formats.tsv import write_rows
 from semvlp.shards.manifest import Plan
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.store import Store, open_store
@@ -275,6 +278,21 @@ def test_an_import_that_was_stopped_goes_on(
         manifest = import_format(path, tmp_path / "out", from_="butd-tsv", to="lmdb")
     assert seen[10:] == [IDS[0], IDS[2], IDS[3]]
     assert manifest.counts["samples"] == len(IDS)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A large row many times over: no more than some of them are ever held."""
+    row = [640, 480, 50, *(encode_array(np.ones((50, width)), "<f4") for width in (4, 2048))]
+    rows = 60
+    size = write_rows(tmp_path / "large.tsv", ([f"image-{n}", *row] for n in range(rows)))
+    assert size == rows
+    tracemalloc.start()
+    try:
+        import_format(tmp_path / "large.tsv", tmp_path / "out", from_="butd-tsv", to="tar")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (tmp_path / "large.tsv").stat().st_size / 5
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.manifest import Manifest, Plan
@@ -19,6 +21,13 @@ from semvlp.shards.writer import open_writer
 
 IMAGES = 10
 Row = tuple[int, int, str, str]
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"order": "block", "block_shards": 2},
+    {"weights": [3, 1]},
+    {"visit": "pairs"},
+    {"visit": "pairs", "order": "block", "weights": [1, 2]},
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +51,12 @@ def rows(visits: Sequence[Visit]) -> list[Row]:
     ]
 
 
-def sequence(stores: Sequence[Store], batches: int, **settings: Any) -> list[Row]:
+def sequence(stores: Sequence[Store], batches: int, **named: Any) -> list[Row]:
     """The visits of the first batches over all ranks, put together in order."""
-    world_size = settings.pop("world_size", 1)
-    settings = {"seed": 3, "batch_size": 4, **settings}
+    world_size = named.pop("world_size", 1)
+    named = {"seed": 3, "batch_size": 4, **named}
     ranks = [
-        Stream(stores, rank=rank, world_size=world_size, **settings) for rank in range(world_size)
+        Stream(stores, rank=rank, world_size=world_size, **named) for rank in range(world_size)
     ]
     found = []
     for _ in range(batches):
@@ -88,27 +97,42 @@ def test_ranks_only_cut_the_sequence(stores: list[Store], world_size: int) -> No
     assert sequence(stores, 7, world_size=world_size) == sequence(stores, 7)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2, 5])
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+WORLD_SIZES = st.integers(1, 8)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    before=WORLD_SIZES,
+    after=WORLD_SIZES,
+    share=st.integers(1, 3),
+    stop=st.integers(0, 4),
+    kind=st.sampled_from(KINDS),
+)
 def test_resume_gives_the_uninterrupted_sequence(
-    stores: list[Store], stop: int, world_size: int
+    stores: list[Store], before: int, after: int, share: int, stop: int, kind: dict[str, Any]
 ) -> None:
-    whole = sequence(stores, 8)
-    stopped = Stream(stores, seed=3, batch_size=4)
-    for _ in range(stop):
-        next(stopped)
-    ranks = [
-        Stream(stores, seed=3, batch_size=4, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
+    """Stopped on any number of ranks, it goes on with the next sample on any other number."""
+
+    def ranks_of(world_size: int) -> list[Stream]:
+        size = share * world_size
+        return [
+            Stream(stores, seed=3, batch_size=size, rank=rank, world_size=world_size, **kind)
+            for rank in range(world_size)
+        ]
+
     found = []
-    for stream in ranks:
-        stream.load_state_dict(stopped.state_dict())
-    for _ in range(8 - stop):
-        for stream in ranks:
-            found += rows(next(stream))
-    assert found == whole[4 * stop :]
-    assert ranks[0].state_dict() == ranks[-1].state_dict()
+    stopped, resumed = ranks_of(before), ranks_of(after)
+    for _ in range(stop):
+        found += [row for stream in stopped for row in rows(next(stream))]
+    states = [json.dumps(stream.state_dict()) for stream in stopped]
+    assert len(set(states)) == 1
+    for stream in resumed:
+        stream.load_state_dict(json.loads(states[0]))
+    for _ in range(3):
+        found += [row for stream in resumed for row in rows(next(stream))]
+    assert found == rows(next(Stream(stores, seed=3, batch_size=len(found), **kind)))
 
 
 def test_position_is_a_seek(stores: list[Store]) -> None:
@@ -202,25 +226,15 @@ def test_samples_are_those_of_the_store(stores: list[Store]) -> None:
             np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"order": "block", "block_shards": 2},
-        {"weights": [3, 1]},
-        {"visit": "pairs"},
-        {"visit": "pairs", "order": "block", "weights": [1, 2]},
-    ],
-    ids=["full", "block", "weights", "pairs", "all"],
-)
+@pytest.mark.parametrize("kind", KINDS, ids=["full", "block", "weights", "pairs", "all"])
 def test_every_order_is_one_sequence_for_any_number_of_ranks(
-    stores: list[Store], settings: dict[str, Any]
+    stores: list[Store], kind: dict[str, Any]
 ) -> None:
-    whole = sequence(stores, 44, **settings)
+    whole = sequence(stores, 44, **kind)
     assert [position for position, *_ in whole] == list(range(176))
     for world_size in range(1, 9):
         cut = sequence(
-            stores, 3, batch_size=7 * world_size, world_size=world_size, position=8, **settings
+            stores, 3, batch_size=7 * world_size, world_size=world_size, position=8, **kind
         )
         assert cut == whole[8:][: len(cut)]
 

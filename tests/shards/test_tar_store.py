@@ -3,6 +3,8 @@
 import gc
 import os
 import pickle
+import shutil
+import subprocess
 import tarfile
 import warnings
 import zlib
@@ -14,11 +16,14 @@ import pytest
 import safetensors.numpy
 
 from semvlp.errors import InputError
+from semvlp.shards.codec import encode
 from semvlp.shards.manifest import Manifest, Plan
 from semvlp.shards.record import TENSORS, Sample
 from semvlp.shards.store import open_store
 from semvlp.shards.tar_file import BLOCK, END, header, padded, scan
 from semvlp.shards.tar_store import TarStore, webdataset
+
+MEMBER = "regions.safetensors"
 
 
 @pytest.fixture
@@ -92,6 +97,39 @@ def test_stock_webdataset_reads_the_shards(dataset: Path, sample_of: Callable[..
         tensors = safetensors.numpy.load(blob)
         for name, (tensor, _, _) in TENSORS.items():
             np.testing.assert_array_equal(tensors[tensor], getattr(expected.regions, name))
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="there is no program `tar` here")
+def test_the_program_tar_lists_and_unpacks_the_shards(
+    dataset: Path, tmp_path: Path, sample_of: Callable[..., Sample]
+) -> None:
+    shard = dataset / "shard-000001.tar"
+    listed = subprocess.run(["tar", "-tf", shard], capture_output=True, text=True, check=True)
+    names = [f"{key}.{kind}" for key in ("img-2", "img-3") for kind in ("json", MEMBER)]
+    assert listed.stdout.split() == names
+    assert listed.stderr == ""
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xf", shard, "-C", unpacked], check=True)
+    text, blob = encode(sample_of("img-3"))
+    assert (unpacked / "img-3.json").read_bytes() == text
+    assert (unpacked / f"img-3.{MEMBER}").read_bytes() == blob
+
+
+def test_hugging_face_datasets_reads_the_shards(
+    dataset: Path, tmp_path: Path, sample_of: Callable[..., Sample]
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    files = [str(path) for path in sorted(dataset.glob("*.tar"))]
+    found = datasets.load_dataset(
+        "webdataset", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert found["__key__"][:] == ["img-0", "img-2", "img-3", "img-4"]
+    for item in found:
+        expected = sample_of(item["__key__"])
+        assert item["json"]["captions"] == list(expected.texts.captions)
+        tensors = safetensors.numpy.load(bytes(item[MEMBER]))
+        np.testing.assert_array_equal(tensors["regions"], expected.regions.features)
 
 
 def test_records_are_aligned_and_tile_the_file(dataset: Path) -> None:
