@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from semvlp import __version__
-from semvlp.extract.detector import BUILD
+from semvlp.extract.detector import BUILD, SETUPTOOLS
 
 NOT_INSTALLED = "not installed"
 MIN_FREE_GB = 10
@@ -110,8 +110,9 @@ def _try_torchvision(torchvision: ModuleType) -> None:
 
 
 def _try_detectron2(detectron2: ModuleType) -> None:
-    """Load its compiled part: with another torch the import works and this does not."""
+    """Load its compiled part, which wants its torch, and its model zoo, which wants setuptools."""
     importlib.import_module("detectron2._C")
+    importlib.import_module("detectron2.model_zoo")
 
 
 def _detectron2() -> Fact:
@@ -119,6 +120,8 @@ def _detectron2() -> Fact:
     fact = _package("detectron2", try_out=_try_detectron2)
     if fact.value == NOT_INSTALLED:
         return replace(fact, ok=True, remedy=f"Optional. {BUILD}")
+    if "pkg_resources" in fact.value:
+        return replace(fact, remedy=SETUPTOOLS)
     return fact if fact.ok else replace(fact, remedy=f"Build it for this torch. {BUILD}")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import Description, load_strict, save_detector
 from semvlp.extract.coco import Annotations
-from semvlp.extract.detector import BUILD, Backend, Runner
+from semvlp.extract.detector import Backend, Runner, without_detectron2
 from semvlp.extract.downloads import fetch
 from semvlp.extract.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.fit_config import FitConfig
@@ -74,11 +74,7 @@ def open_learner(config: FitConfig, data: Annotations, runner: Runner) -> Learne
     try:
         from semvlp.extract import detectron2_fit
     except ModuleNotFoundError as error:
-        if error.name != "detectron2":
-            raise
-        raise ConfigError(
-            f"training {config.network} needs detectron2, which is not installed. {BUILD}"
-        ) from error
+        raise without_detectron2(error, f"training {config.network}") from error
     return detectron2_fit.open_learner(config, data)
 
 

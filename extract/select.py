@@ -15,13 +15,15 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals
-from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
+from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, TENSORS, Regions
 
 Boxes = NDArray[np.float32]
 Scores = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _EACH_CLASS_FROM = 1e-4
+# They choose by the confidence that `top_100` stores.
+_VIEWS = ("butd_36", "butd_10_100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,8 @@ class Preset:
     confidence: float = 0.2
     """A proposal counts when a class in which it survives has this probability."""
     label: Literal["best", "survivor"] = "best"
-    """The object class that is stored: the most probable, or the most probable it survives in."""
+    """The object class that is stored: the most probable, or the most probable it survives in,
+    whose probability is what the regions are chosen by (0 where a region survives in none)."""
     min_regions: int
     max_regions: int
 
@@ -64,8 +67,9 @@ PRESETS: dict[str, Preset] = {
     # filter_results_peter and filter_results_fast, with IGNORE_BOX_REGRESSION as published
     "vinvl_nms1": Preset(label="survivor", min_regions=10, max_regions=100),
     "vinvl_nms2": Preset(suppress="once", ious=(0.5,), min_regions=10, max_regions=100),
-    # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100, threshold later
-    "top_100": Preset(min_regions=100, max_regions=100),
+    # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100 with the confidence they are
+    # chosen by, threshold later (`view`)
+    "top_100": Preset(label="survivor", min_regions=100, max_regions=100),
 }
 DEFAULT = Preset(min_regions=36, max_regions=100)
 """Without a preset: the rule of bottom-up attention, with the limits of the caller."""
@@ -113,14 +117,30 @@ def select(
         raise InputError(f"image {image_id}: the detector proposed no region")
     if not np.isfinite(proposals.object_scores).all():
         raise InputError(f"image {image_id}: an object score is not a finite number")
-    rows, labels = _choose(proposals, rule)
-    confidence = proposals.object_scores[rows, labels]
+    rows, labels, confidence = _choose(proposals, rule)
     order = np.argsort(-confidence, kind="stable")
-    return _regions(proposals, rows[order], labels[order], image_id, profile)
+    rows, labels, confidence = rows[order], labels[order], confidence[order]
+    return _regions(proposals, rows, labels, confidence, image_id, profile)
 
 
-def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices]:
-    """The proposals [R] that are taken, in given order, and the class of each [R]."""
+def view(regions: Regions, preset: str) -> Regions:
+    """What the preset `butd_36` or `butd_10_100` chooses, cut from the regions of `top_100`.
+
+    The same regions, but for confidences that float16 cannot tell from the preset's 0.2; their
+    `object_ids` and the profile stay those of `top_100`.
+
+    Raises:
+        ConfigError: a preset that chooses by another rule.
+    """
+    if preset not in _VIEWS:
+        raise ConfigError(f"a view of top_100 is {' or '.join(_VIEWS)}, got {preset!r}")
+    rule = resolve(preset)
+    count = _clamped(regions.object_conf >= np.float16(rule.confidence), rule)
+    return replace(regions, **{name: getattr(regions, name)[:count] for name in TENSORS})
+
+
+def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Scores]:
+    """The proposals [R] that are taken, in given order, with the class and confidence of each."""
     scores = proposals.object_scores[:, :-1]
     best = scores.argmax(1)
     if rule.suppress == "per class":
@@ -131,10 +151,17 @@ def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices]:
         regressed = rule.boxes == "regressed"
         boxes = _class_boxes(proposals, every, best) if regressed else proposals.proposals
         reached, labels = _reached_once(boxes, scores.max(1), rule), best
-    confident = int(((reached > 0) & (reached >= rule.confidence)).sum())
-    count = min(max(confident, rule.min_regions), rule.max_regions)
+    count = _clamped((reached > 0) & (reached >= rule.confidence), rule)
     rows = np.sort(np.argsort(-reached, kind="stable")[:count])
-    return rows, labels[rows]
+    confidence = scores[rows, labels[rows]]
+    if rule.label == "survivor":
+        confidence = np.where(reached[rows] > 0, confidence, np.float32(0))
+    return rows, labels[rows], confidence
+
+
+def _clamped(confident: NDArray[np.bool_], rule: Preset) -> int:
+    """How many regions a rule takes of which `confident` [P] are certain enough."""
+    return min(max(int(confident.sum()), rule.min_regions), rule.max_regions)
 
 
 def _reached_per_class(boxes: Boxes, scores: Scores, rule: Preset) -> tuple[Scores, Indices]:
@@ -191,7 +218,12 @@ def _class_boxes(proposals: Proposals, rows: Indices, labels: Indices) -> Boxes:
 
 
 def _regions(
-    proposals: Proposals, rows: Indices, labels: Indices, image_id: str, profile: str
+    proposals: Proposals,
+    rows: Indices,
+    labels: Indices,
+    confidence: Scores,
+    image_id: str,
+    profile: str,
 ) -> Regions:
     features = proposals.features[rows]
     limit = np.finfo(np.float16).max
@@ -206,7 +238,7 @@ def _regions(
         proposals=proposals.proposals[rows].astype(np.float32),
         features=features.astype(np.float16),
         object_ids=labels.astype(np.int16),
-        object_conf=proposals.object_scores[rows, labels].astype(np.float16),
+        object_conf=confidence.astype(np.float16),
         attribute_ids=attributes,
         attribute_conf=attribute_conf,
         profile=profile,

@@ -110,8 +110,19 @@ def test_a_detectron2_of_another_torch_is_told_apart_from_a_missing_one(
     assert found["backend"].value == "auto takes torchvision; detectron2 configs cannot be run"
 
 
-def test_detectron2_is_taken_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setuptools_too_new_for_detectron2_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("detectron2", "detectron2._C"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    missing = ModuleNotFoundError("No module named 'pkg_resources'", name="pkg_resources")
+    break_import(monkeypatch, "detectron2.model_zoo", missing)
+    found = by_name(facts())
+    assert not found["detectron2"].ok
+    assert found["detectron2"].remedy.startswith("pip install 'setuptools<81'")
+    assert found["backend"].value == "auto takes torchvision; detectron2 configs cannot be run"
+
+
+def test_detectron2_is_taken_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("detectron2", "detectron2._C", "detectron2.model_zoo"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     found = by_name(facts())
     assert found["detectron2"].ok

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals
-from semvlp.extract.select import DEFAULT, PRESETS, resolve, select
+from semvlp.extract.select import DEFAULT, PRESETS, resolve, select, view
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
 CLASSES = 1600
@@ -249,6 +249,38 @@ def test_vinvl_nms1_stores_the_class_a_proposal_survives_in() -> None:
     np.testing.assert_allclose(survivor.object_conf, [0.9, 0.3], rtol=1e-3)
     assert best.object_ids.tolist() == [0, 0]
     np.testing.assert_allclose(best.object_conf, [0.9, 0.6], rtol=1e-3)
+
+
+@pytest.mark.parametrize("preset", ["butd_36", "butd_10_100"])
+@pytest.mark.parametrize(
+    ("count", "classes", "sharpness"), [(300, 200, 14.0), (120, 200, 8.0), (60, 5, 8.0), (8, 5, 3)]
+)
+def test_a_view_of_100_stored_regions_is_what_the_preset_chooses(
+    preset: str, count: int, classes: int, sharpness: float
+) -> None:
+    found = random_proposals(11, count, classes, sharpness)
+    stored = pick(found, "top_100")
+    cut = view(stored, preset)
+    assert set(chosen(cut)) == set(chosen(pick(found, preset)))
+    assert chosen(cut) == chosen(stored)[: len(cut)]
+    assert (np.diff(cut.object_conf.astype(float)) <= 0).all()
+    assert cut.boxes.shape == cut.proposals.shape == (len(cut), 4)
+
+
+def test_a_region_that_survives_nowhere_stands_last_in_what_views_are_cut_from() -> None:
+    """The second box is suppressed in both classes, although it is likely."""
+    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 90], [500, 0, 600, 90]], np.float32)
+    scores = np.array([[0.6, 0.4], [0.58, 0.3], [0.25, 0.1]], np.float32)
+    stored = pick(make(scores, boxes), "top_100")
+    assert chosen(stored) == [0, 2, 1]
+    assert stored.object_conf[2] == 0
+    assert chosen(view(stored, "butd_10_100")) == [0, 2, 1]
+
+
+def test_a_view_by_another_rule_is_refused() -> None:
+    stored = pick(random_proposals(1, 20, 5), "top_100")
+    with pytest.raises(ConfigError, match="butd_36 or butd_10_100, got 'maxnms_36'"):
+        view(stored, "maxnms_36")
 
 
 def test_limits_replace_those_of_a_preset() -> None:
