@@ -2,17 +2,22 @@
 
 `python benchmarks/predict.py`: random weights and random regions in an LMDB of their own, each
 image once a pair. `forward alone` is the same batches packed beforehand: the ratio is what reading,
-packing and gathering leave of the network's speed.
+packing and gathering leave of the network's speed. ViLT's head for NLVR2 in transformers takes the
+photographs themselves, 384 x 384 pixels, and has no detector before it; it answers `--peer-pairs`
+of them. Methods take turns; rates and ratios are medians over the rounds.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import ViltConfig, ViltForImagesAndTextClassification
 
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network, Pass
@@ -30,11 +35,14 @@ from semvlp.shards.writer import open_writer
 
 FEATURES = 2048
 SENTENCE = "the left image contains twice as many dogs as the right image , and at least two run"
+VILT = "ViLT (transformers)"
+Method = Callable[[], object]
 PASSES: tuple[Pass, ...] = ("single", "two")
 
 
 def main() -> None:
     arguments = _arguments()
+    torch.manual_seed(0)
     task, network = load_task("nlvr2"), _network(arguments)
     examples = [
         Example(example_id=str(n), text=SENTENCE, images=(f"i{n}-img0", f"i{n}-img1"))
@@ -44,36 +52,61 @@ def main() -> None:
         _write(Path(folder) / "lmdb", examples, arguments.regions)
         with open_store(Path(folder) / "lmdb") as store:
             lookup = RegionLookup(store, examples, max_regions=100)
-            batches = _packed(network, examples, lookup)
-            found: dict[str, list[float]] = {}
-            for _ in range(arguments.repeats + 1):  # the first round warms up
-                for mode in PASSES:
-                    start = time.perf_counter()
-                    probabilities(network, task, examples, lookup, mode)
-                    found.setdefault(f"predict, {mode}", []).append(time.perf_counter() - start)
-                    seconds = _forward(network, batches, mode)
-                    found.setdefault(f"forward alone, {mode}", []).append(seconds)
+            packed = _packed(network, examples, lookup)
+            methods: dict[str, Method] = {}
+            for one in PASSES:
+                predict = partial(probabilities, network, task, examples, lookup, one)
+                methods[f"predict, {one}"] = predict
+                methods[f"forward alone, {one}"] = partial(_forward, network, packed, one)
+            methods[VILT] = _vilt(arguments)
+            rates = _rates(methods, arguments)
     print(
-        f"{arguments.pairs} pairs, 2 x {arguments.regions} regions, {arguments.preset}, "
+        f"{arguments.preset}, {arguments.pairs} pairs, 2 x {arguments.regions} regions, "
         f"{arguments.device}, batch {arguments.batch_size}, {torch.get_num_threads()} threads, "
-        f"median of {arguments.repeats}"
+        f"median of {arguments.repeats}\n"
     )
-    for name, seconds_of in found.items():
-        median = statistics.median(seconds_of[1:])
-        print(f"{name:<24} {arguments.pairs / median:10.1f} pairs/s")
-    for mode in PASSES:
-        whole, bare = (
-            statistics.median(found[f"{n}, {mode}"][1:]) for n in ("predict", "forward alone")
-        )
-        print(f"{mode}: {bare / whole:.2f} of the speed of the network alone")
+    print("| method | pairs/s | x forward alone |\n| --- | --- | --- |")
+    for name, found in rates.items():
+        alone = rates.get(f"forward alone, {name.removeprefix('predict, ')}")
+        ratios = [mine / bare for mine, bare in zip(found, alone or [], strict=bool(alone))]
+        told = f"{statistics.median(ratios):.2f}" if ratios else ""
+        print(f"| {name} | {statistics.median(found):.1f} | {told} |")
 
 
-def _forward(network: Network, batches: list[PackedBatch], mode: Pass) -> float:
-    start = time.perf_counter()
+def _rates(methods: dict[str, Method], arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Pairs per second of each method in each round; the first round warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(arguments.repeats + 1):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
+            if arguments.device == "cuda":
+                torch.cuda.synchronize()
+            pairs = arguments.peer_pairs if name == VILT else arguments.pairs
+            rates[name].append(pairs / (time.perf_counter() - start))
+    return {name: found[1:] for name, found in rates.items()}
+
+
+def _forward(network: Network, batches: list[PackedBatch], mode: Pass) -> None:
     with network.inference():
         for batch in batches:
             network.model(batch.to(network.device), mode).float().cpu()
-    return time.perf_counter() - start
+
+
+def _vilt(arguments: argparse.Namespace) -> Method:
+    config = ViltConfig(num_images=2, modality_type_vocab_size=3, num_labels=2)
+    model = ViltForImagesAndTextClassification(config).eval().to(arguments.device)
+    pixels = torch.rand(arguments.peer_pairs, 2, 3, 384, 384).to(arguments.device)
+    ids = torch.randint(1000, 30_000, (arguments.peer_pairs, len(SENTENCE.split()) + 2))
+    ids = ids.to(arguments.device)
+
+    def run() -> None:
+        size = arguments.batch_size
+        with torch.inference_mode():
+            for text, images in zip(ids.split(size), pixels.split(size), strict=True):
+                model(input_ids=text, pixel_values=images).logits.float().cpu()
+
+    return run
 
 
 def _packed(network: Network, examples: list[Example], lookup: RegionLookup) -> list[PackedBatch]:
@@ -135,6 +168,7 @@ def _regions(name: str, seed: int, count: int, profile: str) -> Regions:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=48)
+    parser.add_argument("--peer-pairs", type=int, default=16)
     parser.add_argument("--regions", type=int, default=36)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)

@@ -47,14 +47,14 @@ def main() -> None:
     every = _batches(arguments)
     few = every[: math.ceil(arguments.pairs / arguments.batch_size)]
     methods = _methods(arguments)
+    batches = {name: every if name == "cached" else few for name in methods}
     with torch.inference_mode():
-        flops = {name: _flops(method, few[:1], arguments) for name, method in methods.items()}
+        flops = {name: _flops(methods[name], batches[name]) for name in methods}
         difference = (methods["cached"](few[:1]) - methods["uncached"](few[:1])).abs().max()
         rates: dict[str, list[float]] = {name: [] for name in methods}
         for _ in range(arguments.repeats):
             for name, method in methods.items():
-                batches = every if name == "cached" else few
-                rates[name].append(_rate(method, batches, arguments.device))
+                rates[name].append(_rate(method, batches[name], arguments.device))
     print(
         f"{arguments.preset}, {arguments.captions} captions x {arguments.images} images, "
         f"{arguments.regions} regions, {arguments.device}, {arguments.precision}, "
@@ -104,11 +104,12 @@ def _rate(method: Method, batches: list[Pairs], device: str) -> float:
     return sum(len(captions) for captions, _ in batches) / (time.perf_counter() - start)
 
 
-def _flops(method: Method, batches: list[Pairs], arguments: argparse.Namespace) -> float:
+def _flops(method: Method, batches: list[Pairs]) -> float:
     """Operations of a pair in 10^9, by counting; warms up on the way."""
     with FlopCounterMode(display=False) as counted:
         method(batches)
-    return counted.get_total_flops() / sum(len(captions) for captions, _ in batches) / 1e9
+    flops: int = counted.get_total_flops()
+    return flops / sum(len(captions) for captions, _ in batches) / 1e9
 
 
 def _batches(arguments: argparse.Namespace) -> list[Pairs]:
