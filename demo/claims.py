@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 S = TypeVar("S")
 TRUE, FALSE = "true", "false"
+WINDOW = 24
+"""Neighbouring subjects that are asked the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def spread(
     *,
     each: int,
     rng: Random,
-    window: int = 24,
+    window: int = WINDOW,
     answers: Sequence[str] | None = None,
 ) -> Iterator[Asked[S]]:
     """Claims for all subjects, about `each` for every one of them.

@@ -7,7 +7,7 @@ from functools import partial
 from random import Random
 
 from semvlp.demo.captions import caption, remark
-from semvlp.demo.claims import FALSE, TRUE, Asked, Claim, spread
+from semvlp.demo.claims import FALSE, TRUE, WINDOW, Asked, Claim, spread
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.pairs import Pair, pair_statement
 from semvlp.demo.premises import LABELS, hypothesis
@@ -123,7 +123,8 @@ def _asked_world(split: str, scenes: list[Picture], rng: Random, config: WorldCo
         split=split,
         scenes=scenes,
         questions=_asked_of(scenes, question, config.questions, rng),
-        statements=_asked_of(scenes, _statement, config.statements, rng),
+        statements=_asked_of(scenes, _statement, config.statements, rng)
+        + _asked_of(scenes, _statement, config.family_statements, rng, window=FAMILY),
     )
 
 
@@ -156,13 +157,15 @@ def _asked_of(
     write: Callable[[Kind, Random], Claim[Scene]],
     each: int,
     rng: Random,
+    window: int = WINDOW,
 ) -> list[Fact]:
-    """Claims about every picture, kind by kind."""
+    """Claims about every picture, kind by kind; the pictures of a window are asked the same."""
     facts = []
     for kind in KINDS:
         group = [picture for picture in pictures if picture.scene.kind == kind]
         scenes = [picture.scene for picture in group]
-        facts += _facts(group, spread(partial(write, kind), scenes, each=each, rng=rng))
+        asked = spread(partial(write, kind), scenes, each=each, rng=rng, window=window)
+        facts += _facts(group, asked)
     return facts
 
 
