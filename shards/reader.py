@@ -45,7 +45,8 @@ def leave_if_reader() -> None:
 class Reader(Closing):
     """The batches of a stream, read ahead by a process that starts with the first of them.
 
-    A batch is a view of shared memory and lasts until the next one is taken. The position counts
+    A batch is a view of shared memory and lasts until the next one is taken; the memory is pinned
+    where this process uses a GPU, and a copy to it must be complete by then. The position counts
     what was taken, not what was read ahead; see `Stream.state_dict`.
 
     Raises:
@@ -104,6 +105,7 @@ class _Work:
 
     def __init__(self, stream: Stream, slots: int) -> None:
         self._ring = Ring(slots, stream.most_rows, stream.feature_size)
+        self._ring.pin()
         self._columns = [self._ring.columns(slot) for slot in range(slots)]
         self._step, self._position = stream.batch_size, stream.position
         self._free = list(range(slots))

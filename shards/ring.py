@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+from collections.abc import Callable
 from multiprocessing.reduction import DupFd
 from tempfile import TemporaryFile
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from semvlp.shards.batch import Columns, layout
+from semvlp.shards.pinned import pin, unpinned
 
 ALIGNMENT = 64
 
@@ -27,6 +29,7 @@ class Ring:
             os.ftruncate(descriptor, slots * _slot_bytes(rows, feature_size))
         self._descriptor = descriptor
         self._memory = mmap.mmap(descriptor, 0)
+        self._unpin: Callable[[], None] = unpinned
 
     def columns(self, slot: int) -> Columns:
         """The arrays of one slot."""
@@ -38,8 +41,14 @@ class Ring:
             offset += _column_bytes(kind, shape)
         return columns
 
+    def pin(self) -> None:
+        """Let the GPU of this process, where it uses one, copy straight from the slots."""
+        self._unpin = pin(self._memory)
+
     def close(self) -> None:
         """Give the descriptor back; the memory goes when no array uses it any more."""
+        self._unpin()
+        self._unpin = unpinned
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

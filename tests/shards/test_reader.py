@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.shards.batch import Visit
@@ -198,6 +199,55 @@ def test_a_ring_does_without_memory_files(
     monkeypatch.delattr(os, "memfd_create")
     with Reader(Stream(stores, **SETTINGS)) as reader:
         assert_same(next(reader).visits(), next(Stream(stores, **SETTINGS)))
+
+
+def test_the_ring_is_pinned_as_long_as_it_is_used(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Runtime:
+        pinned: ClassVar[dict[int, int]] = {}
+
+        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+            self.pinned[address] = size
+            return 0
+
+        def cudaHostUnregister(self, address: int) -> int:
+            del self.pinned[address]
+            return 0
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    with Reader(Stream(stores, **SETTINGS)) as reader:
+        for _ in range(3):
+            columns = next(reader).columns
+            [(address, size)] = Runtime.pinned.items()
+            for column in columns.values():
+                assert address <= column.ctypes.data
+                assert column.ctypes.data + column.nbytes <= address + size
+    assert Runtime.pinned == {}
+
+
+def test_memory_that_cannot_be_pinned_is_used_as_it_is(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Runtime:
+        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+            return 2
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    with Reader(Stream(stores, **SETTINGS)) as reader:
+        assert_same(next(reader).visits(), next(Stream(stores, **SETTINGS)))
+    assert "cannot be pinned: CUDA error 2" in caplog.text
+
+
+@pytest.mark.gpu
+def test_a_gpu_copies_straight_from_the_ring(stores: list[Store]) -> None:
+    torch.cuda.init()
+    with Reader(Stream(stores, **SETTINGS)) as reader:
+        features = torch.from_numpy(next(reader).columns["features"])
+        assert features.is_pinned()
+        assert torch.equal(features.to("cuda", non_blocking=True).cpu(), features)
 
 
 def test_one_slot_is_too_few(stores: list[Store]) -> None:
