@@ -6,15 +6,14 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.shards.hashes import file_sha256
-from semvlp.shards.index import INDEX_NAME, Index, concatenate, index_of
+from semvlp.shards.index import INDEX_NAME, Index, concatenate
 from semvlp.shards.lmdb_store import LMDB_NAME, META_KEY, read_all
-from semvlp.shards.manifest import MANIFEST_NAME, Manifest, Refusal, read_manifest
+from semvlp.shards.manifest import MANIFEST_NAME, Manifest, Refusal, ShardEntry, read_manifest
 from semvlp.shards.plan import Plan
 from semvlp.shards.plan_file import read_plan
 from semvlp.shards.publish import publish_bytes, publish_text
 from semvlp.shards.refusals import RefusalLog
-from semvlp.shards.tar_file import scan
-from semvlp.shards.tar_writer import commit_text, entry_of, shard_name
+from semvlp.shards.tar_writer import commit_text, read_back, shard_name
 from semvlp.shards.writer import manifest_of
 
 
@@ -32,15 +31,14 @@ def repair(path: Path) -> Manifest:
         return _publish(path, _lmdb_manifest(path))
     plan = read_plan(path)
     refused = _read_refusals(path, plan)
-    indexes = [_index_of_shard(path, plan, shard, refused) for shard in range(plan.num_shards)]
-    entries = []
-    for shard, index in enumerate(indexes):
+    shards = [_read_shard(path, plan, shard, refused) for shard in range(plan.num_shards)]
+    for shard, (index, entry) in enumerate(shards):
         tar = path / shard_name(shard)
-        entries.append(entry_of(tar, index))
         publish_bytes(tar.with_suffix(".idx"), index.to_bytes())
-        publish_text(tar.with_suffix(".json"), commit_text(entries[-1]))
-    publish_bytes(path / INDEX_NAME, concatenate(indexes).to_bytes())
-    return _publish(path, manifest_of(plan, "tar", tuple(entries), refused))
+        publish_text(tar.with_suffix(".json"), commit_text(entry))
+    publish_bytes(path / INDEX_NAME, concatenate([index for index, _ in shards]).to_bytes())
+    entries = tuple(entry for _, entry in shards)
+    return _publish(path, manifest_of(plan, "tar", entries, refused))
 
 
 def _publish(path: Path, manifest: Manifest) -> Manifest:
@@ -50,12 +48,14 @@ def _publish(path: Path, manifest: Manifest) -> Manifest:
     return read_manifest(path)
 
 
-def _index_of_shard(path: Path, plan: Plan, shard: int, refused: dict[int, Refusal]) -> Index:
-    """The index of one shard, which must hold what the plan says."""
+def _read_shard(
+    path: Path, plan: Plan, shard: int, refused: dict[int, Refusal]
+) -> tuple[Index, ShardEntry]:
+    """Index and entry of one shard, which must hold what the plan says."""
     tar = path / shard_name(shard)
     wanted = [plan.image_ids[p] for p in plan.positions(shard) if p not in refused]
     try:
-        index = index_of(scan(tar), shard)
+        index, entry = read_back(tar, shard)
     except (InputError, FileNotFoundError) as error:
         raise InputError(f"{tar} cannot be repaired: {error}; {_REMEDY}") from error
     if list(index.keys) != wanted:
@@ -63,7 +63,7 @@ def _index_of_shard(path: Path, plan: Plan, shard: int, refused: dict[int, Refus
             f"{tar} must hold {len(wanted)} samples of the plan, but holds {len(index.keys)} "
             f"of them or others; {_REMEDY}"
         )
-    return index
+    return index, entry
 
 
 def _lmdb_manifest(path: Path) -> Manifest:

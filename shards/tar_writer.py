@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,14 +28,26 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:06d}.tar"
 
 
-def entry_of(path: Path, index: Index) -> ShardEntry:
-    """What commit record and manifest say of a shard that was scanned."""
+def read_back(path: Path, shard: int) -> tuple[Index, ShardEntry]:
+    """Index of a whole shard, and what commit record and manifest say of it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        # Hashing leaves the interpreter free for the scan.
+        digest = pool.submit(file_sha256, path)
+        index = index_of(scan(path), shard)
+        return index, _entry(path, index, digest.result())
+
+
+def _entry(path: Path, index: Index, sha256: str) -> ShardEntry:
     histogram = np.bincount(index.rows["regions"]) if len(index.rows) else np.empty(0, int)
     return ShardEntry(
         name=path.name,
         samples=len(index.keys),
         bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+        sha256=sha256,
         captions=int(index.rows["captions"].sum()),
         questions=int(index.rows["questions"].sum()),
         regions_histogram=tuple(histogram.tolist()),
@@ -153,8 +166,7 @@ class TarTarget:
         path = self._part_path(shard)
         part = self._parts.pop(shard, None) or _Part(path, end=0, last=-1)
         part.end()
-        index = index_of(scan(path), shard)
-        entry = entry_of(path, index)
+        index, entry = read_back(path, shard)
         publish_bytes(self._idx_path(shard), index.to_bytes())
         publish(path, self._tar_path(shard))
         publish_text(self._commit_path(shard), commit_text(entry))
