@@ -22,6 +22,7 @@ from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.store import Store, open_store
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import FinetuneConfig
+from semvlp.train.data_config import RetrievalConfig
 from semvlp.train.distributed import World, joined
 from semvlp.train.hardest import hardest
 from semvlp.train.loop import Job, Loop
@@ -64,6 +65,7 @@ def finetune(
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.train.device))
         _check_split(config.train, world)
+        _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.
         store, valid_store = (stack.enter_context(open_store(shards)) for _ in range(2))
         examples = _labelled(task, annotations, "train")
@@ -215,4 +217,18 @@ def _check_split(config: FinetuneTrainConfig, world: World) -> None:
         raise ConfigError(
             f"train.batch_size ({config.batch_size}) must be a multiple of {world.size} ranks x "
             f"train.accumulate = {config.accumulate}; change one of them"
+        )
+
+
+def _check_negatives(task: Task, config: FinetuneConfig) -> None:
+    negatives, size = config.retrieval.negatives, config.train.batch_size
+    if task.head != "match" and config.retrieval != RetrievalConfig():
+        raise ConfigError(
+            "retrieval.* says how the task retrieval is fine-tuned, but the task is "
+            f"{task.name}; leave these settings out"
+        )
+    if negatives != "random" and size < 2:
+        raise ConfigError(
+            f"retrieval.negatives = {negatives!r} takes wrong pairs from the same step, so "
+            f"train.batch_size must be at least 2, but is {size}"
         )

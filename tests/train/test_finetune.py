@@ -283,6 +283,27 @@ def test_a_stopped_retrieval_run_chooses_the_same_wrong_pairs(
     check_resume(task, captions, shards, None, config, tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("task", "setting", "message"),
+    [
+        ("retrieval", "train.batch_size=1", "train.batch_size must be at least 2, but is 1"),
+        ("snli-ve", "retrieval.pool=2", "but the task is snli-ve"),
+    ],
+)
+def test_wrong_pairs_that_cannot_be(
+    shards: Path,
+    small_task: Config,
+    tmp_path: Path,
+    captions: Path,
+    task: str,
+    setting: str,
+    message: str,
+) -> None:
+    config = small_task("retrieval.negatives=batch", setting)
+    with pytest.raises(ConfigError, match=message):
+        finetune(load_task(task), [captions], shards, None, tmp_path / "run", config)
+
+
 def test_missing_images_are_named(
     annotations: Path, shards: Path, small_task: Config, tmp_path: Path
 ) -> None:
