@@ -31,6 +31,7 @@ from semvlp.extract.detectron2_settings import (
     default_config,
     labels_of,
     read_config,
+    resize_rule_of,
     set_keys,
 )
 from semvlp.extract.downloads import fetch
@@ -39,7 +40,7 @@ from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place, detect_in_passes
 from semvlp.extract.published import attribute_labels, count_labels, read_published
-from semvlp.extract.resize import Pixels, ResizeRule
+from semvlp.extract.resize import Pixels
 from semvlp.extract.torchvision_backend import untrained
 from semvlp.settings import override
 
@@ -146,11 +147,10 @@ class Detectron2Detector:
 
         Feature pyramids pad an image to a multiple of their largest stride, each by its own shape.
         """
-        sizes = self._cfg.INPUT
         return detect_in_passes(
             images,
             self._find,
-            ResizeRule(sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST, sizes.RESIZE),
+            resize_rule_of(self._cfg),
             images_per_pass=self._place.images_per_pass,
         )
 

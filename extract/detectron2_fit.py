@@ -24,6 +24,7 @@ from semvlp.extract.detectron2_settings import (
     config_of,
     config_sha256,
     read_config,
+    resize_rule_of,
     set_keys,
 )
 from semvlp.extract.downloads import fetch
@@ -34,7 +35,6 @@ from semvlp.extract.learners import load_body, starting_network
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import Place, choose_device
 from semvlp.extract.published import constants_of
-from semvlp.extract.resize import ResizeRule
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ class Detectron2Learner:
         config: NetworkConfig | None,
     ) -> None:
         self.network, self._cfg, self._data, self._config = network.train(), cfg, data, config
-        sizes = cfg.INPUT
-        self.rule = ResizeRule(sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST, sizes.RESIZE)
+        self.rule = resize_rule_of(cfg)
         self.plan: dict[str, Any] = {"backend": "detectron2", "config_sha256": config_sha256(cfg)}
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from semvlp.errors import ConfigError
 from semvlp.extract.detectron2_config import ADDED, settings_of
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.published import object_labels
+from semvlp.extract.resize import ResizeRule
 
 
 def default_config() -> CfgNode:
@@ -76,6 +77,11 @@ def labels_of(cfg: CfgNode) -> tuple[str, ...]:
         if len(names) == count:
             return tuple(names)
     return object_labels(count)
+
+
+def resize_rule_of(cfg: CfgNode) -> ResizeRule:
+    """How images are resized, for learning too."""
+    return ResizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE)
 
 
 def config_sha256(cfg: CfgNode) -> str:

@@ -43,8 +43,8 @@ class TorchvisionDetector:
             "precision": place.precision,
         }
         network.trunk.only_find()
-        network = network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network, self._place = network.eval(), place
+        network.to(memory_format=network.trunk.memory_format)
+        self._network, self._place = network.to(place.device).eval(), place
         self._images_per_pass = images_per_pass or place.images_per_pass
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:

@@ -5,6 +5,7 @@ B images, P regions, F feature size, H height and W width of the image.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet
@@ -20,6 +21,8 @@ class Trunk(nn.Module):
     stride: int
     channels: int
     """Of the feature map."""
+    memory_format = torch.contiguous_format
+    """How its weights lie where it only finds."""
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, channels, ceil(H / stride), ceil(W / stride)]."""
@@ -96,6 +99,7 @@ class ResNetC4(Trunk):
 
     stride = 16
     channels = 1024
+    memory_format = torch.channels_last
     region_step = 0
     """Which pooled cells the region stage sees, once `only_find` took its stride out."""
 
