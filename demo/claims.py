@@ -11,8 +11,6 @@ from typing import Generic, TypeVar
 
 S = TypeVar("S")
 TRUE, FALSE = "true", "false"
-WINDOW = 24
-"""Neighbouring subjects that are asked the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,9 @@ def spread(
     *,
     each: int,
     rng: Random,
-    window: int = WINDOW,
+    window: int = 24,
     answers: Sequence[str] | None = None,
+    tries: int = 3,
 ) -> Iterator[Asked[S]]:
     """Claims for all subjects, about `each` for every one of them.
 
@@ -59,7 +58,7 @@ def spread(
         members = range(start, min(start + window, len(subjects)))
         asked = dict.fromkeys(members, 0)
         # Some claims fit no subject, or all alike; a window gives up after many of them.
-        for _ in range(each * len(members) * 3):
+        for _ in range(each * len(members) * tries):
             if sum(asked.values()) >= each * len(members):
                 break
             claim = write(rng)

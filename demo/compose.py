@@ -1,13 +1,14 @@
 """Composing a whole world from a seed: scenes by lot, their names, and all that is said of them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
 
 from semvlp.demo.captions import caption, remark
-from semvlp.demo.claims import FALSE, TRUE, WINDOW, Asked, Claim, spread
+from semvlp.demo.claims import FALSE, TRUE, Asked, Claim, spread
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.pairs import Pair, pair_statement
 from semvlp.demo.premises import LABELS, hypothesis
@@ -17,7 +18,7 @@ from semvlp.demo.scene import KINDS, Kind, Scene
 from semvlp.demo.split_world import Fact, NlvrFact, PairFact, Picture, SplitWorld
 from semvlp.demo.square_statements import square_statement
 from semvlp.demo.tower_statements import tower_statement
-from semvlp.demo.world import FAMILY, draw_lots
+from semvlp.demo.world import FAMILY, Thing, draw_lots, thing_of
 
 _STATEMENTS: Mapping[Kind, Callable[[Random], Claim[Scene]]] = {
     "towers": tower_statement,
@@ -124,7 +125,7 @@ def _asked_world(split: str, scenes: list[Picture], rng: Random, config: WorldCo
         scenes=scenes,
         questions=_asked_of(scenes, question, config.questions, rng),
         statements=_asked_of(scenes, _statement, config.statements, rng)
-        + _asked_of(scenes, _statement, config.family_statements, rng, window=FAMILY),
+        + _asked_of_alike(scenes, _statement, config.alike_statements, rng),
     )
 
 
@@ -157,14 +158,32 @@ def _asked_of(
     write: Callable[[Kind, Random], Claim[Scene]],
     each: int,
     rng: Random,
-    window: int = WINDOW,
 ) -> list[Fact]:
-    """Claims about every picture, kind by kind; the pictures of a window are asked the same."""
+    """Claims about every picture, kind by kind."""
     facts = []
     for kind in KINDS:
         group = [picture for picture in pictures if picture.scene.kind == kind]
         scenes = [picture.scene for picture in group]
-        asked = spread(partial(write, kind), scenes, each=each, rng=rng, window=window)
+        facts += _facts(group, spread(partial(write, kind), scenes, each=each, rng=rng))
+    return facts
+
+
+def _asked_of_alike(
+    pictures: Sequence[Picture],
+    write: Callable[[Kind, Random], Claim[Scene]],
+    each: int,
+    rng: Random,
+) -> list[Fact]:
+    """Claims that are true of some and false of others of the pictures with the same things."""
+    alike: dict[tuple[Kind, tuple[Thing, ...]], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        things = sorted(thing_of(item) for item in picture.scene.items)
+        alike[picture.scene.kind, tuple(things)].append(picture)
+    facts = []
+    for (kind, _), group in alike.items():
+        scenes = [picture.scene for picture in group]
+        ask = partial(spread, partial(write, kind), scenes, each=each, rng=rng)
+        asked = ask(window=len(group), tries=12)
         facts += _facts(group, asked)
     return facts
 

@@ -23,9 +23,9 @@ class WorldConfig:
     """Questions about each scene."""
     statements: int = 6
     """True and false statements about each scene and each picture of a pair."""
-    family_statements: int = 0
-    """Further statements about each scene that are true of some of its family and false of others,
-    as in NLVR v1: a family holds the same things in other places, so counting them does not do."""
+    alike_statements: int = 0
+    """Further statements about each scene that tell it from one with the same things in other
+    places, as those of NLVR v1 do: what is there, and how much of it, does not help."""
     hypotheses: int = 3
     """Hypotheses about each scene with or without a curtain."""
     pair_statements: int = 3

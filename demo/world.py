@@ -92,7 +92,7 @@ def _by_lot(kind: Kind, most: int, rng: Random) -> Scene | None:
 
 
 def _rearranged(like: Scene, rng: Random) -> Scene | None:
-    things = [(item.shape, item.color, item.size) for item in like.items]
+    things = [thing_of(item) for item in like.items]
     rng.shuffle(things)
     counts = [len(panel) for panel in like.panels]
     if like.kind == "towers":
@@ -101,6 +101,12 @@ def _rearranged(like: Scene, rng: Random) -> Scene | None:
 
 
 Thing = tuple[str, str, int]
+"""Shape, colour, size."""
+
+
+def thing_of(item: Item) -> Thing:
+    """What an item is, wherever it lies."""
+    return item.shape, item.color, item.size
 
 
 def _box_things(count: int, rng: Random) -> list[Thing]:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from semvlp.demo.config import WorldConfig
 from semvlp.demo.draw import draw
 from semvlp.demo.files import TASK_FILES, WorldFiles, write_world
 from semvlp.demo.split_world import SplitWorld
-from semvlp.demo.world import FAMILY
+from semvlp.demo.world import thing_of
 from semvlp.errors import ConfigError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
@@ -121,13 +122,13 @@ def test_the_shares_of_the_kinds_are_kept(larger: dict[str, SplitWorld]) -> None
     assert Counter(picture.scene.kind for picture in only.scenes) == {"towers": 10, "scatter": 10}
 
 
-def test_a_family_statement_is_true_of_half_of_its_family() -> None:
-    config = WorldConfig(square=0, covered=0, pairs=0, nlvr=0, statements=0, family_statements=6)
+def test_statements_tell_scenes_apart_that_hold_the_same_things() -> None:
+    config = WorldConfig(square=0, covered=0, pairs=0, nlvr=0, statements=0, alike_statements=6)
     (world,) = compose({"train": 40}, seed=4, config=config)
-    places = {picture.image_id: place for place, picture in enumerate(world.scenes)}
-    answers: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    answers: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
     for fact in world.statements:
-        answers[fact.text, places[fact.picture.image_id] // FAMILY][fact.answer] += 1
+        things = sorted(map(thing_of, fact.picture.scene.items))
+        answers[fact.text, *things][fact.answer] += 1
     assert len(world.statements) >= 5 * 40
     assert all(counts["true"] == counts["false"] > 0 for counts in answers.values())
 
