@@ -3,30 +3,30 @@
 Rooms are imported inside the commands, so that `--help` answers without loading torch.
 """
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from semvlp.console import CONTEXT, Group, Result, run, show
-from semvlp.errors import InputError
-
-TASKS = ("vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval")
-PRESETS = ("butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100")
-COMMUNITY_FORMATS = (
-    "lxmert-tsv",
-    "butd-tsv",
-    "uniter-npz",
-    "uniter-lmdb",
-    "vilbert-lmdb",
-    "volta-lmdb",
-    "milvlg-npz",
-    "vinvl-tsv",
-    "mmf-npy",
+from semvlp.console import CONTEXT, Group, Result, listed, reported, run, show
+from semvlp.options import (
+    EXISTING,
+    PATH,
+    STORE_FORMAT,
+    annotations_option,
+    choice,
+    keep_option,
+    out_option,
+    overwrite_option,
+    restart_options,
+    settings_options,
+    task_option,
 )
+from semvlp.shards_cli import shards
+
+PRESETS = ("butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100")
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -59,68 +59,6 @@ def cli() -> None:
     """
 
 
-PATH = click.Path(path_type=Path)
-EXISTING = click.Path(path_type=Path, exists=True)
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def out_option(default: str | None) -> Decorator:
-    """`--out` with its default."""
-    return click.option(
-        "--out",
-        type=PATH,
-        default=default,
-        required=default is None,
-        help="Where the result goes.",
-    )
-
-
-def choice(name: str, *values: str, help: str = "", default: str | None = None) -> Decorator:
-    """An option that takes one of `values`, the first unless `default` says otherwise."""
-    return click.option(
-        name, type=click.Choice(values), default=default or values[0], help=help or None
-    )
-
-
-def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order given."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Start anew; replaces what an earlier run wrote there."
-)
-restart_options = together(
-    click.option(
-        "--resume/--no-resume",
-        default=True,
-        help="Go on where an earlier run of the same command stopped.",
-    ),
-    overwrite_option,
-)
-settings_options = together(
-    click.option("--config", type=PATH, help="TOML file with settings."),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="A.B=C", help="One setting, over --config."
-    ),
-)
-keep_option = click.option(
-    "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
-)
-task_option = click.option("--task", type=click.Choice(TASKS), required=True, help="The benchmark.")
-annotations_option = click.option(
-    "--annotations",
-    type=EXISTING,
-    multiple=True,
-    help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
-)
-STORE_FORMAT = click.Choice(["tar", "lmdb"])
 REGIONS = click.IntRange(1, 100)
 
 
@@ -132,7 +70,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
     """Run everything on a drawn world: no download, one report to look at."""
     from semvlp.demo.run import run_demo
 
-    return _reported(run_demo(out, size=size, overwrite=overwrite))
+    return reported(run_demo(out, size=size, overwrite=overwrite))
 
 
 @cli.command()
@@ -175,7 +113,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
     from semvlp.extract import pipeline
 
-    return _reported(
+    return reported(
         pipeline.extract(images, out, pipeline.ExtractSettings(format=format_, **options))
     )
 
@@ -206,7 +144,7 @@ def detector_train(
     from semvlp.settings import load
 
     settings = load(FitConfig, config, overrides)
-    return _reported(train_detector(annotations, images, out, settings, **options))
+    return reported(train_detector(annotations, images, out, settings, **options))
 
 
 @detector.command("list")
@@ -219,113 +157,7 @@ def detector_list() -> Result:
     return Result(rows, "\n".join(lines))
 
 
-@cli.group()
-def shards() -> None:
-    """Look into shards, check, convert, join texts, exchange with other systems."""
-
-
-@shards.command("info")
-@click.argument("path", type=PATH)
-def shards_info(path: Path) -> Result:
-    """What is inside."""
-    from semvlp.shards.verify import info
-
-    facts = info(path)
-    return Result(facts, _listed(facts))
-
-
-@shards.command("verify")
-@click.argument("path", type=PATH)
-@click.option("--repair", is_flag=True, help="Make manifest and indexes anew from the samples.")
-def shards_verify(path: Path, repair: bool) -> Result:
-    """Check every byte; exit 3 when anything is damaged."""
-    from semvlp.shards.verify import verify
-
-    if repair:
-        from semvlp.shards.repair import repair as make_anew
-
-        make_anew(path)
-    findings = verify(path)
-    if findings:
-        raise InputError(f"{path} is damaged:\n" + "\n".join(map(str, findings)))
-    return Result({"path": str(path), "findings": []}, f"{path}: every shard is whole.")
-
-
-@shards.command("preview")
-@click.argument("path", type=PATH)
-@click.option("--images", type=EXISTING, help="The photographs the regions came from.")
-@click.option("--count", type=click.IntRange(1), default=24)
-@click.option("--out", type=PATH, help="The page; PATH/preview.html unless given.")
-def shards_preview(path: Path, images: Path | None, count: int, out: Path | None) -> Result:
-    """Write an HTML page with boxes and labels over the images."""
-    from semvlp.extract.preview import write_preview
-    from semvlp.shards.store import open_store
-
-    with open_store(path) as store:
-        page = write_preview(store, out or path / "preview.html", images=images, count=count)
-    return Result({"page": str(page)}, f"Open {page} in a browser.")
-
-
-@shards.command("convert")
-@click.argument("source", type=PATH)
-@click.argument("target", type=PATH)
-@click.option("--to", type=STORE_FORMAT, required=True)
-@overwrite_option
-def shards_convert(source: Path, target: Path, to: Any, overwrite: bool) -> Result:
-    """Turn tar shards into an LMDB or back; every sample keeps its bytes."""
-    from semvlp.shards.convert import convert
-
-    return _written(convert(source, target, to=to, overwrite=overwrite), target)
-
-
-@shards.command("join")
-@click.argument("source", type=PATH)
-@click.option("--texts", type=EXISTING, multiple=True, required=True)
-@out_option(None)
-@click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
-@overwrite_option
-def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool) -> Result:
-    """Join captions and questions onto images already extracted."""
-    from semvlp.shards.convert import join
-
-    return _reported(join(source, texts, out, **options))
-
-
-@shards.command("import")
-@click.argument("path", type=PATH)
-@click.argument("target", type=PATH)
-@click.option("--from", "from_", type=click.Choice(COMMUNITY_FORMATS), required=True)
-@click.option("--to", type=STORE_FORMAT, default="tar")
-@click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
-@overwrite_option
-def shards_import(path: Path, target: Path, **options: Any) -> Result:
-    """Read the features of another system."""
-    from semvlp.shards.formats import import_format
-
-    return _written(import_format(path, target, **options), target)
-
-
-@shards.command("export")
-@click.argument("source", type=PATH)
-@click.argument("target", type=PATH)
-@click.option("--to", type=click.Choice(COMMUNITY_FORMATS), required=True)
-def shards_export(source: Path, target: Path, to: str) -> Result:
-    """Write the features in the form another system reads."""
-    from semvlp.shards.formats import export_format
-
-    count = export_format(source, target, to=to)
-    return Result({"images": count, "out": str(target)}, f"Wrote {count} images to {target}.")
-
-
-@shards.command("parity")
-@click.argument("golden", type=PATH)
-@click.argument("extracted", type=PATH)
-def shards_parity(golden: Path, extracted: Path) -> Result:
-    """Compare extracted features with published ones, box by box."""
-    from semvlp.shards.parity import parity
-
-    found = parity(golden, extracted)
-    return Result(found, json.dumps(found, indent=1))
+cli.add_command(shards)
 
 
 @cli.command()
@@ -350,7 +182,7 @@ def pretrain(
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
     stores = [localize(address) for address in shards]
-    return _reported(trainer.pretrain(stores, out, settings, **restart))
+    return reported(trainer.pretrain(stores, out, settings, **restart))
 
 
 @cli.command()
@@ -396,10 +228,10 @@ def finetune(
         return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
 
     if not seeds:
-        return _reported(run(settings, out))
+        return reported(run(settings, out))
     if not options["valid"]:
         raise click.UsageError("--seeds compares scores, so it needs --valid")
-    return _reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
+    return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 
 @cli.command("eval")
@@ -448,7 +280,7 @@ def evaluate(
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
     store = localize(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
-    return _reported(
+    return reported(
         scorer.evaluate(
             load_task(task),
             checkpoint,
@@ -474,7 +306,7 @@ def score(task: str, annotations: Sequence[Path], predictions: Path, split: str)
     from semvlp.eval.tasks import load_task
 
     scores = scorer.score(load_task(task), annotations, predictions, split=split)
-    return Result(scores, _listed(scores))
+    return Result(scores, listed(scores))
 
 
 @cli.command()
@@ -505,31 +337,9 @@ def doctor() -> Result:
     return Result(values, "\n".join(lines))
 
 
-def _listed(facts: Mapping[str, Any]) -> str:
-    """One line for each fact, what is nested on its line."""
-
-    def plain(value: Any) -> str:
-        nested = isinstance(value, Mapping)
-        return ", ".join(f"{k} {v}" for k, v in value.items()) if nested else str(value)
-
-    return "\n".join(f"{name:<18} {plain(value)}" for name, value in facts.items())
-
-
 def _kept(keep: int | None) -> list[str]:
     """`--keep` as a setting."""
     return [] if keep is None else [f"train.keep={keep}"]
-
-
-def _reported(report: Any) -> Result:
-    return Result(report.values(), report.sentence())
-
-
-def _written(manifest: Any, target: Path) -> Result:
-    counts = manifest.counts
-    return Result(
-        {"out": str(target), "counts": counts},
-        f"Wrote {counts['samples']} images to {target} ({counts['errors']} refused).",
-    )
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """Several processes that answer together: each takes its share, everyone gets the whole."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
+
+from semvlp.torchrun import place
 
 Scores = NDArray[np.float32]
 # Ranks wait for the slowest one at the end of a pass.
@@ -84,7 +85,7 @@ def joined_ranks() -> Iterator[Ranks]:
 
     Only scores on the CPU are exchanged, so gloo serves CPUs and GPUs alike.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = place().size
     if size == 1:
         yield ALONE
         return

@@ -4,7 +4,6 @@ P proposals, C object classes, A attributes, F feature size, H x W an image as i
 h x w the same image resized.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 from semvlp.errors import ConfigError
 from semvlp.extract.detector import Precision, Proposals
 from semvlp.extract.resize import Pixels, Resized, ResizeRule, resize
+from semvlp.torchrun import place
 
 # Images of one pass on a GPU. On a CPU a pass of several is no faster, and one at a time makes an
 # image's numbers the same to the last bit whatever its neighbours are.
@@ -87,7 +87,7 @@ def choose_device(name: str) -> str:
         raise ConfigError("--device cuda needs a GPU that torch can use; take --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return f"cuda:{place().local_rank}"
 
 
 def _equal_shapes(images: Sequence[Resized], most: int) -> Iterator[list[int]]:

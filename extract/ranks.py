@@ -1,7 +1,6 @@
 """Several processes as one extraction: found from torchrun's environment, absent in a plain run."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import distributed
+
+from semvlp.torchrun import place
 
 # One rank may have all the large images; only a rank that died ends the wait, through torchrun.
 _PATIENCE = timedelta(days=7)
@@ -39,7 +40,7 @@ class Ranks:
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The ranks of this process, as torchrun describes them; left again at the end."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, size, _ = place()
     if size == 1:
         yield Ranks()
         return

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from semvlp.errors import SemVLPError
+from semvlp.torchrun import place
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -23,6 +23,21 @@ class Result:
 
     values: Mapping[str, Any]
     text: str
+
+
+def reported(report: Any) -> Result:
+    """The result of a command whose work returns a report of its own."""
+    return Result(report.values(), report.sentence())
+
+
+def listed(facts: Mapping[str, Any]) -> str:
+    """One line for each fact, what is nested on its line."""
+
+    def plain(value: Any) -> str:
+        nested = isinstance(value, Mapping)
+        return ", ".join(f"{k} {v}" for k, v in value.items()) if nested else str(value)
+
+    return "\n".join(f"{name:<18} {plain(value)}" for name, value in facts.items())
 
 
 class Command(click.Command):
@@ -52,7 +67,7 @@ class Group(click.Group):
 
 def show(ctx: click.Context, result: Result) -> None:
     """Print a result the way the user asked for it; of torchrun's processes the first one does."""
-    if int(os.environ.get("RANK", 0)):
+    if place().rank:
         return
     if ctx.find_root().ensure_object(dict).get("as_json"):
         click.echo(json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str))

@@ -1,6 +1,5 @@
 """Several processes as one: found from torchrun's environment, absent in a plain run."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from semvlp.errors import ConfigError
+from semvlp.torchrun import place
 from semvlp.train.train_config import Device, Parallel
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
@@ -83,8 +83,8 @@ def joined(device: Device) -> Iterator[World]:
     Raises:
         ConfigError: a GPU is asked for where there is none.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    ours = device_of(device, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
+    rank, size, local_rank = place()
+    ours = device_of(device, local_rank=local_rank)
     if size == 1:
         yield World(0, 1, ours)
         return

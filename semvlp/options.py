@@ -1,0 +1,71 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+TASKS = ("vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval")
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def out_option(default: str | None) -> Decorator:
+    """`--out` with its default."""
+    return click.option(
+        "--out",
+        type=PATH,
+        default=default,
+        required=default is None,
+        help="Where the result goes.",
+    )
+
+
+def choice(name: str, *values: str, help: str = "", default: str | None = None) -> Decorator:
+    """An option that takes one of `values`, the first unless `default` says otherwise."""
+    return click.option(
+        name, type=click.Choice(values), default=default or values[0], help=help or None
+    )
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Start anew; replaces what an earlier run wrote there."
+)
+restart_options = together(
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        help="Go on where an earlier run of the same command stopped.",
+    ),
+    overwrite_option,
+)
+settings_options = together(
+    click.option("--config", type=PATH, help="TOML file with settings."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=C", help="One setting, over --config."
+    ),
+)
+keep_option = click.option(
+    "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
+)
+task_option = click.option("--task", type=click.Choice(TASKS), required=True, help="The benchmark.")
+annotations_option = click.option(
+    "--annotations",
+    type=EXISTING,
+    multiple=True,
+    help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
+)
+STORE_FORMAT = click.Choice(["tar", "lmdb"])

@@ -1,0 +1,141 @@
+"""`semvlp shards ...`: look into shards, check, convert, exchange them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semvlp.console import Group, Result, listed, reported
+from semvlp.errors import InputError
+from semvlp.options import EXISTING, PATH, STORE_FORMAT, out_option, overwrite_option
+
+COMMUNITY_FORMATS = (
+    "lxmert-tsv",
+    "butd-tsv",
+    "uniter-npz",
+    "uniter-lmdb",
+    "vilbert-lmdb",
+    "volta-lmdb",
+    "milvlg-npz",
+    "vinvl-tsv",
+    "mmf-npy",
+)
+
+
+@click.group(cls=Group)
+def shards() -> None:
+    """Look into shards, check, convert, join texts, exchange with other systems."""
+
+
+@shards.command("info")
+@click.argument("path", type=PATH)
+def shards_info(path: Path) -> Result:
+    """What is inside."""
+    from semvlp.shards.verify import info
+
+    facts = info(path)
+    return Result(facts, listed(facts))
+
+
+@shards.command("verify")
+@click.argument("path", type=PATH)
+@click.option("--repair", is_flag=True, help="Make manifest and indexes anew from the samples.")
+def shards_verify(path: Path, repair: bool) -> Result:
+    """Check every byte; exit 3 when anything is damaged."""
+    from semvlp.shards.verify import verify
+
+    if repair:
+        from semvlp.shards.repair import repair as make_anew
+
+        make_anew(path)
+    findings = verify(path)
+    if findings:
+        raise InputError(f"{path} is damaged:\n" + "\n".join(map(str, findings)))
+    return Result({"path": str(path), "findings": []}, f"{path}: every shard is whole.")
+
+
+@shards.command("preview")
+@click.argument("path", type=PATH)
+@click.option("--images", type=EXISTING, help="The photographs the regions came from.")
+@click.option("--count", type=click.IntRange(1), default=24)
+@click.option("--out", type=PATH, help="The page; PATH/preview.html unless given.")
+def shards_preview(path: Path, images: Path | None, count: int, out: Path | None) -> Result:
+    """Write an HTML page with boxes and labels over the images."""
+    from semvlp.extract.preview import write_preview
+    from semvlp.shards.store import open_store
+
+    with open_store(path) as store:
+        page = write_preview(store, out or path / "preview.html", images=images, count=count)
+    return Result({"page": str(page)}, f"Open {page} in a browser.")
+
+
+@shards.command("convert")
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--to", type=STORE_FORMAT, required=True)
+@overwrite_option
+def shards_convert(source: Path, target: Path, to: Any, overwrite: bool) -> Result:
+    """Turn tar shards into an LMDB or back; every sample keeps its bytes."""
+    from semvlp.shards.convert import convert
+
+    return _written(convert(source, target, to=to, overwrite=overwrite), target)
+
+
+@shards.command("join")
+@click.argument("source", type=PATH)
+@click.option("--texts", type=EXISTING, multiple=True, required=True)
+@out_option(None)
+@click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
+@overwrite_option
+def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool) -> Result:
+    """Join captions and questions onto images already extracted."""
+    from semvlp.shards.convert import join
+
+    return reported(join(source, texts, out, **options))
+
+
+@shards.command("import")
+@click.argument("path", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--from", "from_", type=click.Choice(COMMUNITY_FORMATS), required=True)
+@click.option("--to", type=STORE_FORMAT, default="tar")
+@click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
+@overwrite_option
+def shards_import(path: Path, target: Path, **options: Any) -> Result:
+    """Read the features of another system."""
+    from semvlp.shards.formats import import_format
+
+    return _written(import_format(path, target, **options), target)
+
+
+@shards.command("export")
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--to", type=click.Choice(COMMUNITY_FORMATS), required=True)
+def shards_export(source: Path, target: Path, to: str) -> Result:
+    """Write the features in the form another system reads."""
+    from semvlp.shards.formats import export_format
+
+    count = export_format(source, target, to=to)
+    return Result({"images": count, "out": str(target)}, f"Wrote {count} images to {target}.")
+
+
+@shards.command("parity")
+@click.argument("golden", type=PATH)
+@click.argument("extracted", type=PATH)
+def shards_parity(golden: Path, extracted: Path) -> Result:
+    """Compare extracted features with published ones, box by box."""
+    from semvlp.shards.parity import parity
+
+    found = parity(golden, extracted)
+    return Result(found, json.dumps(found, indent=1))
+
+
+def _written(manifest: Any, target: Path) -> Result:
+    counts = manifest.counts
+    return Result(
+        {"out": str(target), "counts": counts},
+        f"Wrote {counts['samples']} images to {target} ({counts['errors']} refused).",
+    )

@@ -1,0 +1,19 @@
+"""Where this process stands among those that torchrun has started."""
+
+import os
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """One process of several; a plain run is the only one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Its number on its own machine."""
+
+
+def place() -> Place:
+    """As torchrun's environment tells it."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+    return Place(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
