@@ -26,7 +26,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,6 @@ def facts(given: argparse.Namespace) -> dict[str, Any]:
         **{name: str(value) for name, value in vars(given).items()},
         **versions,
         "python": platform.python_version(),
-        "pybase64": find_spec("pybase64") is not None,
         "cores": len(os.sched_getaffinity(0)),
         "commit": commit.stdout.strip(),
     }

@@ -19,6 +19,7 @@ from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
 
 READ_BYTES = 1 << 20
+EVICTIONS = 20
 
 
 def packed(items: Iterator[Item], out: Columns, batch_size: int) -> int:
@@ -134,16 +135,28 @@ def evict(path: Path) -> None:
         RuntimeError: one is still there, as where another process has mapped it.
     """
     for file in [path] if path.is_file() else sorted(path.iterdir()):
-        if not file.stat().st_size:
-            continue
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            try:
-                os.preadv(opened.fileno(), [bytearray(1)], file.stat().st_size // 2, os.RWF_NOWAIT)
-            except BlockingIOError:
-                continue
+        # Pages that another core has just read are let go a moment later.
+        for _ in range(EVICTIONS):
+            if not _cached_after_eviction(file):
+                break
+            time.sleep(0.05)
+        else:
             raise RuntimeError(f"{file} is still in the cache")
+
+
+def _cached_after_eviction(file: Path) -> bool:
+    """Whether the middle of a file is still in the cache after the system was asked to drop it."""
+    size = file.stat().st_size
+    if not size:
+        return False
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(opened.fileno(), [bytearray(1)], size // 2, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def read_through(files: Iterable[Path], images: int) -> float:
