@@ -14,6 +14,8 @@ TEXT_TYPE, REGION_TYPE = 0, 1
 # Larger than BERT's 1e-12: a zeroed feature row has hardly any variance, and a normalisation
 # multiplies its gradient by up to 1 / sqrt(eps).
 REGION_NORM_EPS = 1e-5
+# Name of the buffer in the encoder that `standardise` fills.
+FEATURE_MEAN = "region_embeddings.feature_mean"
 
 
 class TextEmbeddings(nn.Module):

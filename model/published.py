@@ -1,4 +1,4 @@
-"""Published weights into the shared encoder, whichever family they are of."""
+"""Weights to start from into the shared encoder, whichever family they are of."""
 
 import logging
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from transformers import AutoConfig
 
 from semvlp.errors import ConfigError
 from semvlp.model.bert import load_bert
+from semvlp.model.hub import read_encoder
 from semvlp.model.lxmert import load_lxmert
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.visual_bert import load_visual_bert
-from semvlp.model.weights import LoadReport
+from semvlp.model.weights import LoadReport, copy_tensors
 
 FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
     "bert": load_bert,
@@ -19,8 +20,23 @@ FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
 }
 
 
+def load_own(model: SemVLPModel, name_or_path: str) -> LoadReport:
+    """Fill the whole encoder from a SemVLP checkpoint of the same sizes; its heads stay behind.
+
+    Raises:
+        ConfigError: the checkpoint cannot be had.
+        WeightsError: its encoder is another.
+    """
+    own, heads = read_encoder(SemVLPModel, name_or_path)
+    required = list(model.state_dict())
+    return copy_tensors(model, own.state_dict(), name_or_path, required=required, unused=heads)
+
+
+STARTS = {**FAMILIES, "semvlp": load_own}
+
+
 def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
-    """Fill `model` from a checkpoint of BERT, LXMERT or VisualBERT, as its config.json says.
+    """Fill `model` from a checkpoint of BERT, LXMERT, VisualBERT or our own, as config.json says.
 
     Whatever was not loaded is logged as a warning.
 
@@ -35,11 +51,11 @@ def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
             f"model.bert must be a local directory with a checkpoint or a name that the Hugging "
             f"Face hub gives out; {name_or_path!r} could not be read: {error}"
         ) from error
-    if kind not in FAMILIES:
+    if kind not in STARTS:
         raise ConfigError(
-            f"model.bert must be a checkpoint of {', '.join(FAMILIES)}, got {kind} for "
+            f"model.bert must be a checkpoint of {', '.join(STARTS)}, got {kind} for "
             f"{name_or_path!r}"
         )
-    report = FAMILIES[kind](model, name_or_path)
+    report = STARTS[kind](model, name_or_path)
     logging.getLogger(__name__).warning("%s", report)
     return report

@@ -47,7 +47,8 @@ class ModelConfig:
     pair_head: PairHead = "concatenation"
     """How a task with two images (NLVR2) joins them; `attention` is UNITER's. Not pre-trained."""
     bert: str | None = None
-    """Hugging Face name or directory of BERT, LXMERT or VisualBERT weights to start from."""
+    """Hugging Face name or directory of BERT, LXMERT or VisualBERT weights to start from, or a
+    SemVLP checkpoint, whose encoder then goes on with other data."""
 
     def __post_init__(self) -> None:
         between("dropout", self.dropout, 0, 0.9)
@@ -56,5 +57,5 @@ class ModelConfig:
         at_least("vocab_size", self.vocab_size, 64)
         if self.bert is not None and self.tokenizer == "train":
             raise ValueError(
-                f"bert = {self.bert!r} needs BERT's own vocabulary; set tokenizer = {self.bert!r}"
+                f"bert = {self.bert!r} needs its own vocabulary; set tokenizer = {self.bert!r}"
             )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
+from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.packing import Mode
 from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPForPreTraining
@@ -106,9 +107,10 @@ def build(
     network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)
-    if config.model.bert is not None:
-        load_published(model.semvlp, config.model.bert)
-    if config.model.standardise:
+    start = config.model.bert
+    loaded = load_published(model.semvlp, start).loaded if start is not None else ()
+    # A network that has seen features goes on with the scale that it knows.
+    if config.model.standardise and FEATURE_MEAN not in loaded:
         standardise(model.semvlp, some_features(stores))
     return model, tokenizer
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from semvlp.errors import ConfigError
-from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
+from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.cuts import Segments, cut
 from semvlp.model.lxmert import load_lxmert, lxmert_names
 from semvlp.model.packing import from_padded, to_padded
@@ -235,7 +235,20 @@ def test_the_family_is_read_from_the_checkpoint(config: SemVLPConfig, tmp_path: 
     load_published(model, str(tmp_path))
     assert torch.equal(model.pooler.weight, bert.pooler.dense.weight)
     GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="must be a checkpoint of bert, lxmert, visual_bert, got"):
+    with pytest.raises(ConfigError, match="of bert, lxmert, visual_bert, semvlp, got"):
         load_published(model, str(tmp_path))
     with pytest.raises(ConfigError, match="could not be read"):
         load_published(model, str(tmp_path / "nothing"))
+
+
+def test_our_own_encoder_goes_on(config: SemVLPConfig, tmp_path: Path) -> None:
+    earlier = SemVLPForPreTraining(replace(config, answers=["yes", "no"]))
+    earlier.semvlp.region_embeddings.feature_mean.fill_(3)
+    earlier.save_pretrained(tmp_path)
+    model = SemVLPModel(config)
+    report = load_published(model, str(tmp_path))
+    assert not report.new
+    expected = earlier.semvlp.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    with pytest.raises(WeightsError):
+        load_published(SemVLPModel(replace(config, cross_layers=1)), str(tmp_path))
