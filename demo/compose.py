@@ -30,6 +30,8 @@ _STATEMENTS: Mapping[Kind, Callable[[Random], Claim[Scene]]] = {
 _NUMBERS = 1_000_000
 _PAIRS_OF_A_SET = 8
 _TRIES = 2000
+# Most claims are true of all scenes with the same things, or of none.
+_TRIES_AMONG_ALIKE = 12
 
 
 def compose(
@@ -182,8 +184,10 @@ def _asked_of_alike(
     facts = []
     for (kind, _), group in alike.items():
         scenes = [picture.scene for picture in group]
-        ask = partial(spread, partial(write, kind), scenes, each=each, rng=rng)
-        asked = ask(window=len(group), tries=12)
+        claim = partial(write, kind)
+        asked = spread(
+            claim, scenes, each=each, rng=rng, window=len(group), tries=_TRIES_AMONG_ALIKE
+        )
         facts += _facts(group, asked)
     return facts
 
