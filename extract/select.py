@@ -15,15 +15,13 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals
-from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, TENSORS, Regions
+from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
 
 Boxes = NDArray[np.float32]
 Scores = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _EACH_CLASS_FROM = 1e-4
-# They choose by the confidence that `top_100` stores.
-_VIEWS = ("butd_36", "butd_10_100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +66,7 @@ PRESETS: dict[str, Preset] = {
     "vinvl_nms1": Preset(label="survivor", min_regions=10, max_regions=100),
     "vinvl_nms2": Preset(suppress="once", ious=(0.5,), min_regions=10, max_regions=100),
     # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100 with the confidence they are
-    # chosen by, threshold later (`view`)
+    # chosen by, threshold later (extract/views.py)
     "top_100": Preset(label="survivor", min_regions=100, max_regions=100),
 }
 DEFAULT = Preset(min_regions=36, max_regions=100)
@@ -123,20 +121,9 @@ def select(
     return _regions(proposals, rows, labels, confidence, image_id, profile)
 
 
-def view(regions: Regions, preset: str) -> Regions:
-    """What the preset `butd_36` or `butd_10_100` chooses, cut from the regions of `top_100`.
-
-    The same regions, but for confidences that float16 cannot tell from the preset's 0.2; their
-    `object_ids` and the profile stay those of `top_100`.
-
-    Raises:
-        ConfigError: a preset that chooses by another rule.
-    """
-    if preset not in _VIEWS:
-        raise ConfigError(f"a view of top_100 is {' or '.join(_VIEWS)}, got {preset!r}")
-    rule = resolve(preset)
-    count = _clamped(regions.object_conf >= np.float16(rule.confidence), rule)
-    return replace(regions, **{name: getattr(regions, name)[:count] for name in TENSORS})
+def clamped(confident: NDArray[np.bool_], rule: Preset) -> int:
+    """How many regions a rule takes of which `confident` [P] are certain enough."""
+    return min(max(int(confident.sum()), rule.min_regions), rule.max_regions)
 
 
 def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Scores]:
@@ -151,17 +138,12 @@ def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Score
         regressed = rule.boxes == "regressed"
         boxes = _class_boxes(proposals, every, best) if regressed else proposals.proposals
         reached, labels = _reached_once(boxes, scores.max(1), rule), best
-    count = _clamped((reached > 0) & (reached >= rule.confidence), rule)
+    count = clamped((reached > 0) & (reached >= rule.confidence), rule)
     rows = np.sort(np.argsort(-reached, kind="stable")[:count])
     confidence = scores[rows, labels[rows]]
     if rule.label == "survivor":
         confidence = np.where(reached[rows] > 0, confidence, np.float32(0))
     return rows, labels[rows], confidence
-
-
-def _clamped(confident: NDArray[np.bool_], rule: Preset) -> int:
-    """How many regions a rule takes of which `confident` [P] are certain enough."""
-    return min(max(int(confident.sum()), rule.min_regions), rule.max_regions)
 
 
 def _reached_per_class(boxes: Boxes, scores: Scores, rule: Preset) -> tuple[Scores, Indices]:

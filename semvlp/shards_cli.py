@@ -23,6 +23,8 @@ COMMUNITY_FORMATS = (
     "mmf-npy",
 )
 
+VIEWS = ("butd_36", "butd_10_100")
+
 
 @click.group(cls=Group)
 def shards() -> None:
@@ -75,12 +77,22 @@ def shards_preview(path: Path, images: Path | None, count: int, out: Path | None
 @click.argument("source", type=PATH)
 @click.argument("target", type=PATH)
 @click.option("--to", type=STORE_FORMAT, required=True)
+@click.option(
+    "--view",
+    type=click.Choice(VIEWS),
+    help="Only the regions this preset chooses, of the 100 that top_100 stored.",
+)
 @overwrite_option
-def shards_convert(source: Path, target: Path, to: Any, overwrite: bool) -> Result:
-    """Turn tar shards into an LMDB or back; every sample keeps its bytes."""
+def shards_convert(source: Path, target: Path, view: str | None, **options: Any) -> Result:
+    """Turn tar shards into an LMDB or back; every sample keeps its bytes, but for a view."""
+    from semvlp.extract.views import write_view
     from semvlp.shards.convert import convert
 
-    return _written(convert(source, target, to=to, overwrite=overwrite), target)
+    if view:
+        manifest = write_view(source, target, preset=view, **options)
+    else:
+        manifest = convert(source, target, **options)
+    return _written(manifest, target)
 
 
 @shards.command("join")

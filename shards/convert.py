@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from semvlp.shards.hashes import files_sha256
 from semvlp.shards.manifest import Manifest
 from semvlp.shards.plan import Plan, StoreFormat
 from semvlp.shards.record import Question, Texts
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.store import Members, Store, open_store
 from semvlp.shards.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer
 
@@ -60,11 +61,11 @@ def convert(src: Path, dst: Path, *, to: StoreFormat, overwrite: bool = False) -
         InputError: `src` is damaged.
         ConfigError: `dst` is `src`, or holds another data set.
     """
-    _refuse_same(src, dst)
+    refuse_same(src, dst)
     with open_store(src) as store:
         plan = store.manifest.plan(store.image_ids)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
-            _copy(store, writer, "converting", lambda text: text)
+            copy(store, writer, "converting", lambda members: members)
             return writer.finish()
 
 
@@ -86,12 +87,12 @@ def join(
         InputError: `shards` or a text file is damaged, or a name in it fits several images.
         ConfigError: `out` is `shards`, or holds another data set.
     """
-    _refuse_same(shards, out)
+    refuse_same(shards, out)
     with open_store(shards) as store:
         found, unmatched = match_texts(read_texts(texts), store.image_ids)
         plan = _joined_plan(store, texts, found if only_matched else None)
         with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
-            _copy(store, writer, "joining", lambda text: _with_texts(text, found))
+            copy(store, writer, "joining", partial(_with_texts, found))
             manifest = writer.finish()
     return JoinReport(
         out=out,
@@ -104,20 +105,18 @@ def join(
     )
 
 
-def _refuse_same(src: Path, dst: Path) -> None:
+def refuse_same(src: Path, dst: Path) -> None:
+    """Nothing is written over what is read.
+
+    Raises:
+        ConfigError: `dst` is `src`.
+    """
     if src.resolve() == dst.resolve():
         raise ConfigError(f"{dst} must not be the data set that is read; name another directory")
 
 
-def _joined_plan(store: Store, texts: Sequence[Path], wanted: Container[str] | None) -> Plan:
-    plan = store.manifest.plan(store.image_ids)
-    image_ids = tuple(i for i in plan.image_ids if wanted is None or i in wanted)
-    digest = files_sha256(texts, after=plan.texts_sha256)
-    return replace(plan, image_ids=image_ids, texts_sha256=digest)
-
-
-def _copy(store: Store, writer: Writer, what: str, change: Callable[[bytes], bytes]) -> None:
-    """Write what is pending, the JSON of each sample passed through `change`."""
+def copy(store: Store, writer: Writer, what: str, change: Callable[[Members], Members]) -> None:
+    """Write what is pending, the members of each sample passed through `change`."""
     refused = {refusal.image_id: refusal for refusal in store.manifest.refused}
     pending = writer.pending
     done = len(writer.plan.image_ids) - len(pending)
@@ -127,15 +126,24 @@ def _copy(store: Store, writer: Writer, what: str, change: Callable[[bytes], byt
             if image_id in refused:
                 writer.refuse(image_id, refused[image_id].file, refused[image_id].reason)
             else:
-                text, blob = store.members(store.index_of(image_id))
-                writer.write_members(change(text), blob)
+                writer.write_members(*change(store.members(store.index_of(image_id))))
             progress.advance()
 
 
-def _with_texts(text: bytes, found: Mapping[str, Texts]) -> bytes:
+def _joined_plan(store: Store, texts: Sequence[Path], wanted: Container[str] | None) -> Plan:
+    plan = store.manifest.plan(store.image_ids)
+    image_ids = tuple(i for i in plan.image_ids if wanted is None or i in wanted)
+    digest = files_sha256(texts, after=plan.texts_sha256)
+    return replace(plan, image_ids=image_ids, texts_sha256=digest)
+
+
+def _with_texts(found: Mapping[str, Texts], members: Members) -> Members:
+    text, blob = members
     entry = decode_entry(text)
     added = found.get(entry["image_id"])
-    return text if added is None else replace_texts(text, _merged(texts_of(entry), added))
+    if added is None:
+        return members
+    return replace_texts(text, _merged(texts_of(entry), added)), blob
 
 
 def _merged(old: Texts, new: Texts) -> Texts:

@@ -10,7 +10,8 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals
-from semvlp.extract.select import DEFAULT, PRESETS, resolve, select, view
+from semvlp.extract.select import DEFAULT, PRESETS, resolve, select
+from semvlp.extract.views import view
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
 CLASSES = 1600

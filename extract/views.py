@@ -1,0 +1,74 @@
+"""Views: what one published preset would have chosen, cut from the 100 regions stored."""
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semvlp.errors import ConfigError
+from semvlp.extract.select import PRESETS, clamped, resolve
+from semvlp.shards.codec import decode, encode
+from semvlp.shards.convert import copy, refuse_same
+from semvlp.shards.hashes import plain
+from semvlp.shards.manifest import Manifest
+from semvlp.shards.plan import StoreFormat
+from semvlp.shards.record import TENSORS, Regions
+from semvlp.shards.store import Members, Store, open_store
+from semvlp.shards.writer import open_writer
+
+STORED = "top_100"
+VIEWS = ("butd_36", "butd_10_100")
+"""The presets that choose by the confidence that `STORED` keeps."""
+
+
+def view(regions: Regions, preset: str) -> Regions:
+    """What the preset `butd_36` or `butd_10_100` chooses, cut from the regions of `top_100`.
+
+    The same regions, but for confidences that float16 cannot tell from the preset's 0.2; their
+    `object_ids` and the profile stay those of `top_100`.
+
+    Raises:
+        ConfigError: a preset that chooses by another rule.
+    """
+    if preset not in VIEWS:
+        raise ConfigError(f"a view of {STORED} is {' or '.join(VIEWS)}, got {preset!r}")
+    rule = resolve(preset)
+    count = clamped(regions.object_conf >= np.float16(rule.confidence), rule)
+    return replace(regions, **{name: getattr(regions, name)[:count] for name in TENSORS})
+
+
+def write_view(
+    src: Path, dst: Path, *, preset: str, to: StoreFormat, overwrite: bool = False
+) -> Manifest:
+    """Write the `view` of every image of the data set `src`, which has a profile of its own.
+
+    Started again after an interruption it goes on where it stopped.
+
+    Raises:
+        InputError: `src` is damaged.
+        ConfigError: `src` was not extracted with `top_100`; `dst` is `src` or another data set.
+    """
+    refuse_same(src, dst)
+    with open_store(src) as store:
+        _check_stored(store, src)
+        extractor = {**store.manifest.extractor, "view": preset}
+        plan = replace(store.manifest.plan(store.image_ids), extractor=extractor)
+        with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
+            copy(store, writer, "cutting", partial(_cut, preset, plan.profile))
+            return writer.finish()
+
+
+def _check_stored(store: Store, src: Path) -> None:
+    extractor = store.manifest.extractor
+    if extractor.get("selection") != plain(asdict(PRESETS[STORED])) or "view" in extractor:
+        raise ConfigError(
+            f"a view is cut from what `semvlp extract --preset {STORED}` wrote; "
+            f"{src} was selected by {extractor.get('selection', 'another system')}"
+        )
+
+
+def _cut(preset: str, profile: str, members: Members) -> Members:
+    sample = decode(*members)
+    regions = replace(view(sample.regions, preset), profile=profile)
+    return encode(replace(sample, regions=regions))
