@@ -13,10 +13,9 @@ import torch
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.extract import fit
-from semvlp.extract.average_precision import detections, score_detector
 from semvlp.extract.checkpoints import read_description, read_weights
-from semvlp.extract.coco import Annotations, read_annotations
-from semvlp.extract.detector import KNOWN, Proposals, load_detector
+from semvlp.extract.coco import read_annotations
+from semvlp.extract.detector import KNOWN, load_detector
 from semvlp.extract.detectron2_config import training_settings_of
 from semvlp.extract.faster_rcnn import FasterRCNN, attribute_loss
 from semvlp.extract.fit import learning_rate, train_detector
@@ -35,95 +34,8 @@ SHORT = FitConfig(
 )
 
 
-@pytest.fixture
-def tree(drawn: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((drawn / "boxes.json").read_text())
-    return loaded
-
-
-def read(drawn: Path, folder: Path, tree: dict[str, Any]) -> Annotations:
-    path = folder / "changed.json"
-    path.write_text(json.dumps(tree))
-    return read_annotations(path, drawn)
-
-
 def losses(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-# Annotations
-
-
-def test_ids_become_indices_and_boxes_corners(drawn: Path) -> None:
-    data = read_annotations(drawn / "boxes.json", drawn)
-    assert data.object_labels == ("square", "circle")
-    assert data.attribute_labels == ("red", "blue")
-    assert len(data.images) == 8
-    each = data.images[0].objects[0]
-    assert each.box[2] - each.box[0] == each.box[3] - each.box[1] == 18
-
-
-def test_missing_and_empty_attributes_differ(
-    drawn: Path, tmp_path: Path, tree: dict[str, Any]
-) -> None:
-    first, second, third = tree["annotations"][:3]
-    del first["attribute_ids"]
-    second["attribute_ids"] = []
-    third["attribute_ids"] = [1, 2]
-    data = read(drawn, tmp_path, tree)
-    given = [each.attributes for image in data.images[:2] for each in image.objects]
-    assert given[:3] == [None, (), (0, 1)]
-    targets = [
-        t
-        for _, ts in load_groups(data.images[:2], [False] * 2, ResizeRule.of(SMALL), 2)
-        for t in ts
-    ]
-    assert targets[0].attributes.tolist() == [[0, 0, 0], [0, 0, 1]]
-    assert targets[1].attributes[0].tolist() == [0.5, 0.5, 0]
-
-
-def test_crowds_are_counted_and_left_out(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
-    tree["annotations"][0]["iscrowd"] = 1
-    data = read(drawn, tmp_path, tree)
-    assert data.crowds == 1
-    assert len(data.images[0].objects) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"category_id": 99}, "annotation 101: its id 99 is not in `categories`"),
-        ({"image_id": 99}, "annotation 101: its image_id 99 is not in `images`"),
-        ({"attribute_ids": [9]}, "annotation 101: its id 9 is not in `attributes`"),
-        ({"attribute_ids": 1}, "annotation 101: attribute_ids must be a list"),
-        ({"bbox": [1, 2, 3]}, "annotation 101: bbox must be four numbers"),
-        ({"bbox": [1, 2, 3, None]}, "annotation 101: bbox must be four numbers"),
-        ({"bbox": [1, 2, 0, 5]}, "annotation 101: bbox .* has no area"),
-        ({"bbox": [90, 2, 5, 5]}, "annotation 101: bbox .* image of 64x48"),
-    ],
-)
-def test_a_malformed_annotation_is_named(
-    drawn: Path, tmp_path: Path, tree: dict[str, Any], change: dict[str, Any], message: str
-) -> None:
-    tree["annotations"][1] |= change
-    with pytest.raises(InputError, match=message) as caught:
-        read(drawn, tmp_path, tree)
-    assert "changed.json" in str(caught.value)
-
-
-def test_a_missing_image_is_named(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
-    tree["images"][3]["file_name"] = "gone.png"
-    with pytest.raises(InputError, match=r"image 3 must be at .*gone\.png"):
-        read(drawn, tmp_path, tree)
-
-
-def test_an_image_of_another_size_is_named(
-    drawn: Path, tmp_path: Path, tree: dict[str, Any]
-) -> None:
-    tree["images"][0]["height"] = 50
-    data = read(drawn, tmp_path, tree)
-    with pytest.raises(InputError, match=r"0\.png: must have the 64x50 pixels .* found 64x48"):
-        load_groups(data.images[:1], [False], ResizeRule.of(SMALL), 2)
 
 
 # Batches
@@ -352,69 +264,3 @@ def test_settings_load_from_the_command_line() -> None:
     assert config == FitConfig(steps=5, valid=Path("a/b.json"), flip=True)
     with pytest.raises(ConfigError, match="steps"):
         load(FitConfig, None, ["steps=0"])
-
-
-# Scores
-
-
-class Oracle:
-    """A detector that finds exactly what is annotated."""
-
-    object_labels, attribute_labels, feature_size = ("square", "circle"), ("red", "blue"), 1
-    profile: dict[str, Any] = {}  # noqa: RUF012
-
-    def __init__(self, data: Annotations, *, shift: float = 0.0) -> None:
-        self.images, self.shift = iter(data.images), shift
-
-    def __call__(self, images: Any) -> list[Proposals]:
-        objects = next(self.images).objects
-        boxes = np.array([each.box for each in objects], np.float32) + np.float32(self.shift)
-        return [
-            Proposals(
-                width=64,
-                height=48,
-                proposals=boxes,
-                boxes=np.repeat(boxes[:, None], 2, axis=1),
-                object_scores=np.eye(3, dtype=np.float32)[[each.label for each in objects]],
-                attribute_scores=np.eye(2, dtype=np.float32)[
-                    [each.attributes[0] for each in objects if each.attributes]
-                ],
-                features=np.zeros((len(boxes), 1), np.float32),
-            )
-        ]
-
-
-def test_a_perfect_detector_scores_100(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = read_annotations(drawn / "boxes.json", drawn)
-    scores = score_detector(Oracle(data), data)
-    assert scores == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100, "attribute_accuracy": 100})
-    # IoU of 18 pixels shifted by 2 along both axes: 256 / 392.
-    shifted = score_detector(Oracle(data, shift=2), data)
-    assert shifted["AP50"] == pytest.approx(100)
-    assert shifted["AP75"] == 0
-    # pycocotools prints; stdout is the user's.
-    assert capsys.readouterr().out == ""
-
-
-def test_a_blind_detector_scores_0(drawn: Path) -> None:
-    data = read_annotations(drawn / "boxes.json", drawn)
-    assert score_detector(Oracle(data, shift=1000), data)["AP50"] == 0
-
-
-def test_detections_drop_doubles_within_a_class_and_low_scores() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]], np.float32)
-    scores = np.array([[0.9, 0.1, 0], [0.8, 0.04, 0.16], [0.02, 0.03, 0.95]], np.float32)
-    found = detections(
-        Proposals(
-            width=64,
-            height=48,
-            proposals=boxes,
-            boxes=boxes[:, None],
-            object_scores=scores,
-            attribute_scores=np.zeros((3, 0), np.float32),
-            features=np.zeros((3, 1), np.float32),
-        )
-    )
-    assert found.labels.tolist() == [0, 1]
-    assert found.boxes[:, 0].tolist() == [0, 0]
-    assert found.attributes.tolist() == [-1, -1]

@@ -113,7 +113,7 @@ def test_a_plain_run_is_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "kills"), [(1, 30), (2, 6), (4, 6)])
+@pytest.mark.parametrize(("size", "kills"), [(1, 30), (2, 30), (4, 30)])
 def test_killed_at_random_points(
     images: Path, whole: Path, tmp_path: Path, size: int, kills: int
 ) -> None:
