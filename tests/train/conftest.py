@@ -1,7 +1,9 @@
 """A small world to train on: 24 images of coloured things, with captions and questions."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from semvlp.shards.plan import Plan
 from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.pretrain import pretrain
 
 NUM_IMAGES = 24
 FEATURE_SIZE = 16
@@ -122,3 +125,38 @@ def small_task() -> Callable[..., FinetuneConfig]:
         return settings.load(FinetuneConfig, None, [*SMALL, "train.steps=8", *overrides])
 
     return build
+
+
+@pytest.fixture(scope="module")
+def annotations(tmp_path_factory: pytest.TempPathFactory, sample_of: Callable[..., Any]) -> Path:
+    """A sentence that tells the colour for each of the 24 images, spelt with an extension."""
+    path = tmp_path_factory.mktemp("finetune") / "colours.jsonl"
+    entries = []
+    for number in range(24):
+        texts = sample_of(number).texts
+        answers = texts.questions[0].answers
+        target = {max(answers, key=answers.get): 1.0}
+        images = [f"image-{number}.png"]
+        entries.append({"text": texts.captions[1], "images": images, "target": target})
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+@pytest.fixture(scope="module")
+def init(
+    shards: Path,
+    small: Callable[..., PretrainConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A pre-training checkpoint."""
+    run = tmp_path_factory.mktemp("init")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
+        pretrain([shards], run, small("train.steps=2"))
+    return run / "last"
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without its page."""
+    monkeypatch.setattr("semvlp.train.finetune.write_report", lambda run: None)

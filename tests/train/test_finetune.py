@@ -2,110 +2,27 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, GPT2Config
 
 from semvlp.errors import ConfigError, InputError, Interrupted
-from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
-from semvlp.eval.tasks import load_task
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
-from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train import loop
 from semvlp.train.checkpoint import read_state
-from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
 from semvlp.train.log import METRICS, VALIDATION, read_lines
-from semvlp.train.pretrain import pretrain
-from semvlp.train.seeds import finetune_seeds
-from semvlp.train.step import StepFound, train_step
+from semvlp.train.step import train_step
 from semvlp.train.task_examples import TaskTargets
 from semvlp.train.train_config import FinetuneTrainConfig
+from tests.train.finetuning import check_resume, task_of
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 Config = Callable[..., FinetuneConfig]
-COLOURS = ["blue", "green", "red"]
-
-
-@dataclass
-class Colours:
-    """What colour the first thing of a picture has: a task of our own, read from JSON lines."""
-
-    name = "colours"
-    head: Head = "pooled"
-    loss: Loss = "cross_entropy"
-    metric = "accuracy"
-
-    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        lines = [line for path in paths for line in path.read_text().splitlines()]
-        return [
-            Example(
-                example_id=number,
-                text=entry["text"],
-                images=tuple(entry["images"]),
-                target=entry["target"],
-            )
-            for number, entry in enumerate(map(json.loads, lines))
-        ]
-
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return sorted({label for example in examples for label in example.target})
-
-    def score(
-        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, float]:
-        right = [answers[example.example_id] in example.target for example in examples]
-        return {"accuracy": 100 * sum(right) / len(right)}
-
-
-def task_of(**fields: Any) -> Task:
-    return Colours(**fields)  # type: ignore[return-value]
-
-
-@pytest.fixture(scope="module")
-def annotations(tmp_path_factory: pytest.TempPathFactory, sample_of: Callable[..., Any]) -> Path:
-    """A sentence that tells the colour for each of the 24 images, spelt with an extension."""
-    path = tmp_path_factory.mktemp("finetune") / "colours.jsonl"
-    entries = []
-    for number in range(24):
-        texts = sample_of(number).texts
-        answers = texts.questions[0].answers
-        target = {max(answers, key=answers.get): 1.0}
-        images = [f"image-{number}.png"]
-        entries.append({"text": texts.captions[1], "images": images, "target": target})
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return path
-
-
-@pytest.fixture(scope="module")
-def init(
-    shards: Path,
-    small: Callable[..., PretrainConfig],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A pre-training checkpoint."""
-    run = tmp_path_factory.mktemp("init")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
-        pretrain([shards], run, small("train.steps=2"))
-    return run / "last"
-
-
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semvlp.train.finetune.write_report", lambda run: None)
-
-
-def losses(run: Path) -> list[tuple[Any, ...]]:
-    kept = ("step", "mode", "loss", "loss_task", "lr", "grad_norm")
-    return [tuple(entry[name] for name in kept) for entry in read_lines(run / METRICS)]
 
 
 def test_it_learns_validates_and_keeps_the_best(
@@ -121,25 +38,11 @@ def test_it_learns_validates_and_keeps_the_best(
     assert read_state(tmp_path / "best").step == state.best_step
     assert scores[state.best_step or 0] == state.best_score
     assert {line["mode"] for line in read_lines(tmp_path / METRICS)} == {"single", "two"}
-    assert SemVLPForTask.from_pretrained(tmp_path / "best").config.labels == COLOURS
-
-
-def test_the_encoder_comes_from_the_checkpoint(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
-    config = small_task("train.steps=1", "train.lr=0.0", "model.dropout=0.25")
-    finetune(task_of(), [annotations], shards, init, tmp_path, config)
-    model = SemVLPForTask.from_pretrained(tmp_path / "last")
-    before = SemVLPForPreTraining.from_pretrained(init)
-    for name, tensor in before.semvlp.state_dict().items():
-        assert torch.equal(model.semvlp.state_dict()[name], tensor), name
-    assert model.config.hidden_dropout_prob == 0.25
-
-
-def test_from_nothing(annotations: Path, shards: Path, small_task: Config, tmp_path: Path) -> None:
-    report = finetune(task_of(), [annotations], shards, None, tmp_path, small_task("train.steps=2"))
-    assert (report.steps, report.pairs) == (2, 16)
-    assert SemVLPForTask.from_pretrained(tmp_path / "last").config.num_hidden_layers == 3
+    assert SemVLPForTask.from_pretrained(tmp_path / "best").config.labels == [
+        "blue",
+        "green",
+        "red",
+    ]
 
 
 def test_what_the_run_read_is_written_down(
@@ -168,44 +71,6 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
 ) -> None:
     config = small_task("train.save_every=4", "data.cache_images=10")
     check_resume(task_of(), annotations, shards, init, config, tmp_path, monkeypatch)
-
-
-def check_resume(
-    task: Task,
-    annotations: Path,
-    shards: Path,
-    init: Path | None,
-    config: FinetuneConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A run that is stopped after step 5 gives the losses and weights of one that is not."""
-
-    def run(out: Path) -> None:
-        finetune(task, [annotations], shards, init, out, config, valid=[annotations])
-
-    done = 0
-
-    def stopped(*args: Any, **kwargs: Any) -> StepFound:
-        nonlocal done
-        done += 1
-        return train_step(*args, **{**kwargs, "stop": done == 5})
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run(whole)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", stopped)
-        with pytest.raises(Interrupted):
-            run(cut)
-    run(cut)
-    assert losses(cut) == losses(whole)
-    assert read_lines(cut / VALIDATION) == read_lines(whole / VALIDATION)
-    assert hashes(cut) == hashes(whole)
-
-
-def hashes(run: Path) -> list[str]:
-    weights = load_file(run / "last" / "model.safetensors")
-    return [sha256(tensor.numpy().tobytes()).hexdigest() for tensor in weights.values()]
 
 
 def test_early_stop(
@@ -238,70 +103,6 @@ def test_soft_labels_and_two_images(
     assert report.loss is not None
     # Eight examples of two labels each, near the loss of a coin.
     assert report.loss == pytest.approx(2 * math.log(2), rel=0.3)
-
-
-@pytest.fixture
-def captions(tmp_path: Path, sample_of: Callable[..., Any]) -> Path:
-    """COCO captions of six images, two each."""
-    captions = [
-        {"id": 10 * number + k, "image_id": number, "caption": caption}
-        for number in range(6)
-        for k, caption in enumerate(sample_of(number).texts.captions)
-    ]
-    images = [{"id": number, "file_name": f"image-{number}.jpg"} for number in range(6)]
-    path = tmp_path / "captions.json"
-    path.write_text(json.dumps({"images": images, "annotations": captions}))
-    return path
-
-
-@pytest.mark.parametrize("negatives", ["random", "batch", "hard"])
-def test_retrieval_learns_from_wrong_pairs(
-    shards: Path, small_task: Config, tmp_path: Path, captions: Path, negatives: str
-) -> None:
-    # A network that knows nothing yet: its loss is that of a coin.
-    config = small_task("train.steps=2", "train.lr=1e-5", f"retrieval.negatives={negatives}")
-    report = finetune(
-        load_task("retrieval"), [captions], shards, None, tmp_path / "run", config, valid=[captions]
-    )
-    assert {"ir_r1", "tr_r1", "rsum"} <= report.scores.keys()
-    assert report.loss == pytest.approx(math.log(2), rel=0.5)
-
-
-@pytest.mark.parametrize("negatives", ["batch", "hard"])
-def test_a_stopped_retrieval_run_chooses_the_same_wrong_pairs(
-    shards: Path,
-    small_task: Config,
-    tmp_path: Path,
-    captions: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    negatives: str,
-) -> None:
-    config = small_task(
-        "train.save_every=4", f"retrieval.negatives={negatives}", "retrieval.replaced=either"
-    )
-    task = load_task("retrieval")
-    check_resume(task, captions, shards, None, config, tmp_path, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("task", "setting", "message"),
-    [
-        ("retrieval", "train.batch_size=1", "train.batch_size must be at least 2, but is 1"),
-        ("snli-ve", "retrieval.pool=2", "but the task is snli-ve"),
-    ],
-)
-def test_wrong_pairs_that_cannot_be(
-    shards: Path,
-    small_task: Config,
-    tmp_path: Path,
-    captions: Path,
-    task: str,
-    setting: str,
-    message: str,
-) -> None:
-    config = small_task("retrieval.negatives=batch", setting)
-    with pytest.raises(ConfigError, match=message):
-        finetune(load_task(task), [captions], shards, None, tmp_path / "run", config)
 
 
 def test_missing_images_are_named(
@@ -374,100 +175,3 @@ def test_layer_decay_and_head_rate_reach_the_optimiser(
     before = SemVLPForPreTraining.from_pretrained(init).semvlp.state_dict()
     changed = {n for n, t in model.semvlp.state_dict().items() if not torch.equal(t, before[n])}
     assert changed == {"pooler.weight", "pooler.bias"}
-
-
-def test_a_bert_may_be_the_start(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
-    tokenizer = load_tokenizer(str(init))
-    bert = BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=512,
-        )
-    )
-    bert.save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    config = small_task("train.steps=1", "train.lr=0.0")
-    finetune(task_of(), [annotations], shards, str(tmp_path / "bert"), tmp_path / "run", config)
-    model = SemVLPForTask.from_pretrained(tmp_path / "run" / "last")
-    ours = model.semvlp.text_embeddings.word_embeddings.weight
-    assert torch.equal(ours, bert.embeddings.word_embeddings.weight)
-    told = json.loads((tmp_path / "run" / "inputs.json").read_text())
-    assert told["init"] == str(tmp_path / "bert")
-
-
-def test_a_name_on_the_hub_is_fetched(
-    annotations: Path,
-    shards: Path,
-    init: Path,
-    small_task: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[str] = []
-
-    def fetch(name: str, *, allow_patterns: list[str]) -> str:
-        assert not any("bin" in pattern or "pt" in pattern for pattern in allow_patterns)
-        asked.append(name)
-        return str(init)
-
-    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", fetch)
-    config = small_task("train.steps=1", "train.lr=0.0")
-    finetune(task_of(), [annotations], shards, "someone/semvlp", tmp_path, config)
-    assert asked == ["someone/semvlp"]
-    assert json.loads((tmp_path / "inputs.json").read_text())["init"] == "someone/semvlp"
-
-
-def test_what_is_no_start_says_so(
-    annotations: Path,
-    shards: Path,
-    small_task: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(name: str, **options: Any) -> str:
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", refuse)
-    config = small_task("train.steps=1")
-    with pytest.raises(InputError, match="no folder here, and the Hub says: no connection"):
-        finetune(task_of(), [annotations], shards, "some/name", tmp_path / "a", config)
-    GPT2Config().save_pretrained(tmp_path / "gpt")
-    with pytest.raises(ConfigError, match="gpt2 model"):
-        finetune(task_of(), [annotations], shards, tmp_path / "gpt", tmp_path / "b", config)
-
-
-def test_several_seeds_give_mean_and_deviation(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
-    config = small_task("train.steps=8", "train.save_every=4", "train.seed=5")
-
-    def one(seeded: FinetuneConfig, folder: Path) -> Any:
-        task, files = task_of(), [annotations]
-        return finetune(task, files, shards, init, folder, seeded, valid=files)
-
-    report = finetune_seeds(one, config, tmp_path, count=3, metric="accuracy")
-    found = []
-    for seed in (5, 6, 7):
-        lines = read_lines(tmp_path / f"seed-{seed}" / VALIDATION)
-        found.append(max(line["accuracy"] for line in lines))
-    spread = report.scores["accuracy"]
-    assert spread.values == pytest.approx(tuple(found))
-    assert spread.mean == pytest.approx(sum(found) / 3)
-    variance = sum((value - spread.mean) ** 2 for value in found) / 2
-    assert spread.deviation == pytest.approx(math.sqrt(variance))
-    assert (tmp_path / "best").resolve().parts[-3] == f"seed-{5 + found.index(max(found))}"
-    told = json.loads((tmp_path / "seeds.json").read_text())
-    assert told["scores"]["accuracy"]["mean"] == pytest.approx(spread.mean)
-    assert "±" in report.sentence()
-    # The same command again has nothing left to do and says the same.
-    assert finetune_seeds(one, config, tmp_path, count=3, metric="accuracy") == report
-
-
-def test_one_seed_is_no_spread(small_task: Config, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least 2"):
-        finetune_seeds(lambda *_: None, small_task(), tmp_path, count=1, metric="accuracy")  # type: ignore[arg-type, return-value]
