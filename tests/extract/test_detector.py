@@ -1,20 +1,18 @@
 """Finding a detector by name, and what is said when it cannot be had."""
 
-import hashlib
 import importlib.util
 import json
 import logging
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract import downloads
 from semvlp.extract.checkpoints import Description, save_detector
 from semvlp.extract.detector import DEFAULT, KNOWN, load_detector, without_detectron2
-from semvlp.extract.downloads import fetch
 from semvlp.extract.faster_rcnn import FasterRCNN
 from semvlp.extract.networks import NETWORKS, SMALL
 
@@ -95,10 +93,10 @@ def test_missing_weights_of_the_default_name_every_remedy(tmp_path: Path) -> Non
 def test_a_failed_download_names_url_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(url: str, *args: object, **options: object) -> None:
+    def refuse(*args: object, **options: object) -> None:
         raise ConnectionRefusedError("no network here")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(downloads, "urlopen", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="no network here") as caught:
         load_detector(None)
@@ -142,33 +140,6 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         load_detector("untrained", device="cuda")
 
 
-def test_a_downloaded_file_is_asked_for_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def download(url: str, target: str, **options: object) -> None:
-        asked.append(url)
-        Path(target).write_bytes(b"weights")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    first, again = (fetch("https://a.example/x/model.pth") for _ in range(2))
-    other = fetch("https://b.example/y/model.pth")
-    assert first == again != other
-    assert first.read_bytes() == b"weights"
-    assert asked == ["https://a.example/x/model.pth", "https://b.example/y/model.pth"]
-
-
-def test_a_file_must_have_the_hash_that_was_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    path.write_bytes(b"weights")
-    sha256 = hashlib.sha256(b"weights").hexdigest()
-    assert fetch(f"{path}#sha256={sha256}") == path
-    with pytest.raises(InputError, match=rf"its sha256 is {sha256}, not 00"):
-        fetch(f"{path}#sha256=00")
-
-
 def test_weights_without_an_address_say_where_they_are() -> None:
     with pytest.raises(InputError, match=r"by hand from .*MILVLG.* --weights PATH"):
         load_detector("butd-caffe")
@@ -183,14 +154,3 @@ def test_settings_change_the_network_and_with_it_the_profile() -> None:
         load_detector("demo", device="cpu", settings=["shorter_sid=32"])
     with pytest.raises(InputError, match="does not fit the network"):
         load_detector("demo", device="cpu", settings=["feature_size=128"])
-
-
-def test_a_hub_address_needs_owner_and_name() -> None:
-    with pytest.raises(InputError, match="hf:OWNER/NAME"):
-        fetch("hf:model")
-
-
-def test_a_hub_address_names_repository_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file: f"/{name}|{file}")
-    assert str(fetch("hf:me/cups")) == "/me/cups|detector.safetensors"
-    assert str(fetch("hf:me/cups/old/w.pth")) == "/me/cups|old/w.pth"
