@@ -35,7 +35,7 @@ from semvlp.extract.detectron2_settings import (
     set_keys,
 )
 from semvlp.extract.downloads import fetch
-from semvlp.extract.families import DETECTRON2, State, from_ours, without_constants
+from semvlp.extract.families import DETECTRON2, State, from_ours, unwrapped, without_constants
 from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place, detect_in_passes
@@ -270,7 +270,7 @@ def stored_state(model: nn.Module, path: Path) -> State:
     constants = {
         name: buffer for name, buffer in model.named_buffers() if name not in model.state_dict()
     }
-    return without_constants(read_weights(path), constants, str(path))
+    return without_constants(unwrapped(read_weights(path)), constants, str(path))
 
 
 def _only_find(model: GeneralizedRCNN) -> int:

@@ -165,6 +165,7 @@ FAMILIES = (DETECTRON2, BUTD, CAFFE, MILVLG, VINVL)
 
 _HEAD = "proposal_generator.rpn_head"
 _PREDICTOR = "roi_heads.box_predictor"
+_WRAPPER = "module."
 _VINVL_TWIN = ("attribute.feature_extractor.", "roi_heads.box.feature_extractor.")
 
 
@@ -193,6 +194,13 @@ def family_of(state: Mapping[str, Tensor], source: str) -> Family | None:
         )
     # Only Caffe's networks and what was converted from them have a hidden layer of 512 there.
     return BUTD if _rows(state, f"{_HEAD}.conv") == 512 else DETECTRON2
+
+
+def unwrapped(state: State) -> State:
+    """Without the `module.` that data-parallel wrappers put before every name."""
+    if not all(name.startswith(_WRAPPER) for name in state):
+        return state
+    return {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
 
 
 def to_ours(
@@ -245,10 +253,9 @@ def without_constants(
 
 
 def _learned(state: Mapping[str, Tensor], source: str) -> State:
-    """Without what wrappers, counters and tied modules add to the names."""
-    found = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """Without what counters and tied modules add."""
     found = {
-        name: tensor for name, tensor in found.items() if not name.endswith(".num_batches_tracked")
+        name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")
     }
     twin, original = _VINVL_TWIN
     for name in [name for name in found if name.startswith(twin)]:

@@ -8,7 +8,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from semvlp.errors import InputError
 from semvlp.extract.checkpoints import read_weights
-from semvlp.extract.families import State, family_of, to_ours
+from semvlp.extract.families import State, family_of, to_ours, unwrapped
 from semvlp.extract.networks import NETWORKS, NetworkConfig
 from semvlp.extract.rpn import cell_anchors
 
@@ -23,7 +23,7 @@ def read_published(path: Path, network: str) -> State:
         InputError: a file that cannot be read, weights of another network or of no known family,
             or constants that are not the network's.
     """
-    state, source = read_weights(path), str(path)
+    state, source = unwrapped(read_weights(path)), str(path)
     family = family_of(state, source)
     if family is None:
         return state

@@ -270,11 +270,30 @@ def test_attributes_without_none_keep_their_probabilities() -> None:
     assert (logits.softmax(-1)[:, -1] == 0).all()
 
 
-def test_what_wrappers_add_is_left_out() -> None:
-    plain = from_ours(small_state(), BUTD)
-    wrapped = {f"module.{name}": tensor for name, tensor in plain.items()}
-    wrapped |= {"module.backbone.stem.conv1.norm.num_batches_tracked": torch.tensor(7)}
-    assert converted(wrapped, BUTD).keys() == small_state().keys()
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_what_wrappers_add_to_a_file_is_left_out(tmp_path: Path, family: Family) -> None:
+    plain = theirs_of(family)
+    counter = {"backbone.stem.conv1.norm.num_batches_tracked": torch.tensor(7)}
+    wrapped = {f"module.{name}": tensor for name, tensor in (plain | counter).items()}
+    torch.save({"model": wrapped}, tmp_path / "wrapped.pth")
+    found = read_published(tmp_path / "wrapped.pth", family.networks[0])
+    wanted = converted(plain, family)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def test_weights_of_our_own_may_be_wrapped_too(tmp_path: Path) -> None:
+    ours = small_state()
+    torch.save({f"module.{name}": each for name, each in ours.items()}, tmp_path / "wrapped.pth")
+    assert read_published(tmp_path / "wrapped.pth", "resnet50_c4").keys() == ours.keys()
+
+
+def test_a_prefix_of_some_names_alone_is_part_of_them(tmp_path: Path) -> None:
+    mixed = theirs_of(BUTD)
+    mixed["module.backbone.stem.conv1.weight"] = mixed.pop("backbone.stem.conv1.weight")
+    torch.save(mixed, tmp_path / "mixed.pth")
+    with pytest.raises(InputError, match=r"mixed\.pth: module\.backbone\.stem"):
+        read_published(tmp_path / "mixed.pth", "resnet101_c4_butd")
 
 
 def test_a_tied_region_stage_must_be_tied() -> None:
