@@ -86,6 +86,11 @@ class RefusalLog:
         self._file.close()
 
 
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file's name that are none become `?`, as in `ls`."""
+    return text.encode(errors="replace").decode()
+
+
 def read_refusals(path: Path, plan: Plan) -> dict[int, Refusal]:
     """Refusals by position in the plan, of a log that another process may be writing.
 

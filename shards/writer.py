@@ -33,7 +33,7 @@ from semvlp.shards.plan import (
 from semvlp.shards.plan_file import clear, settle_plan
 from semvlp.shards.publish import PART_DIR, publish_text
 from semvlp.shards.record import Sample
-from semvlp.shards.refusals import REFUSED_NAME, RefusalLog, read_refusals
+from semvlp.shards.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 
 
 class Target(Protocol):
@@ -123,7 +123,12 @@ class Writer(Closing):
     def refuse(self, image_id: str, file: str | Path, reason: str) -> None:
         """Record that an image cannot be extracted: one line of refused.jsonl."""
         position = self._pending_position(image_id)
-        refusal = Refusal(position=position, image_id=image_id, file=str(file), reason=reason)
+        refusal = Refusal(
+            position=position,
+            image_id=image_id,
+            file=printable(str(file)),
+            reason=printable(reason),
+        )
         with _space(self.out):
             self._log.append(refusal)
             self._refusals[position] = refusal

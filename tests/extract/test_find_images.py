@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_names_become_legal_keys(tmp_path: Path) -> None:
     for name in ("img.v1.final.jpg", "two words.png", "Überall.png", "plain-1_a.png"):
         touch(tmp_path / name)
     assert ids(find_images(tmp_path)) == ["img_v1_final", "plain-1_a", "two_words", "_berall"]
+
+
+def test_a_name_that_is_no_utf_8_is_a_legal_key(tmp_path: Path) -> None:
+    touch(tmp_path / "plain.png")
+    try:
+        os.rename(os.fsencode(tmp_path / "plain.png"), os.fsencode(tmp_path) + b"/ok\xff.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (found,) = find_images(tmp_path)
+    assert found.image_id == "ok_"
+    assert load(found).shape == (8, 8, 3)
 
 
 def test_a_name_too_long_for_a_key_says_what_to_do(tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ def test_a_torn_part_is_cut_to_its_last_good_sample(
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_whose_name_is_no_utf_8_can_be_refused(
+    tmp_path: Path,
+    format: StoreFormat,
+    plan_of: Callable[..., Plan],
+    write_dataset: Callable[..., Manifest],
+) -> None:
+    with open_writer(tmp_path, plan_of(), format=format) as writer:
+        writer.refuse("img-1", os.fsdecode(b"bad\xff.png"), os.fsdecode(b"no image: \xfe\xfd"))
+    (refusal,) = write_dataset(tmp_path, format=format).refused
+    assert (refusal.file, refusal.reason) == ("bad?.png", "no image: ??")
+    assert json.loads((tmp_path / "refused.jsonl").read_text())["file"] == "bad?.png"
+    assert verify(tmp_path) == []
+
+
 def test_a_torn_line_of_refusals_is_cut_off(
     tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
 ) -> None:
