@@ -27,6 +27,10 @@ Implementation = Literal["auto", "varlen", "sdpa"]
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_CAPABILITY = (8, 0)
 VARLEN_HEAD_WIDTH = 256
+# On H100 and H200 varlen_attn would else take cuDNN for segments of more than 128 rows, whose
+# gradients are not trusted here (model/cuts.py). cuDNN knows no windows, and flash reads one that
+# is wider than the longest segment as none, in both directions.
+NO_WINDOW = (2**30, 2**30)
 
 
 def check_implementation(name: str | None) -> Implementation:
@@ -57,6 +61,22 @@ def choose_path(
     if obstacle and rows.is_cuda:
         _say_once(obstacle)
     return "sdpa" if obstacle else "varlen"
+
+
+def network_path(config: SemVLPConfig, rows: Tensor, *, training: bool) -> AttentionPath:
+    """How a network computes attention over `rows`, as its `attn_implementation` says.
+
+    It may be set at any time, so this is asked in every pass.
+
+    Raises:
+        ValueError: as `choose_path`.
+    """
+    return choose_path(
+        config._attn_implementation,
+        rows,
+        dropout=config.attention_probs_dropout_prob if training else 0.0,
+        head_width=config.hidden_size // config.num_attention_heads,
+    )
 
 
 def varlen_obstacle(
@@ -140,7 +160,6 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tens
         key, value = key[: len(query)], value[: len(query)]
     else:
         key, value = key.index_select(0, cuts.key_rows), value.index_select(0, cuts.key_rows)
-    # By place: later names of these arguments changed between releases of PyTorch.
     mixed: Tensor = varlen_attn(  # type: ignore[assignment]
         query,
         key,
@@ -149,6 +168,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tens
         cuts.key_bounds,
         cuts.max_queries,
         cuts.max_keys,
+        window_size=NO_WINDOW,
     )
     return mixed if cuts.has_keys is None else mixed.masked_fill(~cuts.has_keys, 0.0)
 

@@ -8,7 +8,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from semvlp.model.attention import choose_path
+from semvlp.model.attention import network_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.cuts import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
@@ -105,13 +105,7 @@ class Encoder(nn.Module):
         return cut([(text, regions), (regions, text)], rows.device, path)
 
     def _path(self, rows: Tensor) -> AttentionPath:
-        """How attention is computed, as `attn_implementation` says; it may be set at any time."""
-        return choose_path(
-            self.config._attn_implementation,
-            rows,
-            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
-            head_width=self.config.hidden_size // self.config.num_attention_heads,
-        )
+        return network_path(self.config, rows, training=self.training)
 
     def _all(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]

@@ -1,4 +1,4 @@
-"""The operator behind varlen_attn, on the CPU and by its definition.
+"""The operator behind varlen_attn without a causal mask, on the CPU and by its definition.
 
 PyTorch has it for GPUs only. With this in its place everything around the kernel runs anywhere:
 boundaries, the order of arguments, autograd, compilation.
@@ -26,8 +26,12 @@ def _forward(
     cu_seq_k: Tensor,
     max_q: int,
     max_k: int,
+    is_causal: bool,
+    scale: float | None,
+    window_size: list[int],
     *_: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_whole(is_causal, scale, window_size, max_q, max_k)
     output = torch.full_like(query, torch.nan)
     for queries, keys in _segments(query, key, cu_seq_q, cu_seq_k, max_q, max_k):
         weights = _weights(query[queries], key[keys])
@@ -47,8 +51,12 @@ def _backward(
     cu_seq_k: Tensor,
     max_q: int,
     max_k: int,
-    *_: Any,
+    is_causal: bool,
+    rng_state: Tensor,
+    scale: float | None,
+    window_size: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_whole(is_causal, scale, window_size, max_q, max_k)
     grads = [torch.full_like(tensor, torch.nan) for tensor in (query, key, value)]
     scale = query.shape[-1] ** -0.5
     for queries, keys in _segments(query, key, cu_seq_q, cu_seq_k, max_q, max_k):
@@ -60,6 +68,15 @@ def _backward(
         grads[0][queries] = torch.einsum("hqs,shk->qhk", scores, key[keys].float()).to(query.dtype)
         grads[1][keys] = torch.einsum("hqs,qhk->shk", scores, query[queries].float()).to(key.dtype)
     return grads[0], grads[1], grads[2]
+
+
+def _check_whole(
+    is_causal: bool, scale: float | None, window_size: list[int], max_q: int, max_k: int
+) -> None:
+    """Every query sees all keys of its segment: flash reads a window as wide as that as none."""
+    assert not is_causal
+    assert scale is None
+    assert all(width == -1 or width >= max(max_q, max_k) for width in window_size)
 
 
 def _weights(query: Tensor, key: Tensor) -> Tensor:

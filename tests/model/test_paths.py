@@ -3,11 +3,16 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.attention import choose_path, varlen_obstacle
@@ -17,6 +22,8 @@ from tests.model import flash_reference
 MakeBatch = Callable[..., PackedBatch]
 
 LENGTHS = [(3, 2), (1, 0), (5, 4), (2, 7), (4, 1), (2, 2), (7, 3), (1, 6), (3, 3)]
+# Segments of more than 128 rows, for which varlen_attn may take another kernel.
+LONG = [(150, 140), (129, 64), (20, 100), (3, 2)]
 MODES: tuple[Mode, ...] = ("single", "two")
 
 # Relative to the norm of a tensor: the same float32 sums in another order through three layers.
@@ -96,15 +103,57 @@ def test_paths_agree_in_both_halves(
     torch.testing.assert_close(pooled[0], pooled[1], rtol=1e-4, atol=1e-5)
 
 
+class Calls(TorchDispatchMode):
+    """The arguments of every call of an attention operator, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, Any]] = []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if "varlen_attn" in func.name():
+            names = [argument.name for argument in func._schema.arguments]
+            self.seen.append(dict(zip(names, args, strict=False)) | (kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(not hasattr(varlen, "_can_use_cudnn"), reason="PyTorch before 2.14: no cuDNN")
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("mode", MODES)
+def test_cudnn_is_never_taken_in_either_direction(
+    config: SemVLPConfig, make_batch: MakeBatch, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PyTorch itself answers, on an H100, to the arguments that the kernels get."""
+    config.max_position_embeddings, config.attention_probs_dropout_prob = 200, 0.0
+    model = SemVLPModel(config).to(torch.bfloat16).train()
+    with Calls() as calls:
+        outputs(model, make_batch(LONG), mode, "varlen")
+    monkeypatch.setattr(varlen, "_should_use_cudnn", lambda _: True)
+    for seen in calls.seen:
+        with FakeTensorMode():
+            heads = [
+                torch.empty(seen[name].shape, dtype=seen[name].dtype, device="cuda")
+                for name in ("query", "key", "value")
+            ]
+        assert not varlen._can_use_cudnn(*heads, seen["max_q"], seen["window_size"])
+        assert varlen._can_use_cudnn(*heads, seen["max_q"], [-1, -1]) == (seen["max_q"] > 128)
+    assert max(seen["max_q"] for seen in calls.seen) > 128
+    assert sum("grad_out" in seen for seen in calls.seen) == len(calls.seen) / 2
+
+
 @no_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG], ids=["short", "long"])
 def test_the_flash_kernel_agrees_with_sdpa(
-    config: SemVLPConfig, make_batch: MakeBatch, mode: Mode
+    config: SemVLPConfig, make_batch: MakeBatch, lengths: list[tuple[int, int]], mode: Mode
 ) -> None:
     config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
+    config.max_position_embeddings = 200
     model = SemVLPModel(config).to("cuda", torch.bfloat16).train()
-    check_agreement(model, make_batch(LENGTHS).to("cuda"), mode)
+    check_agreement(model, make_batch(lengths).to("cuda"), mode)
 
 
 @no_gpu
@@ -113,13 +162,10 @@ def test_the_flash_kernel_agrees_with_sdpa(
 def test_the_flash_kernel_agrees_with_float32(
     config: SemVLPConfig, make_batch: MakeBatch, mode: Mode
 ) -> None:
-    """Long segments too: above 128 rows varlen_attn may take cuDNN.
-
-    Sixteen roundings: three layers of hidden states, each rounded at several places.
-    """
+    """Sixteen roundings: three layers of hidden states, each rounded at several places."""
     config.max_position_embeddings = 200
     model = SemVLPModel(config).to("cuda").eval()
-    batch = make_batch([*LENGTHS, (150, 140), (129, 64), (20, 100)]).to("cuda")
+    batch = make_batch([*LENGTHS, *LONG]).to("cuda")
     with torch.inference_mode():
         expected = model(batch, mode)
         found = model.to(torch.bfloat16)(batch, mode)
