@@ -23,7 +23,7 @@ def ahead(source: Iterable[T], *, most: int) -> Generator[T, None, None]:
     """The items of `source` in order, made in a thread of their own; at most `most` wait.
 
     What `source` raises is raised here, after the items before it. Closed early, it lets the thread
-    finish the item in work.
+    finish the item in work. The thread closes a `source` that is a generator.
     """
     ready: Queue[T | _End] = Queue(most)
     unwanted = Event()
@@ -48,6 +48,9 @@ def _make(source: Iterable[T], ready: "Queue[T | _End]", unwanted: Event) -> Non
                 return
     except BaseException as error:
         end = _End(error)
+    finally:
+        if isinstance(source, Generator):
+            source.close()
     _put(end, ready, unwanted)
 
 

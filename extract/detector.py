@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract.resize import Resized
 from semvlp.settings import override
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,15 @@ class Detector(Protocol):
     feature_size: int
     profile: dict[str, Any]
     """Everything that shapes the numbers, as plain JSON values: the source of the profile hash."""
+    images_per_pass: int
+    """Most images of equal prepared shape that a pass may hold; by rounding, each depends on all
+    of its pass."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> Resized:
+        """The work on an RGB image [H, W, 3] that needs no network; any thread may call it."""
+
+    def detect(self, images: Sequence[Resized]) -> list[Proposals]:
+        """One pass over prepared images of equal shape."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""

@@ -9,20 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from semvlp.errors import ConfigError
 from semvlp.extract.box_rules import clip, decode
 from semvlp.extract.checkpoints import load_strict, read_detector, read_weights, state_sha256
-from semvlp.extract.detector import Proposals
 from semvlp.extract.detectron2_parts import BottomUpRPN
 from semvlp.extract.detectron2_settings import (
     address_of,
@@ -38,7 +35,7 @@ from semvlp.extract.downloads import fetch
 from semvlp.extract.families import DETECTRON2, State, from_ours, unwrapped, without_constants
 from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place, detect_in_passes
+from semvlp.extract.passes import REGIONS_AT_ONCE, Found, InPasses, Place
 from semvlp.extract.published import attribute_labels, count_labels, read_published
 from semvlp.extract.resize import Pixels
 from semvlp.extract.torchvision_backend import untrained
@@ -121,12 +118,16 @@ def _open(
     return Detectron2Detector(model, cfg, place, labels)
 
 
-class Detectron2Detector:
-    """A detectron2 network, taken over, that only finds; see `semvlp.extract.detector.Detector`."""
+class Detectron2Detector(InPasses):
+    """A detectron2 network, taken over, that only finds; see `semvlp.extract.detector.Detector`.
+
+    Feature pyramids pad an image to a multiple of their largest stride, each by its own shape.
+    """
 
     def __init__(
         self, model: GeneralizedRCNN, cfg: CfgNode, place: Place, labels: Labels | None = None
     ) -> None:
+        super().__init__(resize_rule_of(cfg), place.images_per_pass)
         self._cfg, self._place = cfg, place
         count = cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES if learns_attributes(model) else 0
         self.object_labels, self.attribute_labels = labels or (
@@ -141,18 +142,6 @@ class Detectron2Detector:
             "precision": place.precision,
         }
         self._model, self._region_step = model.eval(), _only_find(model)
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        """Detect in RGB images [H, W, 3]; only images of equal resized shape share a pass.
-
-        Feature pyramids pad an image to a multiple of their largest stride, each by its own shape.
-        """
-        return detect_in_passes(
-            images,
-            self._find,
-            resize_rule_of(self._cfg),
-            images_per_pass=self._place.images_per_pass,
-        )
 
     @torch.inference_mode()
     def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:

@@ -1,32 +1,32 @@
-"""What becomes of each image: decoded and detected ahead in threads, its regions selected.
+"""What becomes of each image: prepared, detected and selected ahead in threads.
 
 An image that fails is its own outcome and touches no neighbour; a detector that fails on
 everything is an error and makes no outcomes.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from semvlp.errors import InputError, SemVLPError
 from semvlp.extract.ahead import ahead
 from semvlp.extract.detector import Detector, Proposals
+from semvlp.extract.grouping import passes, windows
 from semvlp.extract.images import ImageFile, Refused, load
+from semvlp.extract.resize import Resized
 from semvlp.shards.record import Regions
 
-Pixels = NDArray[np.uint8]
 # What one image may raise in a network; anything else is a defect and stops the run.
 _FAILURES = (InputError, RuntimeError, ValueError, ArithmeticError, IndexError)
 # So many failures in a row mean that the detector is broken, not the images.
 _BROKEN_AT_START = 8
 _BROKEN_LATER = 64
+# Images whose regions, 0.4 MB each, wait while a finished shard is read back and published.
+_WAITING = 128
 
 
 class Choose(Protocol):
@@ -58,25 +58,32 @@ class Outcome:
 
 
 def outcomes(
-    files: Iterable[ImageFile],
+    files: Sequence[ImageFile],
     detector: Detector,
     choose: Choose,
     *,
-    batch_size: int,
+    wanted: Set[str],
+    per_shard: int,
+    images_per_pass: int,
     workers: int,
 ) -> Generator[Outcome, None, None]:
-    """The outcome of each file, in order; a few images more than two batches are in memory at once.
+    """The outcome of each file of a plan whose id is `wanted`, in order.
 
-    Threads decode and one detects, while this one selects and its caller writes.
+    Passes are made of all images of a window, so that those written in an earlier run still stand
+    beside the wanted ones. `workers` threads prepare images, one detects and one selects; in memory
+    are at most one window of prepared images, two passes and one for each worker.
     """
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        decoded = _decode(files, pool, ahead=batch_size + workers)
-        with closing(ahead(_found(decoded, detector, batch_size), most=batch_size)) as found:
-            for file, result in found:
-                yield Outcome(file, _choose(result, file, choose))
+    every = windows(files, per_shard=per_shard, images_per_pass=images_per_pass)
+    todo = [each for each in every if not wanted.isdisjoint(file.image_id for file in each)]
+    with ThreadPoolExecutor(workers, "prepare") as pool:
+        loaded = chain.from_iterable(todo)
+        prepared = _prepared(loaded, detector, pool, ahead=images_per_pass + workers)
+        found = _found(todo, prepared, detector, wanted, images_per_pass)
+        with closing(ahead(_chosen(found, choose), most=_WAITING)) as ready:
+            yield from _ordered((file for file in files if file.image_id in wanted), ready)
 
 
-def proven(found: Iterable[Outcome], *, batch_size: int, worked: bool) -> Iterator[Outcome]:
+def proven(found: Iterable[Outcome], *, images_per_pass: int, worked: bool) -> Iterator[Outcome]:
     """The outcomes, failures only once a later image shows that the detector works.
 
     Otherwise a broken detector would refuse every image for good. `worked` says that it has worked
@@ -87,7 +94,7 @@ def proven(found: Iterable[Outcome], *, batch_size: int, worked: bool) -> Iterat
     """
     held: list[Outcome] = []
     failures = 0
-    limit = _BROKEN_LATER if worked else max(_BROKEN_AT_START, batch_size)
+    limit = _BROKEN_LATER if worked else max(_BROKEN_AT_START, images_per_pass)
     for outcome in found:
         held.append(outcome)
         failures += outcome.failed
@@ -103,13 +110,13 @@ def proven(found: Iterable[Outcome], *, batch_size: int, worked: bool) -> Iterat
     yield from held
 
 
-def _decode(
-    files: Iterable[ImageFile], pool: ThreadPoolExecutor, *, ahead: int
-) -> Iterator[tuple[ImageFile, Pixels | Refused]]:
-    """Decoded images in order; at most `ahead` of them wait."""
-    waiting: deque[tuple[ImageFile, Future[Pixels | Refused]]] = deque()
+def _prepared(
+    files: Iterable[ImageFile], detector: Detector, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[tuple[ImageFile, Resized | Exception]]:
+    """Images ready for the network, in order; at most `ahead` of them wait."""
+    waiting: deque[tuple[ImageFile, Future[Resized | Exception]]] = deque()
     for file in files:
-        waiting.append((file, pool.submit(_load, file)))
+        waiting.append((file, pool.submit(_prepare, file, detector)))
         if len(waiting) > ahead:
             first, future = waiting.popleft()
             yield first, future.result()
@@ -118,37 +125,61 @@ def _decode(
         yield first, future.result()
 
 
-def _load(file: ImageFile) -> Pixels | Refused:
+def _prepare(file: ImageFile, detector: Detector) -> Resized | Exception:
     try:
-        return load(file)
-    except Refused as refused:
-        return refused
+        return detector.prepare(load(file))
+    except (Refused, *_FAILURES) as error:
+        return error
 
 
 def _found(
-    decoded: Iterator[tuple[ImageFile, Pixels | Refused]], detector: Detector, batch_size: int
-) -> Iterator[tuple[ImageFile, Proposals | Exception]]:
-    """What the detector gives for each image, or why there is nothing."""
-    while batch := list(islice(decoded, batch_size)):
-        images = [image for _, image in batch if not isinstance(image, Refused)]
-        detected = iter(_detect(detector, images))
-        for file, image in batch:
-            yield file, image if isinstance(image, Refused) else next(detected)
+    todo: Iterable[Sequence[ImageFile]],
+    prepared: Iterator[tuple[ImageFile, Resized | Exception]],
+    detector: Detector,
+    wanted: Set[str],
+    images_per_pass: int,
+) -> Generator[list[tuple[ImageFile, Proposals | Exception]], None, None]:
+    """What the detector gives for the wanted images of each pass, or why there is nothing."""
+    for window in todo:
+        for each in passes(islice(prepared, len(window)), _shape, images_per_pass):
+            if wanted.isdisjoint(file.image_id for file, _ in each):
+                continue
+            results = _detect(detector, [image for _, image in each])
+            pairs = zip((file for file, _ in each), results, strict=True)
+            yield [pair for pair in pairs if pair[0].image_id in wanted]
 
 
-def _detect(detector: Detector, images: Sequence[Pixels]) -> list[Proposals | Exception]:
-    """Proposals of each image; if the batch fails, each image on its own."""
-    if not images:
-        return []
+def _shape(image: tuple[ImageFile, Resized | Exception]) -> tuple[int, ...]:
+    """What images of one pass have in common; those that cannot be used are among themselves."""
+    return image[1].pixels.shape if isinstance(image[1], Resized) else ()
+
+
+def _detect(
+    detector: Detector, images: Sequence[Resized | Exception]
+) -> list[Proposals | Exception]:
+    """Proposals of each image of a pass; if the pass fails, each image on its own."""
+    usable = [image for image in images if isinstance(image, Resized)]
+    if len(usable) < len(images):
+        return [image for image in images if isinstance(image, Exception)]
     try:
-        found = detector(images)
+        found = detector.detect(usable)
     except _FAILURES as error:
-        if len(images) == 1:
+        if len(usable) == 1:
             return [error]
-        return [found for image in images for found in _detect(detector, [image])]
-    if len(found) != len(images):
-        raise SemVLPError(f"the detector gave {len(found)} results for {len(images)} images")
+        return [found for image in usable for found in _detect(detector, [image])]
+    if len(found) != len(usable):
+        raise SemVLPError(f"the detector gave {len(found)} results for {len(usable)} images")
     return list(found)
+
+
+def _chosen(
+    found: Generator[list[tuple[ImageFile, Proposals | Exception]], None, None], choose: Choose
+) -> Generator[Outcome, None, None]:
+    """The outcomes of one pass after the other, while the next one is detected."""
+    with closing(ahead(found, most=1)) as ready:
+        for each in ready:
+            for file, result in each:
+                yield Outcome(file, _choose(result, file, choose))
 
 
 def _choose(found: Proposals | Exception, file: ImageFile, choose: Choose) -> Regions | Exception:
@@ -158,6 +189,16 @@ def _choose(found: Proposals | Exception, file: ImageFile, choose: Choose) -> Re
         return choose(found, image_id=file.image_id)
     except InputError as error:
         return error
+
+
+def _ordered(files: Iterable[ImageFile], found: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The outcomes of `files` in their order; those of a window may come in any."""
+    waiting: dict[str, Outcome] = {}
+    for file in files:
+        while file.image_id not in waiting:
+            outcome = next(found)
+            waiting[outcome.file.image_id] = outcome
+        yield waiting.pop(file.image_id)
 
 
 def _broken(held: Sequence[Outcome]) -> SemVLPError:

@@ -4,7 +4,8 @@ P proposals, C object classes, A attributes, F feature size, H x W an image as i
 h x w the same image resized.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from semvlp.errors import ConfigError
 from semvlp.extract.detector import Precision, Proposals
+from semvlp.extract.grouping import passes
 from semvlp.extract.resize import Pixels, Resized, ResizeRule, resize
 from semvlp.torchrun import place
 
@@ -59,22 +61,36 @@ class Found(NamedTuple):
     """[P, F]."""
 
 
-Find = Callable[[Pixels, list[float]], list[Found]]
-"""Finds in a stack [n, h, w, 3] of images, each with its scale: resized over original size."""
+class InPasses(ABC):
+    """What a detector does around its network's own `_find`; see `semvlp.extract.detector`."""
 
+    def __init__(self, rule: ResizeRule, images_per_pass: int) -> None:
+        self.images_per_pass = images_per_pass
+        self._rule = rule
 
-def detect_in_passes(
-    images: Sequence[NDArray[np.uint8]], find: Find, rule: ResizeRule, *, images_per_pass: int
-) -> list[Proposals]:
-    """Resize images [H, W, 3] and run `find` on those of equal shape together, never padded."""
-    resized = [resize(image, rule) for image in images]
-    results: dict[int, Proposals] = {}
-    for indices in _equal_shapes(resized, images_per_pass):
-        scales = [1 / resized[index].back[0] for index in indices]
-        found = find(np.stack([resized[index].pixels for index in indices]), scales)
-        for index, each in zip(indices, found, strict=True):
-            results[index] = _proposals(each, images[index].shape, resized[index].back)
-    return [results[index] for index in range(len(images))]
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        """Detect in RGB images [H, W, 3]; only those of equal resized shape share a pass."""
+        resized = [self.prepare(image) for image in images]
+        results: dict[int, Proposals] = {}
+        shapes = [each.pixels.shape for each in resized]
+        for alike in passes(range(len(images)), shapes.__getitem__, self.images_per_pass):
+            found = self.detect([resized[index] for index in alike])
+            results.update(zip(alike, found, strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def prepare(self, image: NDArray[np.uint8]) -> Resized:
+        """Resize an RGB image [H, W, 3]; any thread may."""
+        return resize(image, self._rule)
+
+    def detect(self, images: Sequence[Resized]) -> list[Proposals]:
+        """One pass over prepared images of equal shape, never padded."""
+        scales = [1 / image.back[0] for image in images]
+        found = self._find(np.stack([image.pixels for image in images]), scales)
+        return [_proposals(each, image) for each, image in zip(found, images, strict=True)]
+
+    @abstractmethod
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+        """Find in a stack [n, h, w, 3] of images, each with its scale: resized over original."""
 
 
 def choose_device(name: str) -> str:
@@ -90,31 +106,33 @@ def choose_device(name: str) -> str:
     return f"cuda:{place().local_rank}"
 
 
-def _equal_shapes(images: Sequence[Resized], most: int) -> Iterator[list[int]]:
-    """Indices of images of equal shape, at most `most` together."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        by_shape.setdefault(image.pixels.shape, []).append(index)
-    for indices in by_shape.values():
-        for start in range(0, len(indices), most):
-            yield indices[start : start + most]
-
-
-def _proposals(found: Found, original: tuple[int, ...], back: tuple[float, float]) -> Proposals:
+def _proposals(found: Found, image: Resized) -> Proposals:
     """Back to pixels of the original image, in numpy."""
-    height, width = original[:2]
-    scale = np.array([*back, *back], dtype=np.float32)
-    # Rounding must not push a box over the border.
-    limit = np.array([width, height] * 2, dtype=np.float32)
+    height, width = image.size
     return Proposals(
         width=width,
         height=height,
-        proposals=np.minimum(_numpy(found.proposals) * scale, limit),
-        boxes=np.minimum(_numpy(found.boxes) * scale, limit),
+        proposals=_brought_back(found.proposals, image),
+        boxes=_brought_back(found.boxes, image),
         object_scores=_numpy(found.object_scores),
         attribute_scores=_numpy(found.attribute_scores),
         features=_numpy(found.features),
     )
+
+
+def _brought_back(boxes: Tensor, image: Resized) -> NDArray[np.float32]:
+    """Boxes [P, ..., 4] in pixels of the original image.
+
+    The factors are laid out along a whole row, because a product with 4 numbers again and again
+    takes ten times as long.
+    """
+    rows = boxes.float().flatten(1)
+    height, width = image.size
+    boxes_a_row = rows.shape[1] // 4
+    scale = rows.new_tensor([*image.back] * 2).repeat(boxes_a_row)
+    # Rounding must not push a box over the border.
+    limit = rows.new_tensor([width, height] * 2).repeat(boxes_a_row)
+    return _numpy(torch.minimum(rows * scale, limit).view(boxes.shape))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -62,10 +62,10 @@ class ExtractSettings:
     """auto, cpu or cuda."""
     precision: Precision = "fp32"
     """Arithmetic of the network; scores and boxes are fp32 in both."""
-    batch_size: int = 4
-    """Images the detector gets at once."""
+    batch_size: int = 8
+    """Most images of equal shape in one pass on a GPU; on a CPU each has its own."""
     workers: int = 4
-    """Threads that decode images."""
+    """Threads that decode and resize images."""
     resume: bool = True
     """Go on where an earlier run stopped."""
     overwrite: bool = False
@@ -258,7 +258,7 @@ def _process(
 ) -> int:
     """Write or refuse every pending image of the writer's part; the number of them."""
     pending = set(writer.pending)
-    todo = [file for file in files if file.image_id in pending]
+    images_per_pass = min(settings.batch_size, detector.images_per_pass)
     total, refused = writer.num_images, len(writer.refused)
     choose = partial(
         select,
@@ -268,17 +268,23 @@ def _process(
         profile=writer.plan.profile,
     )
     found = outcomes(
-        todo, detector, choose, batch_size=settings.batch_size, workers=settings.workers
+        files,
+        detector,
+        choose,
+        wanted=pending,
+        per_shard=settings.samples_per_shard,
+        images_per_pass=images_per_pass,
+        workers=settings.workers,
     )
-    done = total - len(todo)
+    done = total - len(pending)
     with (
         closing(found),
         Progress("extracting", total=total, unit="images", done=done) as bar,
     ):
-        for outcome in proven(found, batch_size=settings.batch_size, worked=done > refused):
+        for outcome in proven(found, images_per_pass=images_per_pass, worked=done > refused):
             refused += not _write(outcome, writer, texts)
             bar.advance(note=f"{refused} refused")
-    return len(todo)
+    return len(pending)
 
 
 def _write(outcome: Outcome, writer: Writer, texts: Mapping[str, Texts]) -> bool:

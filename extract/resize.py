@@ -38,6 +38,8 @@ class Resized(NamedTuple):
     """[h, w, 3]: bytes from Pillow, float32 from the arithmetic of OpenCV."""
     back: tuple[float, float]
     """What brings x and y of a box back to pixels of the original image."""
+    size: tuple[int, int]
+    """Height and width of the original image."""
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:
@@ -46,11 +48,12 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:
     tall, wide = resized_shape(height, width, rule)
     if rule.method == "cv2" and rule.shorter:
         scale = _caffe_scale(height, width, rule)
-        return Resized(_interpolated(image, (tall, wide), scale), (1 / scale, 1 / scale))
+        resized = _interpolated(image, (tall, wide), scale)
+        return Resized(resized, (1 / scale, 1 / scale), (height, width))
     pixels = image
     if (tall, wide) != (height, width):
         pixels = np.asarray(Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR))
-    return Resized(pixels, (width / wide, height / tall))
+    return Resized(pixels, (width / wide, height / tall), (height, width))
 
 
 def resized_shape(height: int, width: int, rule: ResizeRule) -> tuple[int, int]:

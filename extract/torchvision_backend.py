@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import load_strict, read_detector, state_sha256
-from semvlp.extract.detector import Proposals
 from semvlp.extract.faster_rcnn import FasterRCNN
 from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.passes import Found, Place, detect_in_passes
+from semvlp.extract.passes import Found, InPasses, Place
 from semvlp.extract.published import attribute_labels, count_labels, object_labels, read_published
 from semvlp.extract.resize import Pixels, ResizeRule
 from semvlp.settings import override, to_tree
@@ -22,7 +19,7 @@ UNTRAINED = (100, 20)
 """Object classes and attributes of a network that was not trained."""
 
 
-class TorchvisionDetector:
+class TorchvisionDetector(InPasses):
     """A `FasterRCNN`, taken over, that only finds; see `semvlp.extract.detector.Detector`."""
 
     def __init__(
@@ -34,6 +31,8 @@ class TorchvisionDetector:
         *,
         images_per_pass: int | None = None,
     ) -> None:
+        rule = ResizeRule.of(network.config)
+        super().__init__(rule, images_per_pass or place.images_per_pass)
         self.object_labels, self.attribute_labels = tuple(object_labels), tuple(attribute_labels)
         self.feature_size = network.config.feature_size
         self.profile: dict[str, Any] = {
@@ -45,16 +44,6 @@ class TorchvisionDetector:
         network.trunk.only_find()
         network.to(memory_format=network.trunk.memory_format)
         self._network, self._place = network.to(place.device).eval(), place
-        self._images_per_pass = images_per_pass or place.images_per_pass
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        """Detect in RGB images [H, W, 3]; only images of equal resized shape share a pass."""
-        return detect_in_passes(
-            images,
-            self._find,
-            ResizeRule.of(self._network.config),
-            images_per_pass=self._images_per_pass,
-        )
 
     @torch.inference_mode()
     def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:

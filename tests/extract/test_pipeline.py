@@ -1,7 +1,7 @@
 """Images to shards: in order, resumable to the byte, one lost image never losing its neighbours."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,53 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semvlp.errors import ConfigError, InputError, SemVLPError, TooManyRefused
-from semvlp.extract import outcomes
+from semvlp.extract import grouping, outcomes
 from semvlp.extract.detector import Proposals
 from semvlp.extract.images import find_images, load
 from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
+from semvlp.extract.resize import Resized
 from semvlp.extract.select import select
 from semvlp.shards.codec import encode
 from semvlp.shards.manifest import read_manifest
 from semvlp.shards.record import Sample
 from semvlp.shards.store import open_store
+from tests.extract.fake_detector import FakeDetector, stop_at
 
-CLASSES, ATTRIBUTES, FEATURES = 6, 4, 8
-SETTINGS = ExtractSettings(batch_size=3, workers=2, samples_per_shard=4)
-
-
-class FakeDetector:
-    """Proposals drawn from the pixels alone; `fail` may raise for the number in the first pixel."""
-
-    object_labels = tuple(f"object {index}" for index in range(CLASSES))
-    attribute_labels = tuple(f"attribute {index}" for index in range(ATTRIBUTES))
-    feature_size = FEATURES
-
-    def __init__(self, fail: Callable[[int], None] = lambda number: None) -> None:
-        self.profile: dict[str, Any] = {"detector": "fake"}
-        self.fail = fail
-        self.batches: list[int] = []
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        self.batches.append(len(images))
-        for image in images:
-            self.fail(int(image[0, 0, 0]))
-        return [self._propose(image) for image in images]
-
-    def _propose(self, image: NDArray[np.uint8]) -> Proposals:
-        rng = np.random.default_rng(int(image.sum()))
-        height, width, _ = image.shape
-        corners = np.sort(rng.uniform(0, 1, (45, 2, 2)), axis=1).reshape(45, 4)
-        boxes = (corners * [width, height, width, height]).astype(np.float32)
-        scores = rng.dirichlet(np.full(CLASSES + 1, 0.3), 45).astype(np.float32)
-        return Proposals(
-            width=width,
-            height=height,
-            proposals=boxes,
-            boxes=boxes[:, None] + np.zeros((1, CLASSES, 1), np.float32),
-            object_scores=scores,
-            attribute_scores=rng.dirichlet(np.ones(ATTRIBUTES), 45).astype(np.float32),
-            features=rng.random((45, FEATURES)).astype(np.float32),
-        )
+SETTINGS = ExtractSettings(workers=2, samples_per_shard=4)
 
 
 @pytest.fixture
@@ -79,14 +45,6 @@ def draw(folder: Path, count: int) -> Path:
 def damage(images: Path, *numbers: int) -> None:
     for number in numbers:
         (images / f"im{number:03d}.png").write_bytes(b"not an image")
-
-
-def stop_at(number: int, error: BaseException) -> Callable[[int], None]:
-    def fail(found: int) -> None:
-        if found == number:
-            raise error
-
-    return fail
 
 
 def stored(out: Path) -> list[tuple[bytes, bytes]]:
@@ -133,8 +91,12 @@ def test_every_image_is_stored_as_its_own_selection(images: Path, tmp_path: Path
 
 
 def test_batches_and_threads_change_no_byte(images: Path, tmp_path: Path) -> None:
-    run(images, tmp_path / "a", batch_size=1, workers=1)
-    run(images, tmp_path / "b", batch_size=7, workers=3)
+    detector = FakeDetector()
+    detector.images_per_pass = 8
+    run(images, tmp_path / "a", detector, batch_size=1, workers=1)
+    assert set(detector.batches) == {1}
+    run(images, tmp_path / "b", detector, batch_size=7, workers=3)
+    assert max(detector.batches) == 2, "four images of three shapes"
     assert len(shard_bytes(tmp_path / "a")) > 2
     assert shard_bytes(tmp_path / "a") == shard_bytes(tmp_path / "b")
 
@@ -154,8 +116,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert shard_bytes(tmp_path / "cut") == shard_bytes(tmp_path / "whole")
     assert stored(tmp_path / "cut") == stored(tmp_path / "whole")
     assert refusals(tmp_path / "cut") == refusals(tmp_path / "whole")
-    batches_before = number // 3 * 3
-    assert report.processed == 11 - batches_before, "whole batches before the stop are kept"
+    assert report.processed == 11 - number, "everything before the stop is kept"
 
 
 def test_a_finished_extraction_is_not_done_again(images: Path, tmp_path: Path) -> None:
@@ -203,12 +164,13 @@ def test_too_many_refused_ends_the_finished_work_with_its_own_error(
 
 def test_an_image_the_detector_fails_on_is_refused_alone(images: Path, tmp_path: Path) -> None:
     detector = FakeDetector(stop_at(4, RuntimeError("no anchors fit")))
-    report = run(images, tmp_path / "out", detector, max_bad=0.1)
+    detector.images_per_pass = 2
+    report = run(images, tmp_path / "out", detector, max_bad=0.1, samples_per_shard=11)
     assert (report.written, report.refused) == (10, 1)
     (line,) = refusals(tmp_path / "out")
     assert line["id"] == "im004"
     assert line["reason"] == "the detector failed: RuntimeError: no anchors fit"
-    assert detector.batches == [3, 3, 1, 1, 1, 3, 2], "only the failed batch is taken apart"
+    assert detector.batches == [2, 2, 1, 1, 2, 2, 2, 1], "only the failed pass is taken apart"
 
 
 def test_a_detector_that_never_works_is_an_error_and_refuses_nothing(
@@ -252,8 +214,8 @@ def test_a_defect_is_never_taken_for_a_bad_image(images: Path, tmp_path: Path) -
 
 def test_numbers_the_store_cannot_hold_are_refused(images: Path, tmp_path: Path) -> None:
     class Large(FakeDetector):
-        def _propose(self, image: NDArray[np.uint8]) -> Proposals:
-            found = super()._propose(image)
+        def propose(self, image: NDArray[np.uint8]) -> Proposals:
+            found = super().propose(image)
             if image[0, 0, 0] == 6:
                 found.features[:] = 1e6
             return found
@@ -308,8 +270,11 @@ def test_source_folders_are_not_written_into(images: Path, tmp_path: Path) -> No
         run(images, tmp_path / "file")
 
 
-def test_few_images_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are, decoding runs ahead by a batch and the threads."""
+@pytest.mark.parametrize(("most", "window"), [(1, 1), (2, 6), (2, 128)])
+def test_few_images_are_in_memory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, window: int
+) -> None:
+    """However many there are: those of a window that found no partner, and what is prepared."""
     loaded: list[str] = []
 
     def counted(file: Any) -> Any:
@@ -319,14 +284,18 @@ def test_few_images_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     waiting: list[int] = []
 
     class Watching(FakeDetector):
-        def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        images_per_pass = most
+
+        def detect(self, images: Sequence[Resized]) -> list[Proposals]:
             waiting.append(len(loaded) - sum(self.batches))
-            return super().__call__(images)
+            return super().detect(images)
 
     monkeypatch.setattr(outcomes, "load", counted)
-    run(draw(tmp_path / "many", 60), tmp_path / "out", Watching())
+    monkeypatch.setattr(grouping, "_WINDOW", window)
+    # Three shapes: two images at most wait for a third of theirs, one of each other shape.
+    run(draw(tmp_path / "many", 60), tmp_path / "out", Watching(), samples_per_shard=60)
     assert len(loaded) == 60
-    assert max(waiting) <= 2 * SETTINGS.batch_size + SETTINGS.workers
+    assert max(waiting) <= min(window, 3 * most) + most + SETTINGS.workers + 1
 
 
 def test_the_preview_is_written_beside_the_shards(images: Path, tmp_path: Path) -> None:
