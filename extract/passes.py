@@ -132,7 +132,8 @@ def _brought_back(boxes: Tensor, image: Resized) -> NDArray[np.float32]:
     scale = rows.new_tensor([*image.back] * 2).repeat(boxes_a_row)
     # Rounding must not push a box over the border.
     limit = rows.new_tensor([width, height] * 2).repeat(boxes_a_row)
-    return _numpy(torch.minimum(rows * scale, limit).view(boxes.shape))
+    scaled = rows * scale
+    return _numpy(torch.minimum(scaled, limit, out=scaled).view(boxes.shape))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
