@@ -9,6 +9,7 @@ regions, of which 15 % are masked. The others get them padded to the longest of 
 users do, and compute their own pre-training losses; none reads data. Every round runs each network
 once, so that a noisy machine is noisy for all; medians are of the rounds, and `alternate` is the
 mean of the two modes in each round. Peak memory is that of a process that runs one network alone.
+A network that memory does not hold is left out of the batch sizes that are too large for it.
 
 Last, a short run of `semvlp pretrain` on shards of such pairs tells which share of its steps'
 time it waited for data.
@@ -27,12 +28,14 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from train_networks import MODES, PEERS, Setting, build, draw_pairs, loss_of, our_loss
+from train_networks import MODES, PEERS, Setting, build, draw_pairs, loss_of, operations
 from train_waiting import share_waited
 
-AIMS = {"VisualBERT": 1.3, "LXMERT": 1.5}
-MODES_AIM, WAITING_AIM = 1.3, 0.02
+from semvlp.train.bad_batch import is_out_of_memory
+
+AIMS = {"cpu": {"VisualBERT": 1.3, "LXMERT": 1.5}, "cuda": {"LXMERT": 2.5}}
+MODES_AIM, MFU_AIM, WAITING_AIM = 1.3, 0.45, 0.02
+NO_ROOM = "out of memory"
 
 
 def make_step(setting: Setting, model: nn.Module) -> Callable[[Callable[[], Tensor]], None]:
@@ -40,46 +43,63 @@ def make_step(setting: Setting, model: nn.Module) -> Callable[[Callable[[], Tens
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(loss_of: Callable[[], Tensor]) -> None:
-        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"):
-            loss = loss_of()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        try:
+            with torch.autocast(
+                setting.device, torch.bfloat16, enabled=setting.precision == "bf16"
+            ):
+                loss = loss_of()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        finally:
+            optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def seconds(setting: Setting, run: Callable[[], None]) -> float:
-    """Wall time of `run`, the device's work included."""
-    if setting.device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if setting.device == "cuda":
-        torch.cuda.synchronize()
+def seconds(setting: Setting, run: Callable[[], None]) -> float | None:
+    """Wall time of `run`, the device's work included; None where memory does not hold it."""
+    try:
+        if setting.device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if setting.device == "cuda":
+            torch.cuda.synchronize()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
     return time.perf_counter() - start
 
 
-def rounds(
-    setting: Setting, names: Sequence[str], warmup: int, count: int
-) -> dict[str, list[float]]:
-    """Seconds of a step of each network, round by round."""
-    pairs = draw_pairs(setting)
+def steps_of(setting: Setting, names: Sequence[str]) -> dict[str, Callable[[], None]]:
+    """A step of each network; both modes share one."""
+    pairs, steps = draw_pairs(setting), {}
     ours = build("single", setting) if set(names) & set(MODES) else None
     step_of_ours = make_step(setting, ours) if ours else None
-    runs: dict[str, Callable[[], None]] = {}
     for name in names:
         model = ours if name in MODES else build(name, setting)
         assert model is not None
         step = step_of_ours if name in MODES else make_step(setting, model)
         assert step is not None
-        runs[name] = functools.partial(step, loss_of(name, model, pairs))
+        steps[name] = functools.partial(step, loss_of(name, model, pairs))
+    return steps
+
+
+def rounds(
+    setting: Setting, names: Sequence[str], warmup: int, count: int
+) -> dict[str, list[float]]:
+    """Seconds of a step of each network, round by round; none where memory does not hold it."""
+    runs = steps_of(setting, names)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warmup + count):
-        for name, run in runs.items():
-            taken = seconds(setting, run)
-            if number >= warmup:
+        for name in tuple(runs):
+            taken = seconds(setting, runs[name])
+            if taken is None:
+                del runs[name]
+                times[name].clear()
+            elif number >= warmup:
                 times[name].append(taken)
     return times
 
@@ -87,22 +107,8 @@ def rounds(
 def with_alternate(times: dict[str, list[float]]) -> dict[str, list[float]]:
     """Steps that take turns cost the mean of the two modes."""
     single, two, *others = times.items()
-    both = [statistics.mean(pair) for pair in zip(single[1], two[1], strict=True)]
+    both = [statistics.mean(pair) for pair in zip(single[1], two[1], strict=False)]
     return dict([single, two, ("alternate", both), *others])
-
-
-def floating_point_operations(setting: Setting) -> dict[str, float]:
-    """Of the matrix products and attentions of forward and backward, by mode."""
-    pairs, model = draw_pairs(setting), build("single", setting)
-    counts: dict[str, float] = {}
-    for mode in MODES:
-        with (
-            torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"),
-            FlopCounterMode(display=False) as counter,
-        ):
-            our_loss(model, pairs, mode).backward()  # type: ignore[no-untyped-call]
-        counts[mode] = float(counter.get_total_flops())
-    return counts
 
 
 def peak_memory(setting: Setting, name: str) -> float:
@@ -130,29 +136,39 @@ def print_table(setting: Setting, times: dict[str, list[float]], memory: dict[st
     print("| network | s/step | pairs/s | peak GiB | " + " | ".join(heads) + " |")
     print("| --- |" + " ---: |" * (3 + len(heads)))
     for name, taken in times.items():
-        median = statistics.median(taken)
-        cells = [f"{median:.3f}", f"{setting.batch_size / median:.2f}"]
-        cells.append(f"{memory[name]:.2f}" if memory else "-")
-        cells += [f"{ratio(times[peer], taken):.2f}" for peer in PEERS]
-        cells += [f"{memory[name] / memory[peer]:.2f}" if memory else "-" for peer in PEERS]
+        cells = [NO_ROOM, "-"]
+        if taken:
+            median = statistics.median(taken)
+            cells = [f"{median:.3f}", f"{setting.batch_size / median:.2f}"]
+        cells.append(f"{memory[name]:.2f}" if name in memory else "-")
+        cells += [ratio(times[peer], taken) for peer in PEERS]
+        cells += [share(memory, name, peer) for peer in PEERS]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    aims = ", ".join(f"{aim}x {peer}" for peer, aim in AIMS.items())
-    print(f"\naims on a CPU: at least {aims}")
+    aims = ", ".join(f"{aim}x {peer}" for peer, aim in AIMS[setting.device].items())
+    print(f"\naims of single, two and alternate on {setting.device}: at least {aims}")
     modes = ratio(times["two"], times["single"])
-    print(f"two-stream step / single-stream step: {modes:.2f} (aim: at most {MODES_AIM})")
+    print(f"two-stream step / single-stream step: {modes} (aim: at most {MODES_AIM})")
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+def ratio(one: Sequence[float], other: Sequence[float]) -> str:
     """Median over the rounds of how many times as long the one takes."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+    found = [a / b for a, b in zip(one, other, strict=False)]
+    return f"{statistics.median(found):.2f}" if found else "-"
+
+
+def share(memory: dict[str, float], name: str, peer: str) -> str:
+    """How many times the memory of `peer` a network takes."""
+    return f"{memory[name] / memory[peer]:.2f}" if {name, peer} <= memory.keys() else "-"
 
 
 def print_utilisation(setting: Setting, times: dict[str, list[float]], peak: float | None) -> None:
     """TFLOP/s of both modes, and the share of `peak` TFLOP/s where it is given."""
-    for mode, count in floating_point_operations(setting).items():
-        rate = count / statistics.median(times[mode]) / 1e12
-        share = f", {100 * rate / peak:.1f} % of {peak:g}" if peak else ""
-        print(f"{mode}: {rate:.3f} TFLOP/s{share}")
+    for mode in MODES:
+        if times[mode]:
+            rate = operations(setting, mode) / statistics.median(times[mode]) / 1e12
+            used = f", {rate / peak:.1%} of {peak:g}" if peak else ""
+            aim = f" (aim at the best batch size: at least {MFU_AIM:.0%})" if peak else ""
+            print(f"{mode}: {rate:.3f} TFLOP/s{used}{aim if mode == 'single' else ''}")
 
 
 def arguments() -> argparse.Namespace:
@@ -210,11 +226,14 @@ def compare(setting: Setting, given: argparse.Namespace) -> None:
     times = with_alternate(rounds(setting, names, given.warmup, given.rounds))
     memory: dict[str, float] = {}
     if not given.no_memory:
-        memory = {name: peak_memory_alone(name, setting.batch_size) for name in names}
-        memory["alternate"] = max(memory[mode] for mode in MODES)
+        memory = {
+            name: peak_memory_alone(name, setting.batch_size) for name in names if times[name]
+        }
+        if times["alternate"]:
+            memory["alternate"] = max(memory[mode] for mode in MODES)
     print_table(setting, times, memory)
     print_utilisation(setting, times, given.peak_tflops)
-    if given.waiting_steps:
+    if given.waiting_steps and times["alternate"]:
         share = share_waited(setting, given.waiting_steps, given.threads or 0)
         print(f"waiting for data: {100 * share:.2f} % of a step (aim: below {WAITING_AIM:.0%})")
 

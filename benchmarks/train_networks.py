@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers import (
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining
 from semvlp.model.packing import Mode, to_padded
 from semvlp.train.model_config import Preset
+from semvlp.train.throughput import step_flops
 from semvlp.train.train_config import Device, Precision
 
 TOKENS, REGIONS, FEATURES = (8, 24), (10, 100), 2048
@@ -159,14 +160,32 @@ def _labels(ids: Tensor, places: Tensor) -> Tensor:
     return torch.full_like(ids, IGNORED).index_copy_(0, places, ids[places])
 
 
-def build(name: str, setting: Setting) -> nn.Module:
-    """The network called `name`, fresh."""
-    torch.manual_seed(setting.seed)
-    own = SemVLPConfig.preset(
+def own_config(setting: Setting) -> SemVLPConfig:
+    """The configuration of our network."""
+    return SemVLPConfig.preset(
         setting.preset,
         answers=[str(number) for number in range(ANSWERS)],
         attention_probs_dropout_prob=setting.attention_dropout,
     )
+
+
+def operations(setting: Setting, mode: Mode) -> float:
+    """What forward and backward of a step of ours need: no padding, nothing done twice."""
+    pairs = draw_pairs(replace(setting, device="cpu"))
+    return step_flops(
+        own_config(setting),
+        pairs.batch,
+        mode,
+        tokens=len(pairs.tokens),
+        regions=len(pairs.regions),
+        questions=pairs.batch.num_pairs,
+    )
+
+
+def build(name: str, setting: Setting) -> nn.Module:
+    """The network called `name`, fresh."""
+    torch.manual_seed(setting.seed)
+    own = own_config(setting)
     # LXMERT's numbers of layers are its own: 9 of text, 5 of regions, 5 of both.
     shared = ("hidden_size", "num_attention_heads", "intermediate_size")
     sizes = {key: getattr(own, key) for key in (*shared, "attention_probs_dropout_prob")}
