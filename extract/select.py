@@ -29,7 +29,8 @@ class Preset:
     """A selection rule and its limits.
 
     Every rule orders the proposals, takes those of at least `confidence`, and then at least
-    `min_regions` (all, where there are fewer proposals) and at most `max_regions` of the order.
+    `min_regions` (all, where there are fewer proposals; see `floor`) and at most `max_regions` of
+    the order.
     """
 
     suppress: Literal["per class", "once"] = "per class"
@@ -40,6 +41,9 @@ class Preset:
     """NMS thresholds, tried in turn until `min_regions` survive."""
     confidence: float = 0.2
     """A proposal counts when a class in which it survives has this probability."""
+    floor: float | None = None
+    """What the others must survive with more than, where fewer than `min_regions` count; None lets
+    in suppressed ones too."""
     label: Literal["best", "survivor"] = "best"
     """The object class that is stored: the most probable, or the most probable it survives in,
     whose probability is what the regions are chosen by (0 where a region survives in none)."""
@@ -62,9 +66,12 @@ PRESETS: dict[str, Preset] = {
         max_regions=36,
     ),
     # microsoft/scene_graph_benchmark maskrcnn_benchmark/modeling/roi_heads/box_head/inference.py,
-    # filter_results_peter and filter_results_fast, with IGNORE_BOX_REGRESSION as published
-    "vinvl_nms1": Preset(label="survivor", min_regions=10, max_regions=100),
-    "vinvl_nms2": Preset(suppress="once", ious=(0.5,), min_regions=10, max_regions=100),
+    # filter_results_peter and filter_results_fast, with IGNORE_BOX_REGRESSION as published. Where
+    # fewer than 10 survive, the first goes on to a rule that cannot give features; ours ends there
+    "vinvl_nms1": Preset(label="survivor", floor=0.0, min_regions=10, max_regions=100),
+    "vinvl_nms2": Preset(
+        suppress="once", ious=(0.5,), floor=0.01 * 0.2, min_regions=10, max_regions=100
+    ),
     # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100 with the confidence they are
     # chosen by, threshold later (extract/views.py)
     "top_100": Preset(label="survivor", min_regions=100, max_regions=100),
@@ -139,6 +146,8 @@ def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Score
         boxes = _class_boxes(proposals, every, best) if regressed else proposals.proposals
         reached, labels = _reached_once(boxes, scores.max(1), rule), best
     count = clamped((reached > 0) & (reached >= rule.confidence), rule)
+    if rule.floor is not None:
+        count = min(count, int((reached > rule.floor).sum()))
     rows = np.sort(np.argsort(-reached, kind="stable")[:count])
     confidence = scores[rows, labels[rows]]
     if rule.label == "survivor":

@@ -10,65 +10,10 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detector import Proposals
-from semvlp.extract.select import DEFAULT, PRESETS, resolve, select
+from semvlp.extract.select import DEFAULT, PRESETS, resolve
 from semvlp.extract.views import view
-from semvlp.shards.record import NO_ATTRIBUTE, Regions
-
-CLASSES = 1600
-
-
-def make(
-    scores: NDArray[np.float32],
-    proposals: NDArray[np.float32],
-    *,
-    boxes: NDArray[np.float32] | None = None,
-    attributes: int = 5,
-) -> Proposals:
-    """Proposals whose only feature is the row they stand in; background fills up to 1."""
-    count = len(scores)
-    rng = np.random.default_rng(count)
-    background = 1 - scores.sum(1, keepdims=True)
-    return Proposals(
-        width=1000,
-        height=600,
-        proposals=proposals,
-        boxes=proposals[:, None] + 1 if boxes is None else boxes,
-        object_scores=np.concatenate([scores, background], axis=1).astype(np.float32),
-        attribute_scores=rng.random((count, attributes)).astype(np.float32),
-        features=np.arange(count, dtype=np.float32)[:, None],
-    )
-
-
-def random_proposals(
-    seed: int, count: int, classes: int = CLASSES, sharpness: float = 8.0
-) -> Proposals:
-    """Clusters of overlapping boxes; few probabilities are large, as in a trained network."""
-    rng = np.random.default_rng(seed)
-    clusters = rng.uniform(100, 500, (max(count // 6, 1), 2))
-    centres = clusters[rng.integers(len(clusters), size=count)] + rng.normal(0, 12, (count, 2))
-    half = rng.uniform(20, 90, (count, 2))
-    boxes = np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
-    logits = rng.gumbel(size=(count, classes + 1)) * sharpness / 4
-    logits[:, rng.integers(classes, size=20)] += rng.uniform(0, sharpness, 20)
-    exp = np.exp(logits - logits.max(1, keepdims=True))
-    scores = (exp / exp.sum(1, keepdims=True)).astype(np.float32)
-    return make(scores[:, :-1], boxes)
-
-
-def slow_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> list[int]:
-    """Greedy suppression, box by box, in float32; equal scores in given order."""
-    order = list(np.argsort(-scores, kind="stable"))
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = []
-    while order:
-        best, *rest = order
-        kept.append(int(best))
-        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
-        size = np.maximum(np.minimum(boxes[best, 2:], boxes[rest, 2:]) - corner, np.float32(0))
-        inter = size[:, 0] * size[:, 1]
-        ratio = inter / (area[best] + area[rest] - inter)
-        order = [row for row, value in zip(rest, ratio.tolist(), strict=True) if not value > iou]
-    return kept
+from semvlp.shards.record import NO_ATTRIBUTE
+from tests.extract.proposals import CLASSES, chosen, make, pick, random_proposals, slow_nms
 
 
 def slow_max_conf(found: Proposals) -> NDArray[np.float32]:
@@ -89,19 +34,6 @@ def slow_keep(max_conf: NDArray[np.float32], low: int, high: int) -> set[int]:
     elif len(keep) > high:
         keep = np.argsort(-max_conf, kind="stable")[:high]
     return set(keep.tolist())
-
-
-def chosen(regions: Regions) -> list[int]:
-    """The rows of the proposals that were taken."""
-    return [int(row) for row in regions.features[:, 0]]
-
-
-def pick(
-    found: Proposals, preset: str | None = None, low: int | None = None, high: int | None = None
-):
-    return select(
-        found, image_id="x", preset=preset, min_regions=low, max_regions=high, profile="p"
-    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +98,8 @@ def test_every_preset_keeps_its_promises(preset: str | None, count: int) -> None
     found = random_proposals(3, count, classes=40)
     regions = pick(found, preset)
     rule = DEFAULT if preset is None else PRESETS[preset]
-    assert min(rule.min_regions, count) <= len(regions) <= rule.max_regions
+    fewest = min(rule.min_regions, count) if rule.floor is None else 1
+    assert fewest <= len(regions) <= rule.max_regions
     assert len(set(chosen(regions))) == len(regions)
     assert (np.diff(regions.object_conf.astype(np.float32)) <= 0).all()
     assert (regions.width, regions.height, regions.profile) == (1000, 600, "p")
@@ -174,9 +107,11 @@ def test_every_preset_keeps_its_promises(preset: str | None, count: int) -> None
 
 def test_min_regions_takes_all_where_there_are_fewer_even_suppressed_ones() -> None:
     same = np.tile(np.array([[10, 10, 50, 50]], np.float32), (5, 1))
-    for preset in (None, *PRESETS):
-        found = make(np.full((5, 3), 0.3, np.float32), same)
+    found = make(np.full((5, 3), 0.3, np.float32), same)
+    for preset in (None, "butd_36", "butd_10_100", "maxnms_36", "top_100"):
         assert chosen(pick(found, preset)) == [0, 1, 2, 3, 4]
+    for preset in ("vinvl_nms1", "vinvl_nms2"):
+        assert chosen(pick(found, preset)) == [0], "only what survives"
 
 
 def test_values_belong_to_the_best_class_of_the_kept_proposal() -> None:
@@ -231,25 +166,6 @@ def test_maxnms_equals_the_literal_loop() -> None:
         if len(kept) >= 36:
             break
     assert chosen(pick(found, "maxnms_36")) == kept[:36]
-
-
-def test_vinvl_nms2_equals_one_nms() -> None:
-    found = random_proposals(6, 150, classes=50)
-    best = found.object_scores[:, :-1].max(1)
-    kept = slow_nms(found.proposals, best, 0.5)
-    count = min(max(int((best[kept] >= 0.2).sum()), 10), 100)
-    assert chosen(pick(found, "vinvl_nms2")) == kept[:count]
-
-
-def test_vinvl_nms1_stores_the_class_a_proposal_survives_in() -> None:
-    """The second box is suppressed as class 0, its best, and survives as class 1."""
-    boxes = np.array([[0, 0, 100, 100], [0, 0, 100, 90]], np.float32)
-    found = make(np.array([[0.9, 0.05], [0.6, 0.3]], np.float32), boxes)
-    survivor, best = pick(found, "vinvl_nms1"), pick(found, "butd_10_100")
-    assert survivor.object_ids.tolist() == [0, 1]
-    np.testing.assert_allclose(survivor.object_conf, [0.9, 0.3], rtol=1e-3)
-    assert best.object_ids.tolist() == [0, 0]
-    np.testing.assert_allclose(best.object_conf, [0.9, 0.6], rtol=1e-3)
 
 
 @pytest.mark.parametrize("preset", ["butd_36", "butd_10_100"])
