@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from semvlp.errors import ConfigError
 from semvlp.extract.box_rules import clip, decode
 from semvlp.extract.checkpoints import load_strict, read_detector, read_weights, state_sha256
-from semvlp.extract.detectron2_parts import BottomUpRPN
+from semvlp.extract.detectron2_parts import AttributeStandardROIHeads, BottomUpRPN
 from semvlp.extract.detectron2_settings import (
     address_of,
     config_of,
@@ -32,7 +32,13 @@ from semvlp.extract.detectron2_settings import (
     set_keys,
 )
 from semvlp.extract.downloads import fetch
-from semvlp.extract.families import DETECTRON2, State, from_ours, unwrapped, without_constants
+from semvlp.extract.families import (
+    State,
+    from_ours,
+    in_detectron2,
+    unwrapped,
+    without_constants,
+)
 from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, InPasses, Place
@@ -114,7 +120,7 @@ def _open(
     num_objects, num_attributes = count_labels(state, source)
     cfg = config_of(config, num_objects=num_objects, num_attributes=num_attributes)
     model = build_network(cfg, place, source)
-    load_strict(model, from_ours(state, DETECTRON2), source)
+    load_strict(model, from_ours(state, in_detectron2(config)), source)
     return Detectron2Detector(model, cfg, place, labels)
 
 
@@ -241,7 +247,8 @@ def build_network(cfg: CfgNode, place: Place, name: str, *, seed: int = 0) -> Ge
         torch.manual_seed(seed)
         model = build_model(cfg)
     heads = getattr(model, "roi_heads", None)
-    known = isinstance(heads, Res5ROIHeads) or type(heads) is StandardROIHeads
+    pyramid = type(heads) in (StandardROIHeads, AttributeStandardROIHeads)
+    known = pyramid or isinstance(heads, Res5ROIHeads)
     if not isinstance(model, GeneralizedRCNN) or not known:
         raise ConfigError(
             f"--detector {name}: the network must be a GeneralizedRCNN with Res5ROIHeads or "

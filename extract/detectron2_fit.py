@@ -28,7 +28,7 @@ from semvlp.extract.detectron2_settings import (
     set_keys,
 )
 from semvlp.extract.downloads import fetch
-from semvlp.extract.families import DETECTRON2, from_ours, to_ours
+from semvlp.extract.families import from_ours, in_detectron2, to_ours
 from semvlp.extract.faster_rcnn import Target
 from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.learners import load_body, starting_network
@@ -60,7 +60,7 @@ def open_learner(config: FitConfig, data: Annotations) -> "Detectron2Learner":
     )
     cfg.merge_from_other_cfg(CfgNode(training_settings_of(start.config)))
     model = build_network(cfg, Place(str(start.mean.device)), config.network)
-    load_strict(model, from_ours(start.state_dict(), DETECTRON2), config.network)
+    load_strict(model, from_ours(start.state_dict(), in_detectron2(start.config)), config.network)
     return Detectron2Learner(model, cfg, data, start.config)
 
 
@@ -123,7 +123,7 @@ class Detectron2Learner:
         attributes = self._data.attribute_labels if learns_attributes(self.network) else ()
         config = self._config
         if config is not None:
-            state = to_ours(state, DETECTRON2, constants_of(config), "the network")
+            state = to_ours(state, in_detectron2(config), constants_of(config), "the network")
         description = Description(
             network=config,
             detectron2=None if config else self._cfg.dump(),

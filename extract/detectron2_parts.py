@@ -20,7 +20,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import ResNet, build_resnet_backbone
 from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -123,6 +123,20 @@ class AttributePredictor(nn.Module):
         self.fc = nn.Sequential(nn.Linear(features + embedding, hidden), nn.ReLU())
         self.attr_score = nn.Linear(hidden, num_attributes + 1)
 
+    @classmethod
+    def of(cls, cfg: CfgNode, features: int) -> "AttributePredictor | None":
+        """The head of a config on `features` numbers a region; None where it has no attributes."""
+        head = cfg.MODEL.ROI_ATTRIBUTE_HEAD
+        if not head.NUM_CLASSES:
+            return None
+        return cls(
+            features=features,
+            num_objects=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            num_attributes=head.NUM_CLASSES,
+            embedding=head.EMBEDDING,
+            hidden=head.HIDDEN,
+        )
+
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """[P, F] and object classes [P] -> [P, A + 1]."""
         known = torch.cat([features, self.obj_embed(labels)], dim=-1)
@@ -163,17 +177,10 @@ class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """The arguments of `__init__`, as detectron2's `@configurable` wants them."""
-        head = cfg.MODEL.ROI_ATTRIBUTE_HEAD
-        predictor = AttributePredictor(
-            features=cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 8,
-            num_objects=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-            num_attributes=head.NUM_CLASSES,
-            embedding=head.EMBEDDING,
-            hidden=head.HIDDEN,
-        )
+        features = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 8
         return {
             **super().from_config(cfg, input_shape),
-            "attribute_predictor": predictor if head.NUM_CLASSES else None,
+            "attribute_predictor": AttributePredictor.of(cfg, features),
         }
 
     def forward(
@@ -205,3 +212,37 @@ class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
             for block in stage:
                 block.conv2.dilation = block.conv2.padding = (2, 2)
         return stage, channels
+
+
+@ROI_HEADS_REGISTRY.register()
+class AttributeStandardROIHeads(StandardROIHeads):  # type: ignore[misc]
+    """Region heads of feature pyramids with an attribute head; see `AttributeRes5ROIHeads`."""
+
+    attribute_predictor: AttributePredictor | None
+
+    @configurable  # type: ignore[untyped-decorator]
+    def __init__(self, *, attribute_predictor: AttributePredictor | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.attribute_predictor = attribute_predictor
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments of `__init__`, as detectron2's `@configurable` wants them."""
+        arguments: dict[str, Any] = super().from_config(cfg, input_shape)
+        features = arguments["box_head"].output_shape.channels
+        return {**arguments, "attribute_predictor": AttributePredictor.of(cfg, features)}
+
+    def _forward_box(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if not self.training:
+            found: list[Instances] = super()._forward_box(features, proposals)
+            return found
+        maps = [features[name] for name in self.box_in_features]
+        regions = self.box_head(self.box_pooler(maps, [each.proposal_boxes for each in proposals]))
+        losses: dict[str, Tensor] = self.box_predictor.losses(
+            self.box_predictor(regions), proposals
+        )
+        if self.attribute_predictor is not None:
+            losses["loss_attribute"] = self.attribute_predictor.loss(regions, proposals)
+        return losses

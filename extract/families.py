@@ -15,6 +15,7 @@ from torch import Tensor
 from semvlp.errors import InputError
 from semvlp.extract import family_names
 from semvlp.extract.family_names import Rules, rename
+from semvlp.extract.networks import PYRAMID, NetworkConfig
 
 State = dict[str, Tensor]
 # FrozenBatchNorm2d's, in torchvision and in detectron2.
@@ -134,6 +135,12 @@ DETECTRON2 = Family(
     names=family_names.DETECTRON2,
     constants=family_names.DETECTRON2_CONSTANTS,
 )
+DETECTRON2_FPN = Family(
+    name="detectron2's networks with feature pyramids",
+    networks=("resnet50_fpn", "resnet101_fpn", "resnext101_fpn"),
+    names=family_names.DETECTRON2_FPN,
+    constants=family_names.DETECTRON2_FPN_CONSTANTS,
+)
 BUTD = Family(
     name="airsplay's and Hugging Face's bottom-up attention",
     networks=("resnet101_c4_butd",),
@@ -161,7 +168,7 @@ VINVL = Family(
     constants=family_names.VINVL_CONSTANTS,
     changes=(*BACKGROUND_FIRST, NONE_FIRST, NORM_WITHOUT_EPS),
 )
-FAMILIES = (DETECTRON2, BUTD, CAFFE, MILVLG, VINVL)
+FAMILIES = (DETECTRON2, DETECTRON2_FPN, BUTD, CAFFE, MILVLG, VINVL)
 
 _HEAD = "proposal_generator.rpn_head"
 _PREDICTOR = "roi_heads.box_predictor"
@@ -179,6 +186,8 @@ def family_of(state: Mapping[str, Tensor], source: str) -> Family | None:
         return None
     if "backbone.body.stem.conv1.weight" in state:
         return VINVL
+    if "backbone.bottom_up.stem.conv1.weight" in state:
+        return DETECTRON2_FPN
     objectness, deltas = (
         _rows(state, f"{_HEAD}.{x}") for x in ("objectness_logits", "anchor_deltas")
     )
@@ -194,6 +203,11 @@ def family_of(state: Mapping[str, Tensor], source: str) -> Family | None:
         )
     # Only Caffe's networks and what was converted from them have a hidden layer of 512 there.
     return BUTD if _rows(state, f"{_HEAD}.conv") == 512 else DETECTRON2
+
+
+def in_detectron2(config: NetworkConfig) -> Family:
+    """The family whose names detectron2's own modules have for a network of ours."""
+    return DETECTRON2_FPN if config.trunk.endswith(PYRAMID) else DETECTRON2
 
 
 def unwrapped(state: State) -> State:

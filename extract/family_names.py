@@ -23,6 +23,13 @@ def _stages(stages: dict[str, str], block: tuple[str, ...]) -> Iterator[tuple[st
             yield f"{theirs}.{{}}.{their_part}.{{}}", f"trunk.{ours}.{{}}.{our_part}.{{}}"
 
 
+_DETECTRON2_HEADS: Rules = (
+    ("proposal_generator.rpn_head.conv.{}", "rpn.head.conv.0.0.{}"),
+    ("proposal_generator.rpn_head.objectness_logits.{}", "rpn.head.cls_logits.{}"),
+    ("proposal_generator.rpn_head.anchor_deltas.{}", "rpn.head.bbox_pred.{}"),
+    ("roi_heads.box_predictor.cls_score.{}", "predictor.objects.{}"),
+    ("roi_heads.box_predictor.bbox_pred.{}", "predictor.boxes.{}"),
+)
 _DETECTRON2_BODY: Rules = (
     ("backbone.stem.conv1.weight", "trunk.conv1.weight"),
     ("backbone.stem.conv1.norm.{}", "trunk.bn1.{}"),
@@ -35,20 +42,42 @@ _DETECTRON2_BODY: Rules = (
         },
         _DETECTRON2_BLOCK,
     ),
-    ("proposal_generator.rpn_head.conv.{}", "rpn.head.conv.0.0.{}"),
-    ("proposal_generator.rpn_head.objectness_logits.{}", "rpn.head.cls_logits.{}"),
-    ("proposal_generator.rpn_head.anchor_deltas.{}", "rpn.head.bbox_pred.{}"),
-    ("roi_heads.box_predictor.cls_score.{}", "predictor.objects.{}"),
-    ("roi_heads.box_predictor.bbox_pred.{}", "predictor.boxes.{}"),
+    *_DETECTRON2_HEADS,
 )
 
-# detectron2's model zoo; the attribute head is facebookresearch/grid-feats-vqa's
-# (grid_feats/roi_heads.py, AttributePredictor), which MILVLG's d2 mode has too.
-DETECTRON2: Rules = (
-    *_DETECTRON2_BODY,
+# facebookresearch/grid-feats-vqa grid_feats/roi_heads.py, AttributePredictor; the zoo has none.
+_DETECTRON2_ATTRIBUTES: Rules = (
     ("roi_heads.attribute_predictor.obj_embed.{}", "predictor.class_embedding.{}"),
     ("roi_heads.attribute_predictor.fc.0.{}", "predictor.attribute_hidden.{}"),
     ("roi_heads.attribute_predictor.attr_score.{}", "predictor.attributes.{}"),
+)
+# detectron2's model zoo, and MILVLG's d2 mode
+DETECTRON2: Rules = (*_DETECTRON2_BODY, *_DETECTRON2_ATTRIBUTES)
+# detectron2/modeling/backbone/fpn.py, roi_heads/box_head.py
+DETECTRON2_FPN: Rules = (
+    ("backbone.bottom_up.stem.conv1.weight", "trunk.conv1.weight"),
+    ("backbone.bottom_up.stem.conv1.norm.{}", "trunk.bn1.{}"),
+    *_stages(
+        {
+            "backbone.bottom_up.res2": "layer1",
+            "backbone.bottom_up.res3": "layer2",
+            "backbone.bottom_up.res4": "layer3",
+            "backbone.bottom_up.res5": "layer4",
+        },
+        _DETECTRON2_BLOCK,
+    ),
+    ("backbone.fpn_lateral2.{}", "trunk.fpn.inner_blocks.0.0.{}"),
+    ("backbone.fpn_lateral3.{}", "trunk.fpn.inner_blocks.1.0.{}"),
+    ("backbone.fpn_lateral4.{}", "trunk.fpn.inner_blocks.2.0.{}"),
+    ("backbone.fpn_lateral5.{}", "trunk.fpn.inner_blocks.3.0.{}"),
+    ("backbone.fpn_output2.{}", "trunk.fpn.layer_blocks.0.0.{}"),
+    ("backbone.fpn_output3.{}", "trunk.fpn.layer_blocks.1.0.{}"),
+    ("backbone.fpn_output4.{}", "trunk.fpn.layer_blocks.2.0.{}"),
+    ("backbone.fpn_output5.{}", "trunk.fpn.layer_blocks.3.0.{}"),
+    ("roi_heads.box_head.fc1.{}", "trunk.head.fc6.{}"),
+    ("roi_heads.box_head.fc2.{}", "trunk.head.fc7.{}"),
+    *_DETECTRON2_HEADS,
+    *_DETECTRON2_ATTRIBUTES,
 )
 # airsplay/py-bottom-up-attention detectron2/modeling/roi_heads/fast_rcnn.py
 BUTD: Rules = (
@@ -91,9 +120,16 @@ VINVL: Rules = (
 DETECTRON2_CONSTANTS = {
     "pixel_mean": "mean",
     "pixel_std": "std",
-    "proposal_generator.anchor_generator.cell_anchors.0": "cell",
+    "proposal_generator.anchor_generator.cell_anchors.0": "cell.0",
 }
-VINVL_CONSTANTS = {"rpn.anchor_generator.cell_anchors.0": "cell"}
+DETECTRON2_FPN_CONSTANTS = {
+    **DETECTRON2_CONSTANTS,
+    "proposal_generator.anchor_generator.cell_anchors.1": "cell.1",
+    "proposal_generator.anchor_generator.cell_anchors.2": "cell.2",
+    "proposal_generator.anchor_generator.cell_anchors.3": "cell.3",
+    "proposal_generator.anchor_generator.cell_anchors.4": "cell.4",
+}
+VINVL_CONSTANTS = {"rpn.anchor_generator.cell_anchors.0": "cell.0"}
 
 
 def rename(name: str, rules: Rules, source: str = "") -> str:
@@ -106,4 +142,4 @@ def rename(name: str, rules: Rules, source: str = "") -> str:
         match = re.fullmatch(re.escape(left).replace(r"\{\}", r"(\w+)"), name)
         if match:
             return right.format(*match.groups())
-    raise InputError(f"{source}: {name} is not part of a C4 network of this family")
+    raise InputError(f"{source}: {name} is not part of a network of this family")

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import roi_align, roi_pool
 
 from semvlp.extract.box_rules import clip, decode
-from semvlp.extract.networks import PLAIN, NetworkConfig
+from semvlp.extract.networks import PLAIN, PYRAMID, NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, Place
+from semvlp.extract.pooling import pool_regions
+from semvlp.extract.pyramid import ResNetPyramid
 from semvlp.extract.rpn import region_proposal_network
-from semvlp.extract.trunks import build_trunk
+from semvlp.extract.trunks import ResNetC4, SmallTrunk, Trunk
 
 # Regions of an image that a step learns from.
 REGIONS_PER_IMAGE = 64
@@ -37,6 +38,13 @@ class Target(NamedTuple):
     """[N, A + 1] the attribute distribution to learn; a row of zeros is not learned from."""
 
 
+def trunk_of(config: NetworkConfig) -> type[Trunk]:
+    """The kind of trunk a network config names."""
+    if config.trunk.endswith(PYRAMID):
+        return ResNetPyramid
+    return SmallTrunk if config.trunk == "small" else ResNetC4
+
+
 class FasterRCNN(nn.Module):
     """The network: `find` finds, `losses` learns."""
 
@@ -46,9 +54,9 @@ class FasterRCNN(nn.Module):
     def __init__(self, config: NetworkConfig, *, num_objects: int, num_attributes: int) -> None:
         super().__init__()
         self.config = config
-        self.trunk = build_trunk(config)
+        self.trunk = trunk_of(config)(config)
         self.variant = config.variant or PLAIN
-        self.rpn = region_proposal_network(config, self.trunk.channels, self.trunk.stride)
+        self.rpn = region_proposal_network(config, self.trunk.channels, self.trunk.strides)
         self.predictor = Predictor(config, num_objects, num_attributes)
         self.sampler = _sampler(self.variant.box_weights)
         self.register_buffer("mean", _per_channel(config.pixel_mean), persistent=False)
@@ -60,10 +68,11 @@ class FasterRCNN(nn.Module):
         `scales` are resized over original size, where the network's rules need them.
         """
         with place.convolutions():
-            features = self.trunk(self._normalised(images)).float()
-        proposals = self._propose(features, _image_list(images), scales)
+            maps = self.trunk(self._normalised(images))
+        maps = [each.float() for each in maps]
+        proposals = self._propose(maps, _image_list(images), scales)
         with place.convolutions():
-            regions = self._region_features(features, proposals)
+            regions = self._region_features(maps, proposals)
         counts = [len(boxes) for boxes in proposals]
         size = (images.shape[-2], images.shape[-1])
         return [
@@ -75,10 +84,10 @@ class FasterRCNN(nn.Module):
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """The five losses of Faster R-CNN with attributes on RGB images [B, 3, H, W] uint8."""
-        features = self.trunk(self._normalised(images))
+        maps = self.trunk(self._normalised(images))
         # torchvision's sampler wants classes from 1 and makes background 0.
         entries = [{"boxes": each.boxes, "labels": each.labels + 1} for each in targets]
-        proposals, rpn_losses = self.rpn(_image_list(images), {"0": features}, entries)
+        proposals, rpn_losses = self.rpn(_image_list(images), _numbers(maps), entries)
         proposals, matched, classes, deltas = self.sampler.select_training_samples(
             proposals, entries
         )
@@ -87,7 +96,7 @@ class FasterRCNN(nn.Module):
         attributes = torch.cat(
             [_rows(each.attributes, rows) for each, rows in zip(targets, matched, strict=True)]
         )
-        regions = self._region_features(features, proposals)
+        regions = self._region_features(maps, proposals)
         return {
             "loss_rpn_objectness": rpn_losses["loss_objectness"],
             "loss_rpn_box": rpn_losses["loss_rpn_box_reg"],
@@ -99,34 +108,25 @@ class FasterRCNN(nn.Module):
             images = images.flip(1)
         return (images - self.mean) / self.std
 
-    def _propose(self, features: Tensor, images: ImageList, scales: list[float]) -> list[Tensor]:
+    def _propose(self, maps: list[Tensor], images: ImageList, scales: list[float]) -> list[Tensor]:
         """[P, 4] for each image, best first."""
         if self.variant.boxes == "exclusive":
-            return self.rpn(images, {"0": features})[0]  # type: ignore[no-any-return]
-        return self.rpn.propose(images, features, scales)
+            return self.rpn(images, _numbers(maps))[0]  # type: ignore[no-any-return]
+        return self.rpn.propose(images, maps, scales)
 
-    def _region_features(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
+    def _region_features(self, maps: list[Tensor], proposals: list[Tensor]) -> Tensor:
         """[P of all images, F]; only so many regions at once that their maps fit in memory."""
         rows = torch.cat([_numbered(index, boxes) for index, boxes in enumerate(proposals)])
         parts = [
-            self.trunk.region_features(self._pooled(features, part)).float()
+            self.trunk.region_features(self._pooled(maps, part)).float()
             for part in torch.split(rows, REGIONS_AT_ONCE)
         ]
         return torch.cat(parts)
 
-    def _pooled(self, features: Tensor, rows: Tensor) -> Tensor:
+    def _pooled(self, maps: list[Tensor], rows: Tensor) -> Tensor:
         """[P, channels, pool_size, pool_size] of regions [P, 5], the image's number first."""
-        size, scale = self.config.pool_size, 1 / self.trunk.stride
-        if self.variant.pooling == "roi_pool":
-            return roi_pool(features, rows, size, scale)  # type: ignore[no-any-return]
-        return roi_align(  # type: ignore[no-any-return]
-            features,
-            rows,
-            size,
-            scale,
-            self.config.pool_sampling,
-            aligned=self.variant.pooling == "roi_align_v2",
-        )
+        count = self.trunk.region_maps
+        return pool_regions(maps[:count], rows, self.trunk.strides[:count], self.config)
 
     def _found(
         self, proposals: Tensor, features: Tensor, size: tuple[int, int], scale: float
@@ -235,6 +235,11 @@ def _sampler(box_weights: tuple[float, ...]) -> RoIHeads:
 
 def _image_list(images: Tensor) -> ImageList:
     return ImageList(images, [(images.shape[-2], images.shape[-1])] * len(images))
+
+
+def _numbers(maps: list[Tensor]) -> dict[str, Tensor]:
+    """Feature maps under the names torchvision wants."""
+    return {str(level): each for level, each in enumerate(maps)}
 
 
 def _numbered(index: int, boxes: Tensor) -> Tensor:

@@ -6,10 +6,22 @@ from typing import Literal
 BoxRule = Literal["exclusive", "caffe", "maskrcnn_benchmark"]
 """How wide a box is: x2 - x1, or x2 - x1 + 1 as in Caffe and, decoded otherwise, its heirs."""
 
+TrunkName = Literal[
+    "small",
+    "resnet50",
+    "resnet101",
+    "resnext152",
+    "resnet50_fpn",
+    "resnet101_fpn",
+    "resnext101_fpn",
+]
+PYRAMID = "_fpn"
+"""How the name of a trunk with a feature pyramid ends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Where a C4 network is not detectron2's own; each default is detectron2's."""
+    """Where a ResNet network is not detectron2's own; each default is detectron2's."""
 
     stem_pool: Literal["padded", "ceil"] = "padded"
     """Max-pooling after the first convolution: padded by 1, or unpadded with the last window cut
@@ -43,9 +55,9 @@ PLAIN = Variant()
 class NetworkConfig:
     """A Faster R-CNN with an attribute head; sizes are in pixels of the resized image."""
 
-    trunk: Literal["small", "resnet50", "resnet101", "resnext152"]
-    """Convolutional layers: `small` at stride 4, the ResNets' first three stages at stride 16;
-    `resnext152` has 32 groups of width 8."""
+    trunk: TrunkName
+    """Convolutional layers: `small` at stride 4, the ResNets' first three stages at stride 16, or
+    under a feature pyramid all four at strides 4 to 64; the ResNeXts have 32 groups of width 8."""
     shorter_side: int = 0
     """Images are resized to this shorter side; 0 leaves them as they are."""
     longer_side: int = 0
@@ -57,11 +69,11 @@ class NetworkConfig:
     pixel_std: tuple[float, ...] = (64.0, 64.0, 64.0)
     """Divides them afterwards."""
     anchor_sizes: tuple[int, ...]
-    """Square roots of the anchors' areas."""
+    """Square roots of the anchors' areas; in a feature pyramid one for each map, finest first."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width of the anchors."""
     num_candidates: int
-    """Proposals before its non-maximum suppression."""
+    """Proposals of each feature map before its non-maximum suppression."""
     num_proposals: int
     """Proposals after it."""
     rpn_nms: float = 0.7
@@ -77,13 +89,19 @@ class NetworkConfig:
     attribute_hidden: int
     """Width of its hidden layer."""
     variant: Variant | None = None
-    """Where a C4 network is not detectron2's own; None: nowhere."""
+    """Where a ResNet network is not detectron2's own; None: nowhere."""
 
     def __post_init__(self) -> None:
         if min(self.shorter_side, self.longer_side) < 0 or not self.anchor_sizes:
             raise ValueError("sides must not be negative, and there must be an anchor size")
         if bool(self.shorter_side) != bool(self.longer_side):
             raise ValueError("shorter_side and longer_side must both be given, or both be 0")
+        own = self.variant or PLAIN
+        plain = (own.boxes, own.stem_pool, own.res5) == (PLAIN.boxes, PLAIN.stem_pool, PLAIN.res5)
+        if self.trunk.endswith(PYRAMID) and not plain:
+            raise ValueError(
+                "a feature pyramid must have exclusive boxes, a padded stem_pool and a strided res5"
+            )
 
 
 SMALL = NetworkConfig(
@@ -120,6 +138,20 @@ def _resnet_c4(trunk: Literal["resnet50", "resnet101", "resnext152"]) -> Network
         feature_size=2048,
         attribute_embedding=256,
         attribute_hidden=512,
+    )
+
+
+def _resnet_fpn(
+    trunk: Literal["resnet50_fpn", "resnet101_fpn", "resnext101_fpn"],
+) -> NetworkConfig:
+    """The feature pyramids of detectron2's model zoo (configs/Base-RCNN-FPN.yaml) at test time."""
+    return replace(
+        _resnet_c4("resnet50"),
+        trunk=trunk,
+        num_candidates=1000,
+        pool_size=7,
+        feature_size=1024,
+        variant=Variant(rpn_width=256),
     )
 
 
@@ -164,6 +196,14 @@ NETWORKS: dict[str, NetworkConfig] = {
     "small": SMALL,
     "resnet50_c4": _resnet_c4("resnet50"),
     "resnet101_c4": _resnet_c4("resnet101"),
+    "resnet50_fpn": _resnet_fpn("resnet50_fpn"),
+    "resnet101_fpn": _resnet_fpn("resnet101_fpn"),
+    # COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml
+    "resnext101_fpn": replace(
+        _resnet_fpn("resnext101_fpn"),
+        pixel_std=(57.375, 57.12, 58.395),
+        variant=Variant(stride_in="3x3", rpn_width=256),
+    ),
     # airsplay/py-bottom-up-attention, and Hugging Face's modeling_frcnn after it
     "resnet101_c4_butd": _BUTD,
     # peteanderson80/bottom-up-attention as MILVLG's `caffe` mode rebuilds it (bua/caffe)

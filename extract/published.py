@@ -9,11 +9,9 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from semvlp.errors import InputError
 from semvlp.extract.checkpoints import read_weights
 from semvlp.extract.families import State, family_of, to_ours, unwrapped
+from semvlp.extract.faster_rcnn import trunk_of
 from semvlp.extract.networks import NETWORKS, NetworkConfig
 from semvlp.extract.rpn import cell_anchors
-
-# Of every ResNet up to the stage the region proposals work on.
-_STRIDE = 16
 
 
 def read_published(path: Path, network: str) -> State:
@@ -38,10 +36,11 @@ def read_published(path: Path, network: str) -> State:
 
 def constants_of(config: NetworkConfig) -> dict[str, Tensor]:
     """What a network's config says and some checkpoints store too."""
+    cells = cell_anchors(config, trunk_of(config).strides)
     return {
         "mean": torch.tensor(config.pixel_mean),
         "std": torch.tensor(config.pixel_std),
-        "cell": cell_anchors(config, _STRIDE),
+        **{f"cell.{level}": cell for level, cell in enumerate(cells)},
     }
 
 

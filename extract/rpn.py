@@ -1,8 +1,10 @@
 """The region proposal network: torchvision's, with the anchors and rules of a network config.
 
-B images, N anchors, P proposals, h x w the feature map. Boxes are xyxy in pixels of the resized
+B images, N anchors, P proposals, h x w a feature map. Boxes are xyxy in pixels of the resized
 image.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,43 +15,62 @@ from torchvision.models.detection.rpn import (
     RPNHead,
     concat_box_prediction_layers,
 )
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from semvlp.errors import ConfigError
 from semvlp.extract.box_rules import best_proposals, decode, proposal_rule
 from semvlp.extract.networks import PLAIN, NetworkConfig
 
 
 class Anchors(nn.Module):
-    """Anchor boxes around the cells of a feature map.
+    """Anchor boxes around the cells of feature maps.
 
     torchvision's own generator guesses the stride from the image's size, which is wrong unless
     images are padded.
     """
 
-    cell: Tensor
-
-    def __init__(self, cell: Tensor, stride: int) -> None:
+    def __init__(self, cells: Sequence[Tensor], strides: Sequence[int]) -> None:
         super().__init__()
-        self.stride = stride
-        self.register_buffer("cell", cell, persistent=False)
+        self.strides = tuple(strides)
+        for level, cell in enumerate(cells):
+            self.register_buffer(f"cell{level}", cell, persistent=False)
 
     def forward(self, images: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """[cells * anchors, 4] for each image, rows of the map outermost."""
-        height, width = feature_maps[0].shape[-2:]
-        y, x = torch.meshgrid(
-            torch.arange(height, device=self.cell.device) * self.stride,
-            torch.arange(width, device=self.cell.device) * self.stride,
-            indexing="ij",
-        )
-        corners = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
-        anchors = (corners + self.cell).view(-1, 4)
+        """[cells * anchors, 4] for each image: the maps one after another, their rows outermost."""
+        levels = zip(feature_maps, self.buffers(), self.strides, strict=True)
+        anchors = torch.cat([_around_cells(each, cell, stride) for each, cell, stride in levels])
         return [anchors] * len(images.image_sizes)
 
 
-def cell_anchors(config: NetworkConfig, stride: int) -> Tensor:
-    """The anchors [sizes * ratios, 4] of the first cell."""
+def _around_cells(feature_map: Tensor, cell: Tensor, stride: int) -> Tensor:
+    height, width = feature_map.shape[-2:]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=cell.device) * stride,
+        torch.arange(width, device=cell.device) * stride,
+        indexing="ij",
+    )
+    corners = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+    return (corners + cell).view(-1, 4)
+
+
+def cell_anchors(config: NetworkConfig, strides: Sequence[int]) -> list[Tensor]:
+    """The anchors [sizes * ratios, 4] of the first cell of each feature map.
+
+    All sizes on a single map, or one on each map of a feature pyramid.
+
+    Raises:
+        ConfigError: there are several maps, but not as many sizes.
+    """
+    sizes = [config.anchor_sizes] if len(strides) == 1 else [(x,) for x in config.anchor_sizes]
+    if len(sizes) != len(strides):
+        raise ConfigError(
+            f"anchor_sizes must be {len(strides)} numbers, one for each feature map of "
+            f"{config.trunk}, found {len(sizes)}"
+        )
     if (config.variant or PLAIN).anchors == "caffe":
-        return caffe_anchors(config.anchor_sizes, config.anchor_ratios, stride)
-    return _exact_anchors(config.anchor_sizes, config.anchor_ratios)
+        levels = zip(sizes, strides, strict=True)
+        return [caffe_anchors(each, config.anchor_ratios, stride) for each, stride in levels]
+    return [_exact_anchors(each, config.anchor_ratios) for each in sizes]
 
 
 def _exact_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...]) -> Tensor:
@@ -78,14 +99,51 @@ def caffe_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...], stride: i
 
 
 class Proposer(RegionProposalNetwork):  # type: ignore[misc]
-    """Proposals by the rule of a network whose boxes hold their last pixel; it does not learn."""
+    """torchvision's, with what it lacks: an order of sure proposals, and the rules of Caffe."""
 
     config: NetworkConfig
 
-    def propose(self, images: ImageList, features: Tensor, scales: list[float]) -> list[Tensor]:
-        """[P, 4] for each image from features [B, C, h, w]; `scales` are resized over original."""
-        objectness, deltas = self.head([features])
-        anchors = self.anchor_generator(images, [features])
+    def filter_proposals(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The best proposals of each image, likeliest first, and their logits.
+
+        Takes decoded anchors [B, N, 4] of all maps and their logits. As in detectron2, logits order
+        them: torchvision's probabilities are equal where a network is sure.
+        """
+        logits = objectness.detach().view(len(proposals), -1)
+        counts = torch.tensor(num_anchors_per_level, device=logits.device)
+        levels = torch.arange(len(counts), device=logits.device).repeat_interleave(counts)
+        candidates = self._get_top_n_idx(logits, num_anchors_per_level)
+        found = [
+            self._survivors(boxes[at], scores[at], levels[at], size)
+            for boxes, scores, at, size in zip(
+                proposals, logits, candidates, image_shapes, strict=True
+            )
+        ]
+        return [boxes for boxes, _ in found], [scores for _, scores in found]
+
+    def _survivors(
+        self, boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Of an image's candidates, what non-maximum suppression on each map leaves."""
+        boxes = clip_boxes_to_image(boxes, size)
+        whole = remove_small_boxes(boxes, self.min_size)
+        boxes, scores, levels = boxes[whole], scores[whole], levels[whole]
+        kept = batched_nms(boxes, scores, levels, self.nms_thresh)[: self.post_nms_top_n()]
+        return boxes[kept], scores[kept]
+
+    def propose(self, images: ImageList, maps: list[Tensor], scales: list[float]) -> list[Tensor]:
+        """[P, 4] for each image by the rule of boxes that hold their last pixel; it cannot learn.
+
+        Takes a map [B, C, h, w] and resized over original size of the images.
+        """
+        objectness, deltas = self.head(maps)
+        anchors = self.anchor_generator(images, maps)
         logits, codes = concat_box_prediction_layers(objectness, deltas)
         rule = proposal_rule(self.config)
         boxes = decode(codes, torch.cat(anchors), weights=(1.0,) * 4, rule=rule.boxes)
@@ -103,12 +161,14 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
         ]
 
 
-def region_proposal_network(config: NetworkConfig, channels: int, stride: int) -> Proposer:
-    """The network of a config on a feature map of `channels`, with random weights."""
-    anchors = Anchors(cell_anchors(config, stride), stride)
+def region_proposal_network(
+    config: NetworkConfig, channels: int, strides: Sequence[int]
+) -> Proposer:
+    """The network of a config on feature maps of `channels`, with random weights."""
+    cells = cell_anchors(config, strides)
     found = Proposer(
-        anchors,
-        _head(config, channels, len(anchors.cell)),
+        Anchors(cells, strides),
+        _head(config, channels, len(cells[0])),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,

@@ -1,4 +1,4 @@
-"""Convolutional layers of the detectors: image -> feature map, and pooled region -> feature vector.
+"""Layers of the detectors: image -> feature maps, and pooled region -> feature vector.
 
 B images, P regions, F feature size, H height and W width of the image.
 """
@@ -12,20 +12,23 @@ from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
 from semvlp.extract.folding import every, fold, unstride
-from semvlp.extract.networks import PLAIN, NetworkConfig
+from semvlp.extract.networks import PLAIN, PYRAMID, NetworkConfig
 
 
 class Trunk(nn.Module):
     """Both halves of a network around the pooling of regions."""
 
-    stride: int
+    strides: tuple[int, ...]
+    """Of the feature maps, finest first."""
+    region_maps = 1
+    """How many of them, from the finest on, regions are pooled from."""
     channels: int
-    """Of the feature map."""
+    """Of each feature map."""
     memory_format = torch.contiguous_format
     """How its weights lie where it only finds."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, channels, ceil(H / stride), ceil(W / stride)]."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] -> [B, channels, ceil(H / stride), ceil(W / stride)] for each stride."""
         raise NotImplementedError
 
     def region_features(self, pooled: Tensor) -> Tensor:
@@ -36,13 +39,6 @@ class Trunk(nn.Module):
         """Make the layers faster, now that they will learn no more."""
 
 
-def build_trunk(config: NetworkConfig) -> Trunk:
-    """The trunk a network config names, with random weights."""
-    if config.trunk == "small":
-        return SmallTrunk(config)
-    return ResNetC4(config)
-
-
 class SmallTrunk(Trunk):
     """A feature pyramid for small drawings: objects of 10 pixels and up, fast on one CPU core.
 
@@ -50,7 +46,7 @@ class SmallTrunk(Trunk):
     training neither.
     """
 
-    stride = 4
+    strides = (4,)
     channels = 64
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -64,12 +60,12 @@ class SmallTrunk(Trunk):
         side = (config.pool_size + 1) // 2
         self.region_fc = nn.Linear(64 * side * side, config.feature_size)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> list[Tensor]:
         at4 = self.stem(images)
         at8 = self.stage8(at4)
         at16 = self.stage16(at8)
         at8 = self.lateral8(at8) + _upsampled(at16, at8)
-        return self.lateral4(at4) + _upsampled(at8, at4)  # type: ignore[no-any-return]
+        return [self.lateral4(at4) + _upsampled(at8, at4)]
 
     def region_features(self, pooled: Tensor) -> Tensor:
         hidden = self.region_conv(pooled).relu()
@@ -90,22 +86,17 @@ class Residual(nn.Module):
         return (x + self.second(self.first(x))).relu()  # type: ignore[no-any-return]
 
 
-class ResNetC4(Trunk):
-    """ResNet stages 1 to 3 as trunk, stage 4 on each region, its mean as the feature.
+class ResNetTrunk(Trunk):
+    """torchvision's ResNets as detectron2 has them (detectron2/modeling/backbone/resnet.py).
 
-    As in detectron2's C4 networks (detectron2/modeling/backbone/resnet.py, roi_heads/roi_heads.py):
-    frozen batch norm, strides where the variant has them.
+    Frozen batch norm, strides where the variant has them.
     """
 
-    stride = 16
-    channels = 1024
     memory_format = torch.channels_last
-    region_step = 0
-    """Which pooled cells the region stage sees, once `only_find` took its stride out."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        net = _resnet(config.trunk)
+        net = _resnet(config.trunk.removesuffix(PYRAMID))
         variant = config.variant or PLAIN
         if variant.stride_in == "1x1":
             for stage in (net.layer2, net.layer3, net.layer4):
@@ -118,13 +109,19 @@ class ResNetC4(Trunk):
         self.layer3, self.layer4 = net.layer3, net.layer4
         self._tame()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def stem(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 64, ceil(H / 4), ceil(W / 4)]."""
         x = self.bn1(self.conv1(images)).relu()
         if self.stem_pool == "ceil":
-            x = F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
-        else:
-            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
-        return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
+            return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+    def only_find(self) -> None:
+        fold(self.conv1, self.bn1)
+        self.bn1 = nn.Identity()
+        for module in list(self.modules()):
+            if isinstance(module, resnet.Bottleneck):
+                _fold(module)
 
     def _tame(self) -> None:
         """Keep random weights in range, which batch norm does not do while it is frozen."""
@@ -133,17 +130,28 @@ class ResNetC4(Trunk):
             if isinstance(module, resnet.Bottleneck):
                 module.bn3.weight.fill_(0.2)
 
+
+class ResNetC4(ResNetTrunk):
+    """ResNet stages 1 to 3 as trunk, stage 4 on each region, its mean as the feature.
+
+    As in detectron2's C4 networks (detectron2/modeling/roi_heads/roi_heads.py).
+    """
+
+    strides = (16,)
+    channels = 1024
+    region_step = 0
+    """Which pooled cells the region stage sees, once `only_find` took its stride out."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.layer3(self.layer2(self.layer1(self.stem(images))))]
+
     def region_features(self, pooled: Tensor) -> Tensor:
         if self.region_step:
             pooled = every(self.region_step, pooled)
         return self.layer4(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
     def only_find(self) -> None:
-        fold(self.conv1, self.bn1)
-        self.bn1 = nn.Identity()
-        for module in list(self.modules()):
-            if isinstance(module, resnet.Bottleneck):
-                _fold(module)
+        super().only_find()
         self.region_step = unstride(self.layer4[0].conv1, self.layer4[0].downsample[0])
 
 
@@ -156,6 +164,8 @@ def _resnet(name: str) -> resnet.ResNet:
             width_per_group=8,
             norm_layer=FrozenBatchNorm2d,
         )
+    if name == "resnext101":
+        return resnet.resnext101_32x8d(weights=None, norm_layer=FrozenBatchNorm2d)
     return getattr(resnet, name)(weights=None, norm_layer=FrozenBatchNorm2d)
 
 

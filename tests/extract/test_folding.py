@@ -10,7 +10,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NETWORKS, SMALL, Variant
-from semvlp.extract.trunks import build_trunk
+from semvlp.extract.pyramid import ResNetPyramid
+from semvlp.extract.trunks import ResNetC4, SmallTrunk
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -77,21 +78,35 @@ def test_a_stage_that_strides_elsewhere_keeps_its_stride() -> None:
 )
 def test_a_resnet_that_only_finds_gives_the_same(variant: Variant) -> None:
     config = replace(NETWORKS["resnet50_c4"], variant=variant)
-    learning = lively(build_trunk(config))
+    learning = lively(ResNetC4(config))
     finding = copy.deepcopy(learning)
     finding.only_find()
     assert not any(isinstance(module, FrozenBatchNorm2d) for module in finding.modules())
     images, pooled = torch.randn(1, 3, 50, 70), torch.rand(3, 1024, 14, 14)
     with torch.inference_mode():
-        assert difference(learning(images), finding(images)) < 1e-4
+        assert difference(learning(images)[0], finding(images)[0]) < 1e-4
         features = learning.region_features(pooled)
         assert difference(features, finding.region_features(pooled)) < 1e-4
         # The bound is one that another answer would miss.
         assert difference(features, learning.region_features(pooled.flip(0))) > 1e-2
 
 
+def test_a_feature_pyramid_that_only_finds_gives_the_same() -> None:
+    learning = lively(ResNetPyramid(NETWORKS["resnet50_fpn"]))
+    finding = copy.deepcopy(learning)
+    finding.only_find()
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in finding.modules())
+    images = torch.randn(1, 3, 50, 70)
+    with torch.inference_mode():
+        maps = learning(images)
+        for before, after in zip(maps, finding(images), strict=True):
+            assert difference(before, after) < 1e-4
+        # The bound is one that another answer would miss.
+        assert difference(maps[0], learning(images.flip(1))[0]) > 1e-2
+
+
 def test_the_small_network_is_left_as_it_is() -> None:
-    trunk = build_trunk(SMALL)
+    trunk = SmallTrunk(SMALL)
     before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
     trunk.only_find()
     after = trunk.state_dict()

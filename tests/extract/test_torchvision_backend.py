@@ -24,7 +24,9 @@ OBJECTS, ATTRIBUTES = ("cup", "cat", "box"), ("red", "big")
 BATCH_TOLERANCE = 1e-4
 # bf16 keeps 8 bits: features agree in direction, not in digits.
 BF16_COSINE = 0.99
-TINY_C4 = replace(NETWORKS["resnet50_c4"], shorter_side=32, longer_side=48, num_proposals=4)
+TINY = {"shorter_side": 32, "longer_side": 48, "num_proposals": 4}
+TINY_C4 = replace(NETWORKS["resnet50_c4"], **TINY)
+TINY_FPN = replace(NETWORKS["resnet50_fpn"], **TINY)
 
 
 def network(config: NetworkConfig = SMALL) -> FasterRCNN:
@@ -60,7 +62,7 @@ def arrays(proposals: Proposals) -> list[NDArray[np.float32]]:
     ]
 
 
-@pytest.mark.parametrize("config", [SMALL, TINY_C4], ids=["small", "c4"])
+@pytest.mark.parametrize("config", [SMALL, TINY_C4, TINY_FPN], ids=["small", "c4", "fpn"])
 def test_the_contract_of_proposals(config: NetworkConfig) -> None:
     (found,) = detector(config)(images((50, 83)))
     count = len(found.proposals)
@@ -155,7 +157,7 @@ def test_untrained_is_the_same_every_time() -> None:
 
 
 def test_anchors_are_torchvisions_but_for_rounding_and_order() -> None:
-    ours = Anchors(cell_anchors(replace(SMALL, anchor_sizes=(32, 64)), 16), stride=16)
+    ours = Anchors(cell_anchors(replace(SMALL, anchor_sizes=(32, 64)), [16]), [16])
     theirs = AnchorGenerator(((32, 64),), ((0.5, 1.0, 2.0),))
     batch, feature_map = torch.zeros(1, 3, 48, 64), torch.zeros(1, 1, 3, 4)
     (got,) = ours(ImageList(batch, [(48, 64)]), [feature_map])
@@ -169,7 +171,8 @@ def test_anchors_are_torchvisions_but_for_rounding_and_order() -> None:
 def test_anchors_of_caffe_are_the_published_ones() -> None:
     """The nine anchors in the comment of py-faster-rcnn's generate_anchors.py, scales 8, 16, 32."""
     config = replace(NETWORKS["resnet101_c4_caffe"], anchor_sizes=(128, 256, 512))
-    assert (cell_anchors(config, 16) + 1).tolist() == [
+    (cells,) = cell_anchors(config, [16])
+    assert (cells + 1).tolist() == [
         [-83, -39, 100, 56],
         [-175, -87, 192, 104],
         [-359, -183, 376, 200],
@@ -183,7 +186,7 @@ def test_anchors_of_caffe_are_the_published_ones() -> None:
 
 
 def test_the_stride_of_anchors_does_not_depend_on_the_image_size() -> None:
-    anchors = Anchors(torch.tensor([[-5.0, -5.0, 5.0, 5.0]]), stride=4)
+    anchors = Anchors([torch.tensor([[-5.0, -5.0, 5.0, 5.0]])], [4])
     (got,) = anchors(ImageList(torch.zeros(1, 3, 9, 9), [(9, 9)]), [torch.zeros(1, 1, 3, 3)])
     assert got[-1].tolist() == [3.0, 3.0, 13.0, 13.0]
 

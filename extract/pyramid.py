@@ -1,0 +1,57 @@
+"""Feature pyramids (Lin et al. 2017) as detectron2's model zoo has them, of torchvision's parts.
+
+detectron2/modeling/backbone/fpn.py, poolers.py and roi_heads/box_head.py. B images, P regions,
+F feature size, H and W height and width of the image.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.ops import FeaturePyramidNetwork, box_area
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.trunks import ResNetTrunk
+
+_STAGE_CHANNELS = [256, 512, 1024, 2048]
+# Side of a region that is pooled from the map of stride 2 ** 4, as in ImageNet training.
+_CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
+
+
+class ResNetPyramid(ResNetTrunk):
+    """All four ResNet stages under a feature pyramid; two hidden layers on each region."""
+
+    strides = (4, 8, 16, 32, 64)
+    region_maps = 4
+    channels = 256
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.fpn = FeaturePyramidNetwork(_STAGE_CHANNELS, self.channels, LastLevelMaxPool())
+        self.head = TwoMLPHead(self.channels * config.pool_size**2, config.feature_size)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images are padded below and at the right, with what is 0 to the network."""
+        height, width = images.shape[-2:]
+        coarsest = self.strides[self.region_maps - 1]
+        x = self.stem(F.pad(images, (0, -width % coarsest, 0, -height % coarsest)))
+        stages = {}
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            x = stages[name] = getattr(self, name)(x)
+        return list(self.fpn(stages).values())
+
+    def region_features(self, pooled: Tensor) -> Tensor:
+        return self.head(pooled)  # type: ignore[no-any-return]
+
+
+def levels_of(boxes: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """For each of the boxes [P, 4] the index in `strides` of the map it is pooled from.
+
+    detectron2's `assign_boxes_to_levels`; torchvision's `LevelMapper` rounds elsewhere, and would
+    send the boxes of exactly a level's side to another map.
+    """
+    finest, coarsest = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+    side = box_area(boxes).sqrt()
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIDE + 1e-8))
+    return level.clamp(finest, coarsest).long() - finest
