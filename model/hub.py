@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils.logging import (
     disable_progress_bar,
@@ -50,20 +51,24 @@ def _without_reports() -> Iterator[None]:
 def read_encoder(kind: type[M], name_or_path: str) -> tuple[M, list[str]]:
     """The encoder of a checkpoint of another model, and the names of tensors beside it: its heads.
 
-    What becomes of each is for the caller to report.
+    Safetensors alone are read. What becomes of each is for the caller to report.
 
     Raises:
-        ConfigError: the checkpoint cannot be had, or is not of this kind.
+        ConfigError: the checkpoint cannot be had in safetensors, or is not of this kind.
         WeightsError: it lacks a tensor of the encoder.
     """
     try:
         with without_bars(), _without_reports():
             # The declared type leaves out that `output_loading_info` makes it a pair.
-            loaded: Any = kind.from_pretrained(name_or_path, output_loading_info=True)
-    except OSError as error:
+            loaded: Any = kind.from_pretrained(
+                name_or_path, output_loading_info=True, use_safetensors=True
+            )
+    except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"model.bert must be a local directory with a checkpoint of {kind.__name__} or a name "
-            f"that the Hugging Face hub gives out; {name_or_path!r} could not be read: {error}"
+            f"model.bert must be a local directory with a checkpoint of {kind.__name__} in "
+            f"safetensors or a name that the Hugging Face hub gives out (transformers makes "
+            f"safetensors of a pytorch_model.bin: {kind.__name__}.from_pretrained(OLD)"
+            f".save_pretrained(NEW)); {name_or_path!r} could not be read: {error}"
         ) from error
     model, info = loaded
     if info["missing_keys"]:

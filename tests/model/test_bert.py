@@ -1,6 +1,7 @@
 """The shared stack against transformers' BERT with the same weights."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,24 @@ def test_other_sizes(
 def test_a_bert_without_its_pooler(config: SemVLPConfig, bert: BertModel, tmp_path: Path) -> None:
     BertForMaskedLM(bert.config).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match=r"not a whole BertModel, it lacks pooler\.dense"):
+        load_bert(SemVLPModel(config), str(tmp_path))
+
+
+def test_pickled_weights_are_not_read(
+    config: SemVLPConfig, bert: BertModel, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(bert.state_dict(), tmp_path / "pytorch_model.bin")
+    convert = re.escape("BertModel.from_pretrained(OLD).save_pretrained(NEW)")
+    with pytest.raises(ConfigError, match=rf"in safetensors.*{convert}.*model\.safetensors"):
+        load_bert(SemVLPModel(config), str(tmp_path))
+
+
+@pytest.mark.usefixtures("bert")
+def test_damaged_weights(config: SemVLPConfig, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=re.escape(f"{str(tmp_path)!r} could not be read")):
         load_bert(SemVLPModel(config), str(tmp_path))
 
 
