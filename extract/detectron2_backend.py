@@ -1,4 +1,4 @@
-"""The detectron2 stage: any Faster R-CNN config of detectron2, with the contract of every detector.
+"""The detectron2 stage: Faster R-CNN configs of detectron2, with the contract of every detector.
 
 Only files with its name import detectron2, which is not on PyPI. P proposals, C object
 classes, A attributes, F feature size.
@@ -23,13 +23,14 @@ from semvlp.extract.checkpoints import load_strict, read_detector, read_weights,
 from semvlp.extract.detectron2_parts import AttributeStandardROIHeads, BottomUpRPN
 from semvlp.extract.detectron2_settings import (
     address_of,
+    check_format,
     config_of,
     config_sha256,
-    default_config,
     labels_of,
     read_config,
     resize_rule_of,
     set_keys,
+    stored_config,
 )
 from semvlp.extract.downloads import fetch
 from semvlp.extract.families import (
@@ -42,7 +43,7 @@ from semvlp.extract.families import (
 from semvlp.extract.folding import every, fold, unstride
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import REGIONS_AT_ONCE, Found, InPasses, Place
-from semvlp.extract.published import attribute_labels, count_labels, read_published
+from semvlp.extract.published import attribute_labels, count_labels, object_labels, read_published
 from semvlp.extract.resize import Pixels
 from semvlp.extract.torchvision_backend import untrained
 from semvlp.settings import override
@@ -90,8 +91,7 @@ def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> "Det
         assert description.network is not None
         config = override(description.network, settings)
         return _open(state, config, place, weights, labels)
-    cfg = default_config()
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(description.detectron2))
+    cfg = stored_config(description.detectron2, str(path))
     set_keys(cfg, settings)
     model = build_network(cfg, place, str(path))
     load_strict(model, state, weights)
@@ -121,6 +121,7 @@ def _open(
     cfg = config_of(config, num_objects=num_objects, num_attributes=num_attributes)
     model = build_network(cfg, place, source)
     load_strict(model, from_ours(state, in_detectron2(config)), source)
+    labels = labels or (object_labels(num_objects), attribute_labels(num_attributes))
     return Detectron2Detector(model, cfg, place, labels)
 
 
@@ -179,7 +180,8 @@ class Detectron2Detector(InPasses):
             pooled = heads.pooler([maps[name] for name in heads.in_features], regions)
             return heads.res5(every(self._region_step, pooled)).mean(dim=(2, 3))  # type: ignore[no-any-return]
         pooled = heads.box_pooler([maps[name] for name in heads.box_in_features], regions)
-        return heads.box_head(pooled)  # type: ignore[no-any-return]
+        # A head that ends in convolutions leaves maps, which the predictor takes flattened.
+        return heads.box_head(pooled).flatten(1)  # type: ignore[no-any-return]
 
     def _found(self, proposals: list[Any], features: Tensor, scales: list[float]) -> list[Found]:
         """Scores and boxes of every class for the regions of all images, cut into images."""
@@ -242,10 +244,16 @@ def build_network(cfg: CfgNode, place: Place, name: str, *, seed: int = 0) -> Ge
     Raises:
         ConfigError: it is none whose parts this file knows how to call; `name` is its name there.
     """
+    check_format(cfg, name)
     cfg.MODEL.DEVICE = place.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(cfg)
+        try:
+            model = build_model(cfg)
+        except (KeyError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"--detector {name}: detectron2 cannot build its network ({error})"
+            ) from error
     heads = getattr(model, "roi_heads", None)
     pyramid = type(heads) in (StandardROIHeads, AttributeStandardROIHeads)
     known = pyramid or isinstance(heads, Res5ROIHeads)

@@ -27,11 +27,12 @@ from semvlp.extract.detectron2_settings import (
     resize_rule_of,
     set_keys,
 )
+from semvlp.extract.detectron2_trunk import load_start
 from semvlp.extract.downloads import fetch
 from semvlp.extract.families import from_ours, in_detectron2, to_ours
 from semvlp.extract.faster_rcnn import Target
 from semvlp.extract.fit_config import FitConfig
-from semvlp.extract.learners import load_body, starting_network
+from semvlp.extract.learners import starting_network
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.passes import Place, choose_device
 from semvlp.extract.published import constants_of
@@ -45,7 +46,6 @@ _NAMES = {
     "loss_box_reg": "loss_box",
 }
 """detectron2's losses under the names they have in the torchvision backend."""
-_PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.attribute_predictor.")
 
 
 def open_learner(config: FitConfig, data: Annotations) -> "Detectron2Learner":
@@ -81,7 +81,7 @@ def _from_config(config: FitConfig, data: Annotations) -> "Detectron2Learner":
     model = build_network(cfg, place, config.network, seed=config.seed)
     if start:
         path = fetch(start)
-        load_body(model, stored_state(model, path), _PREDICTORS, str(path))
+        load_start(model, stored_state(model, path), str(path))
     else:
         log.warning("%s names no weights: the network starts from random ones", config.network)
     if data.attribute_labels and not learns_attributes(model):

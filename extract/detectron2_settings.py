@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
@@ -13,8 +15,14 @@ from detectron2.data import MetadataCatalog
 from semvlp.errors import ConfigError
 from semvlp.extract.detectron2_config import ADDED, settings_of
 from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.published import object_labels
+from semvlp.extract.published import numbered
 from semvlp.extract.resize import ResizeRule
+
+# What detectron2 and yacs raise on a config that is none; a `_BASE_` may lead back to itself.
+_WRONG: tuple[type[Exception], ...] = (
+    *(yaml.YAMLError, OSError, RecursionError),
+    *(KeyError, AssertionError, ValueError, TypeError, AttributeError),
+)
 
 
 def default_config() -> CfgNode:
@@ -34,7 +42,7 @@ def set_keys(cfg: CfgNode, settings: Sequence[str]) -> None:
         name, separator, value = each.partition("=")
         try:
             cfg.merge_from_list([name, value] if separator else [name])
-        except (KeyError, AssertionError, ValueError) as error:
+        except _WRONG as error:
             raise ConfigError(
                 f"--set {each}: must be KEY=value with a key of detectron2's config, "
                 f"such as INPUT.MIN_SIZE_TEST=400 ({error})"
@@ -53,35 +61,58 @@ def read_config(name: str) -> CfgNode:
     """The config of a file, or of a name in the model zoo with the zoo's own weights.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, is damaged, or has a key that detectron2's config does not have.
     """
-    cfg = default_config()
     if Path(name).is_file():
-        cfg.merge_from_file(name)
-        return cfg
+        return _read_file(name)
     try:
-        cfg.merge_from_file(model_zoo.get_config_file(name))
-        cfg.MODEL.WEIGHTS = model_zoo.get_checkpoint_url(name)
+        path = model_zoo.get_config_file(name)
+        weights = model_zoo.get_checkpoint_url(name)
     except RuntimeError as error:
         raise ConfigError(
             f"--detector {name}: no such file, and no name in detectron2's model zoo ({error})"
         ) from error
+    cfg = _read_file(path)
+    cfg.MODEL.WEIGHTS = weights
+    return cfg
+
+
+def stored_config(text: str, source: str) -> CfgNode:
+    """The config that `text` holds as YAML, in the file `source`; raises as `read_config`."""
+    cfg = default_config()
+    with _one_error(source):
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
     return cfg
 
 
 def labels_of(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the test data set where detectron2 knows them."""
+    """Names of classes where all data sets of the config are known and agree, numbers elsewhere.
+
+    A data set of the user's own is not known, and a config that names it may still inherit COCO's
+    for the other half.
+    """
     count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    for dataset in cfg.DATASETS.TEST:
-        names = MetadataCatalog.get(dataset).get("thing_classes", ())
-        if len(names) == count:
-            return tuple(names)
-    return object_labels(count)
+    known = {
+        tuple(MetadataCatalog.get(name).get("thing_classes", ()))
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    }
+    names = known.pop() if len(known) == 1 else ()
+    return names if len(names) == count else numbered("object", count)
 
 
 def resize_rule_of(cfg: CfgNode) -> ResizeRule:
     """How images are resized, for learning too."""
     return ResizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE)
+
+
+def check_format(cfg: CfgNode, name: str) -> None:
+    """Whether the config `name` wants colours that images are given in.
+
+    Raises:
+        ConfigError: detectron2 has others too, such as YUV-BT.601.
+    """
+    if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        raise ConfigError(f"{name}: INPUT.FORMAT must be BGR or RGB, found {cfg.INPUT.FORMAT!r}")
 
 
 def config_sha256(cfg: CfgNode) -> str:
@@ -103,3 +134,23 @@ def _add(cfg: CfgNode, tree: dict[str, Any]) -> None:
             _add(cfg[name], value)
         else:
             cfg[name] = CfgNode(value) if isinstance(value, dict) else value
+
+
+def _read_file(name: str) -> CfgNode:
+    cfg = default_config()
+    with _one_error(name):
+        # Without this detectron2 runs whatever a tag such as `!!python/object/apply` names.
+        cfg.merge_from_file(name, allow_unsafe=False)
+    return cfg
+
+
+@contextmanager
+def _one_error(source: str) -> Iterator[None]:
+    """What is wrong with the config in `source`, as one line of it."""
+    try:
+        yield
+    except _WRONG as error:
+        raise ConfigError(
+            f"{source}: must be a detectron2 config in plain YAML, without !!python tags and with "
+            f"the keys of detectron2's config alone ({' '.join(str(error).split())})"
+        ) from error

@@ -62,9 +62,14 @@ def object_labels(count: int) -> tuple[str, ...]:
     """Names of object classes: COCO's where there are 80, numbers elsewhere."""
     categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     names = tuple(name for name in categories if name not in ("__background__", "N/A"))
-    return names if len(names) == count else tuple(f"object {index}" for index in range(count))
+    return names if len(names) == count else numbered("object", count)
 
 
 def attribute_labels(count: int) -> tuple[str, ...]:
     """Numbers, because no published file names its attributes."""
-    return tuple(f"attribute {index}" for index in range(count))
+    return numbered("attribute", count)
+
+
+def numbered(kind: str, count: int) -> tuple[str, ...]:
+    """`object 0`, `object 1`, ...: classes without names."""
+    return tuple(f"{kind} {index}" for index in range(count))

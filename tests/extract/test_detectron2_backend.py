@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detector import Proposals, load_detector
+from semvlp.extract.detector import Backend, Proposals, load_detector
+from semvlp.extract.faster_rcnn import FasterRCNN
+from semvlp.extract.networks import NETWORKS
 from semvlp.extract.passes import Place
 from semvlp.extract.select import select
 
@@ -21,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+BACKENDS: tuple[Backend, ...] = ("torchvision", "detectron2")
 # Small images and few proposals keep the tests fast; the rules are those of every size.
 CONFIG = """
 _BASE_: {base}
@@ -157,6 +160,41 @@ def test_networks_that_select_on_their_own_are_refused(tmp_path: Path) -> None:
     Path(config).write_text(text)
     with pytest.raises(ConfigError, match="found GeneralizedRCNN with CascadeROIHeads"):
         load_detector(config, device="cpu")
+
+
+def test_a_head_that_ends_in_convolutions_gives_flat_features(tmp_path: Path) -> None:
+    config = write_config(tmp_path, base="FPN", heads="StandardROIHeads")
+    head = ["NUM_CONV=1", "NUM_FC=0", "CONV_DIM=8", "POOLER_RESOLUTION=3"]
+    settings = [f"MODEL.ROI_BOX_HEAD.{each}" for each in head]
+    detector = load_detector(config, device="cpu", settings=settings)
+    (found,) = detector(images((90, 140)))
+    assert detector.feature_size == 8 * 3 * 3
+    assert found.features.shape == (len(found.proposals), detector.feature_size)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("INPUT.FORMAT=YUV-BT.601", "INPUT.FORMAT must be BGR or RGB, found 'YUV-BT.601'"),
+        ("MODEL.ROI_HEADS.NAME=MyHeads", "detectron2 cannot build its network .*MyHeads"),
+        ("MODEL.RESNETS.DEPTH=51", "detectron2 cannot build its network .*51"),
+    ],
+)
+def test_what_no_network_can_be_is_refused(tmp_path: Path, setting: str, message: str) -> None:
+    config = write_config(tmp_path)
+    with pytest.raises(ConfigError, match=rf"{config}: {message}"):
+        load_detector(config, device="cpu", settings=[setting])
+
+
+def test_published_classes_have_the_names_they_have_in_torchvision(tmp_path: Path) -> None:
+    network = FasterRCNN(NETWORKS["resnet50_c4"], num_objects=80, num_attributes=0)
+    weights = str(tmp_path / "weights.pth")
+    torch.save(network.state_dict(), weights)
+    ours, theirs = (
+        load_detector("coco-r50-c4", weights=weights, backend=backend, device="cpu")
+        for backend in BACKENDS
+    )
+    assert ours.object_labels[:2] == theirs.object_labels[:2] == ("person", "bicycle")
 
 
 @pytest.mark.parametrize("setting", ["INPUT.MIN_SIZE=5", "INPUT.MIN_SIZE_TEST", "nothing"])
