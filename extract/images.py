@@ -7,13 +7,10 @@ import io
 import json
 import logging
 import os
-import re
 import struct
-import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +18,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from semvlp.errors import InputError
+from semvlp.extract.image_file import EXTENSIONS, ImageFile, Refused, image_id, in_tar, is_image
 from semvlp.shards.record import make_key
+
+__all__ = ["DECODING_VERSION", "EXTENSIONS", "ImageFile", "Refused", "find_images", "load"]
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Part of the profile of extracted regions: raise it when `load` gives other pixels."""
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
@@ -50,61 +49,19 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
-
-
-class Refused(Exception):
-    """An image that cannot be used; the message is the one reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """An image that was found: a file, or a member of a tar."""
-
-    image_id: str
-    """Name of the image: the file name without its extension, '_' for what a key must not have."""
-    path: Path
-    """The file, or the tar it lies in."""
-    member: str = ""
-    """Name inside the tar; empty for a file of its own."""
-    offset: int = 0
-    """First byte of the member in the tar."""
-    size: int = 0
-    """Bytes of the member."""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
-
-    def read(self) -> bytes:
-        """The encoded bytes.
-
-        Raises:
-            Refused: the file is missing, unreadable or empty.
-        """
-        try:
-            data = self._read_member() if self.member else self.path.read_bytes()
-        except OSError as error:
-            raise Refused(f"cannot be read: {error.strerror or error}") from error
-        if not data:
-            raise Refused("the file is empty")
-        return data
-
-    def _read_member(self) -> bytes:
-        with self.path.open("rb") as tar:
-            tar.seek(self.offset)
-            return tar.read(self.size)
 
 
 def find_images(source: Path) -> list[ImageFile]:
-    """The images of a directory (searched recursively, sorted), a list or tars, under unique ids.
+    """The images of a directory (searched recursively), a list or tars, sorted by their unique ids.
 
-    A directory gives its image files by extension, or the images of its `.tar` files where it has
-    none of its own; hidden files are left out. A list is `.txt` (a path a line) or `.json` (a list
-    of paths, or an object of ids and paths), paths relative to the list. A pattern such as
-    `train-*.tar` stands for all files that match. Tars are read in place.
+    A directory gives its image files by extension, or the images of its `.tar` files; hidden files
+    are left out. A list is `.txt` (a path a line) or `.json` (a list of paths, or an object of ids
+    and paths), paths relative to the list. A pattern such as `train-*.tar` stands for all files
+    that match. Tars are read in place.
 
     Raises:
-        InputError: nothing found, a damaged list or tar, or several images of one id.
+        InputError: nothing found, a damaged list or tar, both images and tars in a directory, or
+            several images of one id.
     """
     if source.is_dir():
         found = _in_directory(source)
@@ -119,7 +76,7 @@ def find_images(source: Path) -> list[ImageFile]:
             "a .txt or .json list of files, or a .tar"
         )
     _check_unique(found, source)
-    return found
+    return sorted(found, key=lambda image: image.image_id)
 
 
 def load(image_file: ImageFile) -> NDArray[np.uint8]:
@@ -147,10 +104,16 @@ def load(image_file: ImageFile) -> NDArray[np.uint8]:
 
 def _in_directory(directory: Path) -> list[ImageFile]:
     files = sorted(_walk(directory), key=lambda path: path.relative_to(directory).parts)
-    images = [ImageFile(_image_id(path.name), path) for path in files if _is_image(path.name)]
+    images = [ImageFile(image_id(path.name), path) for path in files if is_image(path.name)]
     tars = [path for path in files if path.suffix.lower() == ".tar"]
-    if not images and tars:
-        return [image for tar in tars for image in _in_tar(tar)]
+    if images and tars:
+        raise InputError(
+            f"{directory}: holds images of its own, such as {images[0]}, and tars, such as "
+            f"{tars[0]}; name a folder with one kind of them, or the tars by a pattern "
+            f"such as '{tars[0].parent / '*.tar'}'"
+        )
+    if tars:
+        return [image for tar in tars for image in in_tar(tar)]
     log.info("%s: %d images, %d other files", directory, len(images), len(files) - len(images))
     return images
 
@@ -175,18 +138,18 @@ def _fail(error: OSError) -> None:
 def _in_file(source: Path) -> list[ImageFile]:
     match source.suffix.lower():
         case ".tar":
-            return _in_tar(source)
+            return in_tar(source)
         case ".txt":
             return _listed(source, filter(None, map(str.strip, _text(source).splitlines())))
         case ".json":
             return _in_json(source)
-    if _is_image(source.name):
-        return [ImageFile(_image_id(source.name), source)]
+    if is_image(source.name):
+        return [ImageFile(image_id(source.name), source)]
     raise InputError(f"{source}: images are given as a directory, a .txt or .json list, or a .tar")
 
 
 def _listed(source: Path, names: Iterable[str]) -> list[ImageFile]:
-    return [ImageFile(_image_id(Path(name).name), source.parent / name) for name in names]
+    return [ImageFile(image_id(Path(name).name), source.parent / name) for name in names]
 
 
 def _in_json(source: Path) -> list[ImageFile]:
@@ -209,41 +172,6 @@ def _text(source: Path) -> str:
         return source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: cannot be read as UTF-8 text: {error}") from error
-
-
-def _in_tar(path: Path) -> list[ImageFile]:
-    """The images of an uncompressed tar, read from its headers."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            members = [member for member in tar if member.isreg() and not member.issparse()]
-            _check_end(path, tar.offset)
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{path}: not a readable, uncompressed tar: {error}") from error
-    images = [
-        ImageFile(_image_id(member.name), path, member.name, member.offset_data, member.size)
-        for member in members
-        if _is_image(member.name)
-    ]
-    log.info("%s: %d images, %d other members", path, len(images), len(members) - len(images))
-    return images
-
-
-def _check_end(path: Path, offset: int) -> None:
-    """`tarfile` takes a damaged header for the end of the archive; the true end is zeros."""
-    with path.open("rb") as tar:
-        tar.seek(offset)
-        block = tar.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or any(block):
-        raise InputError(f"{path}: the tar is damaged or truncated at byte {offset}; copy it again")
-
-
-def _is_image(name: str) -> bool:
-    hidden = PurePosixPath(name).name.startswith(".")
-    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
-
-
-def _image_id(name: str) -> str:
-    return make_key(_ILLEGAL.sub("_", PurePosixPath(name).stem))
 
 
 def _check_unique(images: list[ImageFile], source: Path) -> None:
@@ -280,11 +208,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits; Pillow's own conversion clips at 255."""
+    """Grey of 16 bits; Pillow's own conversion clips at 255 and forgets what is transparent."""
     values = np.array(image)
     if values.min() < 0 or values.max() > 65535:
         raise Refused("32-bit pixels have no known white; save the image with 8 or 16 bits")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    grey = np.rint(values / 257).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey)
 
 
 def _orientation(image: Image.Image) -> int:

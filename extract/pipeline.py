@@ -303,6 +303,9 @@ def _preview(images: Path, out: Path, settings: ExtractSettings) -> Path | None:
     if not settings.preview:
         return None
     with open_store(out) as store:
+        if not len(store):
+            log.warning("no preview: every image was refused")
+            return None
         return write_preview(store, out / "preview.html", images=images, count=settings.preview)
 
 

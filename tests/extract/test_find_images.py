@@ -24,18 +24,38 @@ def ids(images: list[ImageFile]) -> list[str]:
     return [image.image_id for image in images]
 
 
-def test_a_directory_is_searched_recursively_in_order(tmp_path: Path) -> None:
+def test_a_directory_is_searched_recursively_and_sorted_by_id(tmp_path: Path) -> None:
     for name in ("b/2.PNG", "b/10.jpg", "a.jpeg", "c.d/e.webp", ".hidden/x.jpg", "b/._2.png"):
         touch(tmp_path / name) if name.count("._") == 0 else (tmp_path / name).write_bytes(b"x")
     (tmp_path / "b" / "notes.txt").write_text("not an image")
     found = find_images(tmp_path)
     assert [str(image.path.relative_to(tmp_path)) for image in found] == [
-        "a.jpeg",
         "b/10.jpg",
         "b/2.PNG",
+        "a.jpeg",
         "c.d/e.webp",
     ]
-    assert ids(found) == ["a", "10", "2", "e"]
+    assert ids(found) == ["10", "2", "a", "e"]
+
+
+def test_the_order_of_a_list_does_not_matter(tmp_path: Path) -> None:
+    names = ["c.jpg", "10.jpg", "b.jpg", "2.jpg"]
+    for number, order in enumerate((names, names[::-1])):
+        (tmp_path / f"{number}.txt").write_text("\n".join(order))
+        (tmp_path / f"{number}.json").write_text(json.dumps(order))
+        for kind in ("txt", "json"):
+            assert ids(find_images(tmp_path / f"{number}.{kind}")) == ["10", "2", "b", "c"]
+
+
+def test_images_and_tars_side_by_side_are_one_clear_error(tmp_path: Path) -> None:
+    path = touch(tmp_path / "preview" / "a.png")
+    tar = tar_of(tmp_path / "train-0.tar", ["b.png"])
+    with pytest.raises(InputError) as error:
+        find_images(tmp_path)
+    for part in (str(path), str(tar), f"'{tmp_path / '*.tar'}'"):
+        assert part in str(error.value)
+    assert ids(find_images(tmp_path / "*.tar")) == ["b"]
+    assert ids(find_images(tmp_path / "preview")) == ["a"]
 
 
 def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
@@ -49,7 +69,7 @@ def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
 def test_names_become_legal_keys(tmp_path: Path) -> None:
     for name in ("img.v1.final.jpg", "two words.png", "Überall.png", "plain-1_a.png"):
         touch(tmp_path / name)
-    assert ids(find_images(tmp_path)) == ["img_v1_final", "plain-1_a", "two_words", "_berall"]
+    assert ids(find_images(tmp_path)) == ["_berall", "img_v1_final", "plain-1_a", "two_words"]
 
 
 def test_a_name_that_is_no_utf_8_is_a_legal_key(tmp_path: Path) -> None:
@@ -97,8 +117,8 @@ def test_a_json_list_and_a_json_object(tmp_path: Path) -> None:
     (tmp_path / "object.json").write_text(json.dumps({"00007": "a.jpg", "00003": str(path)}))
     assert find_images(tmp_path / "list.json") == [ImageFile("a", path)]
     assert find_images(tmp_path / "object.json") == [
-        ImageFile("00007", path),
         ImageFile("00003", path),
+        ImageFile("00007", path),
     ]
 
 
@@ -136,11 +156,29 @@ def test_members_of_a_tar_are_read_in_place(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "a.tar", names)
     before = sorted(tmp_path.rglob("*"))
     found = find_images(tar)
-    assert ids(found) == ["000", "escape", "absolute", "x_y"]
-    assert [int(load(image)[0, 0, 0]) for image in found] == [0, 2, 3, 4]
+    assert ids(found) == ["000", "absolute", "escape", "x_y"]
+    assert [int(load(image)[0, 0, 0]) for image in found] == [0, 3, 2, 4]
     assert str(found[3]) == f"{tar}:d/x.y.png"
     assert sorted(tmp_path.rglob("*")) == before
     assert not (tmp_path.parent / "escape.png").exists()
+
+
+def test_a_link_in_a_tar_is_the_file_it_stands_for(tmp_path: Path) -> None:
+    """`tar` itself writes a hard link for a file that it has stored already."""
+    folder = touch(tmp_path / "d" / "first.png").parent
+    os.link(folder / "first.png", folder / "hard.png")
+    (folder / "soft.png").symlink_to("first.png")
+    (folder / "gone.png").symlink_to("../elsewhere/x.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("first", "hard", "soft", "gone"):
+            tar.add(folder / f"{name}.png", f"./d/{name}.png")
+        assert tar.getmember("./d/hard.png").islnk()
+    found = {image.image_id: image for image in find_images(tmp_path / "a.tar")}
+    assert list(found) == ["first", "gone", "hard", "soft"]
+    expected = (folder / "first.png").read_bytes()
+    assert [found[name].read() for name in ("first", "hard", "soft")] == [expected] * 3
+    with pytest.raises(Refused, match=r"a link to \.\./elsewhere/x\.png, which its tar does not"):
+        load(found["gone"])
 
 
 def test_several_tars_by_pattern_or_directory(tmp_path: Path) -> None:

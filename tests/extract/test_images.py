@@ -130,6 +130,17 @@ def test_16_bit_rgb_png_is_scaled_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(ImageFile("x", tmp_path / "a.png")), gradient(8, 16))
 
 
+def test_transparent_16_bit_grey_shows_white(tmp_path: Path) -> None:
+    """One value stands for transparent; its neighbour does not."""
+    wide = np.full((8, 16), 300, np.uint16)
+    wide[:, 5] = 301
+    Image.fromarray(wide).save(tmp_path / "a.png", transparency=300)
+    expected = np.full((8, 16), 255, np.uint8)
+    expected[:, 5] = 1
+    grey = load(ImageFile("x", tmp_path / "a.png"))
+    np.testing.assert_array_equal(grey, np.stack([expected] * 3, axis=-1))
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
 def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path, name: str) -> None:
     frames = [Image.new("RGB", (12, 12), colour) for colour in ("red", "lime", "blue")]

@@ -304,6 +304,16 @@ def test_the_preview_is_written_beside_the_shards(images: Path, tmp_path: Path) 
     assert report.preview.read_text().count("<article>") == 2
 
 
+def test_without_images_there_is_no_preview_and_still_too_many_were_refused(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(images, *range(11))
+    with pytest.raises(TooManyRefused, match="11 of 11 were refused"):
+        run(images, tmp_path / "out", preview=2)
+    assert not (tmp_path / "out" / "preview.html").exists()
+    assert "no preview: every image was refused" in caplog.text
+
+
 def test_the_report_says_what_happened_in_one_sentence(images: Path, tmp_path: Path) -> None:
     damage(images, 1)
     report = run(images, tmp_path / "out", max_bad=0.1)

@@ -1,0 +1,118 @@
+"""An image that was found: a file, or a member of a tar that is read in place."""
+
+import logging
+import posixpath
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from semvlp.errors import InputError
+from semvlp.shards.record import make_key
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class Refused(Exception):
+    """An image that cannot be used; the message is the one reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that was found: a file, or a member of a tar."""
+
+    image_id: str
+    """Name of the image: the file name without its extension, '_' for what a key must not have."""
+    path: Path
+    """The file, or the tar it lies in."""
+    member: str = ""
+    """Name inside the tar; empty for a file of its own."""
+    offset: int = 0
+    """First byte of the member in the tar."""
+    size: int = 0
+    """Bytes of the member."""
+    broken_link: str = ""
+    """What the member is a link to, where the tar does not hold that."""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            Refused: the file is missing, unreadable or empty.
+        """
+        try:
+            data = self._read_member() if self.member else self.path.read_bytes()
+        except OSError as error:
+            raise Refused(f"cannot be read: {error.strerror or error}") from error
+        if not data:
+            raise Refused("the file is empty")
+        return data
+
+    def _read_member(self) -> bytes:
+        if self.broken_link:
+            raise Refused(f"a link to {self.broken_link}, which its tar does not hold")
+        with self.path.open("rb") as tar:
+            tar.seek(self.offset)
+            return tar.read(self.size)
+
+
+def in_tar(path: Path) -> list[ImageFile]:
+    """The images of an uncompressed tar, read from its headers.
+
+    Raises:
+        InputError: it is damaged, truncated or compressed.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = [member for member in tar if _has_bytes(member)]
+            _check_end(path, tar.offset)
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"{path}: not a readable, uncompressed tar: {error}") from error
+    files = {posixpath.normpath(member.name): member for member in members if member.isreg()}
+    images = [_member(path, member, files) for member in members if is_image(member.name)]
+    log.info("%s: %d images, %d other members", path, len(images), len(members) - len(images))
+    return images
+
+
+def _has_bytes(member: tarfile.TarInfo) -> bool:
+    return (member.isreg() and not member.issparse()) or member.islnk() or member.issym()
+
+
+def _member(path: Path, member: tarfile.TarInfo, files: Mapping[str, tarfile.TarInfo]) -> ImageFile:
+    """An image of a tar; a link has the bytes of the file among `files` that it stands for."""
+    name, key = member.name, image_id(member.name)
+    if member.isreg():
+        return ImageFile(key, path, name, member.offset_data, member.size)
+    # A symbolic link is relative to its own folder, a hard link to the root of the tar.
+    folder = posixpath.dirname(name) if member.issym() else ""
+    target = files.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
+    if target is None:
+        return ImageFile(key, path, name, broken_link=member.linkname)
+    return ImageFile(key, path, name, target.offset_data, target.size)
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """`tarfile` takes a damaged header for the end of the archive; the true end is zeros."""
+    with path.open("rb") as tar:
+        tar.seek(offset)
+        block = tar.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise InputError(f"{path}: the tar is damaged or truncated at byte {offset}; copy it again")
+
+
+def is_image(name: str) -> bool:
+    """By its extension; hidden files are none."""
+    hidden = PurePosixPath(name).name.startswith(".")
+    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+
+
+def image_id(name: str) -> str:
+    """The id of an image whose file or member has this name."""
+    return make_key(_ILLEGAL.sub("_", PurePosixPath(name).stem))
