@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detectron2_install import without_detectron2
 from semvlp.extract.resize import Resized
 from semvlp.settings import override
 
@@ -79,11 +80,6 @@ class DetectorSpec:
     """Its weights are a file of their own, which `--weights` may replace."""
 
 
-BUILD = (
-    "It is built from source: pip install 'setuptools<81', then pip install --no-build-isolation "
-    "'git+https://github.com/facebookresearch/detectron2.git'"
-)
-SETUPTOOLS = "pip install 'setuptools<81', because newer ones have no pkg_resources"
 _ZOO = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
 _MILVLG = "by hand from the links of https://github.com/MILVLG/bottom-up-attention.pytorch"
 
@@ -255,7 +251,7 @@ def _with_detectron2(
 ) -> Detector:
     try:
         from semvlp.extract import detectron2_backend as detectron2
-    except ModuleNotFoundError as error:
+    except (ImportError, OSError) as error:
         raise without_detectron2(error, f"--detector {name}") from error
     from semvlp.extract.checkpoints import DESCRIPTION
     from semvlp.extract.networks import NETWORKS
@@ -280,15 +276,6 @@ def _weights(spec: DetectorSpec, given: str | None) -> Path:
     if not given and not spec.weights.startswith("http"):
         raise InputError(f"these weights must be downloaded {spec.weights}")
     return fetch(given or spec.weights)
-
-
-def without_detectron2(error: ModuleNotFoundError, what: str) -> ConfigError:
-    """What to say where detectron2, which `what` needs, cannot be imported; else raises `error`."""
-    if error.name == "pkg_resources":
-        return ConfigError(f"{what} needs detectron2, whose model zoo needs more: {SETUPTOOLS}")
-    if error.name == "detectron2":
-        return ConfigError(f"{what} needs detectron2, which is not installed. {BUILD}")
-    raise error
 
 
 def is_config(name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from semvlp import __version__
-from semvlp.extract.detector import BUILD, SETUPTOOLS
+from semvlp.extract.detectron2_install import BUILD, SETUPTOOLS
 
 NOT_INSTALLED = "not installed"
 MIN_FREE_GB = 10
@@ -154,11 +154,20 @@ def _bf16() -> Fact:
     try:
         torch = importlib.import_module("torch")
         if not torch.cuda.is_available():
-            return Fact("bf16", "on the CPU, slow: use fp32")
+            return Fact("bf16", _cpu_bf16(torch))
         supported = bool(torch.cuda.is_bf16_supported())
     except _BROKEN as error:
         return Fact("bf16", f"unknown: torch is broken: {error}", False, "see torch")
     return Fact("bf16", "yes" if supported else "not on this GPU: use fp32")
+
+
+def _cpu_bf16(torch: ModuleType) -> str:
+    """Only a processor that multiplies it by itself is faster than in fp32."""
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
+    if not native:
+        return "on the CPU, slow: use fp32"
+    return f"yes: this CPU has {' and '.join(native)}, which is faster than fp32"
 
 
 def _disk(folder: Path) -> Fact:

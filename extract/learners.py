@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import Description, load_strict, save_detector
 from semvlp.extract.coco import Annotations
-from semvlp.extract.detector import Backend, Runner, without_detectron2
+from semvlp.extract.detector import Backend, Runner
+from semvlp.extract.detectron2_install import without_detectron2
 from semvlp.extract.downloads import fetch
 from semvlp.extract.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.fit_config import FitConfig
@@ -73,7 +74,7 @@ def open_learner(config: FitConfig, data: Annotations, runner: Runner) -> Learne
         return TorchvisionLearner(starting_network(config, data), data)
     try:
         from semvlp.extract import detectron2_fit
-    except ModuleNotFoundError as error:
+    except (ImportError, OSError) as error:
         raise without_detectron2(error, f"training {config.network}") from error
     return detectron2_fit.open_learner(config, data)
 

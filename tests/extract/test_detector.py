@@ -12,7 +12,7 @@ import torch
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract import downloads
 from semvlp.extract.checkpoints import Description, save_detector
-from semvlp.extract.detector import DEFAULT, KNOWN, load_detector, without_detectron2
+from semvlp.extract.detector import DEFAULT, KNOWN, load_detector
 from semvlp.extract.faster_rcnn import FasterRCNN
 from semvlp.extract.networks import NETWORKS, SMALL
 
@@ -123,15 +123,6 @@ def test_a_config_without_detectron2_says_how_to_build_it() -> None:
         load_detector("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml")
     assert "git+https://github.com/facebookresearch/detectron2.git" in str(caught.value)
     assert "setuptools<81" in str(caught.value)
-
-
-def test_what_detectron2_misses_is_told_apart() -> None:
-    zoo = ModuleNotFoundError("no pkg_resources", name="pkg_resources")
-    assert "pip install 'setuptools<81'" in str(without_detectron2(zoo, "--detector butd"))
-    missing = ModuleNotFoundError("no detectron2", name="detectron2")
-    assert "which is not installed" in str(without_detectron2(missing, "--detector butd"))
-    with pytest.raises(ModuleNotFoundError, match="no yacs"):
-        without_detectron2(ModuleNotFoundError("no yacs", name="yacs"), "--detector butd")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from semvlp import __version__
 from semvlp.extract.doctor import NOT_INSTALLED, Fact, facts, versions
@@ -145,6 +146,25 @@ def test_torch_of_another_numpy_is_found_by_running_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "zeros", zeros, raising=False)
     fact = by_name(facts())["torch"]
     assert (fact.ok, "Numpy is not available" in fact.value) == (False, True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("can", "told"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "yes: this CPU has avx512_bf16,"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "yes: this CPU has avx512_bf16 and amx_bf16,"),
+        ({"avx512_bf16": False}, "slow: use fp32"),
+        ({}, "slow: use fp32"),
+    ],
+)
+def test_bf16_is_for_processors_that_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, can: dict[str, bool], told: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert told in by_name(facts())["bf16"].value
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert "slow" in by_name(facts())["bf16"].value
 
 
 def test_little_disk_space_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
