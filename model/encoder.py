@@ -130,7 +130,7 @@ def _first_tokens(
     num_tokens = int(words.lengths.sum())
     tokens = Segments(torch.arange(len(words.lengths)), torch.ones_like(words.lengths))
     regions = Segments(things.starts - num_tokens, things.lengths)
-    first, seen = row.index_select(0, words.starts.to(row.device)), row[num_tokens:]
+    first, seen = row.index_select(0, moved(words.starts, row.device)), row[num_tokens:]
     if met:
         first = block.within(first, cut([(tokens, words)], row.device, path), row)
         seen = block.within(seen, cut([(regions, regions)], row.device, path))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semvlp.model.attention import Attention
+from semvlp.model.attention import Attention, network_path
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.cuts import Segments, cut
 from semvlp.model.heads import AnswerHead
@@ -24,6 +24,7 @@ class PairedAttentionHead(nn.Module):
 
     def __init__(self, config: SemVLPConfig, num_labels: int) -> None:
         super().__init__()
+        self.config = config
         self.attention = Attention(config)
         self.mix = nn.Linear(2 * config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -35,7 +36,8 @@ class PairedAttentionHead(nn.Module):
         row = torch.cat([text, regions]).index_select(0, batch.row_sources)  # [L, D]
         pairs = Segments(batch.text_starts, batch.lengths)
         partner = torch.arange(batch.num_pairs).view(-1, 2).flip(1).flatten()  # 1 0 3 2 ...
-        met = self.attention(row, cut([(pairs, pairs.take(partner))], row.device))
+        path = network_path(self.config, row, training=self.training)
+        met = self.attention(row, cut([(pairs, pairs.take(partner))], row.device, path))
         mixed = self.dropout(functional.relu(self.mix(torch.cat([row, met], dim=1))))
         padded, real = to_padded(mixed, batch.lengths)  # [N, M, D], [N, M]
         scores = self.score(padded).squeeze(2).masked_fill(~real, -torch.inf)

@@ -18,6 +18,7 @@ from semvlp.model.hub import CARD, push, without_bars
 # A block is compiled for either mode, with and without a socket, as the last one, in training and
 # in evaluation, and where a pair has no regions: more often than PyTorch's limit of 8.
 BLOCK_VARIANTS = 64
+WORDS = "text_embeddings.word_embeddings"
 
 
 class SemVLPPreTrainedModel(PreTrainedModel):
@@ -60,6 +61,14 @@ class SemVLPPreTrainedModel(PreTrainedModel):
     ) -> str:
         """The `attn_implementation` asked for: auto, varlen or sdpa."""
         return check_implementation(requested_attention)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table [V, D] of word embeddings."""
+        return self.base_model.get_submodule(WORDS)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Take another table [V, D]."""
+        self.base_model.set_submodule(WORDS, value)
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile every block of the encoder by torch.compile with these options, in place.

@@ -168,6 +168,14 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
         self.answer_head = AnswerHead(config, len(answers)) if answers else None
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def get_output_embeddings(self) -> nn.Linear:
+        """The decoder of the token head, tied to the input embeddings."""
+        return self.token_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Take another decoder."""
+        self.token_head.decoder = new_embeddings
+
     def forward(
         self, batch: PackedBatch, mode: Mode, *, token_positions: Tensor, region_positions: Tensor
     ) -> PreTrainingOutput:

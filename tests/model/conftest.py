@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from semvlp.model import PackedBatch, SemVLPConfig, pack
+from tests.model import flash_reference
 
 FEATURES = 6
 VOCABULARY = 40
@@ -48,6 +49,13 @@ def make_batch() -> MakeBatch:
         return pack(texts, regions)
 
     return make
+
+
+@pytest.fixture
+def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """varlen_attn on the CPU, by definition, for any dtype and head width."""
+    flash_reference.install()
+    monkeypatch.setattr("semvlp.model.attention.varlen_obstacle", lambda *_, **__: None)
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,44 @@ def test_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
+def test_word_embeddings_are_found_and_replaced(config: SemVLPConfig) -> None:
+    whole = SemVLPForPreTraining(config)
+    for model in (whole.semvlp, whole, SemVLPForTask(config.for_task("pooled", ["yes"]))):
+        inner = getattr(model, "semvlp", model)
+        assert model.get_input_embeddings() is inner.text_embeddings.word_embeddings
+        table = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        model.set_input_embeddings(table)
+        assert inner.text_embeddings.word_embeddings is table
+
+
+def test_the_vocabulary_may_grow(config: SemVLPConfig, make_batch: MakeBatch) -> None:
+    model = SemVLPForPreTraining(config).eval()
+    before = model.get_input_embeddings().weight.clone()
+    model.resize_token_embeddings(43)
+    table = model.get_input_embeddings().weight
+    assert model.config.vocab_size == 43
+    assert model.token_head.decoder.weight is table
+    assert torch.equal(table[:40], before)
+    place = torch.tensor([0])
+    batch = make_batch([(3, 2)])
+    found = model(batch, "two", token_positions=place, region_positions=place)
+    assert found.token_logits.shape == (1, 43)
+
+
+def test_activation_checkpointing_says_nothing_and_evaluation_still_runs(
+    config: SemVLPConfig, make_batch: MakeBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = SemVLPForTask(config.for_task("pooled", ["yes"]))
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert caplog.messages == []
+    with torch.inference_mode():
+        assert model(make_batch([(3, 2)]), "single").shape == (1, 1)
+
+
 def test_weights_that_are_not_there_are_reported(
     config: SemVLPConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

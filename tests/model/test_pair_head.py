@@ -8,6 +8,7 @@ import torch
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.packing import Mode
+from tests.model.flash_reference import Calls
 
 LENGTHS = [(3, 2), (3, 4), (2, 1), (2, 0)]
 # Sums of the same float32 numbers in another order.
@@ -50,6 +51,24 @@ def test_every_region_of_both_images_counts(
     rows = features.grad.split(batch.region_lengths.tolist())
     assert (rows[image].abs().sum(1) > 0).all()
     assert not rows[2].any()
+
+
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("mode", ["single", "two"])
+def test_it_takes_the_attention_path_of_the_encoder(
+    mode: Mode, model: SemVLPForTask, make_batch: Callable[..., PackedBatch]
+) -> None:
+    model.set_attn_implementation("sdpa")
+    with Calls() as calls:
+        expected = model(make_batch(LENGTHS), mode)
+    assert not calls.seen
+    model.set_attn_implementation("varlen")
+    with Calls() as calls:
+        model.semvlp(make_batch(LENGTHS), mode)
+        of_the_encoder = len(calls.seen)
+        found = model(make_batch(LENGTHS), mode)
+    assert len(calls.seen) == 2 * of_the_encoder + 1
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_left_and_right_are_told_apart(

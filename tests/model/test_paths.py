@@ -3,21 +3,18 @@
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.attention import choose_path, varlen_obstacle
 from semvlp.model.packing import Mode
-from tests.model import flash_reference
+from tests.model.flash_reference import Calls
 
 MakeBatch = Callable[..., PackedBatch]
 
@@ -34,13 +31,6 @@ FACTOR, ROUNDING = 2.0, 2**-8
 
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-
-
-@pytest.fixture
-def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """varlen_attn on the CPU, by definition, for any dtype and head width."""
-    flash_reference.install()
-    monkeypatch.setattr("semvlp.model.attention.varlen_obstacle", lambda *_, **__: None)
 
 
 def outputs(model: SemVLPModel, batch: PackedBatch, mode: Mode, path: str) -> dict[str, Tensor]:
@@ -101,22 +91,6 @@ def test_paths_agree_in_both_halves(
                 model.upper(*model.lower(batch), batch.text_lengths, batch.region_lengths)
             )
     torch.testing.assert_close(pooled[0], pooled[1], rtol=1e-4, atol=1e-5)
-
-
-class Calls(TorchDispatchMode):
-    """The arguments of every call of an attention operator, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[dict[str, Any]] = []
-
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if "varlen_attn" in func.name():
-            names = [argument.name for argument in func._schema.arguments]
-            self.seen.append(dict(zip(names, args, strict=False)) | (kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.skipif(not hasattr(varlen, "_can_use_cudnn"), reason="PyTorch before 2.14: no cuDNN")
