@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.extract.detector import Backend, Detector, Precision, load_detector
@@ -16,6 +15,7 @@ from semvlp.extract.labels import name_labels
 from semvlp.extract.outcomes import Outcome, outcomes, proven
 from semvlp.extract.preview import write_preview
 from semvlp.extract.ranks import Ranks, joined
+from semvlp.extract.report import ExtractReport
 from semvlp.extract.select import resolve, select
 from semvlp.folders import refuse_source_code
 from semvlp.progress import Progress, duration
@@ -26,6 +26,8 @@ from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.store import open_store
 from semvlp.shards.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer
+
+__all__ = ["ExtractReport", "ExtractSettings", "extract"]
 
 log = logging.getLogger(__name__)
 
@@ -88,43 +90,6 @@ class ExtractSettings:
         resolve(self.preset, self.min_regions, self.max_regions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractReport:
-    """What a finished extraction holds and how long this run took."""
-
-    out: Path
-    written: int
-    """Images with regions, those of earlier runs included."""
-    refused: int
-    """Images without, those of earlier runs included; `refused.jsonl` says why."""
-    processed: int
-    """Images this run worked on."""
-    seconds: float
-    unmatched_texts: int
-    """Image names in the text files that no image has."""
-    preview: Path | None
-
-    @property
-    def images_per_second(self) -> float:
-        """Rate of this run, loading of the detector included."""
-        return self.processed / max(self.seconds, 1e-9)
-
-    def values(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
-        return asdict(self) | paths | {"images_per_second": self.images_per_second}
-
-    def sentence(self) -> str:
-        """What was written, how many, how long, where."""
-        refused = f", {self.refused} refused" if self.refused else ""
-        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
-        page = f"; look at {self.preview}" if self.preview else ""
-        return (
-            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
-            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
-        )
-
-
 def extract(
     images: Path,
     out: Path,
@@ -154,7 +119,9 @@ def extract(
         detector = detector or _load(settings)
         name_labels(detector, settings.labels)
         plan = _plan(files, detector, settings)
-        begin: Callable[..., Writer] = partial(open_writer, out, plan, format=settings.format)
+        begin: Callable[..., Writer] = partial(
+            open_writer, out, plan, format=settings.format, packages=_packages(detector)
+        )
         restart = {"resume": settings.resume, "overwrite": settings.overwrite}
         process = partial(_process, files, detector, settings, texts=texts)
         if ranks.size == 1:
@@ -229,6 +196,12 @@ def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSetti
         samples_per_shard=settings.samples_per_shard,
         texts_sha256=files_sha256(settings.texts) if settings.texts else "",
     )
+
+
+def _packages(detector: Detector) -> tuple[str, ...]:
+    """What shapes the numbers, beside the packages that every data set names."""
+    backend = ("detectron2",) if detector.profile.get("backend") == "detectron2" else ()
+    return ("torchvision", "pillow", *backend)
 
 
 def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:

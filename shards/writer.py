@@ -4,7 +4,7 @@ import errno
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,20 +16,8 @@ from semvlp.errors import ConfigError, SemVLPError
 from semvlp.folders import refuse_source_code
 from semvlp.shards.closing import Closing
 from semvlp.shards.codec import decode, encode
-from semvlp.shards.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    Refusal,
-    ShardEntry,
-    read_manifest,
-)
-from semvlp.shards.plan import (
-    WHOLE,
-    Part,
-    Plan,
-    StoreFormat,
-    check_fits,
-)
+from semvlp.shards.manifest import MANIFEST_NAME, Manifest, Refusal, ShardEntry, read_manifest
+from semvlp.shards.plan import WHOLE, Part, Plan, StoreFormat, check_fits
 from semvlp.shards.plan_file import clear, settle_plan
 from semvlp.shards.publish import PART_DIR, publish_text
 from semvlp.shards.record import Sample
@@ -73,8 +61,10 @@ class Writer(Closing):
         log: RefusalLog,
         refusals: dict[int, Refusal],
         part: Part = WHOLE,
+        packages: Sequence[str] = (),
     ) -> None:
         self.out, self.plan, self._store = out, plan, store
+        self._packages = packages
         self._own = plan.shards(part)
         self._target, self._log, self._refusals = target, log, refusals
         self._written = target.written()
@@ -180,7 +170,7 @@ class Writer(Closing):
         return position
 
     def _manifest(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        return manifest_of(self.plan, self._store, shards, self._refusals)
+        return manifest_of(self.plan, self._store, shards, self._refusals, self._packages)
 
 
 def manifest_of(
@@ -188,12 +178,13 @@ def manifest_of(
     store: StoreFormat,
     shards: tuple[ShardEntry, ...],
     refusals: Mapping[int, Refusal],
+    packages: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest of a plan that is carried out; refusals by position."""
+    """The manifest of a plan that is carried out with `packages`; refusals by position."""
     return Manifest(
         store=store,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        software=software_versions(),
+        software=software_versions(packages),
         extractor=plan.extractor,
         object_labels=plan.object_labels,
         attribute_labels=plan.attribute_labels,
@@ -214,9 +205,11 @@ def open_writer(
     resume: bool = True,
     overwrite: bool = False,
     part: Part = WHOLE,
+    packages: Sequence[str] = (),
 ) -> Writer:
     """Start the data set `plan` in the directory `out`, or go on where an earlier run stopped.
 
+    The manifest names the versions of the installed `packages`, which take no part in the plan.
     `overwrite` removes what an earlier run wrote there, and nothing else. Several processes write
     together, each its `part`, after one opened and closed the whole; when all have closed theirs,
     it opens the whole again and finishes it.
@@ -245,16 +238,25 @@ def open_writer(
         if part == WHOLE and not target.published():
             # From here on the manifest of an earlier run would not be true.
             (out / MANIFEST_NAME).unlink(missing_ok=True)
-        return Writer(out, plan, store=format, target=target, log=log, refusals=refusals, part=part)
+        return Writer(
+            out,
+            plan,
+            store=format,
+            target=target,
+            log=log,
+            refusals=refusals,
+            part=part,
+            packages=packages,
+        )
     except BaseException:
         log.close()
         raise
 
 
-def software_versions() -> dict[str, str]:
-    """What the numbers were made with, as far as it is installed."""
+def software_versions(packages: Sequence[str] = ()) -> dict[str, str]:
+    """What the numbers were made with, `packages` among it, as far as it is installed."""
     versions = {"semvlp": __version__, "python": platform.python_version()}
-    for package in ("numpy", "torch"):
+    for package in ("numpy", "torch", *packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,6 +1,7 @@
 """Images to shards: in order, resumable to the byte, one lost image never losing its neighbours."""
 
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from semvlp import __version__
 from semvlp.errors import ConfigError, InputError, SemVLPError, TooManyRefused
 from semvlp.extract import grouping, outcomes
 from semvlp.extract.detector import Proposals
@@ -18,6 +20,7 @@ from semvlp.extract.images import find_images, load
 from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
 from semvlp.extract.resize import Resized
 from semvlp.extract.select import select
+from semvlp.shards import writer
 from semvlp.shards.codec import encode
 from semvlp.shards.manifest import read_manifest
 from semvlp.shards.record import Sample
@@ -117,6 +120,24 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert stored(tmp_path / "cut") == stored(tmp_path / "whole")
     assert refusals(tmp_path / "cut") == refusals(tmp_path / "whole")
     assert report.processed == 11 - number, "everything before the stop is kept"
+
+
+@pytest.mark.parametrize("backend", ["torchvision", "detectron2"])
+def test_the_manifest_names_what_shaped_the_numbers(
+    images: Path, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions take no part in the profile."""
+    monkeypatch.setattr(writer, "version", lambda package: f"{package} 9")
+    detector = FakeDetector()
+    detector.profile["backend"] = backend
+    run(images, tmp_path / "out", detector)
+    manifest = read_manifest(tmp_path / "out")
+    software = dict(manifest.software)
+    assert software.pop("semvlp") == __version__
+    assert software.pop("python") == platform.python_version()
+    used = {"numpy", "torch", "torchvision", "pillow"} | ({backend} - {"torchvision"})
+    assert software == {package: f"{package} 9" for package in used}
+    assert "software" not in manifest.extractor
 
 
 def test_a_finished_extraction_is_not_done_again(images: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_manifest_json_has_the_documented_shape(
     ]
     assert entry["software"]["python"] == platform.python_version()
     assert entry["software"]["numpy"] == numpy.__version__
+    assert "pillow" not in entry["software"]
     for shard in entry["shards"]:
         data = (tmp_path / shard["name"]).read_bytes()
         assert shard["bytes"] == len(data)
