@@ -98,20 +98,19 @@ KNOWN: dict[str, DetectorSpec] = {
         published=True,
     ),
     "coco-r101-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNet-101 with a feature pyramid, 80 COCO classes, 1024 features",
+        what="Faster R-CNN, ResNet-101 FPN, 80 COCO classes, 1024 features",
         weights=f"{_ZOO}/faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl",
         network="resnet101_fpn",
         published=True,
     ),
     "coco-r50-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNet-50 with a feature pyramid, 80 COCO classes, 1024 features",
+        what="Faster R-CNN, ResNet-50 FPN, 80 COCO classes, 1024 features",
         weights=f"{_ZOO}/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl",
         network="resnet50_fpn",
         published=True,
     ),
     "coco-x101-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNeXt-101 32x8d with a feature pyramid, 80 COCO classes, "
-        "1024 features",
+        what="Faster R-CNN, ResNeXt-101 32x8d FPN, 80 COCO classes, 1024 features",
         weights=f"{_ZOO}/faster_rcnn_X_101_32x8d_FPN_3x/139173657/model_final_68b088.pkl",
         network="resnext101_fpn",
         published=True,

@@ -17,6 +17,7 @@ from semvlp.extract.families import (
     BUTD,
     CAFFE,
     DETECTRON2,
+    DETECTRON2_FPN,
     FAMILIES,
     MILVLG,
     VINVL,
@@ -196,20 +197,22 @@ def test_a_tied_region_stage_must_be_tied() -> None:
         converted(theirs, VINVL)
 
 
-ANCHORS = {
-    BUTD: "proposal_generator.anchor_generator.cell_anchors.0",
-    CAFFE: "proposal_generator.anchor_generator.cell_anchors.0",
-    VINVL: "rpn.anchor_generator.cell_anchors.0",
-}
-
-
-@pytest.mark.parametrize("family", ANCHORS, ids=["butd", "caffe", "vinvl"])
-def test_stored_anchors_must_be_the_networks(family: Family) -> None:
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        (BUTD, "proposal_generator.anchor_generator.cell_anchors.0"),
+        (CAFFE, "proposal_generator.anchor_generator.cell_anchors.0"),
+        (DETECTRON2_FPN, "proposal_generator.anchor_generator.cell_anchors.3"),
+        (VINVL, "rpn.anchor_generator.cell_anchors.0"),
+    ],
+    ids=["butd", "caffe", "fpn", "vinvl"],
+)
+def test_stored_anchors_must_be_the_networks(family: Family, name: str) -> None:
     theirs = theirs_of(family)
-    cell = constants_of(NETWORKS[family.networks[0]])["cell.0"]
-    assert converted(theirs | {ANCHORS[family]: cell}, family).keys() == small_state().keys()
+    cell = constants_of(NETWORKS[family.networks[0]])[f"cell.{name[-1]}"]
+    assert converted(theirs | {name: cell}, family).keys() == small_state().keys()
     with pytest.raises(InputError, match=r"file: .*cell_anchors.* other anchors"):
-        converted(theirs | {ANCHORS[family]: cell / 16}, family)
+        converted(theirs | {name: cell / 16}, family)
 
 
 def test_stored_pixel_values_must_be_the_networks() -> None:
@@ -270,6 +273,21 @@ def test_a_whole_published_file_opens_by_name(butd_pickle: Path) -> None:
     torch.manual_seed(0)
     network = FasterRCNN(NETWORKS["resnet101_c4_butd"], num_objects=9, num_attributes=4)
     assert detector.profile["weights_sha256"] == state_sha256(network.state_dict())
+
+
+def test_a_deeper_pyramid_is_not_loaded_into_a_shallower() -> None:
+    with torch.device("meta"):
+        deep, shallow = (
+            FasterRCNN(NETWORKS[name], num_objects=9, num_attributes=0)
+            for name in ("resnet101_fpn", "resnet50_fpn")
+        )
+    theirs = from_ours(deep.state_dict(), DETECTRON2_FPN)
+    del theirs["backbone.fpn_lateral4.bias"]
+    ours = to_ours(theirs, DETECTRON2_FPN, constants_of(deep.config), "w.pkl")
+    with pytest.raises(InputError, match=r"w\.pkl .*inner_blocks\.2\.0\.bias is missing"):
+        load_strict(deep, ours, "w.pkl")
+    with pytest.raises(InputError, match=r"layer3\.6\.conv1\.weight is not part of the network"):
+        load_strict(shallow, ours, "w.pkl")
 
 
 @pytest.mark.parametrize(
