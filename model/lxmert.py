@@ -43,6 +43,10 @@ CROSS_MODULES = {
 }
 
 
+# Where the setting of `semvlp` has another name than the field of the configuration.
+SETTINGS = {"num_hidden_layers": "num_layers"}
+
+
 def lxmert_names(language_layers: int, cross_layers: int) -> dict[str, str]:
     """Every tensor of an LxmertModel that has a place in SemVLPModel, and its name there."""
     modules = {**MODULES, **REGION_MODULES}
@@ -82,7 +86,10 @@ def _check_options(model: SemVLPModel, source: str, language: int, cross: int) -
     for name, value in wanted.items():
         found = getattr(model.config, name)
         if found != value:
-            raise WeightsError(f"{source}: LXMERT's weights need {name} = {value!r}, got {found!r}")
+            raise WeightsError(
+                f"{source}: LXMERT's weights need {name} = {value!r}, got {found!r}; set "
+                f"model.{SETTINGS.get(name, name)}"
+            )
 
 
 def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
+from semvlp.model.embeddings import FEATURE_MEAN
+from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.manifest import Manifest
@@ -42,9 +44,8 @@ def fresh_config(
     Raises:
         ConfigError: sizes that do not fit together.
     """
-    sizes: dict[str, Any] = (
-        {} if config.cross_layers is None else {"cross_layers": config.cross_layers}
-    )
+    layers = {"num_hidden_layers": config.num_layers, "cross_layers": config.cross_layers}
+    sizes: dict[str, Any] = {name: count for name, count in layers.items() if count is not None}
     choices = {name: getattr(config, name) for name in CHOICES}
     try:
         return SemVLPConfig.preset(
@@ -60,6 +61,20 @@ def fresh_config(
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
+
+
+def fill(model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]) -> None:
+    """Take over the weights that `model.bert` names, and the scale of some `features` [R, F].
+
+    A network that has seen features goes on with the scale that it knows.
+
+    Raises:
+        ConfigError: the weights cannot be had.
+        WeightsError: they do not fit.
+    """
+    loaded = () if config.bert is None else load_published(model, config.bert).loaded
+    if config.standardise and FEATURE_MEAN not in loaded:
+        standardise(model, features)
 
 
 def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> None:

@@ -22,6 +22,8 @@ class ModelConfig:
 
     preset: Preset = "base"
     """Size of the encoder; fine-tuning reads it only where it starts from nothing."""
+    num_layers: int | None = None
+    """How many blocks; the preset's number unless set. LXMERT's weights need 14."""
     cross_layers: int | None = None
     """How many upper blocks hold the plugged cross-attention; the preset's number unless set."""
     cross_attention: CrossAttention = "shared"
@@ -54,6 +56,8 @@ class ModelConfig:
         between("dropout", self.dropout, 0, 0.9)
         if self.attention_dropout is not None:
             between("attention_dropout", self.attention_dropout, 0, 0.9)
+        if self.num_layers is not None:
+            at_least("num_layers", self.num_layers, 1)
         at_least("vocab_size", self.vocab_size, 64)
         if self.bert is not None and self.tokenizer == "train":
             raise ValueError(

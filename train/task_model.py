@@ -16,12 +16,12 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Task
-from semvlp.model.published import FAMILIES, load_published
+from semvlp.model.published import FAMILIES
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.store import Store
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.fresh import MEASURED_IMAGES, dropout, fresh_config, make_tokenizer, standardise
+from semvlp.train.fresh import MEASURED_IMAGES, dropout, fill, fresh_config, make_tokenizer
 
 # All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
 FILES = ["*.json", "*.txt", "*.safetensors"]
@@ -105,15 +105,8 @@ def _pretrained(
         **dropout(config.model),
     )
     _check_features(model, store, folder)
-    log.info(
-        "%s: %d tensors loaded, %d new (%s), %d of %d labels known from pre-training",
-        folder,
-        len(report.loaded),
-        len(report.new),
-        ", ".join(report.new) or "none",
-        len(report.labels),
-        len(labels),
-    )
+    known = len(report.labels)
+    log.warning("%s; %d of %d labels known from pre-training", report, known, len(labels))
     return model, load_tokenizer(str(folder))
 
 
@@ -124,10 +117,8 @@ def _fresh(
     network = fresh_config(config.model, store.manifest, tokenizer)
     labels, pair_head = task.labels(examples), config.model.pair_head
     model = SemVLPForTask(network.for_task(task.head, labels, pair_head=pair_head))
-    if config.model.bert is not None:
-        load_published(model.semvlp, config.model.bert)
-    if config.model.standardise:
-        standardise(model.semvlp, _some_features(examples, store, config.data.max_regions))
+    features = _some_features(examples, store, config.data.max_regions)
+    fill(model.semvlp, config.model, features)
     return model, tokenizer
 
 

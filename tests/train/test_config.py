@@ -4,10 +4,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from semvlp import settings
 from semvlp.errors import ConfigError
 from semvlp.eval.tasks import TASKS
+from semvlp.model.attention import varlen_obstacle
+from semvlp.model.config import SemVLPConfig
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.fresh import dropout
 from semvlp.train.model_config import ModelConfig
@@ -99,6 +102,23 @@ def test_every_setting_stands_in_the_documentation(
     for table in fields(kind):
         for setting in fields(table.default_factory):  # type: ignore[arg-type]
             assert f"`{table.name}.{setting.name}`" in page
+
+
+@pytest.mark.parametrize("name", ["semvlp_base", "semvlp_large"])
+def test_the_presets_of_this_project_may_train_with_the_flash_kernel(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
+    config = settings.load(PretrainConfig, CONFIGS[0].parent / f"{name}.toml")
+    assert config.train.precision == "bf16"
+    network = SemVLPConfig.preset(config.model.preset, **dropout(config.model))
+    obstacle = varlen_obstacle(
+        torch.device("cuda"),
+        torch.bfloat16,
+        dropout=network.attention_probs_dropout_prob,
+        head_width=network.hidden_size // network.num_attention_heads,
+    )
+    assert obstacle is None
 
 
 def test_attention_may_have_a_dropout_of_its_own() -> None:
