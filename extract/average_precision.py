@@ -12,10 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import batched_nms, box_iou
 
-from semvlp.errors import InputError
-from semvlp.extract.coco import AnnotatedImage, Annotations
+from semvlp.extract.coco import AnnotatedImage, Annotations, read_pixels
 from semvlp.extract.detector import Detector, Proposals
-from semvlp.extract.images import Refused, load
 
 # Test-time settings of Faster R-CNN in detectron2 (detectron2/config/defaults.py).
 _SCORE, _NMS, _MOST = 0.05, 0.5, 100
@@ -36,8 +34,11 @@ def score_detector(detector: Detector, annotations: Annotations) -> dict[str, fl
 
     Attribute accuracy is taken over annotated objects that were found (IoU 0.5 or more, any class):
     the share whose best box names one of their attributes.
+
+    Raises:
+        InputError: an image that cannot be decoded, or has another size than its annotations say.
     """
-    found = [_detect(detector, image) for image in annotations.images]
+    found = [detections(detector([read_pixels(image)])[0]) for image in annotations.images]
     scores = _average_precision(annotations, found)
     hits = [
         hit
@@ -62,14 +63,6 @@ def detections(proposals: Proposals) -> Detections:
         kept[best].numpy(),
         _likeliest(proposals.attribute_scores)[rows[best].numpy()],
     )
-
-
-def _detect(detector: Detector, image: AnnotatedImage) -> Detections:
-    try:
-        pixels = load(image.file)
-    except Refused as reason:
-        raise InputError(f"{image.file}: {reason}") from reason
-    return detections(detector([pixels])[0])
 
 
 def _likeliest(attribute_scores: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -2,17 +2,23 @@
 
 Beside COCO's own fields a box may have `"attribute_ids": [...]`, with `"attributes"` (entries of id
 and name) at the top level. An empty list says that the object has none of the attributes; a box
-without the field says nothing about them.
+without the field says nothing about them. Boxes lie in the upright photograph, as they do for
+detectron2: a file whose sizes are those before its EXIF orientation is applied is an error.
 """
 
+import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from semvlp.errors import InputError
-from semvlp.extract.images import ImageFile
+from semvlp.extract.images import ImageFile, Refused, load
 from semvlp.extract.json_object import read_object
 
 Box = tuple[float, float, float, float]
@@ -49,6 +55,8 @@ class Annotations:
     images: tuple[AnnotatedImage, ...]
     crowds: int
     """Boxes around crowds (`iscrowd`), which name no single object and are left out."""
+    empty: int
+    """Boxes without area inside their image, which are left out too."""
 
 
 def read_annotations(path: Path, images: Path) -> Annotations:
@@ -65,19 +73,49 @@ def read_annotations(path: Path, images: Path) -> Annotations:
         raise InputError(f"{path}: `categories` must name at least one object class")
     records = _image_records(path, tree)
     objects: dict[Any, list[Annotated]] = {image_id: [] for image_id in records}
-    crowds = 0
+    crowds = empty = 0
     for entry in _entries(path, "annotations", tree.get("annotations", ())):
         record = records.get(entry.get("image_id"))
         if record is None:
             raise _wrong(path, entry, f"its image_id {entry.get('image_id')!r} is not in `images`")
         if entry.get("iscrowd"):
             crowds += 1
+            continue
+        found = _annotated(path, entry, record, classes, attributes)
+        if _has_area(found.box):
+            objects[entry["image_id"]].append(found)
         else:
-            objects[entry["image_id"]].append(_annotated(path, entry, record, classes, attributes))
-    found = tuple(
+            empty += 1
+    listed = tuple(
         _image(path, images, record, objects[image_id]) for image_id, record in records.items()
     )
-    return Annotations(classes.names, attributes.names, found, crowds)
+    return Annotations(classes.names, attributes.names, listed, crowds, empty)
+
+
+def read_pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
+    """The RGB image [H, W, 3], upright, in which its boxes are.
+
+    Raises:
+        InputError: it cannot be decoded, or has another size than its annotations say.
+    """
+    try:
+        pixels = load(image.file)
+    except Refused as reason:
+        raise InputError(f"{image.file}: {reason}") from reason
+    height, width = pixels.shape[:2]
+    if (width, height) == (image.width, image.height):
+        return pixels
+    turned = ""
+    with Image.open(io.BytesIO(image.file.read())) as stored:
+        if stored.size == (image.width, image.height):
+            turned = (
+                " once it is turned as its EXIF orientation says; annotate it upright, as it is "
+                "learned and found in, or take the orientation out of the file"
+            )
+    raise InputError(
+        f"{image.file}: must have the {image.width}x{image.height} pixels of its annotations, "
+        f"found {width}x{height}{turned}"
+    )
 
 
 class _Labels:
@@ -123,15 +161,17 @@ def _box(path: Path, entry: Any, width: int, height: int) -> Box:
         not isinstance(values, list)
         or len(values) != 4
         or not all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        or min(values[2:]) < 0
     ):
-        raise _wrong(path, entry, f"bbox must be four numbers [x, y, w, h], found {values!r}")
-    x, y, w, h = values
-    box = (max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)))
-    if box[2] <= box[0] or box[3] <= box[1]:
         raise _wrong(
-            path, entry, f"bbox {values} has no area inside its image of {width}x{height} pixels"
+            path, entry, f"bbox must be four numbers [x, y, w, h], no side negative, found {values}"
         )
-    return box
+    x, y, w, h = values
+    return (max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)))
+
+
+def _has_area(box: Box) -> bool:
+    return box[2] > box[0] and box[3] > box[1]
 
 
 def _image_records(path: Path, tree: Mapping[str, Any]) -> dict[Any, Any]:

@@ -51,11 +51,9 @@ def train_detector(
     """
     started, config = monotonic(), config or FitConfig()
     runner = runner_of(config, backend)
-    data = read_annotations(annotations, images)
+    data = _read(annotations, images)
     # Read before hours of training, not after.
     valid = _validation(config, images, data)
-    if data.crowds:
-        log.info("%s: %d boxes around crowds are left out", annotations, data.crowds)
     learner = open_learner(config, data, runner)
     optimizer = AdamW(_learned(learner.network), lr=config.lr, weight_decay=config.weight_decay)
     state = FitState(out, {**_plan(config, annotations, data), **learner.plan})
@@ -145,12 +143,27 @@ def _plan(config: FitConfig, annotations: Path, data: Annotations) -> dict[str, 
     }
 
 
+def _read(path: Path, images: Path) -> Annotations:
+    """The COCO file `path`, from which something can be learned and on which AP is defined."""
+    data = read_annotations(path, images)
+    if data.crowds:
+        log.info("%s: %d boxes around crowds are left out", path, data.crowds)
+    if data.empty:
+        log.warning("%s: %d boxes without area in their image are left out", path, data.empty)
+    if not any(image.objects for image in data.images):
+        raise InputError(
+            f"{path}: must hold at least one box, found none in {len(data.images)} images "
+            f"beside {data.crowds} around crowds and {data.empty} without area"
+        )
+    return data
+
+
 def _validation(config: FitConfig, images: Path, data: Annotations) -> Annotations | None:
     if config.valid is None:
         if config.valid_images is not None:
             raise ConfigError("valid_images needs `valid`, the annotations of those images")
         return None
-    valid = read_annotations(config.valid, config.valid_images or images)
+    valid = _read(config.valid, config.valid_images or images)
     if (valid.object_labels, valid.attribute_labels) != (data.object_labels, data.attribute_labels):
         raise InputError(f"{config.valid}: its labels must be those of the training annotations")
     return valid

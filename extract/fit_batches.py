@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semvlp.errors import InputError
-from semvlp.extract.coco import Annotated, AnnotatedImage
+from semvlp.extract.coco import Annotated, AnnotatedImage, read_pixels
 from semvlp.extract.faster_rcnn import Target
-from semvlp.extract.images import Refused, load
 from semvlp.extract.resize import ResizeRule, resize
 
 Group = tuple[Tensor, list[Target]]
@@ -45,7 +43,7 @@ def load_groups(
     """
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, Target]]] = {}
     for image, flip in zip(images, flipped, strict=True):
-        pixels = resize(_pixels(image), rule).pixels
+        pixels = resize(read_pixels(image), rule).pixels
         boxes = _boxes(image, pixels.shape)
         if flip:
             pixels, boxes = np.ascontiguousarray(pixels[:, ::-1]), _mirrored(boxes, pixels.shape[1])
@@ -61,20 +59,6 @@ def load_groups(
 @lru_cache(maxsize=2)
 def _epoch(epoch: int, num_images: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_images)
-
-
-def _pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
-    try:
-        pixels = load(image.file)
-    except Refused as reason:
-        raise InputError(f"{image.file}: {reason}") from reason
-    height, width = pixels.shape[:2]
-    if (width, height) != (image.width, image.height):
-        raise InputError(
-            f"{image.file}: must have the {image.width}x{image.height} pixels of its annotations, "
-            f"found {width}x{height}"
-        )
-    return pixels
 
 
 def _boxes(image: AnnotatedImage, shape: tuple[int, ...]) -> Tensor:

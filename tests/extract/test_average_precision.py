@@ -1,11 +1,13 @@
 """AP of detectors whose answers are known."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from semvlp.errors import InputError
 from semvlp.extract.average_precision import detections, score_detector
 from semvlp.extract.coco import Annotations, read_annotations
 from semvlp.extract.detector import Proposals
@@ -53,6 +55,13 @@ def test_a_perfect_detector_scores_100(drawn: Path, capsys: pytest.CaptureFixtur
 def test_a_blind_detector_scores_0(drawn: Path) -> None:
     data = read_annotations(drawn / "boxes.json", drawn)
     assert score_detector(Oracle(data, shift=1000), data)["AP50"] == 0
+
+
+def test_an_image_of_another_size_than_its_boxes_is_not_scored(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    wider = replace(data, images=(replace(data.images[0], width=65), *data.images[1:]))
+    with pytest.raises(InputError, match=r"0\.png: must have the 65x48 pixels .* found 64x48"):
+        score_detector(Oracle(wider), wider)
 
 
 def test_detections_drop_doubles_within_a_class_and_low_scores() -> None:

@@ -146,6 +146,38 @@ def test_a_run_starts_from_given_weights_but_for_the_predictor(drawn: Path, tmp_
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("part", ["train", "valid"])
+@pytest.mark.parametrize(
+    ("change", "left_out"), [({"iscrowd": 1}, "8 a"), ({"bbox": [0] * 4}, "8 w")]
+)
+def test_annotations_without_a_box_are_refused_before_anything_is_learned(
+    drawn: Path, tmp_path: Path, part: str, change: dict[str, Any], left_out: str
+) -> None:
+    tree = json.loads((drawn / "boxes.json").read_text())
+    tree["annotations"] = [each | change for each in tree["annotations"][:8]]
+    (tmp_path / "bare.json").write_text(json.dumps(tree))
+    files = {"train": drawn / "boxes.json", "valid": drawn / "boxes.json"}
+    files[part] = tmp_path / "bare.json"
+    config = replace(SHORT, valid=files["valid"])
+    message = rf"bare\.json: must hold at least one box, found none in 8 images .*{left_out}"
+    with pytest.raises(InputError, match=message):
+        train_detector(files["train"], drawn, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_boxes_that_are_left_out_are_told(
+    drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = json.loads((drawn / "boxes.json").read_text())
+    tree["annotations"][0]["iscrowd"] = 1
+    tree["annotations"][1]["bbox"] = [3, 3, 0, 9]
+    (tmp_path / "boxes.json").write_text(json.dumps(tree))
+    with caplog.at_level("INFO", logger="semvlp"):
+        train_detector(tmp_path / "boxes.json", drawn, tmp_path / "run", replace(SHORT, steps=1))
+    assert "1 boxes around crowds are left out" in caplog.text
+    assert "1 boxes without area in their image are left out" in caplog.text
+
+
 def test_weights_of_another_network_do_not_start_a_run(drawn: Path, tmp_path: Path) -> None:
     torch.save({"trunk.stem.0.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     config = replace(SHORT, init=str(tmp_path / "other.pth"))
