@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 from semvlp.errors import ConfigError
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.ranks import Ranks, joined
+from semvlp.shards.codec import encode
 from semvlp.shards.manifest import CHECKSUM, read_manifest
 from semvlp.shards.plan import WHOLE, Part, Plan
 from semvlp.shards.store import open_store
+from semvlp.shards.verify import verify
 from semvlp.shards.writer import open_writer
 
 DRIVER = Path(__file__).with_name("killed_extraction.py")
@@ -118,22 +121,50 @@ def test_a_plain_run_is_alone() -> None:
         assert ranks.sum(3) == 3
 
 
+def killed(images: Path, outs: Path, *, size: int, kills: int, format: str) -> list[Path]:
+    """Outputs that were finished after `kills` kills in all."""
+    arguments = [images, outs, size, kills, size, format]
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    found = list(outs.iterdir())
+    assert int(done.stdout.split()[0]) >= kills
+    assert len(found) * 3 >= kills
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "kills"), [(1, 30), (2, 30), (4, 30)])
 def test_killed_at_random_points(
     images: Path, whole: Path, tmp_path: Path, size: int, kills: int
 ) -> None:
-    arguments = [images, tmp_path, size, kills, size]
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    outs = list(tmp_path.iterdir())
-    print(done.stdout)
-    assert int(done.stdout.split()[0]) >= kills
-    assert len(outs) * 3 >= kills
-    for out in outs:
+    for out in killed(images, tmp_path, size=size, kills=kills, format="tar"):
         assert_same(out, whole)
+
+
+def samples(out: Path) -> dict[str, tuple[bytes, bytes]]:
+    """Both members of every sample by its id, in order, and the refusals."""
+    with open_store(out) as store:
+        found = {name: encode(store.sample(store.index_of(name))) for name in store.image_ids}
+    return found | {"refused": ((out / "refused.jsonl").read_bytes(), b"")}
+
+
+@pytest.mark.slow
+def test_an_lmdb_killed_at_random_points_holds_the_same_samples(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The samples, for a page of an LMDB lies where the transactions before it put it."""
+    undisturbed = tmp_path / "undisturbed"
+    extract(images, undisturbed, replace(SETTINGS, format="lmdb"))
+    expected = samples(undisturbed)
+    assert expected == samples(whole)
+    (tmp_path / "outs").mkdir()
+    for out in killed(images, tmp_path / "outs", size=1, kills=12, format="lmdb"):
+        assert list(samples(out)) == list(expected)
+        assert samples(out) == expected
+        assert verify(out) == []
 
 
 @pytest.mark.slow
