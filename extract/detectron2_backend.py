@@ -32,6 +32,7 @@ from semvlp.extract.detectron2_settings import (
     set_keys,
     stored_config,
 )
+from semvlp.extract.detectron2_trunk import load_whole
 from semvlp.extract.downloads import fetch
 from semvlp.extract.families import (
     State,
@@ -76,7 +77,7 @@ def open_config(
     model = build_network(cfg, place, name)
     if weights:
         path = fetch(weights)
-        load_strict(model, stored_state(model, path), str(path))
+        load_whole(model, stored_state(model, path), str(path))
     else:
         log.warning("%s names no weights: the network is random", name)
     return Detectron2Detector(model, cfg, place)

@@ -1,4 +1,4 @@
-"""Weights that a detectron2 network starts from when it learns: all but its predictors, or a trunk.
+"""Weights of a detectron2 network told apart: of all of it, or of a trunk to start learning from.
 
 A trunk is what ImageNet teaches: a ResNet, the last stage of which stands in the region heads of
 C4 networks. Its files come from Caffe2 (`res2_0_branch2a_w`), from torchvision by detectron2's own
@@ -42,6 +42,32 @@ def load_start(model: GeneralizedRCNN, given: State, source: str) -> None:
         source,
         ", ".join(f"{prefix}*" for prefix in trunk),
     )
+
+
+def load_whole(model: GeneralizedRCNN, given: State, source: str) -> None:
+    """Load `given` strictly into a network that is to find.
+
+    Raises:
+        InputError: a tensor is missing, unexpected or of another shape; a trunk alone says so.
+    """
+    try:
+        load_strict(model, given, source)
+    except InputError as error:
+        if _is_trunk(model, given):
+            raise InputError(
+                f"{source} holds a trunk alone, to start learning from, and finds nothing; name "
+                "the weights of a whole detector with --weights, or train one with "
+                "`semvlp detector train`"
+            ) from error
+        raise
+
+
+def _is_trunk(model: GeneralizedRCNN, given: State) -> bool:
+    try:
+        _load_trunk(model, given, _prefixes(model), "")
+    except InputError:
+        return False
+    return True
 
 
 def _prefixes(model: GeneralizedRCNN) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from semvlp.errors import InputError
 from semvlp.extract.coco import read_annotations
+from semvlp.extract.detector import load_detector
 from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.learners import open_learner
 
@@ -123,6 +124,15 @@ def test_the_trunk_is_loaded_and_the_rest_is_as_without_weights(
         assert torch.equal(tensor, torch.from_numpy(array) if given else fresh[name]), name
     for name in state.keys() - own.keys():
         assert torch.equal(state[name], fresh[name]), name
+
+
+@pytest.mark.parametrize("form", [in_caffe2, from_torchvision])
+def test_a_trunk_alone_finds_nothing(drawn: Path, tmp_path: Path, form: Any) -> None:
+    arrays = bare(learner(tmp_path, drawn, "FPN"), "FPN")
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(form(arrays)))
+    config = write_config(tmp_path, "FPN", str(tmp_path / "R-50.pkl"))
+    with pytest.raises(InputError, match=r"R-50\.pkl holds a trunk alone.* --weights"):
+        load_detector(config, device="cpu")
 
 
 @pytest.mark.parametrize(
