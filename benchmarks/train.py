@@ -2,7 +2,7 @@
 
     python benchmarks/train.py --threads 2
     python benchmarks/train.py --device cuda --precision bf16 --attention-dropout 0 --compile \
-        --batch-sizes 64 128 256 512 --peak-tflops PEAK
+        --batch-sizes 64 128 256 512 --peak-tflops PEAK --waiting-steps 100 --workers 3
 
 A step is forward, backward, clipping and AdamW update of the same pairs: 8-24 tokens and 10-100
 regions, of which 15 % are masked. The others get them padded to the longest of the batch, as their
@@ -12,7 +12,7 @@ mean of the two modes in each round. Peak memory is that of a process that runs 
 A network that memory does not hold is left out of the batch sizes that are too large for it.
 
 Last, a short run of `semvlp pretrain` on shards of such pairs tells which share of its steps'
-time it waited for data.
+time it waited for data, and how many pairs a second it could have had where nobody trains.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from train_networks import MODES, PEERS, Setting, build, draw_pairs, loss_of, operations
-from train_waiting import share_waited
+from train_waiting import built_per_second, share_waited
 
 from semvlp.train.bad_batch import is_out_of_memory
 
@@ -75,7 +75,8 @@ def seconds(setting: Setting, run: Callable[[], None]) -> float | None:
 
 def steps_of(setting: Setting, names: Sequence[str]) -> dict[str, Callable[[], None]]:
     """A step of each network; both modes share one."""
-    pairs, steps = draw_pairs(setting), {}
+    pairs = draw_pairs(setting)
+    steps: dict[str, Callable[[], None]] = {}
     ours = build("single", setting) if set(names) & set(MODES) else None
     step_of_ours = make_step(setting, ours) if ours else None
     for name in names:
@@ -190,6 +191,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--waiting-steps", type=int, default=4, help="of the run that reads data; 0 leaves it out"
     )
+    parser.add_argument("--workers", type=int, default=0, help="data.workers of that run (0)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -234,8 +236,10 @@ def compare(setting: Setting, given: argparse.Namespace) -> None:
     print_table(setting, times, memory)
     print_utilisation(setting, times, given.peak_tflops)
     if given.waiting_steps and times["alternate"]:
-        share = share_waited(setting, given.waiting_steps, given.threads or 0)
-        print(f"waiting for data: {100 * share:.2f} % of a step (aim: below {WAITING_AIM:.0%})")
+        waited = share_waited(setting, given.waiting_steps, given.threads or 0, given.workers)
+        print(f"waiting for data: {100 * waited:.2f} % of a step (aim: below {WAITING_AIM:.0%})")
+        most = built_per_second(setting, given.waiting_steps, given.workers)
+        print(f"pairs that could be had at most: {most:,.0f} a second")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
-"""How long a run of `semvlp pretrain` waits for data, of which `train.py` tells the share."""
+"""How long a run of `semvlp pretrain` waits for data, of which `train.py` tells the share.
 
+    python benchmarks/train_waiting.py --batch-size 256 --workers 0 1 2
+
+tells how many pairs a second could be had at most: made into parts where nobody trains.
+"""
+
+import argparse
 import statistics
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +23,21 @@ from train_networks import (
 )
 
 from semvlp.shards.plan import Plan
+from semvlp.shards.reader import Reader
 from semvlp.shards.record import Question, Regions, Sample, Texts
+from semvlp.shards.store import open_store
+from semvlp.shards.stream import Stream
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import PretrainConfig
 from semvlp.train.data_config import DataConfig
+from semvlp.train.examples import Examples
+from semvlp.train.fresh import make_tokenizer
 from semvlp.train.log import METRICS, read_lines
 from semvlp.train.model_config import ModelConfig
 from semvlp.train.pretrain import pretrain
+from semvlp.train.texts import most_frequent_answers, read_all, sentences
 from semvlp.train.train_config import TrainConfig
+from semvlp.train.visit_source import VisitSource
 
 SIDE = 640
 """Pixels of an image."""
@@ -33,7 +48,7 @@ EPOCHS = 2
 """Passes over the images in a run."""
 
 
-def share_waited(setting: Setting, steps: int, threads: int) -> float:
+def share_waited(setting: Setting, steps: int, threads: int, workers: int = 0) -> float:
     """Share, 0..1, of the time of a step that a run of `steps` waits for data: the median.
 
     The first step is left out: it waits for the reading process to start.
@@ -41,15 +56,40 @@ def share_waited(setting: Setting, steps: int, threads: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         shards, run = Path(folder) / "shards", Path(folder) / "run"
         write_shards(shards, setting.batch_size * max(steps // EPOCHS, 1), setting.seed)
-        pretrain([shards], run, config_of(setting, steps, threads))
+        pretrain([shards], run, config_of(setting, steps, threads, workers))
         return statistics.median(line["waiting"] for line in read_lines(run / METRICS)[1:])
 
 
-def config_of(setting: Setting, steps: int, threads: int) -> PretrainConfig:
+def built_per_second(setting: Setting, steps: int, workers: int) -> float:
+    """Pairs a second that are made into parts where nobody trains: the most a GPU could be fed.
+
+    The first steps are left out: in them processes start, and texts are cut into word pieces.
+    """
+    config = config_of(setting, steps, threads=1)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        shards = Path(folder) / "shards"
+        write_shards(shards, IMAGES_PER_SHARD, setting.seed)
+        store = stack.enter_context(open_store(shards))
+        tokenizer = make_tokenizer(config.model, sentences(read_all([store])))
+        answers = most_frequent_answers(read_all([store]), config.data.max_answers)
+        examples = Examples(config, tokenizer, answers)
+        stream = Stream([store], seed=setting.seed, batch_size=setting.batch_size)
+        pinned = setting.device == "cuda"
+        reader = stack.enter_context(Reader(stream))
+        source = stack.enter_context(VisitSource(reader, examples, workers=workers, pinned=pinned))
+        for _ in range(workers + -(-EPOCHS * IMAGES_PER_SHARD // setting.batch_size)):
+            source.next_step()
+        start = time.perf_counter()
+        for _ in range(steps):
+            source.next_step()
+        return steps * setting.batch_size / (time.perf_counter() - start)
+
+
+def config_of(setting: Setting, steps: int, threads: int, workers: int = 0) -> PretrainConfig:
     """The settings of such a run; one text an image, so that every pair is read."""
     return PretrainConfig(
         model=ModelConfig(preset=setting.preset, attention_dropout=setting.attention_dropout),
-        data=DataConfig(texts_per_image=1, max_text_length=TOKENS[1]),
+        data=DataConfig(texts_per_image=1, max_text_length=TOKENS[1], workers=workers),
         train=TrainConfig(
             steps=steps,
             save_every=steps,
@@ -113,3 +153,31 @@ def draw_texts(random: np.random.Generator) -> Texts:
     return Texts(
         captions=(caption,), questions=(Question(question=question, answers={answer: 1.0}),)
     )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    given = parser.parse_args()
+    setting = Setting(
+        preset="tiny",
+        device=given.device,
+        precision="fp32",
+        batch_size=given.batch_size,
+        attention_dropout=0.0,
+        compiled=False,
+        seed=0,
+    )
+    for workers in given.workers:
+        pace = built_per_second(setting, given.steps, workers)
+        print(f"data.workers = {workers}: {pace:,.0f} pairs/s made into batches")
+
+
+if __name__ == "__main__":
+    main()

@@ -92,7 +92,8 @@ class RegionEmbeddings(nn.Module):
     ) -> Tensor:
         """Features [R, F], boxes [R, 4] xyxy in 0..1 and the type's embedding [D] to [R, D].
 
-        Where `mask` [R] is True the mask embedding is added to the projected feature.
+        Where `mask` [R] is True the feature counts as zeros, and the mask embedding is added to its
+        projection.
 
         Raises:
             ValueError: features of another size than the configuration says.
@@ -102,6 +103,8 @@ class RegionEmbeddings(nn.Module):
                 f"region features must be [R, {self.features.in_features}] as region_feature_size "
                 f"says, got {tuple(features.shape)}; use shards of the detector it was trained on"
             )
+        if mask is not None:
+            features = features.masked_fill(mask[:, None], 0)
         standard = (features - self.feature_mean) / self.feature_deviation  # [R, F]
         projected = self.features(standard.to(self.features.weight.dtype))
         if mask is not None:

@@ -39,7 +39,7 @@ class PackedBatch:
     input_ids: Tensor
     """[T] int64, the tokens of the first pair, then of the second, ..."""
     region_features: Tensor
-    """[R, F] float32"""
+    """[R, F] float16, as they are stored, or float32; the network computes in float32 from both."""
     region_boxes: Tensor
     """[R, 4] float32, xyxy as fractions of width and height, 0..1."""
     text_lengths: Tensor
@@ -47,7 +47,8 @@ class PackedBatch:
     region_lengths: Tensor
     """[N] int64, may be 0."""
     region_mask: Tensor | None = None
-    """[R] bool, True = hidden from the model: gets the learned mask embedding."""
+    """[R] bool, True = hidden from the model: it sees zeros instead of the feature, and the learned
+    mask embedding."""
 
     def __post_init__(self) -> None:
         for name in ("text_lengths", "region_lengths"):
@@ -110,11 +111,7 @@ class PackedBatch:
         contents = ("input_ids", "region_features", "region_boxes", "region_mask")
         values = {name: getattr(self, name) for name in contents}
         return self.replace(
-            **{
-                name: value.to(device, non_blocking=True)
-                for name, value in values.items()
-                if value is not None
-            }
+            **{name: moved(value, device) for name, value in values.items() if value is not None}
         )
 
     def replace(self, **fields: Any) -> Self:
@@ -125,7 +122,8 @@ class PackedBatch:
 def pack(texts: Sequence[Sequence[int]], regions: Sequence[PairRegions]) -> PackedBatch:
     """Pack pairs: token ids with [CLS] first, and (features, boxes in pixels, width, height).
 
-    Features may be float16 or float32; a pair may have no regions (features of shape [0, F]).
+    Features of float16 stay as they are, others become float32; a pair may have no regions
+    (features of shape [0, F]).
 
     Raises:
         ValueError: other numbers of texts and images, an empty text, arrays of another shape, or
@@ -138,9 +136,11 @@ def pack(texts: Sequence[Sequence[int]], regions: Sequence[PairRegions]) -> Pack
         )
     boxes = [_fractions(index, *pair) for index, pair in enumerate(regions)]
     features = np.concatenate([np.asarray(pair[0]) for pair in regions])
+    if features.dtype != np.float16:
+        features = features.astype(np.float32, copy=False)
     return PackedBatch(
         input_ids=torch.tensor([token for text in texts for token in text], dtype=torch.int64),
-        region_features=torch.from_numpy(features).float(),
+        region_features=torch.from_numpy(features),
         region_boxes=torch.from_numpy(np.concatenate(boxes)),
         text_lengths=torch.tensor([len(text) for text in texts], dtype=torch.int64),
         region_lengths=torch.tensor([len(pair[0]) for pair in regions], dtype=torch.int64),
@@ -162,15 +162,17 @@ def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
     tokens = moved(starts_of(counts) + torch.arange(len(counts)), device)  # [N]
     mask = batch.region_mask
     seen = torch.ones_like(pair, dtype=torch.bool) if mask is None else ~mask
-    means = _means(batch.region_features, pair, seen, len(counts))  # [N, F]
-    whole = batch.region_boxes.new_tensor([0, 0, 1, 1]).expand(len(counts), 4)
+    features = batch.region_features.float()
+    means = _means(features, pair, seen, len(counts))  # [N, F]
+    whole = batch.region_boxes.new_zeros(len(counts), 4)
+    whole[:, 2:].fill_(1)
 
     def laid(images: Tensor, regions: Tensor) -> Tensor:
         row = regions.new_empty(len(images) + len(regions), *regions.shape[1:])
         return row.index_copy(0, tokens, images).index_copy(0, places, regions)
 
     larger = batch.replace(
-        region_features=laid(means, batch.region_features),
+        region_features=laid(means, features),
         region_boxes=laid(whole, batch.region_boxes),
         region_lengths=counts + 1,
         region_mask=None if mask is None else laid(mask.new_zeros(len(counts)), mask),
@@ -179,16 +181,19 @@ def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
 
 
 def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = real."""
-    mask = _real(lengths).to(values.device)
-    padded = values.new_zeros(*mask.shape, *values.shape[1:])
-    padded[mask] = values
-    return padded, mask
+    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = real.
+
+    With lengths on the CPU nothing waits for a GPU.
+    """
+    mask = _real(lengths)
+    padded = values.new_zeros(mask.numel(), *values.shape[1:])
+    padded = padded.index_copy(0, _places(mask, values.device), values)
+    return padded.view(*mask.shape, *values.shape[1:]), moved(mask, values.device)
 
 
 def from_padded(padded: Tensor, lengths: Tensor) -> Tensor:
     """The inverse of `to_padded`: [N, longest, ...] to [T, ...]."""
-    return padded[_real(lengths).to(padded.device)]
+    return padded.flatten(0, 1).index_select(0, _places(_real(lengths), padded.device))
 
 
 def starts_of(lengths: Tensor) -> Tensor:
@@ -204,8 +209,10 @@ def spans(starts: Tensor, lengths: Tensor) -> Tensor:
 def moved(values: Tensor, device: torch.device | str) -> Tensor:
     """`values` on `device`; page-locked on the way, or copying would wait for all its work."""
     target = torch.device(device)
-    pinned = values.pin_memory() if target.type == "cuda" else values
-    return pinned.to(target, non_blocking=True)
+    if target.type == "cuda" and values.device.type == "cpu":
+        # Of the caching allocator, which lends the memory to others only when the copy is done.
+        values = values.pin_memory()
+    return values.to(target, non_blocking=True)
 
 
 def _means(features: Tensor, pair: Tensor, seen: Tensor, num_pairs: int) -> Tensor:
@@ -220,6 +227,11 @@ def _means(features: Tensor, pair: Tensor, seen: Tensor, num_pairs: int) -> Tens
 def _real(lengths: Tensor) -> Tensor:
     longest = int(lengths.max()) if len(lengths) else 0
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def _places(mask: Tensor, device: torch.device) -> Tensor:
+    """[T] int64 where `mask` is True, row by row."""
+    return moved(mask.flatten().nonzero().squeeze(1), device)
 
 
 def _count_up(lengths: Tensor) -> Tensor:

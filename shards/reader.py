@@ -179,12 +179,17 @@ class _Work:
         )
 
 
-def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> None:
-    """Fill slots as they are asked for, until the other end is closed."""
-    # A stop is the trainer's to handle; it ends the reader when it is done.
+def as_helper(parent: int) -> None:
+    """Make this process one that works for `parent` and ends with it, however that ends."""
+    # A stop is the trainer's to handle; it ends its helpers when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> None:
+    """Fill slots as they are asked for, until the other end is closed."""
+    as_helper(parent)
     while True:
         try:
             position, slot = connection.recv()

@@ -39,12 +39,16 @@ class DataConfig(TextAndRegionConfig):
     weights: tuple[float, ...] = ()
     """Share of each data set in the visits, in the order they are given; without it all are one
     data set and their images equally likely."""
+    workers: int = 0
+    """Processes that make batches of what was read, for a GPU that one thread cannot keep busy; 0
+    makes them in a thread of the trainer. Changes no number."""
 
     def __post_init__(self) -> None:
         TextAndRegionConfig.__post_init__(self)
         at_least("texts_per_image", self.texts_per_image, 1)
         at_least("block_shards", self.block_shards, 1)
         at_least("max_answers", self.max_answers, 1)
+        at_least("workers", self.workers, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Visits of images become packed batches with something hidden, and the targets of all objectives.
 
+What is hidden is marked in `region_mask`, and the network does not see its features.
+
 N pairs, T text tokens, R regions, M masked tokens, K masked regions, F feature size, Q questions,
 Z answers; all of one packed batch. Everything runs in NumPy on the CPU.
 """
@@ -76,7 +78,7 @@ class Examples:
         )
         masked = _in_batch([found for _, found in hidden])
         targets = self._targets(batch, masked.chosen, told, pairs, ids, tokens, regions)
-        _hide_features(batch.region_features, masked)
+        _replace_features(batch.region_features, masked)
         return Part(
             batch=batch.replace(region_mask=torch.from_numpy(masked.zeroed)),
             targets=targets,
@@ -180,13 +182,11 @@ def _in_batch(images: Sequence[MaskedRegions]) -> MaskedRegions:
     )
 
 
-def _hide_features(features: torch.Tensor, masked: MaskedRegions) -> None:
-    """Hide what is masked in the features [R, F] of a batch, in place."""
+def _replace_features(features: torch.Tensor, masked: MaskedRegions) -> None:
+    """Give regions [R, F] the features of others where `masked` says so, in place."""
     rows = np.flatnonzero(masked.replaced)
     if len(rows):
-        # The copy is made before anything is hidden.
         features[rows] = features[(masked.by[rows] * len(features)).astype(np.int64)]
-    features[torch.from_numpy(masked.zeroed)] = 0
 
 
 def _top(regions: Regions, count: int) -> Regions:

@@ -99,7 +99,7 @@ def _rows(lengths: Tensor, places: Tensor) -> Tensor:
 def _deck(texts: list[tuple[int, ...]], images: list[PairRegions]) -> PackedBatch:
     """Texts beside images, the fewer of them filled up with what nobody points to."""
     size = images[0][0].shape[1]
-    nothing = np.zeros((0, size), np.float32), np.zeros((0, 4), np.float32), 1, 1
+    nothing = np.zeros((0, size), images[0][0].dtype), np.zeros((0, 4), np.float32), 1, 1
     missing = len(texts) - len(images)
     return pack(texts + texts[:1] * -missing, images + [nothing] * missing)
 

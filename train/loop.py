@@ -122,7 +122,7 @@ class Loop:
                     RunLog(self.job.run, self.job.what, steps=self.job.steps, done=before.step)
                 )
             stop = stack.enter_context(stop_signals())
-            steps = stack.enter_context(prefetched(self.job.source))
+            steps = stack.enter_context(prefetched(self.job.source, self.world.device))
             while not self.state.finished:
                 loss = self._step(steps.__next__, stop)
         return RunReport(

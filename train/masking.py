@@ -72,7 +72,9 @@ def mask_tokens(
     else:
         positions = 1 + np.flatnonzero(choose(len(inner), rate, random))
     action = random.random(len(positions))
-    replaced = random.choice(vocabulary.ordinary_ids, size=len(positions))
+    # What `random.choice` does, in half the time.
+    drawn = random.integers(0, len(vocabulary.ordinary_ids), size=len(positions))
+    replaced = vocabulary.ordinary_ids[drawn]
     masked = input_ids.copy()
     masked[positions] = np.where(
         action < SHARE_MASKED,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from semvlp.model.packing import moved
 from semvlp.model.semvlp import PreTrainingOutput
 from semvlp.train.objectives_config import ClassLoss, FeatureLoss, ObjectivesConfig
 
@@ -35,7 +36,7 @@ class Targets:
     restored: Tensor
     """[J] int64, those of the K that were masked: their features are asked for too."""
     region_features: Tensor
-    """[J, F] float32, their features."""
+    """[J, F] float16 or float32, their features."""
     object_ids: Tensor
     """[K] int64."""
     object_conf: Tensor
@@ -53,8 +54,7 @@ class Targets:
 
     def to(self, device: torch.device) -> Self:
         """The same targets on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return type(self)(**moved)
+        return type(self)(**{f.name: moved(getattr(self, f.name), device) for f in fields(self)})
 
     def counts(self) -> dict[str, int]:
         """How many things each objective predicts: the divisor of its sum."""
@@ -86,7 +86,7 @@ def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "sm
     Smooth L1 as in airsplay/lxmert modeling.py, squares as in ChenRocks/UNITER model/pretrain.py.
     """
     distance = functional.smooth_l1_loss if form == "smooth_l1" else functional.mse_loss
-    return distance(predicted.float(), features, reduction="sum") / features.shape[1]
+    return distance(predicted.float(), features.float(), reduction="sum") / features.shape[1]
 
 
 def region_classes(

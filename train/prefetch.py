@@ -5,7 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from semvlp.train.step import Part
+
+CPU = torch.device("cpu")
 
 
 class Source(Protocol):
@@ -29,8 +33,8 @@ class Ready(NamedTuple):
 
 
 @contextmanager
-def prefetched(source: Source) -> Iterator[Iterator[Ready]]:
-    """The steps of a source, always one read ahead by a thread of its own.
+def prefetched(source: Source, device: torch.device = CPU) -> Iterator[Iterator[Ready]]:
+    """The steps of a source for `device`, always one read ahead by a thread of its own.
 
     An error of the source is raised where its step is taken.
     """
@@ -45,5 +49,11 @@ def prefetched(source: Source) -> Iterator[Iterator[Ready]]:
             coming = pool.submit(read)
             yield ready
 
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+    with ThreadPoolExecutor(1, "prefetch", initializer=_use, initargs=(device,)) as pool:
         yield ahead(pool)
+
+
+def _use(device: torch.device) -> None:
+    """Let this thread work for a GPU: page-locked memory is of the current one, else the first."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

@@ -1,10 +1,9 @@
 """Pre-training: one encoder, its steps taking turns between single-stream and two-stream."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +11,17 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.packing import Mode
-from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.reader import Reader, leave_if_reader
 from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
-from semvlp.train.checkpoint import Checkpoint, load_model
+from semvlp.train.checkpoint import load_model
 from semvlp.train.config import PretrainConfig
 from semvlp.train.distributed import World, joined
 from semvlp.train.examples import Examples
-from semvlp.train.fresh import fresh_config, make_tokenizer, some_features, standardise
+from semvlp.train.fresh import fill, fresh_config, make_tokenizer, some_features
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.objectives_config import ObjectivesConfig
@@ -33,6 +30,7 @@ from semvlp.train.run_folder import begin
 from semvlp.train.run_report import RunReport
 from semvlp.train.step import Part
 from semvlp.train.texts import check_texts, most_frequent_answers, read_all, sentences
+from semvlp.train.visit_source import VisitSource
 
 WHAT = "Pre-training"
 log = logging.getLogger(__name__)
@@ -73,16 +71,27 @@ def pretrain(
             return RunReport(what=WHAT, run=out, steps=start.state.step)
         if world.is_first:
             stack.callback(write_report, out)
-        reader = stack.enter_context(Reader(stream))
-        return Loop(_job(out, config, start, reader), start, world).run()
+        model = load_model(SemVLPForPreTraining, start.path)
+        tokenizer = load_tokenizer(str(start.path))
+        source = VisitSource(
+            stack.enter_context(Reader(stream)),
+            Examples(config, tokenizer, model.config.answers or []),
+            workers=config.data.workers,
+            pinned=world.device.type == "cuda",
+        )
+        stack.enter_context(source)
+        return Loop(_job(out, config, model, tokenizer, source), start, world).run()
 
 
-def _job(out: Path, config: PretrainConfig, start: Checkpoint, reader: Reader) -> Job:
-    """What the loop is to do from the checkpoint `start` on."""
-    model = load_model(SemVLPForPreTraining, start.path)
-    tokenizer = load_tokenizer(str(start.path))
+def _job(
+    out: Path,
+    config: PretrainConfig,
+    model: SemVLPForPreTraining,
+    tokenizer: PreTrainedTokenizerFast,
+    source: VisitSource,
+) -> Job:
+    """What the loop is to do."""
     weights = active_weights(config, model.config)
-    examples = Examples(config, tokenizer, model.config.answers or [])
     return Job(
         what=WHAT,
         run=out,
@@ -93,7 +102,7 @@ def _job(out: Path, config: PretrainConfig, start: Checkpoint, reader: Reader) -
         model=model,
         tokenizer=tokenizer,
         losses_of=PreTrainingLosses(model, weights, config.objectives),
-        source=VisitSource(reader, examples),
+        source=source,
     )
 
 
@@ -107,11 +116,7 @@ def build(
     network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)
-    start = config.model.bert
-    loaded = load_published(model.semvlp, start).loaded if start is not None else ()
-    # A network that has seen features goes on with the scale that it knows.
-    if config.model.standardise and FEATURE_MEAN not in loaded:
-        standardise(model.semvlp, some_features(stores))
+    fill(model.semvlp, config.model, some_features(stores))
     return model, tokenizer
 
 
@@ -151,26 +156,6 @@ def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -
         block_shards=config.data.block_shards,
         weights=config.data.weights or None,
     )
-
-
-class VisitSource:
-    """The steps of pre-training: visits that a process reads ahead, made into parts."""
-
-    def __init__(self, reader: Reader, examples: Examples) -> None:
-        self._reader, self._examples = reader, examples
-
-    def next_step(self) -> list[Part]:
-        """The parts of the next step of this rank."""
-        return self._examples.parts(next(self._reader).visits())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the reader stands."""
-        return self._reader.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there; an empty state is the beginning."""
-        if state:
-            self._reader.load_state_dict(state)
 
 
 class PreTrainingLosses(nn.Module):

@@ -42,6 +42,7 @@ FREE = frozenset(
         "train.activation_checkpointing",
         "train.compile",
         "data.cache_images",
+        "data.workers",
     }
 )
 Config = PretrainConfig | FinetuneConfig

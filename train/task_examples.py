@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.errors import InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
-from semvlp.model.packing import PairRegions, pack
+from semvlp.model.packing import PairRegions, moved, pack
 from semvlp.shards.order import key, permute
 from semvlp.shards.store import Store
 from semvlp.train.config import FinetuneConfig
@@ -41,7 +41,7 @@ class TaskTargets:
     def to(self, device: torch.device) -> Self:
         """The same targets on another device."""
         choices = self.choices.to(device) if self.choices else None
-        return replace(self, scores=self.scores.to(device, non_blocking=True), choices=choices)
+        return replace(self, scores=moved(self.scores, device), choices=choices)
 
 
 class RegionCache:

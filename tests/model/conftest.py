@@ -45,7 +45,7 @@ def make_batch() -> MakeBatch:
             corners = rng.random((count, 2, 2), dtype=np.float32)
             boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
             features = rng.standard_normal((count, FEATURES)).astype(np.float16)
-            regions.append((features, boxes * [64, 32, 64, 32], 64, 32))
+            regions.append((features.astype(np.float32), boxes * [64, 32, 64, 32], 64, 32))
         return pack(texts, regions)
 
     return make

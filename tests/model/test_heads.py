@@ -42,7 +42,7 @@ def test_region_embeddings_are_lxmerts_plus_type_and_mask(config: SemVLPConfig) 
         embeddings.mask.normal_()
     features, boxes, token_type = torch.randn(3, 6), torch.rand(3, 4), torch.randn(16)
     mask = torch.tensor([False, True, False])
-    projected = embeddings.features(features)
+    projected = embeddings.features(features.masked_fill(mask[:, None], 0))
     projected[1] += embeddings.mask
     mean = (
         functional.layer_norm(projected, (16,), eps=1e-5)

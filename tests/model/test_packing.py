@@ -26,7 +26,18 @@ def test_pack_lays_pairs_one_after_another() -> None:
     assert batch.text_lengths.tolist() == [2, 1]
     assert batch.region_lengths.tolist() == [1, 2]
     assert batch.region_features.tolist() == [[1.5] * 3, [-2.0] * 3, [-2.0] * 3]
-    assert batch.region_features.dtype == batch.region_boxes.dtype == torch.float32
+    assert batch.region_boxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("float16", torch.float16), ("float32", torch.float32), ("float64", torch.float32)],
+)
+def test_stored_features_stay_as_they_are(given: str, kept: torch.dtype) -> None:
+    features, *rest = regions(2, value=1.5)
+    batch = pack([[7]], [(features.astype(given), *rest)])  # type: ignore[arg-type]
+    assert batch.region_features.dtype == kept
+    assert batch.region_features.tolist() == [[1.5] * 3] * 2
 
 
 def test_boxes_become_fractions_of_width_and_height() -> None:

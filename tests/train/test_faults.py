@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from semvlp.errors import SemVLPError
 from semvlp.train.checkpoint import newest, read_state
 from semvlp.train.log import METRICS, read_lines
-from tests.train.processes import Job, pretraining, started, together
+from tests.train.processes import Job, pretraining, started, stopping_before, together
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [
@@ -81,6 +81,23 @@ def test_killed_at_random_points_it_gives_the_same_losses(
         check_equal(out, whole)
         runs += 1
     assert kills >= KILLS
+
+
+def test_processes_that_make_batches_change_nothing(
+    shards: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Killed with them and gone on with others, and without any."""
+    job = pretraining(shards, tmp_path, [*SETTINGS, "data.workers=2"])
+    process = started(job)
+    while len(read_lines(tmp_path / METRICS)) < 8:
+        assert process.exitcode is None
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    together(1, stopping_before(20, pretraining(shards, tmp_path, [*SETTINGS, "data.workers=1"])))
+    assert 8 <= len(read_lines(tmp_path / METRICS)) < 20
+    assert together(1, pretraining(shards, tmp_path, SETTINGS)) == [0]
+    check_equal(tmp_path, whole)
 
 
 def test_the_program_stops_at_sigterm_with_130(shards: Path, whole: Path, tmp_path: Path) -> None:
