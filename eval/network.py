@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.model.config import TaskHead
+from semvlp.model.halves import Half
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
@@ -86,34 +87,19 @@ class Network:
         size = self.model.config.region_feature_size
         nothing = np.zeros((0, size), np.float32), np.zeros((0, 4), np.float32), 1, 1
         batch = pack(texts, [nothing] * len(texts)).to(self.device)
-        rows: Tensor = self.model.semvlp.lower(batch)[0]
+        rows: Tensor = self.model.semvlp.lower(batch)[0].rows
         return rows
 
     def lower_regions(self, regions: Sequence[PairRegions]) -> Tensor:
         """Rows [R, D] of images in two-stream mode as far as they have seen no text."""
         # Whatever stands for a text, the regions do not see it.
         batch = pack([[0]] * len(regions), regions).to(self.device)
-        rows: Tensor = self.model.semvlp.lower(batch)[1]
+        rows: Tensor = self.model.semvlp.lower(batch)[1].rows
         return rows
 
-    def upper_logits(
-        self,
-        text: tuple[Tensor, Tensor],
-        regions: tuple[Tensor, Tensor],
-        texts: Tensor,
-        images: Tensor,
-    ) -> Tensor:
-        """Logits [N, C] float32 on the CPU of N pairs.
-
-        Args:
-            text, regions: lower rows of some texts and images, and how many rows each has.
-            texts, images: [N] int64, which of them make a pair.
-        """
-        (text_rows, text_lengths), (region_rows, region_lengths) = text, regions
-        pooled = self.model.semvlp.upper(
-            text_rows, region_rows, text_lengths, region_lengths, texts, images
-        )
-        logits: Tensor = self.model.head(pooled)
+    def upper_logits(self, text: Half, regions: Half, texts: Tensor, images: Tensor) -> Tensor:
+        """Logits [N, C] float32 on the CPU of N pairs, as in `SemVLPModel.upper`."""
+        logits: Tensor = self.model.head(self.model.semvlp.upper(text, regions, texts, images))
         return logits.float().cpu()
 
     @contextmanager

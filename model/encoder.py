@@ -12,7 +12,8 @@ from semvlp.model.attention import network_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.cuts import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
-from semvlp.model.packing import Mode, PackedBatch, moved, spans, starts_of
+from semvlp.model.halves import Pairs
+from semvlp.model.packing import Mode, PackedBatch, moved
 
 
 class Encoder(nn.Module):
@@ -52,49 +53,24 @@ class Encoder(nn.Module):
             hidden = block.within(hidden, cuts)
         return hidden
 
-    def upper(
-        self,
-        text: Tensor,
-        regions: Tensor,
-        text_lengths: Tensor,
-        region_lengths: Tensor,
-        texts: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
+    def upper(self, pairs: Pairs) -> Tensor:
         """The rest of the two-stream pass, for the first token of each pair alone: [N, D].
 
         What a text or an image brings along to the first cross-attention is computed once for all
         its pairs. Of the last block only what the first tokens need is computed.
-
-        Args:
-            text: [T, D] rows of `lower`, the tokens of the first text, then of the second, ...
-            regions: [R, D] likewise.
-            text_lengths, region_lengths: int64 of each text and each image, on the CPU.
-            texts, images: [N] int64, which of them make a pair, on the CPU; as they lie where None.
         """
-        kept = torch.cat([text, regions])  # [T + R, D], all texts before all regions
-        told = _taken(Segments(starts_of(text_lengths), text_lengths), texts)
-        seen = _taken(Segments(len(text) + starts_of(region_lengths), region_lengths), images)
-        blocks = self._all()[self.num_lower :]
+        blocks, path = self._all()[self.num_lower :], self._path(pairs.kept)
         if not blocks:
-            return kept.index_select(0, moved(told.starts, kept.device))
-        words = Segments(starts_of(told.lengths), told.lengths)
-        things = Segments(int(told.lengths.sum()) + starts_of(seen.lengths), seen.lengths)
-        path, places = self._path(kept), _places(told, seen, kept.device)
+            return pairs.first_tokens()
         if len(blocks) == 1:
-            row = kept.index_select(0, places)
-            return _first_tokens(blocks[0], row, words, things, path, met=False)
-        across = self._cross_cuts(words, things, kept, path)
-        within = cut([(words, words), (things, things)], kept.device, path)
-        if isinstance(across, TwoWayCuts):
-            row = blocks[0].across(kept.index_select(0, places), across)
-        else:
-            first = cut([(words, seen), (things, told)], kept.device, path)
-            row = blocks[0].across(kept, first, places=places)
-        row = blocks[0].onward(row)
+            return _first_tokens(blocks[0], pairs.rows(), pairs, path, met=False)
+        words, things = pairs.words, pairs.things
+        within = cut([(words, words), (things, things)], pairs.kept.device, path)
+        across = self._cross_cuts(words, things, pairs.kept, path)
+        row = _meet(blocks[0], pairs, across, path)
         for block in blocks[1:-1]:
             row = block(row, within, across)
-        return _first_tokens(blocks[-1], row, words, things, path, met=True)
+        return _first_tokens(blocks[-1], row, pairs, path, met=True)
 
     def _cross_cuts(
         self, text: Segments, regions: Segments, rows: Tensor, path: AttentionPath
@@ -111,22 +87,26 @@ class Encoder(nn.Module):
         return [cast(Block, block) for block in self.blocks]
 
 
-def _taken(segments: Segments, index: Tensor | None) -> Segments:
-    return segments if index is None else segments.take(index)
+def _meet(block: Block, pairs: Pairs, across: Cuts | TwoWayCuts, path: AttentionPath) -> Tensor:
+    """The block of the first cross-attention, whose self-attention is in the lower half: [L, D].
 
-
-def _places(text: Segments, regions: Segments, device: torch.device) -> Tensor:
-    """[L] the rows of all texts, then of all regions."""
-    return moved(torch.cat([spans(s.starts, s.lengths) for s in (text, regions)]), device)
+    With shared weights the queries and keys of a kept row serve all its pairs.
+    """
+    if isinstance(across, TwoWayCuts):
+        return block.onward(block.across(pairs.rows(), across))
+    both = [(pairs.words, pairs.seen), (pairs.things, pairs.told)]
+    cuts = cut(both, pairs.kept.device, path)
+    return block.onward(block.across(pairs.kept, cuts, places=pairs.places()))
 
 
 def _first_tokens(
-    block: Block, row: Tensor, words: Segments, things: Segments, path: AttentionPath, *, met: bool
+    block: Block, row: Tensor, pairs: Pairs, path: AttentionPath, *, met: bool
 ) -> Tensor:
     """The last block [L, D] to [N, D]: first tokens attend to their texts and to their regions.
 
-    `met` is False where the row comes from `lower` and has its self-attention behind it.
+    `met` is False where the row comes from the lower half and has its self-attention behind it.
     """
+    words, things = pairs.words, pairs.things
     num_tokens = int(words.lengths.sum())
     tokens = Segments(torch.arange(len(words.lengths)), torch.ones_like(words.lengths))
     regions = Segments(things.starts - num_tokens, things.lengths)

@@ -16,6 +16,7 @@ from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
+from semvlp.model.halves import Half, Pairs
 from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
 from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
 from semvlp.model.pair_head import PairedAttentionHead
@@ -94,8 +95,8 @@ class SemVLPModel(SemVLPPreTrainedModel):
         first, text, regions = hidden.split([len(first), len(text), len(regions)])
         return Encoded(text, regions, self._pool(first))
 
-    def lower(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Tokens [T, D] and regions [R, D] of a two-stream pass before they meet.
+    def lower(self, batch: PackedBatch) -> tuple[Half, Half]:
+        """The texts and the images of a two-stream pass before they meet.
 
         What a text or an image becomes here depends on nothing else, so it may be kept and be
         paired with anything by `upper`. An image has `config.num_image_tokens` rows more than
@@ -103,20 +104,21 @@ class SemVLPModel(SemVLPPreTrainedModel):
         """
         batch, _ = self._with_image_tokens(batch)
         row = self.encoder.lower(self._embed(batch), batch)
-        return row.index_select(0, batch.text_rows), row.index_select(0, batch.region_rows)
+        return (
+            Half(row.index_select(0, batch.text_rows), batch.text_lengths),
+            Half(row.index_select(0, batch.region_rows), batch.region_lengths),
+        )
 
     def upper(
-        self,
-        text: Tensor,
-        regions: Tensor,
-        text_lengths: Tensor,
-        region_lengths: Tensor,
-        texts: Tensor | None = None,
-        images: Tensor | None = None,
+        self, text: Half, regions: Half, texts: Tensor | None = None, images: Tensor | None = None
     ) -> Tensor:
-        """The rest of the two-stream pass: `pooled` [N, D] of `forward`; see `Encoder.upper`."""
-        first = self.encoder.upper(text, regions, text_lengths, region_lengths, texts, images)
-        return self._pool(first)
+        """The rest of the two-stream pass: `pooled` [N, D] of `forward`.
+
+        Args:
+            text, regions: of `lower`, whichever batches they were in.
+            texts, images: [N] int64, which of them make a pair, on the CPU; as they lie where None.
+        """
+        return self._pool(self.encoder.upper(Pairs.of(text, regions, texts, images)))
 
     def _pool(self, first: Tensor) -> Tensor:
         """First tokens [N, D] in the dtype of the pooler, which may be finer than the encoder's."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
+from semvlp.model.halves import Half
 
 # Sums of the same float32 numbers in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -19,8 +20,7 @@ def test_both_halves_are_the_whole(
     config.cross_layers = cross_layers
     model, batch = SemVLPModel(config).eval(), make_batch(LENGTHS)
     with torch.inference_mode():
-        kept = model.lower(batch)
-        pooled = model.upper(*kept, batch.text_lengths, batch.region_lengths)
+        pooled = model.upper(*model.lower(batch))
         torch.testing.assert_close(pooled, model(batch, "two").pooled, **CLOSE)
 
 
@@ -32,13 +32,18 @@ def test_the_lower_half_sees_no_other_modality(
     with torch.inference_mode():
         text, regions = model.lower(batch)
         others = batch.replace(region_features=batch.region_features.flip(1) + 1)
-        torch.testing.assert_close(model.lower(others)[0], text, rtol=0, atol=0)
-        torch.testing.assert_close(
-            model.lower(batch.replace(input_ids=batch.input_ids.roll(1)))[1], regions, **CLOSE
-        )
-        whole = model.upper(text, regions, batch.text_lengths, batch.region_lengths)
-        other = model.upper(text, regions + 1, batch.text_lengths, batch.region_lengths)
+        torch.testing.assert_close(model.lower(others)[0].rows, text.rows, rtol=0, atol=0)
+        other_texts = batch.replace(input_ids=batch.input_ids.roll(1))
+        torch.testing.assert_close(model.lower(other_texts)[1].rows, regions.rows, **CLOSE)
+        whole = model.upper(text, regions)
+        other = model.upper(text, regions._replace(rows=regions.rows + 1))
     assert abs(whole - other).max() > 100 * CLOSE["atol"]
+
+
+def taken(half: Half, items: torch.Tensor) -> Half:
+    """Some of the texts or images, each with rows of its own."""
+    pieces = half.rows.split(half.lengths.tolist())
+    return Half(torch.cat([pieces[item] for item in items]), half.lengths[items])
 
 
 @pytest.mark.parametrize("cross_layers", [0, 1, 2, 3])
@@ -55,14 +60,7 @@ def test_any_text_meets_any_image(
     texts, images = torch.tensor([2, 0, 2, 3, 1]), torch.tensor([3, 3, 1, 0, 2])
     with torch.inference_mode():
         text, regions = model.lower(batch)
-        lengths = batch.text_lengths, batch.region_lengths
-        pieces = text.split(lengths[0].tolist()), regions.split(lengths[1].tolist())
-        found = model.upper(text, regions, *lengths, texts, images)
-        laid_out = model.upper(
-            torch.cat([pieces[0][place] for place in texts]),
-            torch.cat([pieces[1][place] for place in images]),
-            lengths[0][texts],
-            lengths[1][images],
-        )
+        found = model.upper(text, regions, texts, images)
+        laid_out = model.upper(taken(text, texts), taken(regions, images))
     torch.testing.assert_close(found, laid_out, **CLOSE)
     assert abs(found - found.roll(1, 0)).max() > 100 * CLOSE["atol"]

@@ -96,8 +96,8 @@ def test_image_tokens_in_both_halves(config: SemVLPConfig, make_batch: MakeBatch
     model, batch = SemVLPModel(config).eval(), make_batch(LENGTHS)
     with torch.inference_mode():
         text, regions = model.lower(batch)
-        lengths = batch.region_lengths + config.num_image_tokens
-        pooled = model.upper(text, regions, batch.text_lengths, lengths)
+        assert torch.equal(regions.lengths, batch.region_lengths + config.num_image_tokens)
+        pooled = model.upper(text, regions)
         torch.testing.assert_close(pooled, model(batch, "two").pooled, **CLOSE)
 
 
@@ -139,7 +139,7 @@ def test_separate_weights_in_both_halves(
     config.cross_attention, config.cross_layers = "separate", cross_layers
     model, batch = SemVLPModel(config).eval(), make_batch(LENGTHS)
     with torch.inference_mode():
-        pooled = model.upper(*model.lower(batch), batch.text_lengths, batch.region_lengths)
+        pooled = model.upper(*model.lower(batch))
         torch.testing.assert_close(pooled, model(batch, "two").pooled, **CLOSE)
 
 

@@ -28,6 +28,9 @@ CLOSE = 1e-4
 # In bf16 both paths round, at different places. Neither may be much further from float32 than the
 # other, as in the tests of flash-attention; the second number is one rounding of the tensor.
 FACTOR, ROUNDING = 2.0, 2**-8
+# Weights of this size leave softmax far from its ends. There gradients of scores are differences of
+# almost equal numbers, and flash, which takes them from its rounded output, is several times worse.
+GENTLE = 0.1
 
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -73,6 +76,7 @@ def test_paths_agree_around_the_kernel(
 ) -> None:
     config.cross_attention = cross_attention
     config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
+    config.initializer_range = GENTLE
     model = SemVLPModel(config).to(dtype).train()
     check_agreement(model, make_batch(LENGTHS), mode)
 
@@ -87,9 +91,7 @@ def test_paths_agree_in_both_halves(
     for path in ("sdpa", "varlen"):
         model.set_attn_implementation(path)
         with torch.inference_mode():
-            pooled.append(
-                model.upper(*model.lower(batch), batch.text_lengths, batch.region_lengths)
-            )
+            pooled.append(model.upper(*model.lower(batch)))
     torch.testing.assert_close(pooled[0], pooled[1], rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_the_flash_kernel_agrees_with_sdpa(
     config: SemVLPConfig, make_batch: MakeBatch, lengths: list[tuple[int, int]], mode: Mode
 ) -> None:
     config.attention_probs_dropout_prob = config.hidden_dropout_prob = 0.0
-    config.max_position_embeddings = 200
+    config.initializer_range, config.max_position_embeddings = GENTLE, 200
     model = SemVLPModel(config).to("cuda", torch.bfloat16).train()
     check_agreement(model, make_batch(lengths).to("cuda"), mode)
 
