@@ -100,7 +100,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @choice("--device", "auto", "cpu", "cuda")
 @choice("--precision", "fp32", "bf16")
 @click.option("--batch-size", type=click.IntRange(1), default=8)
-@click.option("--workers", type=click.IntRange(1), default=2)
+@click.option("--workers", type=click.IntRange(1), default=4)
 @click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),

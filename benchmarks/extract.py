@@ -100,7 +100,7 @@ def _write_inputs(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     config = override(NETWORKS[name], arguments.settings)
     made = FasterRCNN(config, num_objects=CLASSES, num_attributes=ATTRIBUTES).eval()
-    pixels = torch.from_numpy(resize(load(files[0]), ResizeRule.of(config)).pixels)
+    pixels = torch.tensor(resize(load(files[0]), ResizeRule.of(config)).pixels)
     with torch.no_grad():
         made.rpn.head.bbox_pred.weight.mul_(10)
         made.predictor.boxes.weight.mul_(100)
@@ -311,7 +311,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=[n for n in KNOWN if KNOWN[n].published])
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--method", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
