@@ -55,6 +55,10 @@ class TrainingState:
     """Its score; higher is better."""
     stale: int = 0
     """Checkpoints in a row that did not better it."""
+    loss_sum: float = 0.0
+    """Of the losses of the steps that no checkpoint was judged by yet ..."""
+    loss_count: int = 0
+    """... and how many these are: 0 but where a run was stopped between two checkpoints."""
     finished: bool = False
     """Whether there is nothing left to do."""
 

@@ -102,8 +102,6 @@ class Loop:
         self.scores: Mapping[str, float] = {}
         self.done: list[Done] = []
         """Steps whose losses are still on the device."""
-        self.losses: list[float] = []
-        """Of the steps since the last checkpoint."""
         self.paces: list[Pace] = []
         """Of the steps since the last entry of the log."""
 
@@ -218,7 +216,10 @@ class Loop:
                 raise bad_batch.not_finite(
                     self.job.run, one.step, self.world.rank, one.batch, result
                 )
-            self.losses.append(result.loss)
+            state = self.state
+            self.state = replace(
+                state, loss_sum=state.loss_sum + result.loss, loss_count=state.loss_count + 1
+            )
         self.done.clear()
         return found[-1]
 
@@ -261,13 +262,15 @@ class Loop:
             best_score=score if better else state.best_score,
             best_step=step if better else state.best_step,
             stale=stale,
+            loss_sum=0.0,
+            loss_count=0,
             finished=step == self.job.steps or 0 < self.job.patience <= stale,
         )
 
     def _score(self) -> float:
         """How good the model is, higher is better: its validation, else its training loss."""
         if self.job.validate is None:
-            return -sum(self.losses) / len(self.losses)
+            return -self.state.loss_sum / self.state.loss_count
         with ExitStack() as stack:
             if self.average:
                 stack.enter_context(self.average.in_place())
@@ -286,7 +289,6 @@ class Loop:
                     job.run, self.state, job.model, job.tokenizer, tensors, keep=job.config.keep
                 )
         self.world.wait()
-        self.losses.clear()
 
 
 def _prepare(model: SemVLPPreTrainedModel, config: TrainConfig) -> None:

@@ -51,6 +51,9 @@ def curve(run: Path) -> list[dict[str, Any]]:
 
 def check_equal(run: Path, whole: Path) -> None:
     assert curve(run) == curve(whole)
+    ours, theirs = (read_state(folder / "last") for folder in (run, whole))
+    assert (ours.best_step, ours.best_score) == (theirs.best_step, theirs.best_score)
+    assert (run / "best").readlink().name == (whole / "best").readlink().name
     for name in ("model.safetensors",):
         ours, theirs = (load_file(folder / "last" / name) for folder in (run, whole))
         assert all(torch.equal(ours[tensor], theirs[tensor]) for tensor in theirs)

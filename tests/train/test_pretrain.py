@@ -32,6 +32,12 @@ def losses(folder: Path) -> list[tuple[Any, ...]]:
     return [tuple(entry.get(name) for name in kept) for entry in read_lines(folder / METRICS)]
 
 
+def judged(folder: Path) -> list[tuple[int | None, float | None]]:
+    """The best step and its score after each checkpoint that is kept."""
+    states = map(read_state, sorted((folder / "checkpoints").iterdir()))
+    return [(state.best_step, state.best_score) for state in states]
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send ourselves a SIGTERM while the step is computed, once."""
     done = 0
@@ -111,6 +117,8 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
     report = pretrain([shards], tmp_path / "run", config)
     assert report.new_steps == 8 - step
     assert losses(tmp_path / "run") == losses(finished)
+    assert judged(tmp_path / "run") == judged(finished)
+    assert len(judged(finished)) == 2
     ours, theirs = (
         SemVLPForPreTraining.from_pretrained(run / "last").state_dict()
         for run in (tmp_path / "run", finished)
