@@ -70,8 +70,9 @@ class Size(NamedTuple):
 
 
 SMALL = Size(96, 160, 6000)
-# Regions for every map of a pyramid, which random weights would all find on one of them.
-LARGE = Size(400, 640, 12)
+# Regions for every map of a pyramid, where random weights would find all on one: 5 times 7 are few
+# enough to be kept.
+LARGE = Size(448, 672, 7)
 # Object classes and attributes of each family's files.
 LABELS = {
     DETECTRON2: (80, 0),
