@@ -55,7 +55,7 @@ class ExtractSettings:
     preset: str | None = None
     """Selection rule; None is bottom-up attention's with 36 to 100 regions."""
     min_regions: int | None = None
-    """Fewest regions of an image, if it has as many proposals; None is the preset's own number."""
+    """Fewest regions of an image, if a preset can take so many; None is the preset's own number."""
     max_regions: int | None = None
     """Most regions of an image; None is the preset's own number."""
     texts: tuple[Path, ...] = ()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from semvlp.errors import ConfigError
+from semvlp.extract import passes
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.ranks import Ranks, joined
 from semvlp.shards.codec import encode
@@ -40,6 +41,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SETTINGS = ExtractSettings(
     detector="demo", device="cpu", batch_size=2, workers=1, samples_per_shard=3, max_bad=1.0
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def passes_of_two() -> Iterator[None]:
+    """As on a GPU, and as the driver has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(passes._IMAGES_PER_PASS, "cpu", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
