@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import torch
 from torch import distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from semvlp.errors import ConfigError
 from semvlp.torchrun import place
-from semvlp.train.train_config import Device, Parallel
+from semvlp.train.train_config import Device, Parallel, Precision
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
 
@@ -48,7 +48,13 @@ class World:
         """Return when every rank has come here."""
         self.sum([0.0])
 
-    def share(self, losses_of: nn.Module, model: PreTrainedModel, how: Parallel) -> nn.Module:
+    def share(
+        self,
+        losses_of: nn.Module,
+        model: PreTrainedModel,
+        how: Parallel,
+        precision: Precision = "fp32",
+    ) -> nn.Module:
         """The module `losses_of` around `model`, with its gradients averaged over the ranks.
 
         `ddp` keeps the whole model on every rank (Li et al. 2020); `fsdp` cuts weights, gradients
@@ -58,12 +64,12 @@ class World:
         if self.size == 1:
             return losses_of
         if how == "ddp":
-            # A single-stream step leaves the cross-attention without gradients.
-            return DistributedDataParallel(losses_of, find_unused_parameters=True)
-        mesh = init_device_mesh(self.device.type, (self.size,))
-        for block in blocks_of(model):
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+            # A single-stream step leaves the cross-attention without gradients, and these must stay
+            # none: zeros in their place would move the weights by AdamW's momentum.
+            return DistributedDataParallel(
+                losses_of, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
+        cut(model, init_device_mesh(self.device.type, (self.size,)), precision)
         return losses_of
 
     def _reduced(self, values: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
@@ -110,6 +116,26 @@ def device_of(device: Device, *, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def cut(model: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
+    """Cut the weights of a model among the ranks of `mesh`, each block by itself.
+
+    With `bf16` a block is gathered in bfloat16, half as much to send, and its gradients are summed
+    in float32. Autocast would cast what was gathered in float32, and keep the copy of every block.
+    """
+    half = torch.bfloat16 if precision == "bf16" else None
+    # What goes from block to block stays float32, as under autocast alone.
+    policy = MixedPrecisionPolicy(
+        half, reduce_dtype=half and torch.float32, cast_forward_inputs=False
+    )
+    for block in blocks_of(model):
+        if half:
+            # Normalisation is float32 under autocast, and so are its few weights.
+            for norm in (part for part in block.modules() if isinstance(part, nn.LayerNorm)):
+                fully_shard(norm, mesh=mesh, reshard_after_forward=False)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh)
+
+
 def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
     """The repeated layers of a model, as transformers has it declare them."""
     names = model._no_split_modules or ()
@@ -120,14 +146,18 @@ def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
 def gathered(model: nn.Module) -> Iterator[None]:
     """Inside, every rank holds all weights, so that each may run the model as often as it likes.
 
-    Entered on all ranks together; changes nothing where the weights are not cut.
+    Entered on all ranks together; changes nothing where the weights are not cut. Where they are
+    gathered in bfloat16, the model runs under autocast, as in training.
     """
     pieces = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for piece in pieces:
         piece.set_reshard_after_forward(False, recurse=False)
         piece.unshard()
+    weights = list(model.parameters())
+    half = any(weight.dtype == torch.bfloat16 for weight in weights)
     try:
-        yield
+        with torch.autocast(weights[0].device.type, torch.bfloat16, enabled=bool(pieces) and half):
+            yield
     finally:
         for piece in pieces:
             piece.reshard()

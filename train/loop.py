@@ -89,7 +89,7 @@ class Loop:
         config = job.config
         _prepare(job.model, config)
         job.losses_of.to(world.device).train()
-        self.losses_of = world.share(job.losses_of, job.model, config.parallel)
+        self.losses_of = world.share(job.losses_of, job.model, config.parallel, config.precision)
         # The optimiser comes after: sharing may replace the parameters by parts of them.
         self.optimizer = make_optimizer(job.model, config, job.scale_of)
         self.average = WeightAverage(job.model, config.average) if config.average else None
