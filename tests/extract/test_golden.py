@@ -31,7 +31,9 @@ class Published(NamedTuple):
     boxes: NDArray[np.float32]
     features: NDArray[np.float32]
     object_ids: NDArray[np.int64]
+    object_conf: NDArray[np.float32]
     attribute_ids: NDArray[np.int64]
+    attribute_conf: NDArray[np.float32]
 
 
 def variant(config: NetworkConfig) -> Variant:
@@ -53,7 +55,9 @@ def published(real_data: Path) -> list[Published]:
                 boxes=np.asarray(row.boxes, np.float32),
                 features=np.asarray(row.features, np.float32),
                 object_ids=np.asarray(row.object_ids),
+                object_conf=np.asarray(row.object_conf, np.float32),
                 attribute_ids=np.asarray(row.attribute_ids),
+                attribute_conf=np.asarray(row.attribute_conf, np.float32),
             )
         )
     assert len(found) == 10
@@ -102,5 +106,9 @@ def test_a_row_is_what_the_preset_and_the_network_give(published: list[Published
         assert each.features.shape == (36, CAFFE.feature_size)
         assert each.features.min() == 0
         assert 24 < each.features.max() < 36
+        # The mean of a ReLU over a region is exactly zero where nothing in it is found.
+        assert 0.2 < (each.features == 0).mean() < 0.4
         assert 0 <= each.object_ids.min() <= each.object_ids.max() < 1600
         assert 0 <= each.attribute_ids.min() <= each.attribute_ids.max() < 400
+        for confidence in (each.object_conf, each.attribute_conf):
+            assert 0 < confidence.min() <= confidence.max() < 1
