@@ -1,6 +1,7 @@
 """One optimiser step: forward, backward, clip, update.
 
 Nothing here waits for the device: what a step found stays there as tensors until somebody asks.
+Muon alone does, which has no fused form.
 """
 
 import math

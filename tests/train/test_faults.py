@@ -123,6 +123,31 @@ def test_the_program_stops_at_sigterm_with_130(shards: Path, whole: Path, tmp_pa
     check_equal(tmp_path, whole)
 
 
+def test_torchrun_gives_its_processes_the_time_to_save(shards: Path, tmp_path: Path) -> None:
+    stopped, never = tmp_path / "stopped", tmp_path / "never"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "--shutdown-timeout", "60", "-m", "semvlp.cli"]
+    command += ["pretrain", str(shards), "--out", str(stopped)]
+    command += [part for setting in SETTINGS for part in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(read_lines(stopped / METRICS)) < 5:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    step = read_state(stopped / "last").step
+    assert 5 <= step < 40
+    assert told.count(f"stopped after step {step} of 40") == 2
+    # Its own exit code, not that of the processes: docs/scale.md says so.
+    assert process.returncode == 1
+    for out in (stopped, never):
+        assert together(2, pretraining(shards, out, SETTINGS)) == [0, 0]
+    check_equal(stopped, never)
+
+
 @pytest.mark.parametrize("share", [0.02, 1.1])
 def test_a_disk_that_fills_while_saving_costs_nothing(
     shards: Path, whole: Path, tmp_path: Path, share: float

@@ -1,0 +1,134 @@
+"""A step of pre-training with AdamW asks the GPU for nothing, so the CPU runs ahead of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.packing import Mode
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.model.tokenizer import train_wordpiece
+from semvlp.shards.store import open_store
+from semvlp.shards.stream import Stream
+from semvlp.train.average import WeightAverage
+from semvlp.train.config import PretrainConfig
+from semvlp.train.distributed import World
+from semvlp.train.examples import Examples
+from semvlp.train.objectives_config import OBJECTIVES
+from semvlp.train.optim import make_optimizer
+from semvlp.train.pretrain import PreTrainingLosses
+from semvlp.train.step import Part, StepFound, train_step
+from semvlp.train.texts import read_all, sentences
+from tests.fake_gpu import GPU, FakeGpu, fake_gpu
+
+ANSWERS = ["red", "green", "blue", "grey"]
+BASIS = ("train.precision=bf16", "train.accumulate=2", "train.clip=1.0", "train.batch_size=16")
+
+
+@pytest.fixture
+def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., Any]:
+    """(settings) -> their config, a network's configuration, the parts of a step."""
+
+    def make(*settings: str) -> tuple[PretrainConfig, SemVLPConfig, list[Part]]:
+        config = small(*BASIS, *settings)
+        with open_store(shards) as store:
+            tokenizer = train_wordpiece(sentences(read_all([store])), 300)
+            visits = next(Stream([store], seed=0, batch_size=16))
+            parts = Examples(config, tokenizer, ANSWERS).parts(visits)
+            network = SemVLPConfig.preset(
+                "tiny",
+                vocab_size=len(tokenizer),
+                region_feature_size=store.manifest.feature_size,
+                num_objects=len(store.manifest.object_labels),
+                num_attributes=len(store.manifest.attribute_labels),
+                answers=ANSWERS,
+                attention_probs_dropout_prob=config.model.attention_dropout or 0.0,
+                image_token=config.model.image_token,
+            )
+        return config, network, parts
+
+    return make
+
+
+@contextmanager
+def backward_by_shape(gpu: FakeGpu, model: torch.nn.Module) -> Iterator[None]:
+    """The engine of autograd needs a real GPU: gradients appear, of the shape of the weights."""
+
+    def backward(loss: Tensor) -> None:
+        assert loss.shape == ()
+        assert loss.requires_grad
+        with gpu.shapes:
+            for parameter in model.parameters():
+                parameter.grad = torch.empty_like(parameter)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "backward", backward)
+        yield
+
+
+def run(
+    gpu: FakeGpu, config: PretrainConfig, network: SemVLPConfig, parts: list[Part], mode: Mode
+) -> StepFound:
+    """Two steps, the first of which gives the optimiser its state."""
+    weights = dict.fromkeys(OBJECTIVES, 1.0)
+    with gpu.shapes, GPU:
+        model = SemVLPForPreTraining(network).train()
+        losses_of = PreTrainingLosses(model, weights, config.objectives)
+    with gpu.shapes:
+        optimizer = make_optimizer(model, config.train)
+        average = WeightAverage(model, 0.99)
+    with backward_by_shape(gpu, model):
+        for _ in range(2):
+            found = train_step(
+                losses_of,
+                optimizer,
+                parts,
+                mode,
+                lr=1e-4,
+                weights=weights,
+                config=config.train,
+                world=World(0, 1, GPU),
+            )
+            average.update()
+    return found
+
+
+@pytest.mark.parametrize("mode", ["single", "two"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("model.attention_dropout=0.1",),
+        ("model.image_token=mean", "objectives.classes_on=all"),
+        ("objectives.class_loss=kl", "objectives.feature_loss=mse"),
+        ("train.precision=fp32", "objectives.region_random=0.5", "objectives.region_zeroed=0.5"),
+    ],
+    ids=str,
+)
+def test_a_step(made: Callable[..., Any], mode: Mode, settings: tuple[str, ...]) -> None:
+    config, network, parts = made(*settings)
+    assert len(parts) == 2
+    assert all(part.counts[name] for part in parts for name in OBJECTIVES)
+    with fake_gpu() as gpu:
+        found = run(gpu, config, network, parts, mode)
+        assert found.numbers.device == GPU
+        assert found.numbers.shape == (len(OBJECTIVES) + 1,)
+
+
+def test_a_step_that_asks_fails(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = PreTrainingLosses.forward
+
+    def asking(self: PreTrainingLosses, part: Part, mode: Mode) -> dict[str, Tensor]:
+        losses = forward(self, part, mode)
+        losses["mlm"].item()
+        return losses
+
+    monkeypatch.setattr(PreTrainingLosses, "forward", asking)
+    with fake_gpu() as gpu, pytest.raises(DataDependentOutputException):
+        run(gpu, *made(), "single")
