@@ -77,6 +77,22 @@ def generator(seed: int, position: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=philox_key))
 
 
+class Generators:
+    """`generator` for one use at a time, in a fraction of its time: a call ends the one before."""
+
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(key=0)
+        self._random = np.random.Generator(self._philox)
+        self._fresh = self._philox.state
+
+    def __call__(self, seed: int, position: int, purpose: str) -> np.random.Generator:
+        """The same numbers as `generator(seed, position, purpose)`."""
+        key = np.frombuffer(_digest(seed, position, purpose, 16), "<u8")
+        counter = self._fresh["state"]["counter"]
+        self._philox.state = {**self._fresh, "state": {"counter": counter, "key": key}}
+        return self._random
+
+
 def _digest(seed: int, position: int, purpose: str, size: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{position}/{purpose}".encode(), digest_size=size).digest()
 

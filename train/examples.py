@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.model.packing import PackedBatch, pack
-from semvlp.shards.order import generator
+from semvlp.shards.order import Generators
 from semvlp.shards.record import Regions
 from semvlp.shards.stream import Visit
 from semvlp.train.config import PretrainConfig
@@ -45,6 +45,7 @@ class Examples:
         self._texts = TextCache(tokenizer, config.data.max_text_length)
         self._vocabulary = masking_vocabulary(tokenizer)
         self._answers = {answer: index for index, answer in enumerate(answers)}
+        self._masks, self._others = Generators(), Generators()
 
     def parts(self, visits: Sequence[Visit]) -> list[Part]:
         """The pairs of a rank's share of a step, cut as the settings say."""
@@ -94,6 +95,7 @@ class Examples:
             seed=self._config.train.seed,
             negatives=self._config.objectives.negatives,
             batch=visits,
+            random_of=self._others,
         )
 
     def _hide(
@@ -103,7 +105,7 @@ class Examples:
         config, seed = self._config.objectives, self._config.train.seed
         no_tokens = MaskedTokens(ids, np.zeros(0, np.int64))
         no_regions = np.zeros(len(regions), np.bool_)
-        random = generator(seed, pair.position, f"mask {pair.number}")
+        random = self._masks(seed, pair.position, f"mask {pair.number}")
         if pair.answers and not config.on_questions:
             return no_tokens, hide_regions(no_regions, 0, 0, random)
         tokens = mask_tokens(
@@ -111,7 +113,7 @@ class Examples:
         )
         chosen = mask_regions(regions.boxes, config.region_rate, config.overlap, random)
         if config.masked_sides == "one":
-            if generator(seed, pair.position, f"side {pair.number}").random() < 0.5:
+            if self._others(seed, pair.position, f"side {pair.number}").random() < 0.5:
                 tokens = no_tokens
             else:
                 chosen = no_regions

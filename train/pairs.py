@@ -9,9 +9,11 @@ Mismatches by any image of the data follow from the position alone. Those within
 second read, but what they are then depends on how steps are cut into batches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
 
 from semvlp.shards.order import generator
 from semvlp.shards.record import Regions, Texts
@@ -19,6 +21,8 @@ from semvlp.shards.stream import Visit
 from semvlp.train.objectives_config import Negatives
 
 Match = Literal["match", "mismatch", "none"]
+RandomOf = Callable[[int, int, str], np.random.Generator]
+"""(seed, position, purpose) -> random numbers; called again when these are no longer needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,7 @@ def pairs_of(
     seed: int,
     negatives: Negatives = "text",
     batch: Sequence[Visit] = (),
+    random_of: RandomOf = generator,
 ) -> list[Pair]:
     """`count` pairs of one visit, drawn by (seed, position) and, if `negatives` says so, `batch`.
 
@@ -52,7 +57,7 @@ def pairs_of(
     that its regions are still learned from.
     """
     texts = visit.sample.texts
-    random = generator(seed, visit.position, "text")
+    random = random_of(seed, visit.position, "text")
     turn = random.permutation(len(texts.captions) + len(texts.questions)).tolist()
     drawn = [(turn[i % len(turn)] if turn else None, random.random(2)) for i in range(count)]
     pairs = [_pair(visit, number, index) for number, (index, _) in enumerate(drawn)]
