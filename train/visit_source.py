@@ -25,6 +25,7 @@ from semvlp.shards.batch import Batch
 from semvlp.shards.closing import Closing
 from semvlp.shards.reader import Reader, as_helper
 from semvlp.train.examples import Examples
+from semvlp.train.feature_memory import FeatureMemory
 from semvlp.train.objectives import Targets
 from semvlp.train.step import Part
 
@@ -40,7 +41,8 @@ class VisitSource(Closing):
     def __init__(
         self, reader: Reader, examples: Examples, *, workers: int = 0, pinned: bool = False
     ) -> None:
-        self._reader, self._examples, self._pinned = reader, examples, pinned
+        self._reader, self._examples = reader, examples
+        self._memory = FeatureMemory(pinned=pinned)
         self._pool = _pool(workers, examples) if workers else None
         self._ahead = workers
         self._begun: deque[_Begun] = deque()
@@ -85,7 +87,7 @@ class VisitSource(Closing):
     def _begin(self) -> None:
         """Have the parts of one more step made."""
         batch = next(self._reader)
-        features = kept(torch.from_numpy(batch.columns["features"]), pinned=self._pinned)
+        features = self._memory.copy(batch.columns["features"])
         light = numbered(batch)
         if self._pool:
             made = self._pool.submit(_made, light)
@@ -110,12 +112,6 @@ def numbered(batch: Batch) -> Batch:
     columns = {name: column.copy() for name, column in batch.columns.items() if name != "features"}
     rows = np.arange(sum(batch.lengths), dtype=np.float32)[:, None]
     return replace(batch, columns={**columns, "features": rows})
-
-
-def kept(features: Tensor, *, pinned: bool) -> Tensor:
-    """A copy of features in memory of our own."""
-    # Not pin_memory(): what the reader lends is page-locked already, and would not be copied.
-    return torch.empty(features.shape, dtype=features.dtype, pin_memory=pinned).copy_(features)
 
 
 def with_features(part: Part, features: Tensor) -> Part:
