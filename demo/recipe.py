@@ -6,6 +6,8 @@ dropout only slows a network that sees every text once.
 
 import torch
 
+from semvlp.extract.doctor import native_bf16
+
 PRETRAIN = (
     "model.preset=tiny",
     "model.dropout=0.0",
@@ -38,9 +40,7 @@ FINETUNE = (
 
 def precision() -> str:
     """bf16 where the processor multiplies it by itself, which takes a third off a step."""
-    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = can.get("avx512_bf16") or can.get("amx_bf16")
-    return f"train.precision={'bf16' if native else 'fp32'}"
+    return f"train.precision={'bf16' if native_bf16(torch) else 'fp32'}"
 
 
 def first_single(steps: int) -> str:

@@ -161,10 +161,15 @@ def _bf16() -> Fact:
     return Fact("bf16", "yes" if supported else "not on this GPU: use fp32")
 
 
+def native_bf16(torch: ModuleType) -> list[str]:
+    """The instructions with which the processor multiplies bf16 by itself."""
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
+
+
 def _cpu_bf16(torch: ModuleType) -> str:
     """Only a processor that multiplies it by itself is faster than in fp32."""
-    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
+    native = native_bf16(torch)
     if not native:
         return "on the CPU, slow: use fp32"
     return f"yes: this CPU has {' and '.join(native)}, which is faster than fp32"

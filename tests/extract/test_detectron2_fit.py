@@ -125,10 +125,8 @@ def losses_of_everything(
     return {name: float(loss.detach()) for name, loss in learner.losses(pixels, targets).items()}
 
 
-def test_both_backends_have_the_same_losses_from_the_same_weights(
-    drawn: Path, weights: str
-) -> None:
-    config = replace(SHORT, init=weights)
+def check_same_losses(config: FitConfig, drawn: Path) -> None:
+    """Both backends have the same losses from the same weights."""
     ours, theirs = (
         losses_of_everything(runner, config, drawn, [0, 3])
         for runner in ("torchvision", "detectron2")
@@ -140,6 +138,12 @@ def test_both_backends_have_the_same_losses_from_the_same_weights(
     assert theirs["loss_rpn_box"] / theirs["loss_rpn_objectness"] == pytest.approx(
         ours["loss_rpn_box"] / ours["loss_rpn_objectness"], rel=1e-4
     )
+
+
+def test_both_backends_have_the_same_losses_from_the_same_weights(
+    drawn: Path, weights: str
+) -> None:
+    check_same_losses(replace(SHORT, init=weights), drawn)
 
 
 def test_the_result_opens_in_both_backends_and_extracts(

@@ -17,7 +17,7 @@ from semvlp.extract.networks import NETWORKS
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 
 from tests.extract.test_detectron2_backend import images, write_config
-from tests.extract.test_detectron2_fit import LOSSES, SHORT, losses_of_everything
+from tests.extract.test_detectron2_fit import SHORT, check_same_losses
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -49,17 +49,7 @@ def test_region_heads_with_attributes_are_named_in_any_config(tmp_path: Path) ->
 def test_both_backends_have_the_same_losses_from_the_same_weights(
     config: FitConfig, drawn: Path
 ) -> None:
-    ours, theirs = (
-        losses_of_everything(runner, config, drawn, [0, 3])
-        for runner in ("torchvision", "detectron2")
-    )
-    assert set(ours) == set(theirs) == LOSSES
-    for name in ("loss_object", "loss_box", "loss_attribute"):
-        assert theirs[name] == pytest.approx(ours[name], rel=1e-4)
-    # Both divide these two by one number; in detectron2 it is the one of the config.
-    assert theirs["loss_rpn_box"] / theirs["loss_rpn_objectness"] == pytest.approx(
-        ours["loss_rpn_box"] / ours["loss_rpn_objectness"], rel=1e-4
-    )
+    check_same_losses(config, drawn)
 
 
 def test_what_detectron2_trained_opens_in_both_backends(
