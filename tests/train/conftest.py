@@ -1,19 +1,23 @@
 """A small world to train on: 24 images of coloured things, with captions and questions."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from semvlp import settings
+from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.plan import Plan
 from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
+from semvlp.shards.store import Store, open_store
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.pretrain import pretrain
+from semvlp.train.texts import read_all, sentences
 
 NUM_IMAGES = 24
 FEATURE_SIZE = 16
@@ -160,3 +164,14 @@ def init(
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run without its page."""
     monkeypatch.setattr("semvlp.train.finetune.write_report", lambda run: None)
+
+
+@pytest.fixture(scope="module")
+def store(shards: Path) -> Iterator[Store]:
+    with open_store(shards) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store: Store) -> PreTrainedTokenizerFast:
+    return train_wordpiece(sentences(read_all([store])), 300)

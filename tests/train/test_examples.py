@@ -1,34 +1,20 @@
 """Visits become parts: what is hidden, what must be said, and that order and world play no part."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.store import Store
 from semvlp.shards.stream import Stream, Visit
 from semvlp.train.config import PretrainConfig
 from semvlp.train.examples import Examples
 from semvlp.train.objectives import IGNORED, Targets
 from semvlp.train.step import Part
-from semvlp.train.texts import read_all, sentences
 
 ANSWERS = ["red", "green", "blue", "grey"]
 Config = Callable[..., PretrainConfig]
-
-
-@pytest.fixture(scope="module")
-def store(shards: Path) -> Iterator[Store]:
-    with open_store(shards) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def tokenizer(store: Store) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences(read_all([store])), 300)
 
 
 @pytest.fixture(scope="module")

@@ -103,19 +103,25 @@ def test_processes_that_make_batches_change_nothing(
     check_equal(tmp_path, whole)
 
 
-def test_the_program_stops_at_sigterm_with_130(shards: Path, whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "cli.py", "pretrain", str(shards), "--out", str(tmp_path)]
-    command += [part for setting in SETTINGS for part in ("--set", setting)]
+def terminated(command: list[str], run: Path) -> tuple[int, str]:
+    """Exit code and log of a command that gets SIGTERM once its `run` has five steps."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        while len(read_lines(tmp_path / METRICS)) < 5:
+        while len(read_lines(run / METRICS)) < 5:
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    return process.returncode, told
+
+
+def test_the_program_stops_at_sigterm_with_130(shards: Path, whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "cli.py", "pretrain", str(shards), "--out", str(tmp_path)]
+    command += [part for setting in SETTINGS for part in ("--set", setting)]
+    code, told = terminated(command, tmp_path)
+    assert code == 130, told
     stopped = read_state(tmp_path / "last").step
     assert 5 <= stopped < 40
     assert f"stopped after step {stopped} of 40" in told
@@ -129,20 +135,12 @@ def test_torchrun_gives_its_processes_the_time_to_save(shards: Path, tmp_path: P
     command += ["--nproc-per-node", "2", "--shutdown-timeout", "60", "-m", "semvlp.cli"]
     command += ["pretrain", str(shards), "--out", str(stopped)]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while len(read_lines(stopped / METRICS)) < 5:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+    code, told = terminated(command, stopped)
     step = read_state(stopped / "last").step
     assert 5 <= step < 40
     assert told.count(f"stopped after step {step} of 40") == 2
     # Its own exit code, not that of the processes: docs/scale.md says so.
-    assert process.returncode == 1
+    assert code == 1
     for out in (stopped, never):
         assert together(2, pretraining(shards, out, SETTINGS)) == [0, 0]
     check_equal(stopped, never)

@@ -2,24 +2,21 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import active_children
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import SemVLPError
-from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.reader import NAME, Reader
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.store import Store
 from semvlp.shards.stream import Stream
 from semvlp.train.config import PretrainConfig
 from semvlp.train.examples import Examples
 from semvlp.train.objectives import Targets
 from semvlp.train.step import Part
-from semvlp.train.texts import read_all, sentences
 from semvlp.train.visit_source import VisitSource
 
 ANSWERS = ["red", "green", "blue", "grey"]
@@ -35,17 +32,6 @@ CHOICES = (
     "train.accumulate=2",
 )
 Config = Callable[..., PretrainConfig]
-
-
-@pytest.fixture(scope="module")
-def store(shards: Path) -> Iterator[Store]:
-    with open_store(shards) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def tokenizer(store: Store) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences(read_all([store])), 300)
 
 
 def stream_of(store: Store) -> Stream:
