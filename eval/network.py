@@ -24,6 +24,7 @@ from semvlp.model.halves import Half
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
+from semvlp.torchrun import place
 
 Pass = Literal["single", "two"]
 Precision = Literal["fp32", "bf16"]
@@ -172,11 +173,18 @@ def open_network(
     return Network(
         model=model,
         tokenizer=tokenizer,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        device=_own_device(device),
         batch_size=batch_size,
         limits=_limits(checkpoint / TRAINING_CONFIG),
         zero_shot=head is None,
     )
+
+
+def _own_device(device: str) -> str:
+    """Name the device of this process: under torchrun each one of a machine has its own GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{place().local_rank}" if device == "cuda" else device
 
 
 def _finetuned(checkpoint: Path) -> SemVLPForTask:

@@ -12,7 +12,9 @@ import pytest
 
 from semvlp.cli import cli
 from semvlp.console import run
+from semvlp.eval.network import open_network
 from semvlp.eval.ranks import ALONE, Ranks
+from tests.fake_gpu import see_gpus
 
 SCRIPT = """
 import sys
@@ -46,6 +48,17 @@ def test_only_the_first_process_prints_its_result(
     monkeypatch.setenv("RANK", rank)
     assert run(cli, "semvlp", ["detector", "list", "--json"]) == 0
     assert bool(capsys.readouterr().out) == speaks
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_each_process_of_a_machine_answers_on_a_gpu_of_its_own(
+    device: str, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    see_gpus(monkeypatch, 2)
+    network = open_network(checkpoint("nlvr"), device=device, batch_size=1)
+    assert network.device == "cuda:1"
 
 
 def _run(world: int, script: str, *arguments: object) -> None:
