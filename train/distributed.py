@@ -1,119 +1,50 @@
-"""Several processes as one: found from torchrun's environment, absent in a plain run."""
+"""A model whose training several processes share: whole on each of them, or cut among them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from semvlp.errors import ConfigError
-from semvlp.torchrun import place
-from semvlp.train.train_config import Device, Parallel, Precision
+from semvlp.distributed import World, joined
+from semvlp.train.train_config import Parallel, Precision, TrainConfig
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """The processes of this run and our place among them.
+def training_world(config: TrainConfig) -> AbstractContextManager[World]:
+    """Join the processes of a training; see `semvlp.distributed.joined`."""
+    return joined(config.device, patience=PATIENCE, setting="train.device")
 
-    A run of one process never touches `torch.distributed`. Numbers and objects travel between CPUs,
-    so that agreeing on a count never waits for a GPU.
+
+def parallelize(
+    losses_of: nn.Module,
+    model: PreTrainedModel,
+    world: World,
+    how: Parallel,
+    precision: Precision = "fp32",
+) -> nn.Module:
+    """Return the module `losses_of` around `model`, its gradients averaged over the ranks.
+
+    `ddp` keeps the whole model on every rank (Li et al. 2020); `fsdp` cuts weights, gradients
+    and optimiser state among them, block by block, and gathers a block while it is used (Zhao
+    et al. 2023, in PyTorch's second form, `fully_shard`).
     """
-
-    rank: int
-    size: int
-    device: torch.device
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes the log, the checkpoints and the report."""
-        return self.rank == 0
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of each number over all ranks."""
-        return self._reduced(values, distributed.ReduceOp.SUM)
-
-    def max(self, value: float) -> float:
-        """The largest of the numbers of all ranks."""
-        return self._reduced([value], distributed.ReduceOp.MAX)[0]
-
-    def wait(self) -> None:
-        """Return when every rank has come here."""
-        self.sum([0.0])
-
-    def share(
-        self,
-        losses_of: nn.Module,
-        model: PreTrainedModel,
-        how: Parallel,
-        precision: Precision = "fp32",
-    ) -> nn.Module:
-        """The module `losses_of` around `model`, with its gradients averaged over the ranks.
-
-        `ddp` keeps the whole model on every rank (Li et al. 2020); `fsdp` cuts weights, gradients
-        and optimiser state among them, block by block, and gathers a block while it is used (Zhao
-        et al. 2023, in PyTorch's second form, `fully_shard`).
-        """
-        if self.size == 1:
-            return losses_of
-        if how == "ddp":
-            # A single-stream step leaves the cross-attention without gradients, and these must stay
-            # none: zeros in their place would move the weights by AdamW's momentum.
-            return DistributedDataParallel(
-                losses_of, find_unused_parameters=True, gradient_as_bucket_view=True
-            )
-        cut(model, init_device_mesh(self.device.type, (self.size,)), precision)
+    if world.size == 1:
         return losses_of
-
-    def _reduced(self, values: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
-        if self.size == 1:
-            return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(numbers, how)
-        return [float(number) for number in numbers.tolist()]
-
-
-@contextmanager
-def joined(device: Device) -> Iterator[World]:
-    """The world of this process, as torchrun describes it; left again at the end.
-
-    Within a world that was joined already, it is that world.
-
-    Raises:
-        ConfigError: a GPU is asked for where there is none.
-    """
-    rank, size, local_rank = place()
-    ours = device_of(device, local_rank=local_rank)
-    if size == 1:
-        yield World(0, 1, ours)
-        return
-    if distributed.is_initialized():
-        yield World(rank, size, ours)
-        return
-    if ours.type == "cuda":
-        torch.cuda.set_device(ours)
-    backend = "cpu:gloo,cuda:nccl" if ours.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield World(rank, size, ours)
-    finally:
-        distributed.destroy_process_group()
-
-
-def device_of(device: Device, *, local_rank: int = 0) -> torch.device:
-    """The device that `train.device` means on this machine."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device must be cpu or auto: no CUDA device is visible here")
-    if device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank)
+    if how == "ddp":
+        # A single-stream step leaves the cross-attention without gradients, and these must stay
+        # none: zeros in their place would move the weights by AdamW's momentum.
+        return DistributedDataParallel(
+            losses_of, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
+    cut(model, init_device_mesh(world.device.type, (world.size,)), precision)
+    return losses_of
 
 
 def cut(model: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
@@ -137,7 +68,7 @@ def cut(model: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
 
 
 def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The repeated layers of a model, as transformers has it declare them."""
+    """Return the repeated layers of a model, as transformers has it declare them."""
     names = model._no_split_modules or ()
     return [module for module in model.modules() if type(module).__name__ in names]
 

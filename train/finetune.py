@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import Way, answers_by_mode
@@ -23,7 +24,7 @@ from semvlp.shards.store import Store, open_store
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.data_config import RetrievalConfig
-from semvlp.train.distributed import World, joined
+from semvlp.train.distributed import training_world
 from semvlp.train.hardest import hardest
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
@@ -63,7 +64,7 @@ def finetune(
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
     with ExitStack() as stack:
-        world = stack.enter_context(joined(config.train.device))
+        world = stack.enter_context(training_world(config.train))
         _check_split(config.train, world)
         _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.

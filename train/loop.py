@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import World
 from semvlp.errors import Interrupted
 from semvlp.model.packing import Mode
 from semvlp.model.pretrained import SemVLPPreTrainedModel
@@ -19,7 +20,7 @@ from semvlp.shards.order import draw
 from semvlp.train import bad_batch, checkpoint, throughput
 from semvlp.train.average import WeightAverage
 from semvlp.train.checkpoint import Checkpoint
-from semvlp.train.distributed import World, gathered
+from semvlp.train.distributed import gathered, parallelize
 from semvlp.train.log import RunLog
 from semvlp.train.optim import Scale, make_optimizer
 from semvlp.train.prefetch import Ready, Source, prefetched
@@ -89,7 +90,9 @@ class Loop:
         config = job.config
         _prepare(job.model, config)
         job.losses_of.to(world.device).train()
-        self.losses_of = world.share(job.losses_of, job.model, config.parallel, config.precision)
+        self.losses_of = parallelize(
+            job.losses_of, job.model, world, config.parallel, config.precision
+        )
         # The optimiser comes after: sharing may replace the parameters by parts of them.
         self.optimizer = make_optimizer(job.model, config, job.scale_of)
         self.average = WeightAverage(job.model, config.average) if config.average else None

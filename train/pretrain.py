@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import World
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
@@ -19,7 +20,7 @@ from semvlp.shards.store import Store, open_store
 from semvlp.shards.stream import Stream
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import PretrainConfig
-from semvlp.train.distributed import World, joined
+from semvlp.train.distributed import training_world
 from semvlp.train.examples import Examples
 from semvlp.train.fresh import fill, fresh_config, make_tokenizer, some_features
 from semvlp.train.loop import Job, Loop
@@ -56,7 +57,7 @@ def pretrain(
     leave_if_reader()
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(path)) for path in shards]
-        world = stack.enter_context(joined(config.train.device))
+        world = stack.enter_context(training_world(config.train))
         stream = open_stream(stores, config, world)
         start = begin(
             out,

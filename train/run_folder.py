@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp import settings
 from semvlp.atomic import write_json, write_text
+from semvlp.distributed import World
 from semvlp.errors import ConfigError
 from semvlp.folders import refuse_source_code
 from semvlp.train.checkpoint import Checkpoint, TrainingState, collected, newest, save
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from semvlp.train.distributed import World
 
 CONFIG = "config.toml"
 INPUTS = "inputs.json"

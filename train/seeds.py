@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import write_json
+from semvlp.distributed import World
 from semvlp.errors import ConfigError
 from semvlp.train.checkpoint import newest, turn_link
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.distributed import World, joined
+from semvlp.train.distributed import training_world
 from semvlp.train.log import VALIDATION, read_lines
 from semvlp.train.run_report import RunReport
 
@@ -85,7 +86,7 @@ def finetune_seeds(
         raise ConfigError(f"{out} already holds a run of one seed; choose another --out")
     seeds = tuple(range(config.train.seed, config.train.seed + count))
     # One group of processes for all runs: forming it anew for each would race.
-    with joined(config.train.device) as world:
+    with training_world(config.train) as world:
         for seed in seeds:
             seeded = replace(config, train=replace(config.train, seed=seed))
             finetune(seeded, folder(out, seed))

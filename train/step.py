@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from semvlp.distributed import World
 from semvlp.model.packing import Mode, PackedBatch
-from semvlp.train.distributed import World
 from semvlp.train.train_config import TrainConfig
 
 

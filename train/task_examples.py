@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import World
 from semvlp.errors import InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
@@ -19,7 +20,6 @@ from semvlp.shards.order import key, permute
 from semvlp.shards.store import Store
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.cutting import cut
-from semvlp.train.distributed import World
 from semvlp.train.hardest import Choice, Choices, choices_of
 from semvlp.train.mismatches import Mismatches
 from semvlp.train.step import Part

@@ -1,6 +1,7 @@
 """How weights that are cut among ranks are put together while they are used."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from semvlp.distributed import ALONE
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForTask
-from semvlp.train.distributed import blocks_of, cut, gathered
+from semvlp.train.distributed import blocks_of, cut, gathered, parallelize
 from semvlp.train.train_config import Precision
 
 
@@ -30,6 +32,11 @@ def batch() -> PackedBatch:
         text_lengths=torch.tensor([3, 2]),
         region_lengths=torch.tensor([4, 0]),
     )
+
+
+def test_a_plain_run_trains_the_module_itself() -> None:
+    module: Any = nn.Linear(1, 1)
+    assert parallelize(module, module, ALONE, "ddp") is module
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from semvlp.distributed import World
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
@@ -18,7 +19,6 @@ from semvlp.shards.store import open_store
 from semvlp.shards.stream import Stream
 from semvlp.train.average import WeightAverage
 from semvlp.train.config import PretrainConfig
-from semvlp.train.distributed import World
 from semvlp.train.examples import Examples
 from semvlp.train.objectives_config import OBJECTIVES
 from semvlp.train.optim import make_optimizer
@@ -93,7 +93,7 @@ def run(
                 lr=1e-4,
                 weights=weights,
                 config=config.train,
-                world=World(0, 1, GPU),
+                world=World(device=GPU),
             )
             average.update()
     return found

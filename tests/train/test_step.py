@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semvlp.train.distributed import World
+from semvlp.distributed import ALONE
 from semvlp.train.optim import make_optimizer
 from semvlp.train.step import Part, StepResult, results, train_step
 from semvlp.train.train_config import TrainConfig
 
-ALONE = World(0, 1, torch.device("cpu"))
 WEIGHTS = {"left": 1.0, "right": 2.0}
 
 

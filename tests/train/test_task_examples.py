@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from semvlp.distributed import World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.store import Store, open_store
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.distributed import World
 from semvlp.train.step import Part
 from semvlp.train.task_examples import ExampleSource, RegionCache, TaskTargets
 
@@ -42,7 +42,7 @@ def source_of(
     tokenizer = train_wordpiece([example.text for example in EXAMPLES], 100)
 
     def build(*overrides: str, rank: int = 0, size: int = 1, task: str = "retrieval") -> Any:
-        world = World(rank, size, torch.device("cpu"))
+        world = World(rank, size)
         labels = ["mismatch", "match"]
         config = small_task(*overrides)
         return ExampleSource(load_task(task), EXAMPLES, labels, tokenizer, store, config, world)

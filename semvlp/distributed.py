@@ -1,0 +1,154 @@
+"""Several processes as one: found from torchrun's environment, absent in a plain run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from semvlp.errors import ConfigError
+from semvlp.torchrun import place
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The processes of this run and our place among them.
+
+    A run of one process never touches `torch.distributed`. Numbers travel between CPUs, by gloo, so
+    that agreeing on a count never waits for a GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Our number on our own machine."""
+    device: torch.device = CPU
+    """Where we compute."""
+    group: distributed.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """Through what numbers travel; None is the group of all processes as we formed it."""
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether this process is the one that writes what all have made."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of each number over all ranks."""
+        return self._reduced(values, distributed.ReduceOp.SUM)
+
+    def max(self, value: float) -> float:
+        """Return the largest of the numbers of all ranks."""
+        return self._reduced([value], distributed.ReduceOp.MAX)[0]
+
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+        # Not a barrier: that would be one of the GPUs where there are some.
+        self.sum([0.0])
+
+    def share(self, units: int) -> range:
+        """Return the units that are ours; over all ranks each unit occurs once.
+
+        Work that is cut into the same units whatever the number of ranks gives numbers that do not
+        depend on it.
+        """
+        return range(self.rank, units, self.size)
+
+    def gathered(
+        self, ours: Sequence[NDArray[np.float32]], units: int
+    ) -> list[NDArray[np.float32]]:
+        """Return the result of every unit in order, on every rank.
+
+        Args:
+            ours: two-dimensional results of `share(units)`, in its order.
+        """
+        if self.size == 1:
+            return list(ours)
+        shapes = self._shapes(ours, units)
+        sizes = [int(shapes[rank :: self.size].prod(1).sum()) for rank in range(self.size)]
+        flat = torch.zeros(max(sizes))
+        if ours:
+            values = np.concatenate([result.ravel() for result in ours])
+            flat[: sizes[self.rank]] = torch.from_numpy(values)
+        received = [torch.empty_like(flat) for _ in range(self.size)]
+        distributed.all_gather(received, flat, group=self.group)
+        results: dict[int, NDArray[np.float32]] = {}
+        for rank, values_of_rank in enumerate(received):
+            start = 0
+            for unit in range(rank, units, self.size):
+                rows, columns = shapes[unit].tolist()
+                piece = values_of_rank[start : start + rows * columns]
+                results[unit] = piece.numpy().reshape(rows, columns)
+                start += rows * columns
+        return [results[unit] for unit in range(units)]
+
+    def _shapes(self, ours: Sequence[NDArray[np.float32]], units: int) -> torch.Tensor:
+        """[units, 2] int64"""
+        shapes = torch.zeros(units, 2, dtype=torch.int64)
+        for unit, result in zip(self.share(units), ours, strict=True):
+            shapes[unit] = torch.tensor(result.shape)
+        distributed.all_reduce(shapes, group=self.group)
+        return shapes
+
+    def _reduced(self, values: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(numbers, how, group=self.group)
+        return [float(number) for number in numbers.tolist()]
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined(device: str, *, patience: timedelta, setting: str = "device") -> Iterator[World]:
+    """Join the processes that torchrun has started, and leave them at the end.
+
+    Within a world that was joined already it is that world, which then goes on.
+
+    Args:
+        device: where to compute; see `device_of`.
+        patience: how long the ranks wait for the slowest one before the run fails.
+        setting: what the user calls `device`.
+
+    Raises:
+        ConfigError: `device` is not there.
+    """
+    rank, size, local_rank = place()
+    ours = device_of(device, local_rank=local_rank, setting=setting)
+    if size == 1:
+        yield World(device=ours)
+        return
+    if distributed.is_initialized():
+        # Whoever formed it may have left out the CPUs (NCCL alone), or be less patient.
+        group = distributed.new_group(backend="gloo", timeout=patience)
+        assert not isinstance(group, int), "no rank is left out"
+        yield World(rank, size, local_rank, ours, group)
+        return
+    if ours.type == "cuda":
+        torch.cuda.set_device(ours)
+    backend = "cpu:gloo,cuda:nccl" if ours.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=patience)
+    try:
+        yield World(rank, size, local_rank, ours)
+    finally:
+        distributed.destroy_process_group()
+
+
+def device_of(device: str, *, local_rank: int = 0, setting: str = "device") -> torch.device:
+    """Return what `auto`, `cpu` or `cuda` means for a process of this machine.
+
+    Raises:
+        ConfigError: a GPU is asked for where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{setting} must be cpu or auto: no CUDA device is visible here")
+    if device == "cpu" or not torch.cuda.is_available():
+        return CPU
+    return torch.device("cuda", local_rank)
