@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp import atomic
+from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.explain import write_explanation
@@ -23,7 +25,6 @@ from semvlp.eval.outcome import PAGE_NAME, SCORES_NAME, EvalReport
 from semvlp.eval.page import write_page
 from semvlp.eval.predict import EvalMode, Way, answers_by_mode
 from semvlp.eval.provenance import key_of, provenance, sources
-from semvlp.eval.ranks import Ranks, joined_ranks
 from semvlp.eval.scoring import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
 from semvlp.eval.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.submission import check_ids
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 PROVENANCE_NAME = "provenance.json"
 EXPLAIN_NAME = "explain.html"
 Existing = Literal["replace", "keep"]
+PATIENCE = timedelta(hours=12)  # ranks wait for the slowest one at the end of a pass
 
 
 def evaluate(
@@ -72,31 +74,34 @@ def evaluate(
             the same inputs and its result is returned.
 
     Raises:
-        ConfigError: `out` is to be kept and holds another evaluation, or a shortlist for a task
-            that compares nothing.
+        ConfigError: `out` is to be kept and holds another evaluation, a shortlist for a task that
+            compares nothing, or `device` is not there.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
     start = time.monotonic()
     examples = task.read(annotations, split=split)
-    network = open_network(
-        checkpoint,
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-        zero_shot=task.labels(()) if task.head == "match" else (),
-    )
     settings = {"task": task.name, "split": split, "precision": precision, "shortlist": shortlist}
-    with joined_ranks() as ranks, open_store(shards) as store:
+    with (
+        joined(device, patience=PATIENCE, setting="--device") as world,
+        open_store(shards) as store,
+    ):
+        network = open_network(
+            checkpoint,
+            device=str(world.device),
+            batch_size=batch_size,
+            precision=precision,
+            zero_shot=task.labels(()) if task.head == "match" else (),
+        )
         check_network(network, task, examples, store, checkpoint)
         made_of = sources(network, checkpoint, store, annotations, settings)
-        run = _Run(task, network, examples, store, ranks, out, split, mode, made_of)
+        run = _Run(task, network, examples, store, world, out, split, mode, made_of)
         scores = _finished(out, run.key) if existing == "keep" else None
         if scores is None:
             scores = run.do(shortlist, train, images)
-        if explain and ranks.is_first:
+        if explain and world.is_first:
             run.explain(images, explain)
-        ranks.wait()
+        world.wait()
     return EvalReport(
         out=out,
         file=run.file,
@@ -115,7 +120,7 @@ class _Run:
     network: Network
     examples: Sequence[Example]
     store: Store
-    ranks: Ranks
+    world: World
     out: Path
     split: str
     mode: EvalMode
@@ -141,7 +146,7 @@ class _Run:
         scores = scores_by_mode(self.task, self.examples, answers, self.split, self.mode)
         if scores:
             scores |= {**cost, "baselines": baseline_scores(self.task, train, self.examples)}
-        if self.ranks.is_first:
+        if self.world.is_first:
             self._write(answers, scores, images)
         return scores
 
@@ -165,7 +170,7 @@ class _Run:
     def _answers(self, wanted: NDArray[np.bool_] | None) -> AnswersByMode:
         """The answers of each mode, one to every id."""
         scratch = Scratch(self.out, key_of(self.made_of))
-        way = Way(ranks=self.ranks, scratch=scratch, wanted=wanted)
+        way = Way(world=self.world, scratch=scratch, wanted=wanted)
         found = answers_by_mode(self.network, self.task, self.examples, self.store, self.mode, way)
         check_ids(self.task.ids(self.examples), found[self.mode], "predictions")
         return found

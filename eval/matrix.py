@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semvlp import atomic
+from semvlp.distributed import ALONE, World
 from semvlp.eval.kept import keep_images, keep_texts
-from semvlp.eval.network import Network, Pass, finite
-from semvlp.eval.ranks import ALONE, Ranks, Scores
+from semvlp.eval.network import Network, Pass, Scores, finite
 from semvlp.eval.retrieval import UNSCORED, image_names
 from semvlp.eval.task import Example
 from semvlp.model.packing import PairRegions
@@ -61,7 +61,7 @@ def score_matrix(
     lookup: Lookup,
     mode: Pass,
     *,
-    ranks: Ranks = ALONE,
+    world: World = ALONE,
     scratch: Scratch | None = None,
     wanted: NDArray[np.bool_] | None = None,
 ) -> Scores:
@@ -86,8 +86,8 @@ def score_matrix(
     folder = scratch.folder(mode) if scratch else None
     if scratch:
         scratch.out.mkdir(parents=True, exist_ok=True)
-    ours, left = _finished(folder, ranks.share(len(columns)))
-    total = sum(int(wanted[:, columns[unit]].sum()) for unit in ranks.share(len(columns)))
+    ours, left = _finished(folder, world.share(len(columns)))
+    total = sum(int(wanted[:, columns[unit]].sum()) for unit in world.share(len(columns)))
     missing = sum(int(wanted[:, columns[unit]].sum()) for unit in left)
     with (
         network.inference(),
@@ -100,7 +100,7 @@ def score_matrix(
             finite(ours[unit][chosen], mode)
             if folder:
                 _save(folder / f"{unit:06d}.npy", ours[unit])
-    gathered = ranks.gathered([ours[unit] for unit in sorted(ours)], len(columns))
+    gathered = world.gathered([ours[unit] for unit in sorted(ours)], len(columns))
     return np.concatenate(gathered, axis=1)
 
 

@@ -28,6 +28,7 @@ from semvlp.torchrun import place
 
 Pass = Literal["single", "two"]
 Precision = Literal["fp32", "bf16"]
+Scores = NDArray[np.float32]
 
 WEIGHTS_NAME = "model.safetensors"
 # Where training leaves its resolved settings inside a checkpoint.
@@ -119,8 +120,8 @@ class Network:
             model.train(training)
 
 
-def finite(scores: NDArray[np.float32], mode: Pass) -> NDArray[np.float32]:
-    """The scores as they are.
+def finite(scores: Scores, mode: Pass) -> Scores:
+    """Return the scores as they are.
 
     Raises:
         SemVLPError: one of them is NaN or infinite.

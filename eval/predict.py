@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import ALONE, World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matrix import Scratch, score_matrix
-from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass, finite
-from semvlp.eval.ranks import ALONE, Ranks, Scores
+from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass, Scores, finite
 from semvlp.eval.retrieval import rank_answers
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.model.semvlp import SemVLPForTask
@@ -30,7 +30,7 @@ ROWS_AT_ONCE = 1024
 class Way:
     """How answers are computed; changes time and memory, and with `wanted` what is ranked."""
 
-    ranks: Ranks = ALONE
+    world: World = ALONE
     scratch: Scratch | None = None
     """Where retrieval keeps what it has, to go on from; None keeps nothing."""
     wanted: NDArray[np.bool_] | None = None
@@ -90,12 +90,12 @@ def answers_by_mode(
                 examples,
                 lookup,
                 one,
-                ranks=way.ranks,
+                world=way.world,
                 scratch=way.scratch,
                 wanted=way.wanted,
             )
             if task.head == "match"
-            else probabilities(network, task, examples, lookup, one, way.ranks)
+            else probabilities(network, task, examples, lookup, one, way.world)
         )
     if mode == "both":
         mean = mean_log_odds if task.head == "match" else mean_probability
@@ -114,13 +114,13 @@ def probabilities(
     examples: Sequence[Example],
     lookup: RegionLookup,
     mode: Pass,
-    ranks: Ranks = ALONE,
+    world: World = ALONE,
 ) -> Scores:
     """Probabilities [N, C] of one pass; see `predict`."""
     texts = network.encode([example.text for example in examples])
     size, count = network.batch_size, len(examples)
     batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    share = [batches[unit] for unit in ranks.share(len(batches))]
+    share = [batches[unit] for unit in world.share(len(batches))]
     ours = []
     with (
         network.inference(),
@@ -134,7 +134,7 @@ def probabilities(
             exclusive = task.loss == "cross_entropy"
             ours.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
             bar.advance(len(rows))
-    return finite(np.concatenate(ranks.gathered(ours, len(batches))), mode)
+    return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
 
 
 def mean_probability(passes: Sequence[Scores]) -> Scores:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.ranks import Scores
+from semvlp.eval.network import Scores
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example
 from semvlp.shards.manifest import Manifest

@@ -15,7 +15,6 @@ from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import Way, answers_by_mode
-from semvlp.eval.ranks import Ranks
 from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForTask
@@ -144,7 +143,7 @@ def validation(
             max_text_length=config.data.max_text_length, max_regions=config.data.max_regions
         ),
     )
-    mode, way = config.train.validation_mode, Way(ranks=Ranks(world.rank, world.size))
+    mode, way = config.train.validation_mode, Way(world=world)
 
     def score() -> Mapping[str, float]:
         answers = answers_by_mode(network, task, examples, store, mode, way)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from semvlp.distributed import World
 from semvlp.errors import SemVLPError
 from semvlp.eval import matrix
 from semvlp.eval.kept import keep_texts
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matrix import Scratch, clear, kept_halves, score_matrix, tiled, whole_passes
 from semvlp.eval.network import Network
-from semvlp.eval.ranks import Ranks
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import TASKS
@@ -173,9 +173,9 @@ def test_ranks_share_the_blocks(
 ) -> None:
     """The first of two ranks computes blocks 0, 2 and 4."""
     monkeypatch.setattr(matrix, "IMAGE_BLOCK", 1)
-    monkeypatch.setattr(Ranks, "gathered", lambda self, ours, units: ours)
+    monkeypatch.setattr(World, "gathered", lambda self, ours, units: ours)
     net, scratch = network("retrieval"), Scratch(tmp_path / "out", "a" * 64)
-    ours = score_matrix(net, examples, lookup, "two", ranks=Ranks(0, 2), scratch=scratch)
+    ours = score_matrix(net, examples, lookup, "two", world=World(0, 2), scratch=scratch)
     assert ours.shape == (12, 3)
     names = [path.name for path in sorted(scratch.folder("two").iterdir())]
     assert names == ["000000.npy", "000002.npy", "000004.npy"]

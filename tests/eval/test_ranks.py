@@ -7,13 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from semvlp.cli import cli
 from semvlp.console import run
 from semvlp.eval.network import open_network
-from semvlp.eval.ranks import ALONE, Ranks
 from tests.fake_gpu import see_gpus
 
 SCRIPT = """
@@ -26,19 +24,6 @@ for name, checkpoint, annotations in zip(given[::3], given[1::3], given[2::3]):
     evaluate(load_task(name), Path(checkpoint), [Path(annotations)], shards, Path(out) / name,
              split="test", mode="both", batch_size=1, device="cpu")
 """
-
-
-@pytest.mark.parametrize("size", [1, 2, 4, 7])
-@pytest.mark.parametrize("units", [0, 1, 5, 8])
-def test_shares_are_a_partition(size: int, units: int) -> None:
-    shares = [list(Ranks(rank, size).share(units)) for rank in range(size)]
-    assert sorted(unit for share in shares for unit in share) == list(range(units))
-
-
-def test_alone_nothing_is_exchanged() -> None:
-    ours = [np.full((2, 3), n, np.float32) for n in range(4)]
-    found = ALONE.gathered(ours, 4)
-    assert all((a == b).all() for a, b in zip(ours, found, strict=True))
 
 
 @pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
@@ -98,25 +83,3 @@ def test_files_do_not_depend_on_the_number_of_processes(
         written.append({path.relative_to(out): path.read_bytes() for path in paths})
     assert len(written[0]) == 6
     assert written[0] == written[1] == written[2]
-
-
-GATHER = """
-import sys
-import numpy as np
-from semvlp.cli import cli
-from semvlp.console import run
-from semvlp.eval.ranks import joined_ranks
-with joined_ranks() as ranks:
-    units = int(sys.argv[1])
-    make = lambda unit: np.full((unit % 3 + 1, 2), unit, np.float32)
-    found = ranks.gathered([make(unit) for unit in ranks.share(units)], units)
-    assert len(found) == units
-    for unit, result in enumerate(found):
-        np.testing.assert_array_equal(result, make(unit))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("units", [1, 7])
-def test_every_process_gets_every_unit_in_order(units: int) -> None:
-    _run(3, GATHER, units)
