@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.extract.detector import Backend, Detector, Precision, load_detector
 from semvlp.extract.images import DECODING_VERSION, ImageFile, find_images
 from semvlp.extract.labels import name_labels
 from semvlp.extract.outcomes import Outcome, outcomes, proven
 from semvlp.extract.preview import write_preview
-from semvlp.extract.ranks import Ranks, joined
 from semvlp.extract.report import ExtractReport
 from semvlp.extract.select import resolve, select
 from semvlp.folders import refuse_source_code
@@ -29,6 +30,8 @@ from semvlp.shards.writer import Writer, open_writer
 
 __all__ = ["ExtractReport", "ExtractSettings", "extract"]
 
+# One rank may have all the large images; only a rank that died ends the wait, through torchrun.
+PATIENCE = timedelta(days=7)
 log = logging.getLogger(__name__)
 
 
@@ -115,8 +118,8 @@ def extract(
     _check_out(out)
     files = find_images(images)
     texts, unmatched = _match(settings.texts, files)
-    with joined() as ranks:
-        detector = detector or _load(settings)
+    with joined(settings.device, patience=PATIENCE, setting="--device") as world:
+        detector = detector or _load(settings, str(world.device))
         name_labels(detector, settings.labels)
         plan = _plan(files, detector, settings)
         begin: Callable[..., Writer] = partial(
@@ -124,12 +127,12 @@ def extract(
         )
         restart = {"resume": settings.resume, "overwrite": settings.overwrite}
         process = partial(_process, files, detector, settings, texts=texts)
-        if ranks.size == 1:
+        if world.size == 1:
             with begin(**restart) as writer:
                 processed = process(writer)
                 writer.finish()
         else:
-            processed = _together(begin, restart, process, ranks)
+            processed = _together(begin, restart, process, world)
         counts = read_manifest(out).counts
         report = ExtractReport(
             out=out,
@@ -138,7 +141,7 @@ def extract(
             processed=processed,
             seconds=time.monotonic() - start,
             unmatched_texts=unmatched,
-            preview=None if ranks.rank else _preview(images, out, settings),
+            preview=_preview(images, out, settings) if world.is_first else None,
         )
     _check_refused(report, settings.max_bad)
     return report
@@ -148,19 +151,19 @@ def _together(
     begin: Callable[..., Writer],
     restart: Mapping[str, bool],
     process: Callable[[Writer], int],
-    ranks: Ranks,
+    world: World,
 ) -> int:
     """Each rank writes its own shards of the plan; the first one begins and finishes the whole."""
-    if not ranks.rank:
+    if world.is_first:
         begin(**restart).close()
-    ranks.wait()
-    with begin(part=Part(ranks.rank, ranks.size)) as writer:
+    world.wait()
+    with begin(part=Part(world.rank, world.size)) as writer:
         processed = process(writer)
-    processed = ranks.sum(processed)
-    if not ranks.rank:
+    processed = int(world.sum([processed])[0])
+    if world.is_first:
         with begin() as writer:
             writer.finish()
-    ranks.wait()
+    world.wait()
     return processed
 
 
@@ -170,12 +173,12 @@ def _check_out(out: Path) -> None:
     refuse_source_code(out)
 
 
-def _load(settings: ExtractSettings) -> Detector:
+def _load(settings: ExtractSettings, device: str) -> Detector:
     return load_detector(
         settings.detector,
         weights=settings.weights,
         backend=settings.backend,
-        device=settings.device,
+        device=device,
         precision=settings.precision,
         settings=settings.settings,
     )

@@ -124,7 +124,9 @@ def _keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         flags[param.name] = True
     level = logging.DEBUG if flags.get("verbose") else logging.INFO
-    logging.getLogger("semvlp").setLevel(logging.WARNING if flags.get("quiet") else level)
+    # What all of torchrun's processes would tell, the first one tells.
+    quiet = flags.get("quiet") or place().rank
+    logging.getLogger("semvlp").setLevel(logging.WARNING if quiet else level)
 
 
 def _log_to_stderr() -> None:

@@ -1,6 +1,7 @@
 """The contract of the command line: names, exit codes, where output goes."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,29 @@ def test_every_command_of_the_contract_exists() -> None:
 def test_help_goes_to_stdout(arguments: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
     assert semvlp(*arguments) == 0
     assert "Usage: semvlp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rank", "flags", "level"),
+    [
+        ("0", (), logging.INFO),
+        ("0", ("-v",), logging.DEBUG),
+        ("0", ("-q",), logging.WARNING),
+        ("1", (), logging.WARNING),
+        ("1", ("-v",), logging.WARNING),
+    ],
+)
+def test_of_several_processes_the_first_one_logs(
+    rank: str, flags: tuple[str, ...], level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("semvlp")
+    before = logger.level
+    monkeypatch.setenv("RANK", rank)
+    try:
+        assert semvlp("detector", "list", *flags) == 0
+        assert logger.level == level
+    finally:
+        logger.setLevel(before)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,7 +1,9 @@
 """Which images share a pass follows from the plan, wherever a run begins and whoever runs it."""
 
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from semvlp.distributed import World
 from semvlp.extract import grouping, pipeline
 from semvlp.extract.grouping import passes, windows
 from semvlp.extract.pipeline import ExtractSettings, extract
@@ -94,28 +97,6 @@ def test_only_passes_with_something_to_do_are_run_again(images: Path, tmp_path: 
     assert sum(detector.batches) <= SETTINGS.samples_per_shard
 
 
-@dataclass
-class Thread:
-    """A rank that is a thread."""
-
-    rank: int
-    size: int
-    barrier: threading.Barrier
-
-    def wait(self) -> None:
-        self.barrier.wait()
-
-    def sum(self, value: int) -> int:
-        self.barrier.wait()
-        return value
-
-    def __enter__(self) -> "Thread":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize("size", [2, 3])
 def test_any_number_of_ranks_makes_the_same_passes(
     images: Path,
@@ -125,8 +106,16 @@ def test_any_number_of_ranks_makes_the_same_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     barrier = threading.Barrier(size, timeout=60)
-    ranks = iter([Thread(rank, size, barrier) for rank in range(size)])
-    monkeypatch.setattr(pipeline, "joined", lambda: next(ranks))
+
+    class Thread(World):
+        """A rank that is a thread."""
+
+        def sum(self, values: Sequence[float]) -> list[float]:
+            barrier.wait()
+            return list(values)
+
+    worlds = iter([nullcontext(Thread(rank, size)) for rank in range(size)])
+    monkeypatch.setattr(pipeline, "joined", lambda *_, **__: next(worlds))
     detectors = [Rounding() for _ in range(size)]
     threads = [
         threading.Thread(target=run, args=(images, tmp_path / "out", detector))

@@ -14,7 +14,6 @@ from PIL import Image
 from semvlp.errors import ConfigError
 from semvlp.extract import passes
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.ranks import Ranks, joined
 from semvlp.shards.codec import encode
 from semvlp.shards.manifest import CHECKSUM, read_manifest
 from semvlp.shards.plan import WHOLE, Part, Plan
@@ -122,12 +121,6 @@ def test_an_lmdb_has_one_writer(whole: Path, tmp_path: Path) -> None:
         plan = read_manifest(whole).plan(store.image_ids)
     with pytest.raises(ConfigError, match="shards convert"):
         open_writer(tmp_path / "out", plan, format="lmdb", part=Part(1, 2))
-
-
-def test_a_plain_run_is_alone() -> None:
-    with joined() as ranks:
-        assert ranks == Ranks(0, 1)
-        assert ranks.sum(3) == 3
 
 
 def killed(images: Path, outs: Path, *, size: int, kills: int, format: str) -> list[Path]:
