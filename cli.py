@@ -17,6 +17,7 @@ from semvlp.options import (
     STORE_FORMAT,
     annotations_option,
     choice,
+    device_option,
     keep_option,
     out_option,
     overwrite_option,
@@ -97,7 +98,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @click.option("--min-regions", type=REGIONS, help="36, or the preset's own, unless given.")
 @click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
 @click.option("--texts", type=EXISTING, multiple=True, help="Captions or questions to join.")
-@choice("--device", "auto", "cpu", "cuda")
+@device_option
 @choice("--precision", "fp32", "bf16")
 @click.option("--batch-size", type=click.IntRange(1), default=8)
 @click.option("--workers", type=click.IntRange(1), default=4)
@@ -243,7 +244,7 @@ def finetune(
     "--split", help="Name in the leaderboard file; the annotation file's own unless given."
 )
 @choice("--mode", "both", "single", "two")
-@choice("--device", "auto", "cpu", "cuda")
+@device_option
 @choice("--precision", "fp32", "bf16")
 @click.option("--batch-size", type=click.IntRange(1), default=64)
 @click.option(

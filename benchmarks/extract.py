@@ -33,12 +33,13 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
+from semvlp.distributed import device_of
 from semvlp.extract.detector import KNOWN, Proposals, load_detector
 from semvlp.extract.families import DETECTRON2, FAMILIES, from_ours
 from semvlp.extract.faster_rcnn import FasterRCNN
 from semvlp.extract.images import ImageFile, find_images, load
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.passes import Place, choose_device
+from semvlp.extract.passes import Place
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.published import read_published
 from semvlp.extract.resize import ResizeRule, resize
@@ -188,7 +189,7 @@ class _Plain:
         name, work = KNOWN[arguments.network].network, Path(arguments.work)
         config = override(NETWORKS[name], arguments.settings)
         cfg = config_of(config, num_objects=CLASSES, num_attributes=ATTRIBUTES)
-        self.model = build_network(cfg, Place(choose_device(arguments.device)), "plain").eval()
+        self.model = build_network(cfg, Place(str(device_of(arguments.device))), "plain").eval()
         state = read_published(work / "w.pth", name)
         self.model.load_state_dict(from_ours(state, DETECTRON2))
         self.shortest = ResizeShortestEdge([config.shorter_side] * 2, config.longer_side)

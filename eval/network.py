@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.distributed import device_of
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.model.config import TaskHead
 from semvlp.model.halves import Half
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
-from semvlp.torchrun import place
 
 Pass = Literal["single", "two"]
 Precision = Literal["fp32", "bf16"]
@@ -146,12 +146,13 @@ def open_network(
     """The network of a checkpoint directory in the Hugging Face layout.
 
     Args:
-        device: PyTorch's name of one, or `auto` for a GPU where there is one.
+        device: a name that `device_of` knows; under torchrun each process has its own GPU.
         precision: of the encoder; the head is always float32, or scores would tie.
         zero_shot: labels of the match head; with them a pre-training checkpoint will do, whose
             matching head is taken over.
 
     Raises:
+        ConfigError: no such device.
         InputError: no such checkpoint, or one that is not of a fine-tuned SemVLP model.
     """
     head = _head(checkpoint)
@@ -174,18 +175,11 @@ def open_network(
     return Network(
         model=model,
         tokenizer=tokenizer,
-        device=_own_device(device),
+        device=str(device_of(device)),
         batch_size=batch_size,
         limits=_limits(checkpoint / TRAINING_CONFIG),
         zero_shot=head is None,
     )
-
-
-def _own_device(device: str) -> str:
-    """Name the device of this process: under torchrun each one of a machine has its own GPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return f"cuda:{place().local_rank}" if device == "cuda" else device
 
 
 def _finetuned(checkpoint: Path) -> SemVLPForTask:

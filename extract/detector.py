@@ -177,7 +177,7 @@ def load_detector(
         weights: path, URL or `hf:OWNER/NAME[/FILE]` of weights instead of the spec's own.
         backend: what runs the network. `auto` is torchvision where it has the network, because
             that runs everywhere and gives everyone the same profile; detectron2 for its configs.
-        device: `auto`, `cpu` or `cuda`.
+        device: a name that `semvlp.distributed.device_of` knows.
         precision: of the convolutions; boxes and probabilities are always fp32.
         settings: `name=value` for fields of the network's `NetworkConfig`, such as
             `shorter_side=400`; for a detectron2 config keys of its own, `INPUT.MIN_SIZE_TEST=400`.
@@ -228,11 +228,12 @@ def _only(name: str) -> Runner | None:
 def _with_torchvision(
     name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
+    from semvlp.distributed import device_of
     from semvlp.extract import torchvision_backend as torchvision
     from semvlp.extract.networks import NETWORKS
-    from semvlp.extract.passes import Place, choose_device
+    from semvlp.extract.passes import Place
 
-    place = Place(choose_device(device), precision)
+    place = Place(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if spec is None:
         return torchvision.open_trained(Path(name, "detector.json"), place, settings)
@@ -252,11 +253,12 @@ def _with_detectron2(
         from semvlp.extract import detectron2_backend as detectron2
     except (ImportError, OSError) as error:
         raise without_detectron2(error, f"--detector {name}") from error
+    from semvlp.distributed import device_of
     from semvlp.extract.checkpoints import DESCRIPTION
     from semvlp.extract.networks import NETWORKS
-    from semvlp.extract.passes import Place, choose_device
+    from semvlp.extract.passes import Place
 
-    place = Place(choose_device(device), precision)
+    place = Place(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if is_config(name):
         return detectron2.open_config(name, weights, place, settings)

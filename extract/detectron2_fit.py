@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
+from semvlp.distributed import device_of
 from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import Description, load_strict, save_detector
 from semvlp.extract.coco import Annotations
@@ -34,7 +35,7 @@ from semvlp.extract.faster_rcnn import Target
 from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.learners import starting_network
 from semvlp.extract.networks import NetworkConfig
-from semvlp.extract.passes import Place, choose_device
+from semvlp.extract.passes import Place
 from semvlp.extract.published import constants_of
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _from_config(config: FitConfig, data: Annotations) -> "Detectron2Learner":
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.object_labels)
     cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES = len(data.attribute_labels)
-    place = Place(choose_device(config.device))
+    place = Place(str(device_of(config.device)))
     model = build_network(cfg, place, config.network, seed=config.seed)
     if start:
         path = fetch(start)

@@ -94,7 +94,8 @@ def _step(
     device = _learned(learner.network)[0].device
     sums: dict[str, float] = {}
     # A seed for each step makes the sampling of a step independent of where a run started.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=accelerators, device_type=device.type):
         torch.manual_seed(config.seed * 1_000_003 + step)
         for images, targets in groups:
             share = len(images) / config.batch_size

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from semvlp.devices import Device
 from semvlp.extract.detector import KNOWN, is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.progress import duration
@@ -51,7 +52,7 @@ class FitConfig:
     """Annotations to score the finished detector on."""
     valid_images: Path | None = None
     """Where their images are; the training images' directory unless given."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where it runs."""
 
     def __post_init__(self) -> None:

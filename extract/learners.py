@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from semvlp.distributed import device_of
 from semvlp.errors import ConfigError
 from semvlp.extract.checkpoints import Description, load_strict, save_detector
 from semvlp.extract.coco import Annotations
@@ -19,7 +20,6 @@ from semvlp.extract.downloads import fetch
 from semvlp.extract.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.passes import choose_device
 from semvlp.extract.published import read_published
 from semvlp.extract.resize import ResizeRule
 from semvlp.settings import override
@@ -116,7 +116,7 @@ def starting_network(config: FitConfig, data: Annotations) -> FasterRCNN:
     if config.start is not None:
         path = fetch(config.start)
         load_body(network, read_published(path, name), ("predictor.",), str(path))
-    return network.to(choose_device(config.device))
+    return network.to(device_of(config.device))
 
 
 def load_body(

@@ -14,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semvlp.errors import ConfigError
 from semvlp.extract.detector import Precision, Proposals
 from semvlp.extract.grouping import passes
 from semvlp.extract.resize import Pixels, Resized, ResizeRule, resize
-from semvlp.torchrun import place
 
 # Images of one pass on a GPU. On a CPU a pass of several is no faster, and one at a time makes an
 # image's numbers the same to the last bit whatever its neighbours are.
-_IMAGES_PER_PASS = {"cuda": 8}
+_IMAGES_PER_PASS = {"cpu": 1}
+_ON_A_GPU = 8
 # Regions whose 14 x 14 x 2048 maps are in memory at once: 0.5 GB in fp32.
 REGIONS_AT_ONCE = 300
 
@@ -37,7 +36,7 @@ class Place(NamedTuple):
     @property
     def images_per_pass(self) -> int:
         """How many images of equal shape go through the network at once."""
-        return _IMAGES_PER_PASS.get(torch.device(self.device).type, 1)
+        return _IMAGES_PER_PASS.get(torch.device(self.device).type, _ON_A_GPU)
 
     def convolutions(self) -> AbstractContextManager[Any]:
         """Inside it, convolutions run in the precision of this place."""
@@ -91,19 +90,6 @@ class InPasses(ABC):
     @abstractmethod
     def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
         """Find in a stack [n, h, w, 3] of images, each with its scale: resized over original."""
-
-
-def choose_device(name: str) -> str:
-    """`cpu` or a GPU, under torchrun this process's own; `auto` takes the GPU where there is one.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda needs a GPU that torch can use; take --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{place().local_rank}"
 
 
 def _proposals(found: Found, image: Resized) -> Proposals:

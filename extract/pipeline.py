@@ -64,7 +64,7 @@ class ExtractSettings:
     texts: tuple[Path, ...] = ()
     """Captions and questions to store with the images."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Where the network runs; see `semvlp.distributed.device_of`."""
     precision: Precision = "fp32"
     """Arithmetic of the network; scores and boxes are fp32 in both."""
     batch_size: int = 8

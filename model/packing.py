@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semvlp.distributed import pins_memory
+
 Mode = Literal["single", "two"]
 """How the packed row is cut: one segment a pair, or one segment a modality."""
 
@@ -209,10 +211,11 @@ def spans(starts: Tensor, lengths: Tensor) -> Tensor:
 def moved(values: Tensor, device: torch.device | str) -> Tensor:
     """`values` on `device`; page-locked on the way, or copying would wait for all its work."""
     target = torch.device(device)
-    if target.type == "cuda" and values.device.type == "cpu":
+    pinned = pins_memory(target)
+    if pinned and values.device.type == "cpu":
         # Of the caching allocator, which lends the memory to others only when the copy is done.
         values = values.pin_memory()
-    return values.to(target, non_blocking=True)
+    return values.to(target, non_blocking=pinned)
 
 
 def _means(features: Tensor, pair: Tensor, seen: Tensor, num_pairs: int) -> Tensor:

@@ -118,7 +118,7 @@ def joined(device: str, *, patience: timedelta, setting: str = "device") -> Iter
         setting: what the user calls `device`.
 
     Raises:
-        ConfigError: `device` is not there.
+        ConfigError: as `device_of`.
     """
     rank, size, local_rank = place()
     ours = device_of(device, local_rank=local_rank, setting=setting)
@@ -131,9 +131,10 @@ def joined(device: str, *, patience: timedelta, setting: str = "device") -> Iter
         assert not isinstance(group, int), "no rank is left out"
         yield World(rank, size, local_rank, ours, group)
         return
-    if ours.type == "cuda":
-        torch.cuda.set_device(ours)
-    backend = "cpu:gloo,cuda:nccl" if ours.type == "cuda" else "gloo"
+    backend = "gloo"
+    if ours.type != "cpu":
+        torch.accelerator.set_device_index(ours)
+        backend = f"cpu:gloo,{ours.type}:{distributed.get_default_backend_for_device(ours)}"
     distributed.init_process_group(backend, timeout=patience)
     try:
         yield World(rank, size, local_rank, ours)
@@ -141,14 +142,44 @@ def joined(device: str, *, patience: timedelta, setting: str = "device") -> Iter
         distributed.destroy_process_group()
 
 
-def device_of(device: str, *, local_rank: int = 0, setting: str = "device") -> torch.device:
-    """Return what `auto`, `cpu` or `cuda` means for a process of this machine.
+def device_of(
+    device: str, *, local_rank: int | None = None, setting: str = "device"
+) -> torch.device:
+    """Return the device that a name means for this process.
+
+    Args:
+        device: one of `semvlp.devices.DEVICES`, where `auto` is the accelerator if there is one; or
+            one of several accelerators by its number, such as `cuda:1`.
+        local_rank: our number on our machine, and so the number of our accelerator; torchrun's
+            unless given.
+        setting: what the user calls `device`.
 
     Raises:
-        ConfigError: a GPU is asked for where there is none.
+        ConfigError: no such device is there, or fewer than there are processes.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{setting} must be cpu or auto: no CUDA device is visible here")
-    if device == "cpu" or not torch.cuda.is_available():
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    kind, _, number = device.partition(":")
+    if kind == "cpu" or (kind == "auto" and accelerator is None):
         return CPU
-    return torch.device("cuda", local_rank)
+    if accelerator is None or kind not in ("auto", accelerator.type):
+        there = f"auto, cpu or {accelerator.type}" if accelerator else "auto or cpu"
+        raise ConfigError(
+            f"{setting} must be {there}, got {device!r}: PyTorch sees no other device here"
+        )
+    local_rank = place().local_rank if local_rank is None else local_rank
+    index, count = int(number or local_rank), torch.accelerator.device_count()
+    if index >= count:
+        raise ConfigError(
+            f"{setting} {device!r} needs {index + 1} {accelerator.type} devices on this machine "
+            f"(local rank {local_rank}), but PyTorch sees {count}; start at most {count} processes "
+            "on a machine (torchrun --nproc-per-node), or take cpu"
+        )
+    return torch.device(accelerator.type, index)
+
+
+def pins_memory(device: torch.device) -> bool:
+    """Tell whether memory is page-locked before it is copied to `device`, so that nobody waits.
+
+    MPS shares the memory of the CPU.
+    """
+    return device.type in ("cuda", "xpu")

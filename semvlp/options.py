@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from semvlp.devices import DEVICES
+
 TASKS = ("vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval")
 PATH = click.Path(path_type=Path)
 EXISTING = click.Path(path_type=Path, exists=True)
@@ -68,4 +70,5 @@ annotations_option = click.option(
     multiple=True,
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
 )
+device_option = choice("--device", *DEVICES, help="auto: a GPU where there is one.")
 STORE_FORMAT = click.Choice(["tar", "lmdb"])

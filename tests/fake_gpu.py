@@ -80,6 +80,5 @@ def fake_gpu() -> Iterator[FakeGpu]:
 def see_gpus(patch: pytest.MonkeyPatch, count: int, kind: str = "cuda") -> None:
     """Let PyTorch see `count` accelerators of one kind; nothing can run on them."""
     accelerator = torch.device(kind) if count else None
-    patch.setattr(torch.cuda, "is_available", lambda: kind == "cuda" and count > 0)
     patch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: accelerator)
     patch.setattr(torch.accelerator, "device_count", lambda: count)

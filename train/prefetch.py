@@ -55,5 +55,5 @@ def prefetched(source: Source, device: torch.device = CPU) -> Iterator[Iterator[
 
 def _use(device: torch.device) -> None:
     """Let this thread work for a GPU: page-locked memory is of the current one, else the first."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)

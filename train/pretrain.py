@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.distributed import World
+from semvlp.distributed import World, pins_memory
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
@@ -78,7 +78,7 @@ def pretrain(
             stack.enter_context(Reader(stream)),
             Examples(config, tokenizer, model.config.answers or []),
             workers=config.data.workers,
-            pinned=world.device.type == "cuda",
+            pinned=pins_memory(world.device),
         )
         stack.enter_context(source)
         return Loop(_job(out, config, model, tokenizer, source), start, world).run()

@@ -7,13 +7,13 @@ we could verify them; the defaults follow LXMERT (airsplay/lxmert) unless a fiel
 from dataclasses import dataclass
 from typing import Literal
 
+from semvlp.devices import Device
 from semvlp.train.bounds import at_least, between
 from semvlp.train.phases import Phase, Turns, read_phase
 
 Decay = Literal["linear", "cosine", "constant"]
 Decayed = Literal["matrices", "all"]
 Precision = Literal["fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
 
@@ -73,7 +73,7 @@ class TrainConfig:
     precision: Precision = "fp32"
     """`bf16` runs the matrix products in bfloat16; weights and losses stay float32."""
     device: Device = "auto"
-    """`auto` takes a GPU where there is one."""
+    """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `xpu` or `mps`."""
     threads: int = 0
     """Threads of PyTorch on the CPU; 0 leaves it to PyTorch. Small networks are fastest with one:
     more wait for each other and for the thread that makes the batches."""

@@ -127,7 +127,7 @@ def test_a_config_without_detectron2_says_how_to_build_it() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--device cpu"):
+    with pytest.raises(ConfigError, match="--device must be auto or cpu"):
         load_detector("untrained", device="cuda")
 
 

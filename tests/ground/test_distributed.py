@@ -8,8 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from semvlp.distributed import ALONE, World, device_of, joined
+from semvlp.distributed import ALONE, World, device_of, joined, pins_memory
 from semvlp.errors import ConfigError
+from tests.fake_gpu import see_gpus
 from tests.train.processes import together
 
 PATIENCE = timedelta(minutes=2)
@@ -40,17 +41,89 @@ def test_alone_nothing_is_exchanged() -> None:
     assert all((a == b).all() for a, b in zip(ours, gathered, strict=True))
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_of("auto") == torch.device("cpu")
-    with pytest.raises(ConfigError, match=r"train\.device"):
-        device_of("cuda", setting="train.device")
-
-
-def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert device_of("auto", local_rank=3) == torch.device("cuda", 3)
+@pytest.mark.parametrize("there", [("cuda", 4), ("xpu", 4), ("mps", 1), ("cuda", 0)])
+def test_auto_takes_what_is_there(there: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, count = there
+    see_gpus(monkeypatch, count, kind)
     assert device_of("cpu", local_rank=3) == torch.device("cpu")
+    if not count:
+        assert device_of("auto", local_rank=3) == torch.device("cpu")
+        return
+    last = torch.device(kind, count - 1)
+    assert device_of("auto") == device_of(kind) == torch.device(kind, 0)
+    for name in ("auto", kind, str(last)):
+        assert device_of(name, local_rank=count - 1) == last
+    assert device_of(f"{kind}:0", local_rank=count - 1) == torch.device(kind, 0)
+
+
+def test_under_torchrun_each_process_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    see_gpus(monkeypatch, 4)
+    assert device_of("auto") == torch.device("cuda", 3)
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "message"),
+    [
+        ("cuda", ("cuda", 0), r"train\.device must be auto or cpu, got 'cuda'"),
+        ("cuda", ("xpu", 2), r"train\.device must be auto, cpu or xpu, got 'cuda'"),
+        ("mps:0", ("cuda", 2), r"train\.device must be auto, cpu or cuda, got 'mps:0'"),
+        ("cuda:2", ("cuda", 2), r"train\.device 'cuda:2' needs 3 cuda devices .* sees 2"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    device: str, there: tuple[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, count = there
+    see_gpus(monkeypatch, count, kind)
+    with pytest.raises(ConfigError, match=message):
+        device_of(device, setting="train.device")
+
+
+@pytest.mark.parametrize("device", ["auto", "xpu"])
+def test_more_processes_than_devices_are_refused(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see_gpus(monkeypatch, 2, "xpu")
+    with pytest.raises(ConfigError, match=r"needs 4 xpu devices .*local rank 3.* sees 2;"):
+        device_of(device, local_rank=3)
+
+
+@pytest.mark.parametrize(
+    ("device", "backend"),
+    [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl"), ("xpu", "cpu:gloo,xpu:xccl")],
+)
+def test_numbers_travel_between_cpus_and_gradients_between_devices(
+    device: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formed: dict[str, object] = {}
+    for name, value in {"RANK": "2", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    see_gpus(monkeypatch, 2, device)
+    monkeypatch.setattr(
+        torch.accelerator, "set_device_index", lambda device: formed.update(device=device)
+    )
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda backend, timeout: formed.update(backend=backend, timeout=timeout),
+    )
+    monkeypatch.setattr(
+        torch.distributed, "destroy_process_group", lambda: formed.update(left=True)
+    )
+    with joined(device, patience=PATIENCE) as world:
+        ours = torch.device(device, 1) if device != "cpu" else torch.device("cpu")
+        assert world == World(2, 4, 1, ours)
+        current = {} if device == "cpu" else {"device": ours}
+        assert formed == {"backend": backend, "timeout": PATIENCE, **current}
+    assert formed["left"]
+
+
+def test_memory_is_locked_for_devices_that_have_their_own() -> None:
+    pinned = [
+        kind for kind in ("cpu", "cuda", "xpu", "mps", "meta") if pins_memory(torch.device(kind))
+    ]
+    assert pinned == ["cuda", "xpu"]
 
 
 def exchange(units: int) -> None:
