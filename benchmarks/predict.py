@@ -28,9 +28,9 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.plan import Plan
+from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
-from semvlp.shards.store import open_store
 from semvlp.shards.writer import open_writer
 
 FEATURES = 2048

@@ -46,7 +46,7 @@ from shards_peers import (
 from shards_timing import Ours, evict, importing, loaded, loading, rate, read_through
 
 from semvlp.shards.batch import Columns, empty_columns
-from semvlp.shards.formats.decoding import SMALLEST_PARALLEL
+from semvlp.shards.formats.import_export import SMALLEST_PARALLEL
 
 AIMS = {"webdataset": 5, "pickled LMDB": 15, "LXMERT TSV": 80}
 COPY_AIM = 0.75

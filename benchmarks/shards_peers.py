@@ -20,11 +20,11 @@ import torch
 import webdataset
 from numpy.typing import NDArray
 
-from semvlp.shards.convert import convert
+from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.formats import export_format
-from semvlp.shards.plan import Plan
+from semvlp.shards.maintenance.convert import convert
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
-from semvlp.shards.store import open_store
 from semvlp.shards.writer import open_writer
 
 FEATURES = 2048

@@ -14,9 +14,10 @@ import torch
 from shards_peers import Data, Item, Packing, of_lxmert
 
 from semvlp.shards.batch import Columns
-from semvlp.shards.reader import SLOTS, Reader
-from semvlp.shards.store import Store, open_store
-from semvlp.shards.stream import Stream
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.reader import SLOTS, Reader
+from semvlp.shards.stream.stream import Stream
 
 READ_BYTES = 1 << 20
 EVICTIONS = 20

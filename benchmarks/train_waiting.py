@@ -22,11 +22,11 @@ from train_networks import (
     Setting,
 )
 
-from semvlp.shards.plan import Plan
-from semvlp.shards.reader import Reader
+from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Regions, Sample, Texts
-from semvlp.shards.store import open_store
-from semvlp.shards.stream import Stream
+from semvlp.shards.stream.reader import Reader
+from semvlp.shards.stream.stream import Stream
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import PretrainConfig
 from semvlp.train.data_config import DataConfig

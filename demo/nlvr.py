@@ -24,7 +24,7 @@ from semvlp.eval.tasks import load_task
 from semvlp.extract.fit import train_detector
 from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.shards.convert import join
+from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain

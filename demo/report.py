@@ -10,9 +10,10 @@ from semvlp.demo.files import WorldFiles
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
 from semvlp.pages import render
-from semvlp.shards.image_ids import ImageIds
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.stores.store import Store
+from semvlp.shards.texts.image_ids import ImageIds
 from semvlp.train.report import charts, read_run
 
 PICTURES = 6

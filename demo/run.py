@@ -17,7 +17,7 @@ from semvlp.eval.evaluate import evaluate
 from semvlp.eval.tasks import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.progress import duration
-from semvlp.shards.convert import join
+from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain

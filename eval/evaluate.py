@@ -29,7 +29,8 @@ from semvlp.eval.scoring import AnswersByMode, counts_of, is_labelled, scores_by
 from semvlp.eval.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.submission import check_ids
 from semvlp.eval.task import Example, Task
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 
 log = logging.getLogger(__name__)
 

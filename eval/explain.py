@@ -21,7 +21,7 @@ from semvlp.model.block import Block
 from semvlp.model.packing import PairRegions
 from semvlp.pages import render
 from semvlp.shards.record import Regions
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 PASSES: dict[Pass, str] = {"single": "single-stream", "two": "two-stream"}
 # Regions whose words are listed: those that the words attend to most.

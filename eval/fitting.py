@@ -6,7 +6,7 @@ from pathlib import Path
 from semvlp.errors import InputError
 from semvlp.eval.network import Network
 from semvlp.eval.task import Example, Task
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 
 def check_network(

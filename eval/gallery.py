@@ -15,9 +15,9 @@ from semvlp.eval.predict import EvalMode, passes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
 from semvlp.extract.images import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
-from semvlp.shards.manifest import Manifest
+from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 # Cards of each group, spread evenly over the split.
 CARDS = 6

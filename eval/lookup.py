@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from semvlp.errors import InputError
 from semvlp.eval.task import Example
 from semvlp.model.packing import PairRegions
-from semvlp.shards.image_ids import ImageIds
 from semvlp.shards.record import Sample
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
+from semvlp.shards.texts.image_ids import ImageIds
 
 SHOWN = 10
 

@@ -1,4 +1,4 @@
-"""A fine-tuned network ready to answer, and how it is opened from a checkpoint.
+"""A fine-tuned network ready to answer, and how it is opened from a checkpoint that fits its task.
 
 N pairs of a text and an image; C labels; T tokens, R regions, D width.
 """

@@ -10,7 +10,7 @@ from semvlp.eval.network import Network
 from semvlp.eval.outcome import best_of, modes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.pages import render
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 # Rows of a table of parts; the most frequent ones are shown.
 MAX_ROWS = 30

@@ -19,7 +19,7 @@ from semvlp.eval.retrieval import rank_answers
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.progress import Progress
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 EvalMode = Literal["single", "two", "both"]
 # Rows of a score matrix whose two passes are averaged at a time: they need float64.

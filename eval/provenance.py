@@ -16,8 +16,8 @@ import transformers
 import semvlp
 from semvlp.eval.network import WEIGHTS_NAME, Network
 from semvlp.eval.task import Submission
-from semvlp.shards.hashes import file_sha256
-from semvlp.shards.store import Store
+from semvlp.shards.dataset.hashes import file_sha256
+from semvlp.shards.stores.store import Store
 
 VOCABULARY_NAME = "tokenizer.json"
 

@@ -15,7 +15,7 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Scores
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example
-from semvlp.shards.manifest import Manifest
+from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
 _WORD = re.compile(r"[a-z]+")

@@ -150,9 +150,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """A pickle of NumPy arrays, as detectron2's model zoo has; anything else in it is refused."""
     # Brings every community format along, which only this kind of file needs.
-    from semvlp.shards.formats import restricted
+    from semvlp.shards.formats import safe_pickle
 
-    state = restricted.loads(path.read_bytes(), str(path))
+    state = safe_pickle.loads(path.read_bytes(), str(path))
     return _named_tensors(state, path)
 
 

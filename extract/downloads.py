@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 from semvlp.errors import InputError
 from semvlp.progress import Progress
-from semvlp.shards.hashes import file_sha256
+from semvlp.shards.dataset.hashes import file_sha256
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from semvlp.atomic import refuse_source_code
 from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.extract.detector import Backend, Detector, Precision, load_detector
@@ -18,14 +19,13 @@ from semvlp.extract.outcomes import Outcome, outcomes, proven
 from semvlp.extract.preview import write_preview
 from semvlp.extract.report import ExtractReport
 from semvlp.extract.select import resolve, select
-from semvlp.folders import refuse_source_code
 from semvlp.progress import Progress, duration
-from semvlp.shards.hashes import files_sha256
-from semvlp.shards.manifest import read_manifest
-from semvlp.shards.plan import Part, Plan, StoreFormat
+from semvlp.shards.dataset.hashes import files_sha256
+from semvlp.shards.dataset.manifest import read_manifest
+from semvlp.shards.dataset.plan import Part, Plan, StoreFormat
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
-from semvlp.shards.store import open_store
-from semvlp.shards.texts import match_texts, read_texts
+from semvlp.shards.texts.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer
 
 __all__ = ["ExtractReport", "ExtractSettings", "extract"]

@@ -17,9 +17,9 @@ from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.images import ImageFile, Refused, find_images, load
 from semvlp.pages import render
-from semvlp.shards.manifest import Manifest
+from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 log = logging.getLogger(__name__)
 

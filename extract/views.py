@@ -9,12 +9,13 @@ import numpy as np
 from semvlp.errors import ConfigError
 from semvlp.extract.select import PRESETS, clamped, resolve
 from semvlp.shards.codec import decode, encode
-from semvlp.shards.convert import copy, refuse_same
-from semvlp.shards.hashes import plain
-from semvlp.shards.manifest import Manifest
-from semvlp.shards.plan import StoreFormat
+from semvlp.shards.dataset.hashes import plain
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.dataset.plan import StoreFormat
+from semvlp.shards.maintenance.convert import copy, refuse_same
+from semvlp.shards.open import open_store
 from semvlp.shards.record import TENSORS, Regions
-from semvlp.shards.store import Members, Store, open_store
+from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.writer import open_writer
 
 STORED = "top_100"

@@ -1,9 +1,16 @@
-"""Files that exist whole or not at all: written aside, synced, renamed."""
+"""Files that exist whole or not at all: written aside, synced, renamed.
+
+Those of a data set are made in `.part/` and moved beside the others. A folder that holds source
+code is never written into.
+"""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from semvlp import atomic
+from semvlp.errors import ConfigError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -38,3 +45,39 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+PART_DIR = ".part"
+"""Work in progress, on the same file system; readers never look here."""
+
+
+def publish(part: Path, path: Path) -> None:
+    """Move a finished, synced file out of `.part/` so that it survives a power cut."""
+    part.replace(path)
+    atomic.sync_directory(path.parent)
+
+
+def publish_bytes(path: Path, data: bytes) -> None:
+    """Write a small file through the `.part/` beside it; a crash leaves nothing in the open."""
+    part_dir = path.parent / PART_DIR
+    part_dir.mkdir(exist_ok=True)
+    atomic.write_bytes(part_dir / path.name, data)
+    publish(part_dir / path.name, path)
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Like `publish_bytes`, in UTF-8."""
+    publish_bytes(path, text.encode())
+
+
+def refuse_source_code(out: Path) -> None:
+    """A folder of this program has the name of what it writes: `shards/` in a checkout of it.
+
+    Raises:
+        ConfigError: `out` holds Python source.
+    """
+    if (out / "__init__.py").exists():
+        raise ConfigError(
+            f"{out} holds source code (it has an __init__.py), so nothing is written into it; "
+            "name another directory with --out"
+        )

@@ -35,7 +35,7 @@ def shards() -> None:
 @click.argument("path", type=PATH)
 def shards_info(path: Path) -> Result:
     """What is inside."""
-    from semvlp.shards.verify import info
+    from semvlp.shards.maintenance.verify import info
 
     facts = info(path)
     return Result(facts, listed(facts))
@@ -46,10 +46,10 @@ def shards_info(path: Path) -> Result:
 @click.option("--repair", is_flag=True, help="Make manifest and indexes anew from the samples.")
 def shards_verify(path: Path, repair: bool) -> Result:
     """Check every byte; exit 3 when anything is damaged."""
-    from semvlp.shards.verify import verify
+    from semvlp.shards.maintenance.verify import verify
 
     if repair:
-        from semvlp.shards.repair import repair as make_anew
+        from semvlp.shards.maintenance.repair import repair as make_anew
 
         make_anew(path)
     findings = verify(path)
@@ -66,7 +66,7 @@ def shards_verify(path: Path, repair: bool) -> Result:
 def shards_preview(path: Path, images: Path | None, count: int, out: Path | None) -> Result:
     """Write an HTML page with boxes and labels over the images."""
     from semvlp.extract.preview import write_preview
-    from semvlp.shards.store import open_store
+    from semvlp.shards.open import open_store
 
     with open_store(path) as store:
         page = write_preview(store, out or path / "preview.html", images=images, count=count)
@@ -86,7 +86,7 @@ def shards_preview(path: Path, images: Path | None, count: int, out: Path | None
 def shards_convert(source: Path, target: Path, view: str | None, **options: Any) -> Result:
     """Turn tar shards into an LMDB or back; every sample keeps its bytes, but for a view."""
     from semvlp.extract.views import write_view
-    from semvlp.shards.convert import convert
+    from semvlp.shards.maintenance.convert import convert
 
     if view:
         manifest = write_view(source, target, preset=view, **options)
@@ -103,7 +103,7 @@ def shards_convert(source: Path, target: Path, view: str | None, **options: Any)
 @overwrite_option
 def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool) -> Result:
     """Join captions and questions onto images already extracted."""
-    from semvlp.shards.convert import join
+    from semvlp.shards.maintenance.convert import join
 
     return reported(join(source, texts, out, **options))
 
@@ -139,7 +139,7 @@ def shards_export(source: Path, target: Path, to: str) -> Result:
 @click.argument("extracted", type=PATH)
 def shards_parity(golden: Path, extracted: Path) -> Result:
     """Compare extracted features with published ones, box by box."""
-    from semvlp.shards.parity import parity
+    from semvlp.shards.maintenance.parity import parity
 
     found = parity(golden, extracted)
     return Result(found, json.dumps(found, indent=1))

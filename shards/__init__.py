@@ -1,6 +1,6 @@
 """Region features and texts on disk: tar shards to train from, LMDB to look up, one record."""
 
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Regions, Sample, Texts
-from semvlp.shards.store import open_store
 
 __all__ = ["Question", "Regions", "Sample", "Texts", "open_store"]

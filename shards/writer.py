@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from semvlp import __version__
+from semvlp.atomic import PART_DIR, publish_text, refuse_source_code
+from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
-from semvlp.folders import refuse_source_code
-from semvlp.shards.closing import Closing
 from semvlp.shards.codec import decode, encode
-from semvlp.shards.manifest import MANIFEST_NAME, Manifest, Refusal, ShardEntry, read_manifest
-from semvlp.shards.plan import WHOLE, Part, Plan, StoreFormat, check_fits
-from semvlp.shards.plan_file import clear, settle_plan
-from semvlp.shards.publish import PART_DIR, publish_text
+from semvlp.shards.dataset.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Refusal,
+    ShardEntry,
+    read_manifest,
+)
+from semvlp.shards.dataset.plan import WHOLE, Part, Plan, StoreFormat, check_fits
+from semvlp.shards.dataset.plan_file import clear, settle_plan
+from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.record import Sample
-from semvlp.shards.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 
 
 class Target(Protocol):
@@ -282,10 +287,10 @@ def _open_target(
     out: Path, plan: Plan, store: StoreFormat, refused: set[int], part: Part
 ) -> Target:
     if store == "lmdb":
-        from semvlp.shards.lmdb_writer import LmdbTarget
+        from semvlp.shards.stores.lmdb_writer import LmdbTarget
 
         return LmdbTarget(out, plan, refused)
-    from semvlp.shards.tar_writer import TarTarget
+    from semvlp.shards.stores.tar_writer import TarTarget
 
     return TarTarget(out, plan, refused, part)
 

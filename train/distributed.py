@@ -1,4 +1,8 @@
-"""A model whose training several processes share: whole on each of them, or cut among them."""
+"""A model whose training several processes share: whole on each of them, or cut among them.
+
+A checkpoint holds whole tensors, so that any number of ranks goes on from it. What takes tensors
+that `fully_shard` has cut also takes whole ones, and leaves them as they are.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.model.packing import PackedBatch, pack
-from semvlp.shards.order import Generators
 from semvlp.shards.record import Regions
-from semvlp.shards.stream import Visit
+from semvlp.shards.stream.order import Generators
+from semvlp.shards.stream.stream import Visit
 from semvlp.train.config import PretrainConfig
 from semvlp.train.cutting import cut
 from semvlp.train.masking import (

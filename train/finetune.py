@@ -19,7 +19,8 @@ from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.data_config import RetrievalConfig

@@ -15,8 +15,8 @@ from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.published import load_published
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
-from semvlp.shards.manifest import Manifest
-from semvlp.shards.store import Store
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.stores.store import Store
 from semvlp.train.model_config import ModelConfig
 
 CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")

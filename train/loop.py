@@ -1,4 +1,7 @@
-"""The loop that pre-training and fine-tuning share: step, log, save, judge, stop in good order."""
+"""The loop that pre-training and fine-tuning share: step, log, save, judge, stop in good order.
+
+A run that is stopped finishes and saves the step in hand, then the program ends.
+"""
 
 import math
 import time
@@ -16,7 +19,7 @@ from semvlp.distributed import World
 from semvlp.errors import Interrupted
 from semvlp.model.packing import Mode
 from semvlp.model.pretrained import SemVLPPreTrainedModel
-from semvlp.shards.order import draw
+from semvlp.shards.stream.order import draw
 from semvlp.train import bad_batch, checkpoint, throughput
 from semvlp.train.average import WeightAverage
 from semvlp.train.checkpoint import Checkpoint

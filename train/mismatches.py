@@ -11,7 +11,7 @@ import numpy as np
 
 from semvlp.eval.retrieval import LABELS
 from semvlp.eval.task import Example
-from semvlp.shards.order import generator
+from semvlp.shards.stream.order import generator
 from semvlp.train.data_config import RetrievalConfig
 
 MISMATCH, MATCH = LABELS

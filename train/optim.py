@@ -1,4 +1,10 @@
-"""The optimiser, with groups: by what decays, and by how fast a layer learns."""
+"""The optimiser, with groups: by what decays, and by how fast a layer learns.
+
+Muon (Jordan et al. 2024, torch.optim.Muon) is for the matrices of the blocks, AdamW for everything
+else. Muon makes the update of a matrix orthogonal, so that all of its directions learn alike.
+Updates are scaled to the size of AdamW's (Liu et al. 2025, Moonlight), so both take the same
+learning rate.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping

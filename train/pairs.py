@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from semvlp.shards.order import generator
 from semvlp.shards.record import Regions, Texts
-from semvlp.shards.stream import Visit
+from semvlp.shards.stream.order import generator
+from semvlp.shards.stream.stream import Visit
 from semvlp.train.objectives_config import Negatives
 
 Match = Literal["match", "mismatch", "none"]

@@ -15,9 +15,10 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import load_tokenizer
-from semvlp.shards.reader import Reader, leave_if_reader
-from semvlp.shards.store import Store, open_store
-from semvlp.shards.stream import Stream
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.reader import Reader, leave_if_reader
+from semvlp.shards.stream.stream import Stream
 from semvlp.train.checkpoint import load_model
 from semvlp.train.config import PretrainConfig
 from semvlp.train.distributed import training_world

@@ -9,10 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp import settings
-from semvlp.atomic import write_json, write_text
+from semvlp.atomic import refuse_source_code, write_json, write_text
 from semvlp.distributed import World
 from semvlp.errors import ConfigError
-from semvlp.folders import refuse_source_code
 from semvlp.train.checkpoint import Checkpoint, TrainingState, collected, newest, save
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 

@@ -6,7 +6,7 @@ Steps are counted from 1.
 import math
 
 from semvlp.model.packing import Mode
-from semvlp.shards.order import generator
+from semvlp.shards.stream.order import generator
 from semvlp.train.phases import Turns
 from semvlp.train.train_config import TrainConfig
 

@@ -1,7 +1,8 @@
 """One optimiser step: forward, backward, clip, update.
 
-Nothing here waits for the device: what a step found stays there as tensors until somebody asks.
-Muon alone does, which has no fused form.
+A rank's share of a step is cut into parts, evenly or by what a forward pass may take. Nothing here
+waits for the device: what a step found stays there as tensors until somebody asks. Muon alone does,
+which has no fused form.
 """
 
 import math

@@ -16,8 +16,8 @@ from semvlp.errors import InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
 from semvlp.model.packing import PairRegions, moved, pack
-from semvlp.shards.order import key, permute
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.order import key, permute
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.cutting import cut
 from semvlp.train.hardest import Choice, Choices, choices_of

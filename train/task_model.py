@@ -19,7 +19,7 @@ from semvlp.eval.task import Example, Task
 from semvlp.model.published import FAMILIES
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.fresh import MEASURED_IMAGES, dropout, fill, fresh_config, make_tokenizer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from semvlp.errors import InputError
 from semvlp.shards.record import Texts
-from semvlp.shards.store import Store
+from semvlp.shards.stores.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Settings of the optimisation.
+"""Settings of the optimisation, and how single-stream and two-stream steps take turns.
 
 The SemVLP paper (arXiv 2103.07829) does not state batch size, learning rate or mixing ratio where
 we could verify them; the defaults follow LXMERT (airsplay/lxmert) unless a field says otherwise.

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semvlp.closing import Closing
 from semvlp.errors import SemVLPError
 from semvlp.shards.batch import Batch
-from semvlp.shards.closing import Closing
-from semvlp.shards.reader import Reader, as_helper
+from semvlp.shards.stream.reader import Reader, as_helper
 from semvlp.train.examples import Examples
 from semvlp.train.feature_memory import FeatureMemory
 from semvlp.train.objectives import Targets

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 
 from semvlp.errors import InputError
-from semvlp.shards.image_ids import stem
-from semvlp.shards.lmdb_store import keys_of, open_environment, put_all, value_of
+from semvlp.shards.stores.lmdb_store import keys_of, open_environment, put_all, value_of
+from semvlp.shards.texts.image_ids import stem
 
 DATA_FILE = "data.mdb"
 ITEMS_PER_TRANSACTION = 64

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.columns import decode_number
+from semvlp.shards.formats.community import CommunityFormat, Source
 from semvlp.shards.formats.npz import Npz, by_image, files_source, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.source import CommunityFormat, Source
+from semvlp.shards.formats.tsv import decode_number
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.columns import decode_number
+from semvlp.shards.formats.community import CommunityFormat, Source
 from semvlp.shards.formats.npz import by_image, image_files
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.restricted import dump_npy, load_npy
-from semvlp.shards.formats.source import CommunityFormat, Source
+from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
+from semvlp.shards.formats.tsv import decode_number
 from semvlp.shards.record import Regions
 
 INFO = "_info.npy"

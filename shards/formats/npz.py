@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
+from semvlp.shards.formats.community import Source
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.restricted import dump_npy, load_npy
-from semvlp.shards.formats.source import Source
-from semvlp.shards.image_ids import stem
+from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
+from semvlp.shards.texts.image_ids import stem
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip member can have: equal content gives equal bytes."""

@@ -1,14 +1,28 @@
-"""Databases of one pickled dict an image and a pickled list of keys: ViLBERT's and VOLTA's."""
+"""Databases of one pickled dict an image and a pickled list of keys: ViLBERT's and VOLTA's.
+
+ViLBERT multi-task has arrays by image id. Layout: facebookresearch/vilbert-multi-task
+script/convert_to_lmdb.py and vilbert/datasets/_image_features_reader.py. Stored classes are not
+read: script/extract_features.py cuts its scores along the wrong axis, so they are wrong in every
+published file.
+
+VOLTA has LXMERT's columns as text, or arrays from its H5 files. Layout: e-bug/volta
+data/mscoco/convert_coco_lmdb.py (text) and features_extraction/h5_to_lmdb.py (arrays, shorter
+names).
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semvlp.errors import InputError
+from semvlp.shards.formats.bottom_up_tsv import lxmert_columns
+from semvlp.shards.formats.community import CommunityFormat, Source
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, community_key, write_database
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.restricted import dumps, loads
-from semvlp.shards.formats.source import CommunityFormat, Source
+from semvlp.shards.formats.safe_pickle import dumps, loads
+from semvlp.shards.formats.tsv import decode_number, decode_rows, labelled_regions
 from semvlp.shards.record import Regions
 
 KEYS = b"keys"
@@ -71,3 +85,56 @@ def _keys(database: ForeignLmdb) -> list[bytes]:
     if not isinstance(keys, list) or not all(isinstance(key, bytes | str) for key in keys):
         raise InputError(f"{database.path}: `keys` must be a list of byte strings")
     return [key.encode() if isinstance(key, str) else key for key in keys]
+
+
+def _decode_vilbert(entry: Mapping[str, Any]) -> RawRegions:
+    boxes = np.asarray(entry["boxes"]).reshape(-1, 4)
+    return RawRegions(
+        width=decode_number(entry["image_w"], "image_w"),
+        height=decode_number(entry["image_h"], "image_h"),
+        count=decode_number(entry["num_boxes"], "num_boxes"),
+        boxes=boxes,
+        features=decode_rows(entry["features"], np.float32, len(boxes), "features"),
+    )
+
+
+def _encode_vilbert(regions: Regions, key: str) -> dict[str, Any]:
+    return {
+        "image_id": key,
+        "image_h": regions.height,
+        "image_w": regions.width,
+        "num_boxes": len(regions),
+        "boxes": regions.boxes,
+        "features": regions.features.astype(np.float32),
+    }
+
+
+VILBERT_LMDB = pickle_format(
+    "LMDB of ViLBERT multi-task: pickled dicts of arrays", _decode_vilbert, _encode_vilbert
+)
+
+
+H5_NAMES = {
+    "obj_id": "objects_id",
+    "obj_conf": "objects_conf",
+    "attr_id": "attrs_id",
+    "attr_conf": "attrs_conf",
+}
+
+
+def _decode_volta(entry: Mapping[str, Any]) -> RawRegions:
+    columns = {H5_NAMES.get(name, name): value for name, value in entry.items()}
+    if "num_boxes" not in columns:
+        columns["num_boxes"] = len(np.asarray(columns["boxes"]).reshape(-1, 4))
+    return labelled_regions(columns)
+
+
+def _encode_volta(regions: Regions, key: str) -> dict[str, Any]:
+    # Everything is text there: the rows came out of a TSV reader.
+    columns = {name: str(value) for name, value in lxmert_columns(regions).items()}
+    return {"img_id": regions.image_id, **columns}
+
+
+VOLTA_LMDB = pickle_format(
+    "LMDB of VOLTA: pickled dicts of LXMERT's columns", _decode_volta, _encode_volta
+)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.columns import decode_number
-from semvlp.shards.formats.tsv import Place, index_rows, read_row
+from semvlp.shards.formats.tsv import Place, decode_number, index_rows, read_row
 
 log = logging.getLogger(__name__)
 

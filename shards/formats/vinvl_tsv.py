@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.columns import decode_array, decode_number, encode_array
+from semvlp.shards.formats.community import CommunityFormat, Source
 from semvlp.shards.formats.raw import RawRegions
-from semvlp.shards.formats.source import CommunityFormat, Source
-from semvlp.shards.formats.tsv import RowWriter, first_row, index_rows, read_row
-from semvlp.shards.formats.uniter_npz import UNIT, UNIT_FACTS
+from semvlp.shards.formats.tsv import (
+    RowWriter,
+    decode_array,
+    decode_number,
+    encode_array,
+    first_row,
+    index_rows,
+    read_row,
+)
+from semvlp.shards.formats.uniter import UNIT, UNIT_FACTS
 from semvlp.shards.formats.vinvl_detections import Detections, find_beside, parse_json
 from semvlp.shards.record import Regions
 

@@ -20,7 +20,7 @@ from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
 from semvlp.extract.coco import read_annotations
-from semvlp.shards.texts import read_texts
+from semvlp.shards.texts.texts import read_texts
 
 SCENES = {"train": 60, "valid": 24}
 # Three points above what guessing reaches, as for any benchmark that needs its pictures.

@@ -14,7 +14,7 @@ from semvlp.eval.tasks import load_task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.manifest import Plan
+from semvlp.shards.dataset.manifest import Plan
 from semvlp.shards.record import Regions, Sample
 from semvlp.shards.writer import open_writer
 

@@ -12,7 +12,7 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network, Pass
 from semvlp.eval.tasks import TASKS
 from semvlp.model.packing import PairRegions
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 
 
 @pytest.fixture

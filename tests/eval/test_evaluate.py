@@ -21,7 +21,7 @@ from semvlp.eval.predict import EvalMode
 from semvlp.eval.tasks import TASKS
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 
 Checkpoint = Callable[..., Path]  # the fixture of that name
 

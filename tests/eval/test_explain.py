@@ -15,7 +15,8 @@ from semvlp.eval.network import Network, Pass
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import TASKS
 from semvlp.model.packing import PairRegions
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from semvlp.eval.gallery import CARDS, REGIONS, cards, grouped, spread
 from semvlp.eval.network import Network
 from semvlp.eval.task import Answer, Example, ExampleId, Rank
 from semvlp.eval.tasks import TASKS
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 
 NAMES = ("1", "2", "n1", "a", "b")
 

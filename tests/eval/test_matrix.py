@@ -19,7 +19,8 @@ from semvlp.eval.network import Network
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import TASKS
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 
 # What the issue asks of float32.
 CLOSE = 1e-5

@@ -23,7 +23,8 @@ from semvlp.eval.predict import (
 from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example, Rank
 from semvlp.eval.tasks import TASKS
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 
 # Other batches mean other matrix products; float32 adds in another order.
 TOLERANCE = 1e-5

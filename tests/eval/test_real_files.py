@@ -7,7 +7,7 @@ import pytest
 
 from semvlp.eval.evaluate import evaluate, score
 from semvlp.eval.tasks import TASKS
-from semvlp.shards.image_ids import stem
+from semvlp.shards.texts.image_ids import stem
 
 # Task -> files, number of examples, what else is given.
 FILES: dict[str, tuple[list[str], int, dict[str, int]]] = {

@@ -11,7 +11,7 @@ from semvlp.eval.predict import mean_log_odds
 from semvlp.eval.retrieval import UNSCORED, Retrieval, rank_answers
 from semvlp.eval.shortlist import best_pairs, label_overlap, lost, words_of
 from semvlp.eval.task import Rank
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 
 
 def test_words() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from semvlp.extract import passes, torchvision_backend  # noqa: F401
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.shards import lmdb_writer
+from semvlp.shards.stores import lmdb_writer
 
 SETTINGS = ExtractSettings(
     detector="demo", device="cpu", batch_size=2, workers=1, samples_per_shard=3, max_bad=1.0

@@ -24,7 +24,7 @@ from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.learners import open_learner
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 

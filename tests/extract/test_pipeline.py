@@ -22,9 +22,9 @@ from semvlp.extract.resize import Resized
 from semvlp.extract.select import select
 from semvlp.shards import writer
 from semvlp.shards.codec import encode
-from semvlp.shards.manifest import read_manifest
+from semvlp.shards.dataset.manifest import read_manifest
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample
-from semvlp.shards.store import open_store
 from tests.extract.fake_detector import FakeDetector, stop_at
 
 SETTINGS = ExtractSettings(workers=2, samples_per_shard=4)

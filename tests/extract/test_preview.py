@@ -12,9 +12,10 @@ from PIL import Image
 
 from semvlp.errors import ConfigError
 from semvlp.extract.preview import write_preview
-from semvlp.shards.plan import Plan
+from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import open_writer
 
 CONFIDENCE = np.array([0.9, 0.4, 0.05], np.float16)

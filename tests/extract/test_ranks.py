@@ -15,10 +15,10 @@ from semvlp.errors import ConfigError
 from semvlp.extract import passes
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.codec import encode
-from semvlp.shards.manifest import CHECKSUM, read_manifest
-from semvlp.shards.plan import WHOLE, Part, Plan
-from semvlp.shards.store import open_store
-from semvlp.shards.verify import verify
+from semvlp.shards.dataset.manifest import CHECKSUM, read_manifest
+from semvlp.shards.dataset.plan import WHOLE, Part, Plan
+from semvlp.shards.maintenance.verify import verify
+from semvlp.shards.open import open_store
 from semvlp.shards.writer import open_writer
 
 DRIVER = Path(__file__).with_name("killed_extraction.py")

@@ -8,10 +8,10 @@ import pytest
 from semvlp.errors import ConfigError
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.views import VIEWS, write_view
-from semvlp.shards.manifest import read_manifest
-from semvlp.shards.plan import StoreFormat
-from semvlp.shards.store import open_store
-from semvlp.shards.verify import verify
+from semvlp.shards.dataset.manifest import read_manifest
+from semvlp.shards.dataset.plan import StoreFormat
+from semvlp.shards.maintenance.verify import verify
+from semvlp.shards.open import open_store
 from semvlp.shards_cli import VIEWS as OFFERED
 
 Found = dict[str, set[tuple[bytes, ...]]]

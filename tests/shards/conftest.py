@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semvlp.shards.manifest import Manifest, Plan, StoreFormat
+from semvlp.shards.dataset.manifest import Manifest, Plan, StoreFormat
 from semvlp.shards.record import Question, Regions, Sample, Texts
 from semvlp.shards.writer import open_writer
 

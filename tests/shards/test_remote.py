@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards import cache, remote
-from semvlp.shards.manifest import Manifest
-from semvlp.shards.store import open_store
+from semvlp.shards import remote
+from semvlp.shards import remote as cache
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.open import open_store
 
 
 class Server(ThreadingHTTPServer):

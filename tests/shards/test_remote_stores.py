@@ -18,8 +18,8 @@ import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards import remote
-from semvlp.shards.manifest import Manifest
-from semvlp.shards.store import open_store
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.open import open_store
 
 REPOSITORY = "someone/regions"
 COMMIT = "1" * 40

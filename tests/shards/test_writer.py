@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards.manifest import Manifest, Plan, StoreFormat
+from semvlp.shards.dataset.manifest import Manifest, Plan, StoreFormat
+from semvlp.shards.maintenance.verify import verify
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample
-from semvlp.shards.store import open_store
-from semvlp.shards.tar_file import scan
-from semvlp.shards.verify import verify
+from semvlp.shards.stores.tar_file import scan
 from semvlp.shards.writer import open_writer
 
 FORMATS: tuple[StoreFormat, ...] = ("tar", "lmdb")

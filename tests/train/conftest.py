@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp import settings
 from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.plan import Plan
+from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.pretrain import pretrain

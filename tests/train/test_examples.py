@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.shards.store import Store
-from semvlp.shards.stream import Stream, Visit
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.stream import Stream, Visit
 from semvlp.train.config import PretrainConfig
 from semvlp.train.examples import Examples
 from semvlp.train.objectives import IGNORED, Targets

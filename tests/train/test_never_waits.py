@@ -15,8 +15,8 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.store import open_store
-from semvlp.shards.stream import Stream
+from semvlp.shards.open import open_store
+from semvlp.shards.stream.stream import Stream
 from semvlp.train.average import WeightAverage
 from semvlp.train.config import PretrainConfig
 from semvlp.train.examples import Examples

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semvlp.shards.record import Question, Sample, Texts
-from semvlp.shards.stream import Visit
+from semvlp.shards.stream.stream import Visit
 from semvlp.train.objectives_config import Negatives
 from semvlp.train.pairs import Pair, likeness, pairs_of
 

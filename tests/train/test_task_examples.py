@@ -13,7 +13,8 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
 from semvlp.model.tokenizer import train_wordpiece
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.open import open_store
+from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.step import Part
 from semvlp.train.task_examples import ExampleSource, RegionCache, TaskTargets

@@ -9,8 +9,9 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.model.tokenizer import encode, train_wordpiece
+from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
-from semvlp.shards.store import Store, open_store
+from semvlp.shards.stores.store import Store
 from semvlp.train import text_cache
 from semvlp.train.text_cache import TextCache, masking_vocabulary
 from semvlp.train.texts import check_texts, most_frequent_answers, read_all, sentences

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import SemVLPError
-from semvlp.shards.reader import NAME, Reader
-from semvlp.shards.store import Store
-from semvlp.shards.stream import Stream
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.reader import NAME, Reader
+from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import PretrainConfig
 from semvlp.train.examples import Examples
 from semvlp.train.objectives import Targets

@@ -1,0 +1,1 @@
+"""What a data set says of itself: its plan, its manifest, what it refused."""

@@ -1,0 +1,162 @@
+"""What a data set is to hold: the plan that is written before the first sample."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.shards.dataset.hashes import list_sha256, plain, profile_hash
+from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, make_key
+
+StoreFormat = Literal["tar", "lmdb"]
+
+PLAN_NAME = "plan.json"
+
+
+class Part(NamedTuple):
+    """The shards of a plan that one of several processes writes: every `size`-th from `rank`."""
+
+    rank: int
+    size: int
+
+
+WHOLE = Part(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides which bytes are written: the same plan gives the same shards.
+
+    Raises:
+        InputError: an image id that cannot be a key, or one that is listed twice.
+        ConfigError: a size that is not positive.
+    """
+
+    image_ids: tuple[str, ...]
+    """Every image of the data set, in the order it is written."""
+    extractor: dict[str, Any]
+    """What shaped the numbers, as plain JSON values: the source of the profile."""
+    object_labels: tuple[str, ...]
+    """Name of each object class."""
+    attribute_labels: tuple[str, ...]
+    """Name of each attribute; empty where the detector has none."""
+    feature_size: int
+    """Width of one region feature."""
+    samples_per_shard: int
+    """Images of one tar shard, refused ones included."""
+    texts_sha256: str = ""
+    """`files_sha256` of the text files joined to the images; empty where there are none."""
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1 or self.feature_size < 1:
+            raise ConfigError(
+                "samples_per_shard and feature_size must be at least 1, got "
+                f"{self.samples_per_shard} and {self.feature_size}"
+            )
+        seen: set[str] = set()
+        for image_id in self.image_ids:
+            make_key(image_id)
+            if image_id in seen:
+                raise InputError(
+                    f"image id {image_id!r} is listed twice; ids must be unique: "
+                    "rename a file or give a JSON list of ids and files"
+                )
+            seen.add(image_id)
+
+    @cached_property
+    def profile(self) -> str:
+        """Hash of the extractor."""
+        return profile_hash(self.extractor)
+
+    @cached_property
+    def image_list_sha256(self) -> str:
+        """Hash of the ordered image list."""
+        return list_sha256(self.image_ids)
+
+    @property
+    def num_shards(self) -> int:
+        """Number of tar shards, the last one possibly shorter."""
+        return -(-len(self.image_ids) // self.samples_per_shard)
+
+    def positions(self, shard: int) -> range:
+        """Positions in `image_ids` that belong to a shard."""
+        start = shard * self.samples_per_shard
+        return range(start, min(start + self.samples_per_shard, len(self.image_ids)))
+
+    def shards(self, part: Part) -> range:
+        """Tar shards of a part: together all of them, none in two parts, whatever its size."""
+        return range(part.rank, self.num_shards, part.size)
+
+    def to_json(self, store: StoreFormat) -> dict[str, Any]:
+        """The content of plan.json; every entry must be equal for work to go on."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "store": store,
+            "feature_size": self.feature_size,
+            "samples_per_shard": self.samples_per_shard,
+            "extractor": plain(self.extractor),
+            "texts_sha256": self.texts_sha256,
+            "object_labels": list(self.object_labels),
+            "attribute_labels": list(self.attribute_labels),
+            "image_ids": list(self.image_ids),
+        }
+
+
+def check_fits(sample: Sample, plan: Plan) -> None:
+    """Whether a sample may stand in the data set of a plan.
+
+    Raises:
+        InputError: its key, profile, feature size or a label is not one of the plan.
+    """
+    regions = sample.regions
+    if sample.key != regions.image_id:
+        raise InputError(f"sample {sample.key}: its image id is {regions.image_id!r}, not its key")
+    if regions.profile != plan.profile:
+        raise InputError(
+            f"image {sample.key}: profile {regions.profile} where the data set has {plan.profile}; "
+            "data of different extractors must not be mixed"
+        )
+    if regions.features.shape[1] != plan.feature_size:
+        raise InputError(
+            f"image {sample.key}: features must have size {plan.feature_size}, "
+            f"got {regions.features.shape[1]}"
+        )
+    _check_labels(sample.key, "object", regions.object_ids, 0, len(plan.object_labels))
+    attributes = len(plan.attribute_labels)
+    _check_labels(sample.key, "attribute", regions.attribute_ids, NO_ATTRIBUTE, attributes)
+
+
+def plan_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> str:
+    """The first field that differs, with both values where they are short; empty if none does."""
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        old, new = found.get(name), wanted.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            return plan_difference(old, new, f"{where}{name}.")
+        if isinstance(old, list) and isinstance(new, list):
+            return f"{where}{name} {_list_difference(old, new)}"
+        return f"{where}{name} was {old!r}, now {new!r}"
+    return ""
+
+
+def _list_difference(old: Sequence[Any], new: Sequence[Any]) -> str:
+    pairs = enumerate(zip(old, new, strict=False))
+    first = next((i for i, (a, b) in pairs if a != b), min(len(old), len(new)))
+    return (
+        f"had {len(old)} entries, now {len(new)}, the first difference at {first} "
+        f"({old[first : first + 1]} now {new[first : first + 1]})"
+    )
+
+
+def _check_labels(key: str, kind: str, ids: NDArray[np.int16], least: int, labels: int) -> None:
+    """A data set without names of labels may have any ids."""
+    if labels and len(ids) and (ids.min() < least or ids.max() >= labels):
+        raise InputError(
+            f"image {key}: {kind} ids must be {least}..{labels - 1}, got {ids.min()}..{ids.max()}"
+        )

@@ -1,0 +1,92 @@
+"""plan.json: written before anything else, and compared when work goes on."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import PART_DIR, publish_text
+from semvlp.errors import ConfigError, InputError
+from semvlp.shards.dataset.manifest import MANIFEST_NAME
+from semvlp.shards.dataset.plan import PLAN_NAME, Plan, plan_difference
+
+# The plan last: while it stands, whatever else is left can be told to be ours.
+_OUR_FILES = (
+    MANIFEST_NAME,
+    "index.safetensors",
+    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].tar",
+    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].idx",
+    "shard-[0-9][0-9][0-9][0-9][0-9][0-9].json",
+    "regions.lmdb",
+    PLAN_NAME,
+)
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    for pattern in _OUR_FILES:
+        for path in sorted(out.glob(pattern)):
+            path.unlink()
+    shutil.rmtree(out / PART_DIR, ignore_errors=True)
+
+
+def settle_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
+    """Write plan.json, or compare with the one that is there.
+
+    Raises:
+        ConfigError: there is another plan, work without a plan, or work although `resume` is off.
+    """
+    path = out / PLAN_NAME
+    ours = [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
+    if ours and not path.exists():
+        raise ConfigError(
+            f"{out} holds {ours[0]} but no {PLAN_NAME}, so it cannot be gone on with; "
+            "name another --out, or start anew with --overwrite"
+        )
+    if not ours:
+        publish_text(path, json.dumps(wanted, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        return
+    if not resume:
+        raise ConfigError(
+            f"{out} holds the work of an earlier run; go on with --resume, "
+            "start anew with --overwrite, or name another --out"
+        )
+    difference = plan_difference(_read(path), wanted)
+    if difference:
+        raise ConfigError(
+            f"{out} was begun with another plan: {difference}; "
+            "name another --out, or start anew with --overwrite"
+        )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); start anew with --overwrite") from error
+    return found if isinstance(found, dict) else {}
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan that a data set was begun with.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        entry = json.loads((out / PLAN_NAME).read_bytes())
+        return Plan(
+            image_ids=tuple(entry["image_ids"]),
+            extractor=entry["extractor"],
+            object_labels=tuple(entry["object_labels"]),
+            attribute_labels=tuple(entry["attribute_labels"]),
+            feature_size=entry["feature_size"],
+            samples_per_shard=entry["samples_per_shard"],
+            texts_sha256=entry["texts_sha256"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / PLAN_NAME} is needed, but cannot be read ({error!r}); copy it again, or run "
+            "the command that made the data set once more"
+        ) from error

@@ -1,0 +1,127 @@
+"""refused.jsonl: one line for each image of the plan that is not in the data set, and why."""
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from semvlp import atomic
+from semvlp.atomic import PART_DIR
+from semvlp.errors import ConfigError, InputError
+from semvlp.shards.dataset.manifest import Refusal
+from semvlp.shards.dataset.plan import Plan
+
+REFUSED_NAME = "refused.jsonl"
+
+
+class RefusalLog:
+    """The refused images of a data set in work; who holds it open is the only writer there.
+
+    Where several processes write, each but the first has a log of its own in `.part/`, which the
+    next writer of the whole takes over.
+
+    Raises:
+        ConfigError: another process is writing this data set.
+    """
+
+    def __init__(self, directory: Path, rank: int = 0) -> None:
+        self._directory = directory
+        self.path = directory / REFUSED_NAME
+        if rank:
+            self.path = directory / PART_DIR / f"refused-{rank}.jsonl"
+            self.path.parent.mkdir(exist_ok=True)
+        self._file = self.path.open("a+b", buffering=0)
+        try:
+            # The lock ends with the process, however that ends.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise ConfigError(
+                f"{directory} is being written by another process; "
+                "wait for it or name another --out"
+            ) from None
+
+    def read(self, plan: Plan) -> dict[int, Refusal]:
+        """Refusals by position in the plan; a line torn by a crash is cut off.
+
+        Raises:
+            InputError: a line that is damaged or names an image that is not in the plan.
+        """
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            self._file.truncate(len(whole))
+        return _refusals(self.path, whole, plan)
+
+    def take_over(self, plan: Plan) -> None:
+        """Add what other processes of an earlier run refused, and remove their logs."""
+        known = self.read(plan)
+        for path in sorted((self._directory / PART_DIR).glob("refused-*.jsonl")):
+            for position, refusal in read_refusals(path, plan).items():
+                if position not in known:
+                    known[position] = refusal
+                    self.append(refusal)
+            path.unlink()
+
+    def order(self, refusals: Sequence[Refusal]) -> None:
+        """Put the lines into the order of `refusals`, for a data set that is about to be whole."""
+        data = b"".join(map(_line, refusals))
+        if self.path.read_bytes() != data:
+            # Another file from now on: the lock stays with the old one, which nobody needs.
+            atomic.write_bytes(self.path, data)
+
+    def append(self, refusal: Refusal) -> None:
+        """Add a line and make it survive a crash."""
+        self._file.write(_line(refusal))
+        os.fsync(self._file.fileno())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._file.truncate(0)
+
+    def close(self) -> None:
+        """Let another writer in."""
+        self._file.close()
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file's name that are none become `?`, as in `ls`."""
+    return text.encode(errors="replace").decode()
+
+
+def read_refusals(path: Path, plan: Plan) -> dict[int, Refusal]:
+    """Refusals by position in the plan, of a log that another process may be writing.
+
+    Raises:
+        InputError: a line that is damaged or names an image that is not in the plan.
+    """
+    data = path.read_bytes()
+    return _refusals(path, data[: data.rfind(b"\n") + 1], plan)
+
+
+def _refusals(path: Path, lines: bytes, plan: Plan) -> dict[int, Refusal]:
+    positions = {image_id: position for position, image_id in enumerate(plan.image_ids)}
+    refusals: dict[int, Refusal] = {}
+    for number, line in enumerate(lines.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            position = positions[entry["id"]]
+            refusals[position] = Refusal(
+                position=position,
+                image_id=entry["id"],
+                file=entry["file"],
+                reason=entry["reason"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number} does not name an image of the plan ({error!r}); "
+                "start anew with --overwrite"
+            ) from error
+    return refusals
+
+
+def _line(refusal: Refusal) -> bytes:
+    entry = {"id": refusal.image_id, "file": refusal.file, "reason": refusal.reason}
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"

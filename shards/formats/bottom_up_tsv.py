@@ -1,0 +1,161 @@
+"""The TSV files of bottom-up attention and of LXMERT: boxes and features in base64.
+
+Bottom-up attention: six columns, width before height, no labels. Layout:
+peteanderson80/bottom-up-attention tools/generate_tsv.py `FIELDNAMES`.
+
+LXMERT: ten columns, height BEFORE width, labels from 0 without background. Layout: airsplay/lxmert
+src/utils.py `FIELDNAMES`. VOLTA's files add columns behind these; they are not read.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from semvlp.errors import InputError
+from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.formats.tsv import (
+    Place,
+    encode_array,
+    first_row,
+    labelled_regions,
+    read_row,
+    rows_source,
+    tsv_files,
+    write_rows,
+)
+from semvlp.shards.record import NO_ATTRIBUTE, Regions
+
+LXMERT_FIELDS = (
+    "img_id",
+    "img_h",
+    "img_w",
+    "objects_id",
+    "objects_conf",
+    "attrs_id",
+    "attrs_conf",
+    "num_boxes",
+    "boxes",
+    "features",
+)
+
+
+def open_lxmert_tsv(path: Path) -> Source:
+    """The rows of a file, or of all `*.tsv` of a directory.
+
+    Raises:
+        InputError: the first row has fewer than ten columns.
+    """
+    files = tsv_files(path)
+    columns = len(first_row(files[0]))
+    if columns < len(LXMERT_FIELDS):
+        raise InputError(
+            f"{files[0]}: an LXMERT TSV has {len(LXMERT_FIELDS)} columns "
+            f"({', '.join(LXMERT_FIELDS)}), its first row has {columns}"
+        )
+    return rows_source(files, _read_lxmert)
+
+
+def lxmert_columns(regions: Regions) -> dict[str, object]:
+    """The columns of one image but for its id; arrays as base64 text."""
+    return {
+        "img_h": regions.height,
+        "img_w": regions.width,
+        "objects_id": encode_array(regions.object_ids, "<i8"),
+        "objects_conf": encode_array(regions.object_conf, "<f4"),
+        # The files have no "none": 0 with confidence 0 is how LXMERT's own script wrote it.
+        "attrs_id": encode_array(
+            np.where(regions.attribute_ids == NO_ATTRIBUTE, 0, regions.attribute_ids), "<i8"
+        ),
+        "attrs_conf": encode_array(regions.attribute_conf, "<f4"),
+        "num_boxes": len(regions),
+        "boxes": encode_array(regions.boxes, "<f4"),
+        "features": encode_array(regions.features, "<f4"),
+    }
+
+
+def write_lxmert_tsv(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """One row an image."""
+    rows = ([image.image_id, *lxmert_columns(image).values()] for image in regions)
+    return write_rows(path, rows)
+
+
+def _read_lxmert(place: Place) -> RawRegions:
+    row = read_row(place)
+    if len(row) < len(LXMERT_FIELDS):
+        raise InputError(
+            f"its row has {len(row)} of {len(LXMERT_FIELDS)} columns: the file is cut short"
+        )
+    return labelled_regions(dict(zip(LXMERT_FIELDS, row, strict=False)))
+
+
+LXMERT_TSV = CommunityFormat(
+    what="TSV of LXMERT: labels, attributes, boxes and features in base64",
+    open=open_lxmert_tsv,
+    write=write_lxmert_tsv,
+)
+
+
+BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
+
+
+def open_butd_tsv(path: Path) -> Source:
+    """The rows of a file, or of all `*.tsv` of a directory.
+
+    Raises:
+        InputError: the first row has another number of columns.
+    """
+    files = tsv_files(path)
+    columns = len(first_row(files[0]))
+    if columns != len(BUTD_FIELDS):
+        raise InputError(
+            f"{files[0]}: a bottom-up-attention TSV has {len(BUTD_FIELDS)} columns "
+            f"({', '.join(BUTD_FIELDS)}), its first row has {columns}"
+        )
+    return rows_source(files, _read_butd)
+
+
+def write_butd_tsv(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """One row an image; object and attribute labels have no place in this format."""
+    return write_rows(path, map(_butd_row, regions))
+
+
+def _butd_row(regions: Regions) -> list[object]:
+    return [
+        regions.image_id,
+        regions.width,
+        regions.height,
+        len(regions),
+        encode_array(regions.boxes, "<f4"),
+        encode_array(regions.features, "<f4"),
+    ]
+
+
+def _read_butd(place: Place) -> RawRegions:
+    row = read_row(place)
+    if len(row) != len(BUTD_FIELDS):
+        raise InputError(
+            f"its row has {len(row)} of {len(BUTD_FIELDS)} columns: the file is damaged"
+        )
+    _, width, height, count, boxes, features = row
+    return labelled_regions(
+        {
+            "img_w": width,
+            "img_h": height,
+            "num_boxes": count,
+            "boxes": boxes,
+            "features": features,
+        }
+    )
+
+
+BUTD_TSV = CommunityFormat(
+    what="TSV of bottom-up-attention: boxes and features in base64, no labels",
+    open=open_butd_tsv,
+    write=write_butd_tsv,
+)

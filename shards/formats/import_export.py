@@ -1,0 +1,236 @@
+"""Community formats into our stores, and our stores into community formats.
+
+Images are decoded and encoded one by one, on all cores if that pays.
+"""
+
+import os
+import shutil
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp import atomic
+from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.progress import Progress
+from semvlp.shards.codec import encode, encode_regions
+from semvlp.shards.dataset.manifest import Manifest, StoreFormat
+from semvlp.shards.dataset.plan import Plan, check_fits
+from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.raw import RawRegions, to_regions
+from semvlp.shards.formats.table import FORMATS
+from semvlp.shards.open import open_store
+from semvlp.shards.record import Regions, Sample
+from semvlp.shards.stores.store import Store
+from semvlp.shards.writer import Writer, open_writer
+
+SMALLEST_PARALLEL = 1000
+"""Images from which on it pays to start processes."""
+AHEAD = 16
+"""Images that each process is given before its results are asked for: enough work for the time in
+which what was written is synced."""
+
+Encoded = tuple[bytes, bytes]
+"""The two members of a sample."""
+
+
+def encoded_images(
+    opened: Source, wanted: Sequence[str], plan: Plan
+) -> Iterator[tuple[str, Encoded | InputError]]:
+    """The members of each image in its turn, fit for the plan, or why there are none.
+
+    Raises:
+        SemVLPError: a process that decodes was ended from outside.
+    """
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    # A process needs no list of images, and would be sent it.
+    plan = replace(plan, image_ids=())
+    if opened.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
+        for image_id in wanted:
+            yield image_id, _encoded(partial(opened.read, image_id), image_id, plan)
+        return
+    waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(plan,)) as pool:
+        try:
+            for image_id in wanted:
+                future = pool.submit(_encoded_aside, opened.task(image_id), image_id)
+                waiting.append((image_id, future))
+                if len(waiting) > AHEAD * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        except BrokenProcessPool as error:
+            raise SemVLPError(
+                "a process that decodes images was ended from outside, perhaps for lack of "
+                "memory; the same command goes on where this one stopped"
+            ) from error
+
+
+def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encoded | InputError:
+    """An error is a value here: it is to come in the turn of its image."""
+    try:
+        regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
+        sample = Sample(key=image_id, regions=regions)
+        check_fits(sample, plan)
+        return encode(sample)
+    except InputError as error:
+        return error
+
+
+def _begin(plan: Plan) -> None:
+    """What a process that decodes needs to know; PyTorch is slow to import, so it is done here."""
+    global _worker_plan
+    import torch
+
+    torch.set_num_threads(1)
+    # Decoded arrays are views of bytes; they are only read.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    _worker_plan = plan
+
+
+def _encoded_aside(read: Callable[[], RawRegions], image_id: str) -> Encoded | InputError:
+    def with_half_features() -> RawRegions:
+        raw = read()
+        return replace(raw, features=half(raw.features))
+
+    return _encoded(with_half_features, image_id, _worker_plan)
+
+
+def half(features: NDArray[Any]) -> NDArray[np.float16]:
+    """The bits of `features.astype(np.float16)` in a twentieth of the time."""
+    import torch
+
+    result: NDArray[np.float16] = torch.from_numpy(features).half().numpy()
+    return result
+
+
+_worker_plan: Plan
+
+
+SHARD_BYTES = 768_000_000
+MOST_SAMPLES_PER_SHARD = 10_000
+
+
+def import_format(
+    src: Path,
+    dst: Path,
+    *,
+    from_: str,
+    to: StoreFormat,
+    source: str | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Read a community data set into a new store; started again, it goes on where it stopped.
+
+    One pass over `src` finds the images, a second one reads them one at a time. A damaged image is
+    one line of refused.jsonl. `source` names the extraction the numbers come from: sets of one
+    format and source may be trained on together; by default it is the name of `src`.
+
+    Raises:
+        ConfigError: an unknown format, or another import was begun at `dst`.
+        InputError: `src` is not of the format, or not one image of it can be read.
+    """
+    opened = _format(from_).open(src)
+    try:
+        plan = _plan(opened, {"format": from_, "source": source or src.name, **opened.facts}, src)
+        with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
+            _copy(opened, writer)
+            return writer.finish()
+    finally:
+        opened.close()
+
+
+def export_format(src: Path, dst: Path, *, to: str) -> int:
+    """Write the images of a store in a community format; returns how many.
+
+    Raises:
+        ConfigError: an unknown format, or `dst` exists.
+        InputError: `src` is no store, or damaged.
+    """
+    community = _format(to)
+    if dst.exists():
+        raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    aside = dst.with_name(f".{dst.name}.part")
+    _remove(aside)
+    with open_store(src) as store:
+        images = _images(store, to)
+        count = community.write(images, aside, object_labels=store.manifest.object_labels)
+    aside.replace(dst)
+    atomic.sync_directory(dst.parent)
+    return count
+
+
+def _format(name: str) -> CommunityFormat:
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _plan(opened: Source, extractor: dict[str, object], src: Path) -> Plan:
+    first = _first_readable(opened, src)
+    return Plan(
+        image_ids=opened.image_ids,
+        extractor=extractor,
+        object_labels=opened.object_labels,
+        attribute_labels=(),
+        feature_size=first.features.shape[1],
+        samples_per_shard=_samples_per_shard(first),
+    )
+
+
+def _first_readable(opened: Source, src: Path) -> Regions:
+    """The first image that is not damaged and has regions: it tells the feature size."""
+    reason = "it lists no image"
+    for image_id in opened.image_ids:
+        try:
+            regions = to_regions(opened.read(image_id), image_id, profile="")
+        except InputError as error:
+            reason = f"{image_id}: {error}"
+            continue
+        if len(regions):
+            return regions
+    raise InputError(f"{src}: not one image with regions can be read; the last: {reason}")
+
+
+def _samples_per_shard(typical: Regions) -> int:
+    return max(1, min(MOST_SAMPLES_PER_SHARD, SHARD_BYTES // len(encode_regions(typical))))
+
+
+def _copy(opened: Source, writer: Writer) -> None:
+    pending = writer.pending
+    done = len(opened.image_ids) - len(pending)
+    refused = 0
+    with Progress("importing", total=len(opened.image_ids), unit="images", done=done) as bar:
+        for image_id, found in encoded_images(opened, pending, writer.plan):
+            if isinstance(found, InputError):
+                refused += 1
+                writer.refuse(image_id, opened.file_of(image_id), str(found))
+            else:
+                writer.write_encoded(image_id, *found)
+            bar.advance(note=f"{refused} refused" if refused else "")
+
+
+def _images(store: Store, to: str) -> Iterator[Regions]:
+    with Progress(f"exporting to {to}", total=len(store), unit="images") as bar:
+        for index in range(len(store)):
+            yield store.sample(index).regions
+            bar.advance()
+
+
+def _remove(path: Path) -> None:
+    """What an earlier export that was killed has left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,164 @@
+"""Tar shards to LMDB and back, texts onto images already extracted; the regions keep each byte."""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import ConfigError
+from semvlp.progress import Progress
+from semvlp.shards.codec import decode_entry, replace_texts, texts_of
+from semvlp.shards.dataset.hashes import files_sha256
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.dataset.plan import Plan, StoreFormat
+from semvlp.shards.open import open_store
+from semvlp.shards.record import Question, Texts
+from semvlp.shards.stores.store import Members, Store
+from semvlp.shards.texts.texts import match_texts, read_texts
+from semvlp.shards.writer import Writer, open_writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinReport:
+    """What `join` did."""
+
+    out: Path
+    images: int
+    """Images of the data set."""
+    matched: int
+    """Images that the text files speak of."""
+    captions: int
+    """Captions of the new data set, old ones included."""
+    questions: int
+    """Questions of the new data set, old ones included."""
+    unmatched: tuple[str, ...]
+    """Names in the text files that no image has."""
+    manifest: Manifest
+
+    def values(self) -> dict[str, Any]:
+        """The report as plain values."""
+        names = ("images", "matched", "captions", "questions", "unmatched")
+        return {"out": str(self.out), **{name: getattr(self, name) for name in names}}
+
+    def sentence(self) -> str:
+        """The report as one sentence."""
+        lost = "".join(
+            f"; {len(self.unmatched)} names fit no image, first {name!r}"
+            for name in self.unmatched[:1]
+        )
+        return (
+            f"{self.out} holds {self.images} images with {self.captions} captions and "
+            f"{self.questions} questions{lost}."
+        )
+
+
+def convert(src: Path, dst: Path, *, to: StoreFormat, overwrite: bool = False) -> Manifest:
+    """Write the data set `src` once more in another store; both members of a sample keep each byte.
+
+    Started again after an interruption it goes on where it stopped.
+
+    Raises:
+        InputError: `src` is damaged.
+        ConfigError: `dst` is `src`, or holds another data set.
+    """
+    refuse_same(src, dst)
+    with open_store(src) as store:
+        plan = store.manifest.plan(store.image_ids)
+        with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
+            copy(store, writer, "converting", lambda members: members)
+            return writer.finish()
+
+
+def join(
+    shards: Path,
+    texts: Sequence[Path],
+    out: Path,
+    *,
+    only_matched: bool = False,
+    overwrite: bool = False,
+) -> JoinReport:
+    """Copy the data set `shards` with the texts of the files added to those it has.
+
+    A text that an image has already is not added again, so joining twice changes nothing. The new
+    data set has the profile and the store of the old one. With `only_matched` it has only the
+    images that the files speak of: what to pre-train on of features extracted for all splits.
+
+    Raises:
+        InputError: `shards` or a text file is damaged, or a name in it fits several images.
+        ConfigError: `out` is `shards`, or holds another data set.
+    """
+    refuse_same(shards, out)
+    with open_store(shards) as store:
+        found, unmatched = match_texts(read_texts(texts), store.image_ids)
+        plan = _joined_plan(store, texts, found if only_matched else None)
+        with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
+            copy(store, writer, "joining", partial(_with_texts, found))
+            manifest = writer.finish()
+    return JoinReport(
+        out=out,
+        images=manifest.counts["samples"],
+        matched=len(found),
+        captions=manifest.counts["captions"],
+        questions=manifest.counts["questions"],
+        unmatched=tuple(unmatched),
+        manifest=manifest,
+    )
+
+
+def refuse_same(src: Path, dst: Path) -> None:
+    """Nothing is written over what is read.
+
+    Raises:
+        ConfigError: `dst` is `src`.
+    """
+    if src.resolve() == dst.resolve():
+        raise ConfigError(f"{dst} must not be the data set that is read; name another directory")
+
+
+def copy(store: Store, writer: Writer, what: str, change: Callable[[Members], Members]) -> None:
+    """Write what is pending, the members of each sample passed through `change`."""
+    refused = {refusal.image_id: refusal for refusal in store.manifest.refused}
+    pending = writer.pending
+    done = len(writer.plan.image_ids) - len(pending)
+    total = len(writer.plan.image_ids)
+    with Progress(what, total=total, unit="images", done=done) as progress:
+        for image_id in pending:
+            if image_id in refused:
+                writer.refuse(image_id, refused[image_id].file, refused[image_id].reason)
+            else:
+                writer.write_members(*change(store.members(store.index_of(image_id))))
+            progress.advance()
+
+
+def _joined_plan(store: Store, texts: Sequence[Path], wanted: Container[str] | None) -> Plan:
+    plan = store.manifest.plan(store.image_ids)
+    image_ids = tuple(i for i in plan.image_ids if wanted is None or i in wanted)
+    digest = files_sha256(texts, after=plan.texts_sha256)
+    return replace(plan, image_ids=image_ids, texts_sha256=digest)
+
+
+def _with_texts(found: Mapping[str, Texts], members: Members) -> Members:
+    text, blob = members
+    entry = decode_entry(text)
+    added = found.get(entry["image_id"])
+    if added is None:
+        return members
+    return replace_texts(text, _merged(texts_of(entry), added)), blob
+
+
+def _merged(old: Texts, new: Texts) -> Texts:
+    """Old texts, then new ones; a question asked again takes the place of the old one."""
+    asked_again = {_identity(question) for question in new.questions}
+    return Texts(
+        captions=old.captions + tuple(c for c in new.captions if c not in old.captions),
+        questions=tuple(q for q in old.questions if _identity(q) not in asked_again)
+        + new.questions,
+    )
+
+
+def _identity(question: Question) -> str:
+    """Official ids are numbers in one file and strings in another; without one, the text."""
+    if question.question_id is None:
+        return question.question
+    return f"#{question.question_id}"

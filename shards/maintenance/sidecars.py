@@ -1,0 +1,116 @@
+"""Checking what lies beside the samples: plan, refusals, indexes, commit records."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semvlp.errors import InputError
+from semvlp.shards.dataset.manifest import CHECKSUM, MANIFEST_NAME, Manifest
+from semvlp.shards.dataset.plan import PLAN_NAME
+from semvlp.shards.dataset.refusals import REFUSED_NAME
+from semvlp.shards.stores.tar_index import Index, read_index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a data set."""
+
+    shard: str
+    """Name of the file."""
+    key: str | None
+    """Key of the sample, where the damage belongs to one."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {f'{self.key}: ' if self.key else ''}{self.problem}"
+
+
+def check_sidecars(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Finding]:
+    """Plan, refusals and entries of the manifest; `keys` are the samples in order.
+
+    Plan and refusals may be absent, as in a copy of the finished files alone.
+    """
+    yield from _check_names(path, manifest)
+    plan = path / PLAN_NAME
+    if plan.exists():
+        yield from _check_plan(plan, manifest, keys)
+    refused = path / REFUSED_NAME
+    if refused.exists():
+        entries = {
+            refusal.image_id: {
+                "id": refusal.image_id,
+                "file": refusal.file,
+                "reason": refusal.reason,
+            }
+            for refusal in manifest.refused
+        }
+        yield from _compare(refused, _json_lines(refused), entries)
+
+
+def check_tar_sidecars(path: Path, manifest: Manifest, index: Index) -> Iterator[Finding]:
+    """Index and commit record of each shard; a copy may be without all of them."""
+    names = [Path(shard.name).stem for shard in manifest.shards]
+    if not any((path / f"{name}{kind}").exists() for name in names for kind in (".idx", ".json")):
+        return
+    for number, (name, entry) in enumerate(zip(names, manifest.shards, strict=True)):
+        commit = path / f"{name}.json"
+        yield from _compare(commit, _json(commit), entry.to_json())
+        rows = np.flatnonzero(index.rows["shard"] == number)
+        expected = Index(tuple(index.keys[row] for row in rows), index.rows[rows])
+        try:
+            found = read_index(path / f"{name}.idx")
+        except InputError as error:
+            yield Finding(shard=f"{name}.idx", key=None, problem=str(error))
+            continue
+        if found.keys != expected.keys or not np.array_equal(found.rows, expected.rows):
+            problem = "it is not the part of the index that belongs to this shard"
+            yield Finding(shard=f"{name}.idx", key=None, problem=problem)
+
+
+def _check_plan(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Finding]:
+    try:
+        expected = manifest.plan(keys)
+    except InputError:
+        # Reported with the list of images.
+        return
+    if expected.image_list_sha256 == manifest.image_list_sha256:
+        yield from _compare(path, _json(path), expected.to_json(manifest.store))
+
+
+def _check_names(path: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Where the checksum of the manifest is missing, no entry may be unknown: it may be its."""
+    found = _json(path / MANIFEST_NAME)
+    unknown = sorted(set(found or {}) - set(manifest.to_json()))
+    if CHECKSUM not in (found or {}) and unknown:
+        problem = f"it has no {CHECKSUM}, but {', '.join(unknown)}"
+        yield Finding(shard=MANIFEST_NAME, key=None, problem=problem)
+
+
+def _compare(path: Path, found: Any, expected: Any) -> Iterator[Finding]:
+    if found is None:
+        yield Finding(shard=path.name, key=None, problem="it is missing or damaged")
+    elif found != expected:
+        problem = "it differs from what the manifest and the samples say"
+        yield Finding(shard=path.name, key=None, problem=problem)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _json_lines(path: Path) -> Any:
+    """Objects by their id; None where a line is damaged."""
+    data = path.read_bytes()
+    try:
+        entries = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        found = {entry["id"]: entry for entry in entries}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if data.endswith(b"\n") or not data else None

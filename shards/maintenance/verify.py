@@ -1,0 +1,246 @@
+"""Checking a data set: every byte against what manifest, index and records say of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semvlp.errors import InputError
+from semvlp.progress import Progress
+from semvlp.shards.codec import decode
+from semvlp.shards.dataset.hashes import file_sha256
+from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from semvlp.shards.maintenance.sidecars import Finding, check_sidecars, check_tar_sidecars
+from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, read_all, split_value
+from semvlp.shards.stores.tar_file import Record, is_end, read_record
+from semvlp.shards.stores.tar_index import INDEX_NAME, Index, index_of, read_index
+
+
+def verify(path: Path) -> list[Finding]:
+    """Everything that is wrong with the data set in `path`; an empty list means it is sound.
+
+    Reads all of it: sizes, SHA-256, a strict scan of every archive, the checksum of every record,
+    duplicate, missing and unknown keys, profiles, counts, and every file beside the samples. Damage
+    never raises.
+    """
+    path = Path(path)
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        return [Finding(shard=MANIFEST_NAME, key=None, problem=str(error))]
+    check = _check_lmdb if manifest.store == "lmdb" else _check_tars
+    try:
+        return list(check(path, manifest))
+    except OSError as error:
+        return [Finding(shard=path.name, key=None, problem=f"it cannot be read: {error}")]
+
+
+def info(path: Path) -> dict[str, Any]:
+    """What the manifest says of a data set, as plain JSON values.
+
+    Raises:
+        InputError: there is no manifest, or it is damaged.
+    """
+    manifest = read_manifest(path)
+    images = {n: count for n, count in enumerate(manifest.regions_histogram) if count}
+    total = sum(images.values())
+    return {
+        "path": str(path),
+        "store": manifest.store,
+        "format_version": manifest.format_version,
+        "created": manifest.created,
+        "software": manifest.software,
+        "profile": manifest.profile,
+        "counts": manifest.counts,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "feature_size": manifest.feature_size,
+        "object_labels": len(manifest.object_labels),
+        "attribute_labels": len(manifest.attribute_labels),
+        "regions": {
+            "min": min(images, default=0),
+            "mean": round(sum(n * count for n, count in images.items()) / max(total, 1), 2),
+            "max": max(images, default=0),
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A sound sample, as far as it must be remembered."""
+
+    shard: str
+    key: str
+    profile: str
+
+
+def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
+    index = None
+    try:
+        index = read_index(path / INDEX_NAME)
+    except InputError as error:
+        yield Finding(shard=INDEX_NAME, key=None, problem=str(error))
+    found: list[_Found] = []
+    named: set[str | None] = set()
+    with Progress("verifying", total=len(manifest.shards), unit="shards") as progress:
+        for shard, entry in enumerate(manifest.shards):
+            yield from _check_file(path, entry)
+            for result in _walk(path / entry.name, index, shard):
+                if isinstance(result, Finding):
+                    named.add(result.key)
+                    yield result
+                else:
+                    key, profile = result.sample.key, result.sample.regions.profile
+                    found.append(_Found(entry.name, key, profile))
+            progress.advance()
+    listed = index.keys if index is not None else [item.key for item in found]
+    yield from _check_keys(found, listed, named, manifest, INDEX_NAME)
+    yield from _check_list(listed, manifest)
+    yield from check_sidecars(path, manifest, listed)
+    if index is not None:
+        yield from check_tar_sidecars(path, manifest, index)
+
+
+def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
+    damage = [finding for entry in manifest.shards for finding in _check_file(path, entry)]
+    yield from damage
+    if not (path / LMDB_NAME).exists():
+        return
+    if damage:
+        # LMDB trusts its file: following a damaged page can end the process.
+        found, findings, keys = _read_lmdb_aside(path / LMDB_NAME)
+    else:
+        found, findings, keys = _read_lmdb(path / LMDB_NAME)
+    yield from findings
+    named = {finding.key for finding in findings}
+    yield from _check_keys(found, keys, named, manifest, LMDB_NAME)
+    yield from _check_list(keys, manifest)
+    yield from check_sidecars(path, manifest, keys)
+
+
+def _check_file(path: Path, entry: ShardEntry) -> Iterator[Finding]:
+    """Presence, size and SHA-256 of one file."""
+    file = path / entry.name
+    if not file.exists():
+        yield Finding(shard=entry.name, key=None, problem="the file is missing")
+        return
+    size = file.stat().st_size
+    if size != entry.bytes:
+        problem = f"the file must have {entry.bytes} bytes, but has {size}"
+        yield Finding(shard=entry.name, key=None, problem=problem)
+    elif file_sha256(file) != entry.sha256:
+        problem = "the SHA-256 of the file is not that of the manifest"
+        yield Finding(shard=entry.name, key=None, problem=problem)
+
+
+def _walk(path: Path, index: Index | None, shard: int) -> Iterator[Record | Finding]:
+    """Every sample of a tar; behind damage it goes on where the index knows the next sample."""
+    if not path.exists():
+        return
+    starts = _starts(index, shard)
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while True:
+            try:
+                if is_end(file, offset, size, path.name):
+                    return
+                record = read_record(file, offset, path.name)
+                yield record
+                if index is not None:
+                    yield from _check_row(record, index, starts.get(offset), path.name)
+                offset = record.location.end
+            except InputError as error:
+                key = index.keys[starts[offset]] if index and offset in starts else None
+                yield Finding(shard=path.name, key=key, problem=str(error))
+                later = [start for start in starts if start > offset]
+                if not later:
+                    return
+                offset = min(later)
+
+
+def _starts(index: Index | None, shard: int) -> dict[int, int]:
+    """Rows of the index by the offset of their sample in one shard."""
+    if index is None:
+        return {}
+    rows = np.flatnonzero(index.rows["shard"] == shard)
+    return {index.location(row).start: row for row in rows.tolist()}
+
+
+def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iterator[Finding]:
+    """The row of the index against the sample that was found."""
+    if row is not None:
+        found = index_of([record], int(index.rows["shard"][row]))
+        if found.keys == (index.keys[row],) and found.rows[0] == index.rows[row]:
+            return
+    problem = f"{INDEX_NAME} says otherwise of the sample at offset {record.location.start}"
+    yield Finding(shard=name, key=record.location.key, problem=problem)
+
+
+def _read_lmdb(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
+    """Sound samples, damage, and the keys the file lists."""
+    found, findings, keys = [], [], ""
+    try:
+        for key, value in read_all(path):
+            if key == KEYS_KEY.decode():
+                keys = value.decode("ascii", "backslashreplace")
+            elif not key.startswith("!"):
+                try:
+                    sample = decode(*split_value(value))
+                    found.append(_Found(path.name, key, sample.regions.profile))
+                except InputError as error:
+                    findings.append(Finding(shard=path.name, key=key, problem=str(error)))
+    except InputError as error:
+        findings.append(Finding(shard=path.name, key=None, problem=str(error)))
+    return found, findings, keys.split("\n") if keys else []
+
+
+def _read_lmdb_aside(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
+    """`_read_lmdb` in a process of its own, whose end is a finding."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_read_lmdb, path).result()
+        except BrokenProcessPool:
+            problem = "the tree of pages is damaged; the samples cannot be told apart"
+            return [], [Finding(shard=path.name, key=None, problem=problem)], []
+
+
+def _check_keys(
+    found: Sequence[_Found],
+    expected: Sequence[str],
+    damaged: Set[str | None],
+    manifest: Manifest,
+    where: str,
+) -> Iterator[Finding]:
+    """Each expected key exactly once, no other, all of one profile; damage is reported already."""
+    counts = Counter(item.key for item in found)
+    known = set(expected)
+    for item in found:
+        if item.key not in known:
+            yield Finding(shard=item.shard, key=item.key, problem=f"{where} does not know it")
+        elif counts[item.key] > 1:
+            problem = f"the key is there {counts[item.key]} times"
+            yield Finding(shard=item.shard, key=item.key, problem=problem)
+        if item.profile != manifest.profile:
+            problem = f"profile {item.profile} in a data set of profile {manifest.profile}"
+            yield Finding(shard=item.shard, key=item.key, problem=problem)
+    for key in expected:
+        if key not in counts and key not in damaged:
+            yield Finding(shard=where, key=key, problem="it is listed, but was not found")
+
+
+def _check_list(keys: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
+    """Keys and refused images together are the list that the manifest was made for."""
+    try:
+        listed = manifest.plan(keys).image_list_sha256
+    except InputError as error:
+        yield Finding(shard=MANIFEST_NAME, key=None, problem=str(error))
+        return
+    if listed != manifest.image_list_sha256:
+        problem = "samples and refused images together are not the list of images it was made for"
+        yield Finding(shard=MANIFEST_NAME, key=None, problem=problem)

@@ -1,0 +1,123 @@
+"""Writing `regions.lmdb`: samples in transactions, the file moved to its place when complete."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import PART_DIR, publish
+from semvlp.errors import InputError
+from semvlp.shards.codec import decode_entry
+from semvlp.shards.dataset.hashes import file_sha256
+from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, META_KEY, open_environment, put_all
+
+SAMPLES_PER_TRANSACTION = 64
+
+
+class LmdbTarget:
+    """Collects samples into transactions; until the data set is finished it lies in `.part/`.
+
+    While in work, `!meta` holds the counts so far and changes in the transaction of the samples it
+    counts, so nothing has to be read again to go on.
+    """
+
+    def __init__(self, out: Path, plan: Plan, refused: set[int]) -> None:
+        self._path, self._part = out / LMDB_NAME, out / PART_DIR / LMDB_NAME
+        self._plan = plan
+        self._waiting: dict[bytes, bytes] = {}
+        self._environment: Any = None
+        self._published = _is_published(out)
+        if self._published:
+            self._written = set(range(len(plan.image_ids))) - refused
+            return
+        self._part.parent.mkdir(exist_ok=True)
+        if self._path.exists():
+            publish(self._path, self._part)
+        self._environment = open_environment(self._part, readonly=False)
+        self._written, self._captions, self._questions, self._histogram = self._read_back()
+
+    def written(self) -> set[int]:
+        return set(self._written)
+
+    def write(self, position: int, text: bytes, blob: bytes | memoryview) -> None:
+        entry = decode_entry(text)
+        self._captions += len(entry.get("captions", ()))
+        self._questions += len(entry.get("questions", ()))
+        self._histogram[entry["n"]] += 1
+        self._waiting[entry["key"].encode("ascii")] = b"".join((blob, text))
+        self._written.add(position)
+        if len(self._waiting) == SAMPLES_PER_TRANSACTION:
+            self._flush()
+
+    def refuse(self, position: int) -> None:
+        """Nothing to do: a refused image is simply absent."""
+
+    def finish(self, manifest: Manifest) -> tuple[ShardEntry, ...]:
+        keys = "\n".join(self._plan.image_ids[position] for position in sorted(self._written))
+        self._waiting[KEYS_KEY] = keys.encode("ascii")
+        counted = replace(manifest, shards=(self._entry(size=0, sha256=""),))
+        self._flush(counted.to_json())
+        self.close()
+        size, digest = self._part.stat().st_size, file_sha256(self._part)
+        publish(self._part, self._path)
+        return (self._entry(size=size, sha256=digest),)
+
+    def published(self) -> bool:
+        return self._published
+
+    def close(self) -> None:
+        if self._environment is not None:
+            try:
+                self._flush()
+            finally:
+                self._environment.close()
+                self._environment = None
+
+    def _flush(self, meta: dict[str, Any] | None = None) -> None:
+        if self._waiting:
+            # A file cannot hold its own size and hash.
+            counts = {"shards": [self._entry(size=0, sha256="").to_json()]}
+            text = json.dumps(meta or counts, ensure_ascii=False)
+            put_all(self._environment, [*self._waiting.items(), (META_KEY, text.encode())])
+            self._waiting.clear()
+
+    def _entry(self, *, size: int, sha256: str) -> ShardEntry:
+        most = max(self._histogram, default=-1)
+        return ShardEntry(
+            name=LMDB_NAME,
+            samples=len(self._written),
+            bytes=size,
+            sha256=sha256,
+            captions=self._captions,
+            questions=self._questions,
+            regions_histogram=tuple(self._histogram[n] for n in range(most + 1)),
+        )
+
+    def _read_back(self) -> tuple[set[int], int, int, Counter[int]]:
+        """What earlier runs wrote: positions, captions, questions, histogram of regions."""
+        positions = {key: position for position, key in enumerate(self._plan.image_ids)}
+        with self._environment.begin() as transaction:
+            meta = transaction.get(META_KEY)
+            keys = [key.decode() for key in transaction.cursor().iternext(values=False)]
+        if meta is None:
+            return set(), 0, 0, Counter()
+        entry = ShardEntry.from_json(json.loads(meta)["shards"][0])
+        written = {positions[key] for key in keys if not key.startswith("!")}
+        histogram = Counter(dict(enumerate(entry.regions_histogram)))
+        return written, entry.captions, entry.questions, histogram
+
+
+def _is_published(out: Path) -> bool:
+    """Whether the file beside the manifest is the one it describes."""
+    if not (out / MANIFEST_NAME).exists():
+        return False
+    try:
+        entries = read_manifest(out).shards
+    except InputError:
+        # A damaged manifest is made again from the file.
+        return False
+    path = out / LMDB_NAME
+    return path.exists() and [entry.bytes for entry in entries] == [path.stat().st_size]

@@ -1,0 +1,148 @@
+"""What every store of samples offers, and how one is opened."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from semvlp.closing import Closing
+from semvlp.errors import InputError
+from semvlp.shards.batch import Held
+from semvlp.shards.codec import Layout, blob_layout, check_blob, decode, decode_entry, texts_of
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.record import Sample, Texts
+
+Members = tuple[bytes, bytes | memoryview]
+"""The JSON and the regions of a sample as they are stored."""
+
+
+class Store(Closing, ABC):
+    """Random access to the samples of one data set, in the order of its plan.
+
+    Safe after a fork and in a pickle.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, image_ids: Sequence[str]) -> None:
+        self.path, self.manifest = path, manifest
+        self.image_ids = image_ids
+        """The images in the order of the plan; refused ones are not among them."""
+        self._layouts: list[Layout | None] = [None] * len(image_ids)
+        """Of the samples whose checksums were compared; their headers are not read again."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._positions
+
+    def index_of(self, image_id: str) -> int:
+        """Position of an image.
+
+        Raises:
+            InputError: the store does not hold it.
+        """
+        try:
+            return self._positions[image_id]
+        except KeyError:
+            raise InputError(f"{self.path} has no image {image_id!r}") from None
+
+    def sample(self, index: int) -> Sample:
+        """The whole sample, its checksum compared the first time it is read.
+
+        Raises:
+            InputError: the sample is damaged; names file and key.
+        """
+        return self._decoded(index, self._read(index))
+
+    def texts(self, index: int) -> Texts:
+        """The texts alone, without reading the regions."""
+        return texts_of(decode_entry(self.entry(index)))
+
+    def members(self, index: int) -> Members:
+        """The JSON and the regions as they are stored, to be copied without change."""
+        found = self._read(index)
+        self._decoded(index, found)
+        return found
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Images of each shard; those of an LMDB are what its tar shards would hold."""
+        return self.manifest.shard_sizes
+
+    @abstractmethod
+    def entry(self, index: int) -> bytes:
+        """The JSON alone, as it is stored."""
+
+    @abstractmethod
+    def entries(self, indices: Sequence[int]) -> list[bytes]:
+        """The JSON of several samples."""
+
+    @abstractmethod
+    def text_counts(self) -> Sequence[int]:
+        """Number of texts of each image."""
+
+    @abstractmethod
+    def borrow(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[Held]]:
+        """Samples to look at without a copy, for as long as the context; checked like `sample`.
+
+        Each is looked up when it is asked for: bytes that were just touched are copied fastest.
+        """
+
+    @abstractmethod
+    def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
+        """Tell the system what is read soon: whole samples, and JSON alone; returns at once."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _read(self, index: int) -> Members:
+        """The members in memory of their own."""
+
+    @abstractmethod
+    def _damage(self, index: int, problem: str) -> str:
+        """The message for a damaged sample: where it lies and what is wrong."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {key: position for position, key in enumerate(self.image_ids)}
+
+    def _decoded(self, index: int, members: Members) -> Sample:
+        try:
+            sample = decode(*members, check=self._layouts[index] is None)
+            self._check_key(index, sample.key)
+        except InputError as error:
+            raise InputError(self._damage(index, str(error))) from error
+        self._layouts[index] = blob_layout(members[1])
+        return sample
+
+    def _held(self, index: int, members: Members) -> Held:
+        """The members, compared with their checksum unless that was done before."""
+        layout = self._layouts[index]
+        if layout is None:
+            try:
+                layout = self._checked_layout(index, *members)
+            except InputError as error:
+                raise InputError(self._damage(index, str(error))) from error
+            self._layouts[index] = layout
+        return (*members, layout)
+
+    def _checked_layout(self, index: int, text: bytes, blob: bytes | memoryview) -> Layout:
+        entry = decode_entry(text)
+        self._check_key(index, entry["key"])
+        check_blob(entry, blob)
+        texts_of(entry)
+        layout = blob_layout(blob, entry["key"])
+        size = layout.spans[0].shape[1]
+        if size != self.manifest.feature_size:
+            raise InputError(f"features must have size {self.manifest.feature_size}, got {size}")
+        return layout
+
+    def _check_key(self, index: int, key: str) -> None:
+        if key != self.image_ids[index]:
+            raise InputError(f"it holds the sample {key!r}")

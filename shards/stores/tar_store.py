@@ -1,0 +1,237 @@
+"""Reading tar shards: random access by index, every record compared when it is first read."""
+
+import mmap
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatch
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semvlp.errors import InputError
+from semvlp.shards.batch import Held
+from semvlp.shards.dataset.manifest import Manifest, read_manifest
+from semvlp.shards.stores.store import Members, Store
+from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
+from semvlp.shards.stores.tar_index import INDEX_NAME, Index, read_index
+
+OPEN_FILES = 128
+"""Shards held open at once; the least recently used one is closed."""
+ADVICE_BYTES = 128 << 10
+
+
+class TarStore(Store):
+    """Samples of tar shards by position in the plan. Safe with threads.
+
+    Raises:
+        InputError: a shard or the index is missing or has another size than the manifest says.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest | None = None, pattern: str = "") -> None:
+        """`pattern`: only the shards whose names it fits, as `shard-00000*.tar`."""
+        manifest = manifest if manifest is not None else read_manifest(path)
+        index = read_index(path / INDEX_NAME)
+        _check_rows(index, manifest, path / INDEX_NAME)
+        if pattern:
+            manifest, index = _selected(manifest, index, pattern, path)
+        for shard in manifest.shards:
+            check_size(path / shard.name, shard.bytes)
+        super().__init__(path, manifest, index.keys)
+        self._index, self._pattern = index, pattern
+        self._open = lru_cache(maxsize=OPEN_FILES)(self._open_shard)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TarStore, (self.path, None, self._pattern)
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return [shard.samples for shard in self.manifest.shards]
+
+    def entry(self, index: int) -> bytes:
+        location = self._index.location(index)
+        text = self._pread(index, location.json_offset, location.json_bytes)
+        self._check_json(index, text)
+        return text
+
+    def text_counts(self) -> Sequence[int]:
+        rows = self._index.rows
+        counts: list[int] = (rows["captions"] + rows["questions"]).tolist()
+        return counts
+
+    @contextmanager
+    def borrow(self, indices: Sequence[int]) -> Iterator[Iterator[Held]]:
+        yield (
+            self._held(index, self._view(index))
+            if (layout := self._layouts[index]) is None
+            else (bytes(mapped[text]), mapped[regions], layout)
+            for index, mapped, text, regions in self._slices(indices)
+        )
+
+    def entries(self, indices: Sequence[int]) -> list[bytes]:
+        return [
+            self.entry(index) if self._layouts[index] is None else bytes(mapped[text])
+            for index, mapped, text, _ in self._slices(indices)
+        ]
+
+    def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
+        for index in samples:
+            location = self._index.location(index)
+            # The system reads no more than its readahead at one advice.
+            for offset in range(location.start, location.end, ADVICE_BYTES):
+                self._advise(index, offset, min(ADVICE_BYTES, location.end - offset))
+        for index in entries:
+            location = self._index.location(index)
+            self._advise(index, location.json_offset, location.json_bytes)
+
+    def close(self) -> None:
+        self._open.cache_clear()
+
+    def _shard_name(self, index: int) -> str:
+        return self.manifest.shards[int(self._index.rows["shard"][index])].name
+
+    def _read(self, index: int) -> Members:
+        location = self._index.location(index)
+        size = location.end - location.start
+        return self._members(index, memoryview(self._pread(index, location.start, size)))
+
+    def _view(self, index: int) -> Members:
+        location = self._index.location(index)
+        mapped = self._open(self._shard_name(index)).mapped
+        return self._members(index, mapped[location.start : location.end])
+
+    def _slices(self, indices: Sequence[int]) -> Iterator[tuple[int, memoryview, slice, slice]]:
+        """The mapped shard of each sample, and where its JSON and its regions lie in it."""
+        rows = self._index.rows[np.array(indices, np.int64)]
+        texts, regions = rows["json_offset"], rows["regions_offset"]
+        text_ends, regions_ends = texts + rows["json_bytes"], regions + rows["regions_bytes"]
+        shards = rows["shard"].tolist()
+        mapped = {
+            shard: self._open(self.manifest.shards[shard].name).mapped for shard in set(shards)
+        }
+        columns = (texts, text_ends, regions, regions_ends)
+        for index, shard, a, b, c, d in zip(
+            indices, shards, *(column.tolist() for column in columns), strict=True
+        ):
+            yield index, mapped[shard], slice(a, b), slice(c, d)
+
+    def _members(self, index: int, data: memoryview) -> Members:
+        """The two members in the bytes of a sample."""
+        location = self._index.location(index)
+        text_start = location.json_offset - location.start
+        blob_start = location.regions_offset - location.start
+        text = bytes(data[text_start : text_start + location.json_bytes])
+        if self._layouts[index] is None:
+            self._check_headers(index, location, data)
+            self._check_json(index, text)
+        return text, data[blob_start : blob_start + location.regions_bytes]
+
+    def _pread(self, index: int, offset: int, size: int) -> bytes:
+        name = self._shard_name(index)
+        data = os.pread(self._open(name).descriptor, size, offset)
+        if len(data) < size:
+            raise InputError(f"{self.path / name}, offset {offset}: the file is cut short")
+        return data
+
+    def _advise(self, index: int, offset: int, size: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            descriptor = self._open(self._shard_name(index)).descriptor
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _open_shard(self, name: str) -> "_OpenFile":
+        return _OpenFile(self.path / name)
+
+    def _check_headers(self, index: int, location: Location, data: memoryview) -> None:
+        regions = location.regions_offset - BLOCK - location.start
+        text_header = header(location.key + JSON_SUFFIX, location.json_bytes)
+        blob_header = header(location.key + REGIONS_SUFFIX, location.regions_bytes)
+        if data[:BLOCK] != text_header or data[regions : regions + BLOCK] != blob_header:
+            raise InputError(self._damage(index, "its headers are damaged"))
+
+    def _check_json(self, index: int, text: bytes) -> None:
+        if zlib.crc32(text) != self._index.rows["json_crc32"][index]:
+            raise InputError(self._damage(index, "the checksum of its JSON does not match"))
+
+    def _damage(self, index: int, problem: str) -> str:
+        location = self._index.location(index)
+        return (
+            f"{self.path / self._shard_name(index)}, offset {location.start}, "
+            f"sample {location.key}: {problem}; `semvlp shards verify {self.path}` lists all damage"
+        )
+
+
+def _check_rows(index: Index, manifest: Manifest, path: Path) -> None:
+    """Every shard has as many rows as the manifest says, and no row points outside of it."""
+    rows, shards = index.rows, manifest.shards
+    expected = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
+    if not np.array_equal(rows["shard"], expected):
+        raise InputError(f"{path} does not hold the {len(expected)} samples of the manifest")
+    sizes = np.array([shard.bytes for shard in shards], np.int64)[rows["shard"]]
+    ends = rows["regions_offset"] + rows["regions_bytes"]
+    text_ends = rows["json_offset"] + rows["json_bytes"]
+    starts_well = (rows["json_offset"] >= BLOCK) & (rows["json_bytes"] >= 0)
+    if not (starts_well & (text_ends <= rows["regions_offset"]) & (ends <= sizes)).all():
+        raise InputError(f"{path} is damaged: a sample lies outside of its shard")
+
+
+def _selected(manifest: Manifest, index: Index, pattern: str, path: Path) -> tuple[Manifest, Index]:
+    """Manifest and index of some shards alone."""
+    chosen = [n for n, shard in enumerate(manifest.shards) if fnmatch(shard.name, pattern)]
+    if not chosen:
+        raise InputError(f"no shard of {path} fits {pattern}; it has {len(manifest.shards)}")
+    kept = np.flatnonzero(np.isin(index.rows["shard"], chosen))
+    rows = index.rows[kept]
+    rows["shard"] = np.searchsorted(chosen, rows["shard"])
+    shards = tuple(manifest.shards[number] for number in chosen)
+    return (
+        replace(manifest, shards=shards, refused=()),
+        Index(tuple(index.keys[row] for row in kept), rows),
+    )
+
+
+def check_size(path: Path, size: int) -> None:
+    """Compare a file with what the manifest says of it.
+
+    Raises:
+        InputError: it is missing or has another size.
+    """
+    if not path.exists():
+        raise InputError(f"{path} is missing; {_REMEDY}")
+    found = path.stat().st_size
+    if found != size:
+        raise InputError(f"{path} must have {size} bytes, but has {found}; {_REMEDY}")
+
+
+def webdataset(path: Path) -> Any:
+    """The same shards through stock `webdataset.WebDataset`, in the order of the plan.
+
+    For programs that are built on it. It does not notice damage: run `verify` first.
+    """
+    import webdataset as wds
+
+    names = [str(Path(path) / shard.name) for shard in read_manifest(path).shards]
+    return wds.WebDataset(names, shardshuffle=False)
+
+
+class _OpenFile:
+    """A descriptor and a map that are closed when nobody uses them any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    @cached_property
+    def mapped(self) -> memoryview:
+        """The whole file; only what `prefetch` names is read ahead."""
+        found = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
+        found.madvise(mmap.MADV_RANDOM)
+        return memoryview(found)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+_REMEDY = "copy it again, or run the command that made the data set once more"

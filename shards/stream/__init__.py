@@ -1,0 +1,1 @@
+"""The endless stream of samples that training reads, in an order that can be resumed."""

@@ -1,0 +1,273 @@
+"""Samples for training: one endless global sequence, of which each rank takes its slice.
+
+The sequence is a function of (data sets, seed, order), see `sequence.py`; the only state is the
+position. Position P lies in epoch P div N for N images, and every epoch visits every image once.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from resource import RUSAGE_SELF, getrusage
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.shards.batch import (
+    Batch,
+    Columns,
+    Entry,
+    Held,
+    Visit,
+    concatenate,
+    empty_columns,
+)
+from semvlp.shards.dataset.hashes import list_sha256
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.dataset import Source, VisitKind
+from semvlp.shards.stream.order import draw
+from semvlp.shards.stream.sequence import Mixture, Numbers, Order
+
+__all__ = ["Order", "Stream", "Visit", "VisitKind"]
+
+STATE_VERSION = 1
+BLOCK_SHARDS = 16
+
+
+class Stream:
+    """This rank's slices of the global batches [P, P + batch_size) of one or several stores.
+
+    Batches cross the end of an epoch, so every batch is full and no image is dropped or repeated.
+    Without `weights` the stores are one data set. With a weight for each store every one has epochs
+    of its own, and each 4,096 positions hold exactly its share of each. Without `negatives` no text
+    of another image is read, and each visit has empty ones.
+
+    Raises:
+        ConfigError: `batch_size` does not divide among the ranks, or another setting is illegal.
+        InputError: no two different images, or stores of different profiles or vocabularies.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: int = 0,
+        order: Order = "full",
+        block_shards: int = BLOCK_SHARDS,
+        visit: VisitKind = "images",
+        weights: Sequence[float] | None = None,
+        negatives: bool = True,
+    ) -> None:
+        _check_split(batch_size, rank, world_size)
+        _check_alike(stores)
+        if position < 0:
+            raise ConfigError(f"position must be 0 or more, got {position}")
+        if weights is not None and len(weights) != len(stores):
+            raise ConfigError(
+                f"one weight a data set is needed: {len(stores)} data sets, {len(weights)} weights"
+            )
+        settings: dict[str, Any] = {"order": order, "block_shards": block_shards, "visit": visit}
+        if weights is None:
+            self._sources = [Source(stores, seed=seed, **settings)]
+            self._mixture = None
+        else:
+            self._sources = [
+                Source([store], seed=draw(seed, number, "source"), **settings)
+                for number, store in enumerate(stores)
+            ]
+            self._mixture = Mixture(weights, seed=seed)
+        self._stores, self._negatives = stores, negatives
+        self._rank, self._world_size = rank, world_size
+        self.batch_size = batch_size
+        """Visits of a batch, over all ranks."""
+        self._identity = {
+            "seed": seed,
+            "order": order,
+            "dataset": _fingerprint(stores),
+            **({"block_shards": block_shards} if order == "block" else {}),
+            **({"visit": visit} if visit != "images" else {}),
+            **({"weights": list(weights)} if weights is not None else {}),
+        }
+        self._blocks_read = -1
+        self._ahead: tuple[int, list[_Turn]] = (-1, [])
+        self.position = position
+
+    def __len__(self) -> int:
+        """Positions of one epoch of every data set, over all ranks."""
+        return sum(len(source.epochs) for source in self._sources)
+
+    @property
+    def most_rows(self) -> int:
+        """Regions of this rank's slice of a batch at most; 1 or more."""
+        most = max(len(store.manifest.regions_histogram) for store in self._stores) - 1
+        return max(self.batch_size // self._world_size * most, 1)
+
+    @property
+    def feature_size(self) -> int:
+        """Width of a region feature."""
+        return self._stores[0].manifest.feature_size
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[Visit]:
+        visits = self.pack(self.position).visits()
+        self.skip()
+        return visits
+
+    def skip(self, batches: int = 1) -> None:
+        """Count the next batches as taken."""
+        self.position += batches * self.batch_size
+
+    def pack(self, position: int, out: Columns | None = None) -> Batch:
+        """This rank's slice of the batch at `position`, its rows copied into `out`.
+
+        The stores are told what it and the batch behind it need. Without `out`, room is made.
+
+        Raises:
+            InputError: a sample is damaged.
+        """
+        if self._ahead[0] != position:
+            self._prefetch(position)
+        turns = self._ahead[1]
+        self._prefetch(position + self.batch_size)
+        with ExitStack() as stack:
+            samples: Iterable[Held] = self._members(turns, stack)
+            if out is None:
+                samples = list(samples)
+                out = empty_columns(sum(sample[2].rows for sample in samples), self.feature_size)
+            columns, lengths, texts = concatenate(samples, out)
+        entries = [
+            Entry(turn.position, turn.epoch, turn.text, text, negative)
+            for turn, text, negative in zip(turns, texts, self._other_entries(turns), strict=True)
+        ]
+        return Batch(entries=entries, lengths=lengths, columns=columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the batches handed out so far; the same on every rank."""
+        return {"version": STATE_VERSION, "position": self.position, **self._identity}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken; the number of ranks and the batch size may differ.
+
+        Raises:
+            ConfigError: the state belongs to another sequence; names what differs.
+        """
+        ours = self.state_dict()
+        for name in [*ours, *(name for name in state if name not in ours)]:
+            if name != "position" and state.get(name) != ours.get(name):
+                raise ConfigError(
+                    f"to go on in the same order, {name} must be {state.get(name)!r} as in the "
+                    f"saved state, but it is {ours.get(name)!r}; restore it, or start a new run"
+                )
+        self.position = int(state["position"])
+
+    def _turns(self, position: int) -> list["_Turn"]:
+        """This rank's slice of the batch at `position`."""
+        share = self.batch_size // self._world_size
+        first = position + self._rank * share
+        positions = np.arange(first, first + share)
+        if self._mixture is None:
+            return self._turns_of(0, positions, positions)
+        numbers, own = self._mixture.at(positions)
+        turns = [
+            self._turns_of(number, positions[numbers == number], own[numbers == number])
+            for number in np.unique(numbers).tolist()
+        ]
+        return sorted(chain.from_iterable(turns))
+
+    def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Turn"]:
+        """The visits of one source; `own` are the positions in its epochs."""
+        source = self._sources[number]
+        other = source.other if self._negatives else lambda index, position: index
+        epochs, indices, texts = source.epochs.at(own)
+        named = [None] * len(own) if texts is None else texts.tolist()
+        return [
+            _Turn(position, number, epoch, index, text, other(index, position))
+            for position, epoch, index, text in zip(
+                positions.tolist(), epochs.tolist(), indices.tolist(), named, strict=True
+            )
+        ]
+
+    def _members(self, turns: Sequence["_Turn"], stack: ExitStack) -> Iterator[Held]:
+        found = [
+            source.members([t.image for t in turns if t.source == number], stack)
+            for number, source in enumerate(self._sources)
+        ]
+        return found[0] if len(found) == 1 else (next(found[turn.source]) for turn in turns)
+
+    def _other_entries(self, turns: Sequence["_Turn"]) -> list[bytes | None]:
+        """The JSON that each negative text is taken from."""
+        if not self._negatives:
+            return [None] * len(turns)
+        found = [
+            iter(source.entries([t.other for t in turns if t.source == number]))
+            for number, source in enumerate(self._sources)
+        ]
+        return [next(found[turn.source]) for turn in turns]
+
+    def _prefetch(self, position: int) -> None:
+        """Tell the stores what the batch at `position` needs, while the disk is read."""
+        blocks = getrusage(RUSAGE_SELF).ru_inblock
+        self._ahead = position, self._turns(position)
+        if blocks == self._blocks_read:
+            return
+        self._blocks_read = blocks
+        for number, source in enumerate(self._sources):
+            own = [turn for turn in self._ahead[1] if turn.source == number]
+            others = [turn.other for turn in own] if self._negatives else []
+            source.prefetch([turn.image for turn in own], others)
+
+
+class _Turn(NamedTuple):
+    """What one position visits."""
+
+    position: int
+    source: int
+    epoch: int
+    image: int
+    text: int | None
+    other: int
+    """The image whose texts are not about this one."""
+
+
+def _check_split(batch_size: int, rank: int, world_size: int) -> None:
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise ConfigError(f"rank must be in 0..world_size-1, got {rank} of {world_size}")
+    if batch_size < 1 or batch_size % world_size:
+        below = batch_size // world_size * world_size
+        legal = [str(size) for size in (below, below + world_size) if size > 0]
+        raise ConfigError(
+            f"batch_size must be a positive multiple of the {world_size} ranks, got {batch_size}; "
+            f"legal values near it: {', '.join(legal)}"
+        )
+
+
+def _check_alike(stores: Sequence[Store]) -> None:
+    for store in stores[1:]:
+        first, other = stores[0].manifest, store.manifest
+        for name in ("profile", "feature_size", "object_labels", "attribute_labels"):
+            if getattr(first, name) != getattr(other, name):
+                raise InputError(
+                    f"all shards must come from one extractor, but {name} differs: "
+                    f"{stores[0].path} has profile {first.profile} {dict(first.extractor)}, "
+                    f"{store.path} has profile {other.profile} {dict(other.extractor)}; "
+                    "extract both with the same detector and preset"
+                )
+
+
+def _fingerprint(stores: Sequence[Store]) -> str:
+    """Hash of what the sequence runs over: profiles, images, texts; equal for tar and LMDB."""
+    digest = hashlib.blake2b(digest_size=16)
+    for store in stores:
+        counts = store.manifest.counts
+        digest.update(
+            f"{store.manifest.profile}/{counts['captions']}/{counts['questions']}".encode()
+        )
+        digest.update(list_sha256(store.image_ids).encode())
+    return digest.hexdigest()

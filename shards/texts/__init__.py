@@ -1,0 +1,1 @@
+"""Texts of images: captions, questions and statements from their official files."""

@@ -1,0 +1,252 @@
+"""Captions and questions are read from the official files, which are told apart by structure."""
+
+import gzip
+import io
+import json
+import logging
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semvlp.errors import InputError
+from semvlp.shards.record import Question, Texts
+from semvlp.shards.texts.official_files import soft_answers
+from semvlp.shards.texts.texts import match_texts, read_texts
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def questions_file(path: Path) -> Path:
+    entries = [
+        {"image_id": 9, "question": "Is it ripe?", "question_id": 9000},
+        {"image_id": 9, "question": "How many?", "question_id": 9001},
+    ]
+    return write(path, {"info": {}, "data_subtype": "train2014", "questions": entries})
+
+
+def annotations_file(path: Path) -> Path:
+    people = ["yes"] * 7 + ["no"] * 2 + ["maybe"]
+    answers = [{"answer": answer, "answer_id": n} for n, answer in enumerate(people, 1)]
+    entry = {"image_id": 9, "question_id": 9000, "answers": answers, "answer_type": "yes/no"}
+    return write(path, {"info": {}, "annotations": [entry]})
+
+
+def test_soft_answers_follow_the_vqa_rule() -> None:
+    people = ["a"] * 4 + ["b"] * 3 + ["c"] * 2 + ["d"]
+    assert soft_answers(people) == {"a": 1.0, "b": 0.9, "c": 0.6, "d": 0.3}
+    assert soft_answers([]) == {}
+
+
+def image_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_captions_in_image_tars(tmp_path: Path) -> None:
+    members = {
+        "0001.jpg": b"\xff\xd8",
+        "0001.json": b'{"caption": "A hill.", "width": 5}',
+        "0001.txt": b"A hill.\n",
+        "a/0002.json": b'{"captions": ["One.", "Two."], "caption": null}',
+        "0003.json": b'{"status": "failed"}',
+    }
+    texts = read_texts([image_tar(tmp_path / "set.tar", members)])
+    assert texts == {"0001": Texts(captions=("A hill.",)), "0002": Texts(captions=("One.", "Two."))}
+
+
+@pytest.mark.parametrize("data", [b"{", b"[1]", b"\xff"])
+def test_a_damaged_member_of_an_image_tar_is_named(tmp_path: Path, data: bytes) -> None:
+    path = image_tar(tmp_path / "set.tar", {"0001.json": data})
+    with pytest.raises(InputError, match=r"set\.tar, member 0001\.json"):
+        read_texts([path])
+
+
+def test_a_real_cc12m_shard(real_data: Path) -> None:
+    texts = read_texts([real_data / "cc12m" / "cc12m-train-0000.tar"])
+    assert len(texts) == 32
+    assert texts["000000003"].captions == ("Red Square is a city square in Moscow, Russia.",)
+
+
+@pytest.mark.parametrize("annotations_first", [False, True])
+def test_vqa_files_come_in_any_order(tmp_path: Path, annotations_first: bool) -> None:
+    paths = [questions_file(tmp_path / "q.json"), annotations_file(tmp_path / "a.json")]
+    texts = read_texts(paths[::-1] if annotations_first else paths)
+    first = Question(
+        question="Is it ripe?", answers={"yes": 1.0, "no": 0.6, "maybe": 0.3}, question_id=9000
+    )
+    second = Question(question="How many?", answers={}, question_id=9001)
+    assert texts == {"9": Texts(questions=(first, second))}
+
+
+def test_vqa_questions_without_annotations_have_no_answers(tmp_path: Path) -> None:
+    texts = read_texts([questions_file(tmp_path / "q.json")])
+    assert [question.answers for question in texts["9"].questions] == [{}, {}]
+
+
+def test_vqa_annotations_alone_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json.*give the questions file"):
+        read_texts([annotations_file(tmp_path / "a.json")])
+
+
+def test_coco_captions_take_the_file_name(tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": 9, "file_name": "000000000009.jpg"}],
+        "annotations": [
+            {"id": 1, "image_id": 9, "caption": " A plate. \n"},
+            {"id": 2, "image_id": 10, "caption": "No image entry."},
+        ],
+    }
+    assert read_texts([write(tmp_path / "c.json", document)]) == {
+        "000000000009.jpg": Texts(captions=("A plate.",)),
+        "10": Texts(captions=("No image entry.",)),
+    }
+
+
+def test_karpathy_split(tmp_path: Path) -> None:
+    sentences = [{"raw": "A dog.", "tokens": ["a", "dog"]}, {"raw": "A pet.", "tokens": []}]
+    image = {"filename": "COCO_val2014_000000000042.jpg", "cocoid": 42, "split": "test"}
+    document = {"images": [{**image, "sentences": sentences}], "dataset": "coco"}
+    texts = read_texts([write(tmp_path / "dataset_coco.json", document)])
+    assert texts == {"COCO_val2014_000000000042.jpg": Texts(captions=("A dog.", "A pet."))}
+
+
+def test_gqa_with_and_without_answers(tmp_path: Path) -> None:
+    document = {
+        "07333408": {"imageId": "2375429", "question": "What is on the wall?", "answer": "pipe"},
+        "07333409": {"imageId": "n12", "question": "Is it red?"},
+    }
+    texts = read_texts([write(tmp_path / "g.json", document)])
+    assert texts["2375429"].questions[0].answers == {"pipe": 1.0}
+    assert texts["2375429"].questions[0].question_id == "07333408"
+    assert texts["n12"].questions[0].answers == {}
+
+
+def test_visual_genome_answers_are_spelt_like_the_other_tasks(tmp_path: Path) -> None:
+    qas = [{"qa_id": 5, "image_id": 1, "question": "What colour is it?", "answer": "Green."}]
+    texts = read_texts([write(tmp_path / "qa.json", [{"id": 1, "qas": qas}])])
+    expected = Question(question="What colour is it?", answers={"green": 1.0}, question_id=5)
+    assert texts == {"1": Texts(questions=(expected,))}
+
+
+def test_tab_lines_with_flickr_caption_numbers(tmp_path: Path) -> None:
+    lines = "1000.jpg#0\tTwo men .\r\n1000.jpg#1\tA\ttab .\n\nb\tOne dog .\n"
+    texts = read_texts([write(tmp_path / "results.token", lines)])
+    assert texts == {
+        "1000.jpg": Texts(captions=("Two men .", "A\ttab .")),
+        "b": Texts(captions=("One dog .",)),
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_json_lines(tmp_path: Path, count: int) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image_id": 3, "questions": [{"question": "Red?", "answers": {"yes": 1, "no": 0.3}}]},
+        {"image_id": "b", "captions": ["One.", "Two."]},
+    ]
+    path = write(tmp_path / "t.jsonl", "\n".join(json.dumps(row) for row in rows[:count]) + "\n")
+    texts = read_texts([path])
+    assert texts["3"].questions == (Question(question="Red?", answers={"yes": 1.0, "no": 0.3}),)
+    assert ("b" in texts) == (count == 2)
+
+
+def test_gzip_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "t.gz"
+    path.write_bytes(gzip.compress("\ufeffa\tA dog.\n".encode()))
+    assert read_texts([path]) == {"a": Texts(captions=("A dog.",))}
+
+
+def test_texts_of_several_files_are_gathered_in_file_order(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "1", "a\tOne.\n"), write(tmp_path / "2", "a\tTwo.\nb\tThree.\n")]
+    assert read_texts(paths)["a"].captions == ("One.", "Two.")
+
+
+def test_empty_texts_are_counted_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "t", "a\t \na\tA dog.\n")
+    with caplog.at_level(logging.WARNING):
+        assert read_texts([path])["a"].captions == ("A dog.",)
+    assert "left out 1 empty texts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"images": [], "annotations": [{"bbox": []}]}', "keys images, annotations"),
+        ('[{"sentence": "x", "label": "true"}]', "sentence"),
+        ("one word a line\n", "one word a line"),
+        ("", "nothing"),
+        ("[]", "nothing"),
+        ('{"questions": [{"question"', "damaged"),
+        ('{"image_id": 1, "captions": []}\n{"image_id"', "line 2"),
+    ],
+)
+def test_an_unknown_structure_names_the_file(tmp_path: Path, content: str, found: str) -> None:
+    with pytest.raises(InputError, match=rf"odd\.json.*{found}"):
+        read_texts([write(tmp_path / "odd.json", content)])
+
+
+def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
+    good = {"image_id": 1, "caption": "x"}
+    path = write(tmp_path / "c.json", {"annotations": [good, {"image_id": 2}]})
+    with pytest.raises(InputError, match=r"c\.json: entry 1 .*COCO captions.*'caption'"):
+        read_texts([path])
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, "NaN"])
+def test_scores_outside_0_to_1_are_refused(tmp_path: Path, score: float | str) -> None:
+    answers = f'{{"image_id": 1, "questions": [{{"question": "?", "answers": {{"a": {score}}}}}]}}'
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        read_texts([write(tmp_path / "t.jsonl", answers)])
+
+
+def test_match_texts_merges_spellings_of_one_image() -> None:
+    texts = {
+        "000000000009.jpg": Texts(captions=("A plate.",)),
+        "9": Texts(questions=(Question(question="Is it?"),)),
+        "77": Texts(captions=("Lost.",)),
+    }
+    matched, unmatched = match_texts(texts, ["COCO_train2014_000000000009", "x"])
+    expected = Texts(captions=("A plate.",), questions=(Question(question="Is it?"),))
+    assert matched == {"COCO_train2014_000000000009": expected}
+    assert unmatched == ["77"]
+
+
+def test_real_coco_files(real_data: Path) -> None:
+    names = ("captions.json", "vqa_annotations.json", "vqa_questions.json")
+    texts = read_texts([real_data / "coco" / name for name in names])
+    image_ids = [path.stem for path in (real_data / "coco").rglob("*.jpg")]
+    matched, unmatched = match_texts(texts, image_ids)
+    assert sum(len(found.captions) for found in matched.values()) == 2441
+    questions = [question for found in matched.values() for question in found.questions]
+    assert (len(questions), unmatched) == (39, [])
+    assert all(question.answers for question in questions)
+
+
+def test_real_vqa_files_agree_with_the_most_frequent_answer(real_data: Path) -> None:
+    folder = real_data / "vqa_v2"
+    texts = read_texts([folder / "questions_8977.json.gz", folder / "annotations_8977.json.gz"])
+    with gzip.open(folder / "annotations_8977.json.gz", "rt") as file:
+        annotations = json.load(file)["annotations"]
+    frequent = {entry["question_id"]: entry["multiple_choice_answer"] for entry in annotations}
+    questions = [question for found in texts.values() for question in found.questions]
+    assert len(questions) == len(frequent) == 8977
+    for question in questions:
+        best = frequent[question.question_id]  # type: ignore[index]
+        assert question.answers[best] == max(question.answers.values())
+
+
+def test_real_gqa_files(real_data: Path) -> None:
+    texts = read_texts(sorted((real_data / "gqa_ood").glob("*.json")))
+    questions = [question for found in texts.values() for question in found.questions]
+    assert len(questions) == 2796
+    assert all(list(question.answers.values()) == [1.0] for question in questions)
