@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from semvlp.eval.network import Network
-from semvlp.model.halves import Half
 from semvlp.model.packing import PairRegions, starts_of
+from semvlp.model.two_stream_cache import Half
 
 # Above this the rows go to a memory-mapped file in float16. The captions of COCO's test split take
 # 1.1 GiB in a base network in float32.

@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.distributed import device_of
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.model.config import TaskHead
-from semvlp.model.halves import Half
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
+from semvlp.model.two_stream_cache import Half
 
 Pass = Literal["single", "two"]
 Precision = Literal["fp32", "bf16"]

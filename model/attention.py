@@ -16,7 +16,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.cuts import AttentionPath, Cuts, Group, PaddedCuts, VarlenCuts
+from semvlp.model.segments import AttentionPath, Cuts, Group, PaddedCuts, VarlenCuts
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_CAPABILITY = (8, 0)
 VARLEN_HEAD_WIDTH = 256
 # On H100 and H200 varlen_attn would else take cuDNN for segments of more than 128 rows, whose
-# gradients are not trusted here (model/cuts.py). cuDNN knows no windows, and flash reads one that
-# is wider than the longest segment as none, in both directions.
+# gradients are not trusted here (model/segments.py). cuDNN knows no windows, and flash reads one
+# that is wider than the longest segment as none, in both directions.
 NO_WINDOW = (2**30, 2**30)
 
 

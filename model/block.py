@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from semvlp.model.attention import Attention
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.cuts import Cuts, TwoWayCuts
+from semvlp.model.segments import Cuts, TwoWayCuts
 
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from semvlp.model.attention import network_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.cuts import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
-from semvlp.model.halves import Pairs
 from semvlp.model.packing import Mode, PackedBatch, moved
+from semvlp.model.segments import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
+from semvlp.model.two_stream_cache import Pairs
 
 
 class Encoder(nn.Module):

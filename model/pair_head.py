@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from semvlp.model.attention import Attention, network_path
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.cuts import Segments, cut
 from semvlp.model.heads import AnswerHead
 from semvlp.model.packing import PackedBatch, to_padded
+from semvlp.model.segments import Segments, cut
 
 
 class PairedAttentionHead(nn.Module):

@@ -10,10 +10,9 @@ from transformers import PreTrainedModel, initialization
 
 from semvlp.model.attention import check_implementation
 from semvlp.model.block import Block, twins
-from semvlp.model.card import model_card
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import RegionEmbeddings
-from semvlp.model.hub import CARD, push, without_bars
+from semvlp.model.hub import CARD, model_card, push, without_bars
 
 # A block is compiled for either mode, with and without a socket, as the last one, in training and
 # in evaluation, and where a pair has no regions: more often than PyTorch's limit of 8.

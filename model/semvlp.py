@@ -16,11 +16,11 @@ from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
-from semvlp.model.halves import Half, Pairs
 from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
 from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
 from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
+from semvlp.model.two_stream_cache import Half, Pairs
 from semvlp.model.weights import LoadReport, load_pretraining
 
 

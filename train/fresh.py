@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
-from semvlp.model.published import load_published
+from semvlp.model.published.load import load_published
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.manifest import Manifest

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Task
-from semvlp.model.published import FAMILIES
+from semvlp.model.published.load import FAMILIES
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.stores.store import Store

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semvlp.model import PackedBatch
 from semvlp.model.attention import segment_attention
-from semvlp.model.cuts import Cuts, Segments, cut
 from semvlp.model.encoder import self_attention_cuts
+from semvlp.model.segments import Cuts, Segments, cut
 
 # Sums of the same numbers in another order, in double precision.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

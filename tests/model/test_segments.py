@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semvlp.model.cuts import PaddedCuts, Segments, VarlenCuts, cut, two_way_cuts
+from semvlp.model.segments import PaddedCuts, Segments, VarlenCuts, cut, two_way_cuts
 
 
 def segments(*spans: tuple[int, int]) -> Segments:

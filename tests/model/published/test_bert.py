@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertMo
 
 from semvlp.errors import ConfigError
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
-from semvlp.model.bert import bert_names, load_bert, to_bert
 from semvlp.model.packing import from_padded, to_padded
+from semvlp.model.published.bert import bert_names, load_bert, to_bert
 from semvlp.model.weights import WeightsError
 
 MakeBatch = Callable[..., PackedBatch]

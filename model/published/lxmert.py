@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import LxmertModel
 
-from semvlp.model.bert import EMBEDDINGS, LAYER_MODULES, MODULES, named_parts
 from semvlp.model.embeddings import TEXT_TYPE
 from semvlp.model.hub import read_encoder
+from semvlp.model.published.bert import EMBEDDINGS, LAYER_MODULES, MODULES, named_parts
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, WeightsError, copy_tensors
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from transformers import AutoConfig
 
 from semvlp.errors import ConfigError
-from semvlp.model.bert import load_bert
 from semvlp.model.hub import read_encoder
-from semvlp.model.lxmert import load_lxmert
+from semvlp.model.published.bert import load_bert
+from semvlp.model.published.lxmert import load_lxmert
+from semvlp.model.published.visual_bert import load_visual_bert
 from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.visual_bert import load_visual_bert
 from semvlp.model.weights import LoadReport, copy_tensors
 
 FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {

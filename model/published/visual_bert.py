@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import VisualBertModel
 
-from semvlp.model.bert import bert_names
 from semvlp.model.block import twins
 from semvlp.model.embeddings import REGION_TYPE, TEXT_TYPE
 from semvlp.model.hub import read_encoder
+from semvlp.model.published.bert import bert_names
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, WeightsError, copy_tensors
 

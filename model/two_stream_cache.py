@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from semvlp.model.cuts import Segments
 from semvlp.model.packing import moved, spans, starts_of
+from semvlp.model.segments import Segments
 
 
 class Half(NamedTuple):

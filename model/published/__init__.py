@@ -1,0 +1,1 @@
+"""Weights of published models: BERT, LXMERT and VisualBERT."""
