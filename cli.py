@@ -33,7 +33,7 @@ PRESETS = ("butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "t
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from semvlp.extract.doctor import versions
+    from semvlp.doctor import versions
 
     found = versions()
     text = "\n".join(f"{name} {version}" for name, version in found.items())
@@ -140,8 +140,8 @@ def detector_train(
     **options: Any,
 ) -> Result:
     """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
-    from semvlp.extract.fit import train_detector
-    from semvlp.extract.fit_config import FitConfig
+    from semvlp.extract.training.config import FitConfig
+    from semvlp.extract.training.train import train_detector
     from semvlp.settings import load
 
     settings = load(FitConfig, config, overrides)
@@ -151,7 +151,7 @@ def detector_train(
 @detector.command("list")
 def detector_list() -> Result:
     """Known detectors: what they are and where their weights come from."""
-    from semvlp.extract.detector import KNOWN
+    from semvlp.extract.detectors.zoo import KNOWN
 
     rows = {name: {"what": spec.what, "weights": spec.weights} for name, spec in KNOWN.items()}
     lines = [f"{name}\n  {row['what']}\n  weights: {row['weights']}" for name, row in rows.items()]
@@ -324,7 +324,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
 @cli.command()
 def doctor() -> Result:
     """What is installed, what will be used, what is missing and how to get it."""
-    from semvlp.extract.doctor import facts
+    from semvlp.doctor import facts
 
     found = facts()
     values = {

@@ -34,16 +34,17 @@ import torch
 from torchvision.ops import nms
 
 from semvlp.distributed import device_of
-from semvlp.extract.detector import KNOWN, Proposals, load_detector
-from semvlp.extract.families import DETECTRON2, FAMILIES, from_ours
-from semvlp.extract.faster_rcnn import FasterRCNN
-from semvlp.extract.images import ImageFile, find_images, load
+from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
+from semvlp.extract.detectors.published import read_published
+from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.images.find import ImageFile, find_images, load
+from semvlp.extract.images.resize import ResizeRule, resize
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.passes import Place
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.published import read_published
-from semvlp.extract.resize import ResizeRule, resize
 from semvlp.extract.select import select
+from semvlp.extract.weights.families import DETECTRON2, FAMILIES, from_ours
 from semvlp.settings import override
 
 CLASSES, ATTRIBUTES = 1600, 400
@@ -183,8 +184,8 @@ class _Plain:
     def __init__(self, arguments: argparse.Namespace) -> None:
         from detectron2.data.transforms import ResizeShortestEdge
 
-        from semvlp.extract.detectron2_backend import build_network
-        from semvlp.extract.detectron2_settings import config_of
+        from semvlp.extract.detectors.on_detectron2.backend import build_network
+        from semvlp.extract.detectors.on_detectron2.cfg import config_of
 
         name, work = KNOWN[arguments.network].network, Path(arguments.work)
         config = override(NETWORKS[name], arguments.settings)

@@ -9,9 +9,9 @@ from semvlp.demo.boxes_file import coco_boxes
 from semvlp.demo.draw import draw
 from semvlp.demo.scene import Kind, Scene
 from semvlp.demo.world import draw_lots
-from semvlp.extract.checkpoints import DESCRIPTION, WEIGHTS
-from semvlp.extract.fit import train_detector
-from semvlp.extract.fit_config import FitConfig, FitReport
+from semvlp.extract.training.config import FitConfig, FitReport
+from semvlp.extract.training.train import train_detector
+from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
 
 NAME = "demo_detector"
 # Scenes of each use in a hundred; lying items are small and many, so there are most of them.

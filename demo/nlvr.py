@@ -21,9 +21,9 @@ from semvlp.demo.split_world import Picture, SplitWorld
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.outcome import EvalReport
 from semvlp.eval.tasks import load_task
-from semvlp.extract.fit import train_detector
-from semvlp.extract.fit_config import FitConfig
 from semvlp.extract.pipeline import ExtractSettings, extract
+from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.train import train_detector
 from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune

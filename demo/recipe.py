@@ -6,7 +6,7 @@ dropout only slows a network that sees every text once.
 
 import torch
 
-from semvlp.extract.doctor import native_bf16
+from semvlp.doctor import native_bf16
 
 PRETRAIN = (
     "model.preset=tiny",

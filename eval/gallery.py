@@ -13,7 +13,7 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.predict import EvalMode, passes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
-from semvlp.extract.images import ImageFile, Refused, find_images
+from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions

@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from semvlp.atomic import refuse_source_code
 from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError, TooManyRefused
-from semvlp.extract.detector import Backend, Detector, Precision, load_detector
-from semvlp.extract.images import DECODING_VERSION, ImageFile, find_images
-from semvlp.extract.labels import name_labels
-from semvlp.extract.outcomes import Outcome, outcomes, proven
+from semvlp.extract.detectors.detector import Backend, Detector, Precision
+from semvlp.extract.detectors.published import name_labels
+from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
+from semvlp.extract.inference import Outcome, outcomes, proven
 from semvlp.extract.preview import write_preview
-from semvlp.extract.report import ExtractReport
 from semvlp.extract.select import resolve, select
 from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
@@ -27,6 +28,44 @@ from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractReport:
+    """What a finished extraction holds and how long this run took."""
+
+    out: Path
+    written: int
+    """Images with regions, those of earlier runs included."""
+    refused: int
+    """Images without, those of earlier runs included; `refused.jsonl` says why."""
+    processed: int
+    """Images this run worked on."""
+    seconds: float
+    unmatched_texts: int
+    """Image names in the text files that no image has."""
+    preview: Path | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this run, loading of the detector included."""
+        return self.processed / max(self.seconds, 1e-9)
+
+    def values(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
+        return asdict(self) | paths | {"images_per_second": self.images_per_second}
+
+    def sentence(self) -> str:
+        """What was written, how many, how long, where."""
+        refused = f", {self.refused} refused" if self.refused else ""
+        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
+        page = f"; look at {self.preview}" if self.preview else ""
+        return (
+            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
+            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
+        )
+
 
 __all__ = ["ExtractReport", "ExtractSettings", "extract"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.images import ImageFile, Refused, find_images, load
+from semvlp.extract.images.find import ImageFile, Refused, find_images, load
 from semvlp.pages import render
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detector import Proposals
+from semvlp.extract.detectors.detector import Proposals
 from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
 
 Boxes = NDArray[np.float32]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import write_text
-from semvlp.extract.doctor import versions
+from semvlp.doctor import versions
 from semvlp.pages import render
 from semvlp.progress import duration
 from semvlp.train.checkpoint import Checkpoint, newest

@@ -1,4 +1,4 @@
-"""Rows of huge tab-separated files, found by image id after one pass, and their columns in base64."""
+"""Rows of huge tab-separated files, found by image id after one pass; their base64 columns."""
 
 import binascii
 import logging

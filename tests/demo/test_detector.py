@@ -12,8 +12,8 @@ from semvlp.demo.detector import train_demo_detector
 from semvlp.demo.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, draw, objects
 from semvlp.demo.scene import Kind
 from semvlp.demo.world import draw_lots
-from semvlp.extract.average_precision import detections
-from semvlp.extract.detector import load_detector
+from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.training.average_precision import detections
 
 SURE = 0.3
 

@@ -19,7 +19,7 @@ from semvlp.errors import ConfigError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
 from semvlp.eval.tasks import load_task
-from semvlp.extract.coco import read_annotations
+from semvlp.extract.training.coco import read_annotations
 from semvlp.shards.texts.texts import read_texts
 
 SCENES = {"train": 60, "valid": 24}

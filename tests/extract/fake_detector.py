@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semvlp.extract.detector import Proposals
-from semvlp.extract.resize import Resized, ResizeRule, resize
+from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.images.resize import Resized, ResizeRule, resize
 
 CLASSES, ATTRIBUTES, FEATURES, PROPOSALS = 6, 4, 8, 45
 

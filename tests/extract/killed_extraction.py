@@ -16,7 +16,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from semvlp.extract import passes, torchvision_backend  # noqa: F401
+from semvlp.extract.detectors import batched
+from semvlp.extract.detectors.on_torchvision import backend  # noqa: F401
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.stores import lmdb_writer
 
@@ -68,7 +69,7 @@ def main() -> None:
     images, outs, size, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6])
     settings = replace(SETTINGS, format=sys.argv[6])
     # As on a GPU, images are convolved together, and which ones decides how they are rounded.
-    passes._IMAGES_PER_PASS["cpu"] = 2
+    batched._IMAGES_PER_PASS["cpu"] = 2
     # As few as in a shard, so that kills fall between the transactions of an LMDB too.
     lmdb_writer.SAMPLES_PER_TRANSACTION = SETTINGS.samples_per_shard
     started = time.monotonic()

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from semvlp.extract.detector import Proposals
+from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.images.resize import Resized
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.resize import Resized
 from tests.extract.fake_detector import FakeDetector
 
 SECONDS_PER_IMAGE = 0.05

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from semvlp.extract.detector import Proposals
+from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.select import select
 from semvlp.shards.record import Regions
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from semvlp.extract.ahead import ahead
+from semvlp.extract.inference import ahead
 
 
 def test_every_item_comes_in_order() -> None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from semvlp.extract.box_rules import clip
-from semvlp.extract.images import find_images, load
+from semvlp.extract.detectors.on_torchvision.rpn import clip
+from semvlp.extract.images.find import find_images, load
+from semvlp.extract.images.resize import Resized, ResizeRule, resize
 from semvlp.extract.networks import NETWORKS, NetworkConfig, Variant
-from semvlp.extract.resize import Resized, ResizeRule, resize
 from semvlp.extract.select import PRESETS
 from semvlp.shards.formats.bottom_up_tsv import open_lxmert_tsv
 

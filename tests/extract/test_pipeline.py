@@ -14,11 +14,11 @@ from PIL import Image
 
 from semvlp import __version__
 from semvlp.errors import ConfigError, InputError, SemVLPError, TooManyRefused
-from semvlp.extract import grouping, outcomes
-from semvlp.extract.detector import Proposals
-from semvlp.extract.images import find_images, load
+from semvlp.extract import batching, inference
+from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.images.find import find_images, load
+from semvlp.extract.images.resize import Resized
 from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
-from semvlp.extract.resize import Resized
 from semvlp.extract.select import select
 from semvlp.shards import writer
 from semvlp.shards.codec import encode
@@ -311,8 +311,8 @@ def test_few_images_are_in_memory_at_once(
             waiting.append(len(loaded) - sum(self.batches))
             return super().detect(images)
 
-    monkeypatch.setattr(outcomes, "load", counted)
-    monkeypatch.setattr(grouping, "_WINDOW", window)
+    monkeypatch.setattr(inference, "load", counted)
+    monkeypatch.setattr(batching, "_WINDOW", window)
     # Three shapes: two images at most wait for a third of theirs, one of each other shape.
     run(draw(tmp_path / "many", 60), tmp_path / "out", Watching(), samples_per_shard=60)
     assert len(loaded) == 60

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from semvlp.errors import ConfigError
-from semvlp.extract import passes
+from semvlp.extract.detectors import batched
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.codec import encode
 from semvlp.shards.dataset.manifest import CHECKSUM, read_manifest
@@ -46,7 +46,7 @@ SETTINGS = ExtractSettings(
 def passes_of_two() -> Iterator[None]:
     """As on a GPU, and as the driver has it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(passes._IMAGES_PER_PASS, "cpu", 2)
+        patch.setitem(batched._IMAGES_PER_PASS, "cpu", 2)
         yield
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detector import Proposals
+from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.select import DEFAULT, PRESETS, resolve
 from semvlp.extract.views import view
 from semvlp.shards.record import NO_ATTRIBUTE

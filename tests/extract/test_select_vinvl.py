@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from semvlp.extract.detector import Proposals
+from semvlp.extract.detectors.detector import Proposals
 from tests.extract.proposals import chosen, make, pick, random_proposals, slow_nms
 
 SCORE_THRESH, LOW, HIGH = np.float32(0.2), 10, 100

@@ -1,0 +1,1 @@
+"""Detectors: what one is, which are known by name, and the backends that run them."""

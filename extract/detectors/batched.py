@@ -1,0 +1,127 @@
+"""Passes of a network over images: what every backend does around its own network.
+
+P proposals, C object classes, A attributes, F feature size, H x W an image as it was given,
+h x w the same image resized.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semvlp.extract.batching import passes
+from semvlp.extract.detectors.detector import Precision, Proposals
+from semvlp.extract.images.resize import Pixels, Resized, ResizeRule, resize
+
+# Images of one pass on a GPU. On a CPU a pass of several is no faster, and one at a time makes an
+# image's numbers the same to the last bit whatever its neighbours are.
+_IMAGES_PER_PASS = {"cpu": 1}
+_ON_A_GPU = 8
+# Regions whose 14 x 14 x 2048 maps are in memory at once: 0.5 GB in fp32.
+REGIONS_AT_ONCE = 300
+
+
+class Place(NamedTuple):
+    """Where and how exactly a network runs."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    """Of the convolutions; boxes and probabilities are always fp32."""
+
+    @property
+    def images_per_pass(self) -> int:
+        """How many images of equal shape go through the network at once."""
+        return _IMAGES_PER_PASS.get(torch.device(self.device).type, _ON_A_GPU)
+
+    def convolutions(self) -> AbstractContextManager[Any]:
+        """Inside it, convolutions run in the precision of this place."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+
+
+class Found(NamedTuple):
+    """What a network finds in one image, boxes in pixels of the resized image."""
+
+    proposals: Tensor
+    """[P, 4] best first."""
+    boxes: Tensor
+    """[P, C, 4] regressed for each class and clipped; [P, 1, 4] where classes share one."""
+    object_scores: Tensor
+    """[P, C + 1] probabilities, background last."""
+    attribute_scores: Tensor
+    """[P, A] probabilities; "none" took part in the softmax and was then left out."""
+    features: Tensor
+    """[P, F]."""
+
+
+class InPasses(ABC):
+    """What a detector does around its network's own `_find`; see `detector.py`."""
+
+    def __init__(self, rule: ResizeRule, images_per_pass: int) -> None:
+        self.images_per_pass = images_per_pass
+        self._rule = rule
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        """Detect in RGB images [H, W, 3]; only those of equal resized shape share a pass."""
+        resized = [self.prepare(image) for image in images]
+        results: dict[int, Proposals] = {}
+        shapes = [each.pixels.shape for each in resized]
+        for alike in passes(range(len(images)), shapes.__getitem__, self.images_per_pass):
+            found = self.detect([resized[index] for index in alike])
+            results.update(zip(alike, found, strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def prepare(self, image: NDArray[np.uint8]) -> Resized:
+        """Resize an RGB image [H, W, 3]; any thread may."""
+        return resize(image, self._rule)
+
+    def detect(self, images: Sequence[Resized]) -> list[Proposals]:
+        """One pass over prepared images of equal shape, never padded."""
+        scales = [1 / image.back[0] for image in images]
+        found = self._find(np.stack([image.pixels for image in images]), scales)
+        return [_proposals(each, image) for each, image in zip(found, images, strict=True)]
+
+    @abstractmethod
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+        """Find in a stack [n, h, w, 3] of images, each with its scale: resized over original."""
+
+
+def _proposals(found: Found, image: Resized) -> Proposals:
+    """Back to pixels of the original image, in numpy."""
+    height, width = image.size
+    return Proposals(
+        width=width,
+        height=height,
+        proposals=_brought_back(found.proposals, image),
+        boxes=_brought_back(found.boxes, image),
+        object_scores=_numpy(found.object_scores),
+        attribute_scores=_numpy(found.attribute_scores),
+        features=_numpy(found.features),
+    )
+
+
+def _brought_back(boxes: Tensor, image: Resized) -> NDArray[np.float32]:
+    """Boxes [P, ..., 4] in pixels of the original image.
+
+    The factors are laid out along a whole row, because a product with 4 numbers again and again
+    takes ten times as long.
+    """
+    rows = boxes.float().flatten(1)
+    height, width = image.size
+    boxes_a_row = rows.shape[1] // 4
+    scale = rows.new_tensor([*image.back] * 2).repeat(boxes_a_row)
+    # Rounding must not push a box over the border.
+    limit = rows.new_tensor([width, height] * 2).repeat(boxes_a_row)
+    scaled = rows * scale
+    return _numpy(torch.minimum(scaled, limit, out=scaled).view(boxes.shape))
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

@@ -1,0 +1,58 @@
+"""What a detector is: images in, proposals out; and how one is found by name.
+
+P proposals, C object classes, A attributes, F feature size. Boxes are xyxy in pixels of the image
+as it was given; scores are probabilities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.extract.images.resize import Resized
+
+Runner = Literal["detectron2", "torchvision"]
+Backend = Literal["auto", "detectron2", "torchvision"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Proposals:
+    """Everything a detector knows of one image before regions are selected."""
+
+    width: int
+    height: int
+    proposals: NDArray[np.float32]
+    """[P, 4] boxes of the region proposal network."""
+    boxes: NDArray[np.float32]
+    """[P, C, 4] boxes regressed for each class and clipped; [P, 1, 4] where classes share one."""
+    object_scores: NDArray[np.float32]
+    """[P, C + 1] class probabilities, background last."""
+    attribute_scores: NDArray[np.float32]
+    """[P, A] attribute probabilities without "none"; A is 0 where there is no attribute head."""
+    features: NDArray[np.float32]
+    """[P, F] region features."""
+
+
+class Detector(Protocol):
+    """A network ready to run."""
+
+    object_labels: tuple[str, ...]
+    attribute_labels: tuple[str, ...]
+    feature_size: int
+    profile: dict[str, Any]
+    """Everything that shapes the numbers, as plain JSON values: the source of the profile hash."""
+    images_per_pass: int
+    """Most images of equal prepared shape that a pass may hold; by rounding, each depends on all
+    of its pass."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> Resized:
+        """The work on an RGB image [H, W, 3] that needs no network; any thread may call it."""
+
+    def detect(self, images: Sequence[Resized]) -> list[Proposals]:
+        """One pass over prepared images of equal shape."""
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""

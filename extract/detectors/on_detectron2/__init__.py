@@ -1,0 +1,1 @@
+"""Detectors run by detectron2, which is imported here alone."""

@@ -1,0 +1,1 @@
+"""Detectors run by torchvision, which works everywhere."""

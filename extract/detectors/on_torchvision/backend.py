@@ -1,0 +1,102 @@
+"""The detector that runs wherever torchvision does: networks of `faster_rcnn`, opened and run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semvlp.errors import ConfigError
+from semvlp.extract.detectors.batched import Found, InPasses, Place
+from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
+from semvlp.extract.detectors.published import (
+    attribute_labels,
+    count_labels,
+    object_labels,
+    read_published,
+)
+from semvlp.extract.images.resize import Pixels, ResizeRule
+from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.weights.checkpoint import load_strict, read_detector, state_sha256
+from semvlp.settings import override, to_tree
+
+UNTRAINED = (100, 20)
+"""Object classes and attributes of a network that was not trained."""
+
+
+class TorchvisionDetector(InPasses):
+    """A `FasterRCNN`, taken over, that only finds; see `Detector`."""
+
+    def __init__(
+        self,
+        network: FasterRCNN,
+        object_labels: Sequence[str],
+        attribute_labels: Sequence[str],
+        place: Place,
+        *,
+        images_per_pass: int | None = None,
+    ) -> None:
+        rule = ResizeRule.of(network.config)
+        super().__init__(rule, images_per_pass or place.images_per_pass)
+        self.object_labels, self.attribute_labels = tuple(object_labels), tuple(attribute_labels)
+        self.feature_size = network.config.feature_size
+        self.profile: dict[str, Any] = {
+            "backend": "torchvision",
+            "network": to_tree(network.config),
+            "weights_sha256": state_sha256(network.state_dict()),
+            "precision": place.precision,
+        }
+        network.trunk.only_find()
+        network.to(memory_format=network.trunk.memory_format)
+        self._network, self._place = network.to(place.device).eval(), place
+
+    @torch.inference_mode()
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+        batch = torch.from_numpy(pixels).to(self._place.device).permute(0, 3, 1, 2)
+        return self._network.find(batch, scales, self._place)
+
+
+def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> TorchvisionDetector:
+    """The detector of our own whose JSON file is `path`; `settings` change its network config."""
+    description, state = read_detector(path)
+    if description.network is None:
+        raise ConfigError(f"{path} describes a detectron2 config; --backend auto runs it")
+    objects, attributes = description.object_labels, description.attribute_labels
+    network = _network(override(description.network, settings), objects, attributes)
+    load_strict(network, state, str(path.with_suffix(".safetensors")))
+    return TorchvisionDetector(network, objects, attributes, place)
+
+
+def open_untrained(config: NetworkConfig, place: Place) -> TorchvisionDetector:
+    """A network with random weights, the same every time."""
+    network = untrained(config)
+    objects, attributes = object_labels(UNTRAINED[0]), attribute_labels(UNTRAINED[1])
+    return TorchvisionDetector(network, objects, attributes, place)
+
+
+def untrained(config: NetworkConfig) -> FasterRCNN:
+    """A network with random weights, the same every time, for as many labels as `UNTRAINED`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return FasterRCNN(config, num_objects=UNTRAINED[0], num_attributes=UNTRAINED[1])
+
+
+def open_published(
+    name: str, config: NetworkConfig, weights: Path, place: Place
+) -> TorchvisionDetector:
+    """The network `name` of `NETWORKS` with published weights, or some of our own.
+
+    `config` is the network's, some settings of which may have been changed.
+    """
+    state = read_published(weights, name)
+    num_objects, num_attributes = count_labels(state, str(weights))
+    objects, attributes = object_labels(num_objects), attribute_labels(num_attributes)
+    network = _network(config, objects, attributes)
+    load_strict(network, state, str(weights))
+    return TorchvisionDetector(network, objects, attributes, place)
+
+
+def _network(
+    config: NetworkConfig, objects: Sequence[str], attributes: Sequence[str]
+) -> FasterRCNN:
+    return FasterRCNN(config, num_objects=len(objects), num_attributes=len(attributes))

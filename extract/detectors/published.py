@@ -1,0 +1,107 @@
+"""Weights of a known network, from its published file or from one of our own, and names of classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detectors.detector import Detector
+from semvlp.extract.detectors.on_torchvision.faster_rcnn import trunk_of
+from semvlp.extract.detectors.on_torchvision.rpn import cell_anchors
+from semvlp.extract.networks import NETWORKS, NetworkConfig
+from semvlp.extract.weights.checkpoint import read_weights
+from semvlp.extract.weights.families import State, family_of, to_ours, unwrapped
+
+
+def read_published(path: Path, network: str) -> State:
+    """The tensors of the file `path` under our names, for the network `network` of `NETWORKS`.
+
+    Raises:
+        InputError: a file that cannot be read, weights of another network or of no known family,
+            or constants that are not the network's.
+    """
+    state, source = unwrapped(read_weights(path)), str(path)
+    family = family_of(state, source)
+    if family is None:
+        return state
+    if network not in family.networks:
+        raise InputError(
+            f"{source} holds weights of {family.name}, which are for the network "
+            f"{' or '.join(family.networks)}, not for {network}; `semvlp detector list` shows "
+            "which --detector has it"
+        )
+    return to_ours(state, family, constants_of(NETWORKS[network]), source)
+
+
+def constants_of(config: NetworkConfig) -> dict[str, Tensor]:
+    """What a network's config says and some checkpoints store too."""
+    cells = cell_anchors(config, trunk_of(config).strides)
+    return {
+        "mean": torch.tensor(config.pixel_mean),
+        "std": torch.tensor(config.pixel_std),
+        **{f"cell.{level}": cell for level, cell in enumerate(cells)},
+    }
+
+
+def count_labels(state: State, source: str) -> tuple[int, int]:
+    """Object classes and attributes that the weights know, background and "none" left out.
+
+    Raises:
+        InputError: there is no class predictor.
+    """
+    if "predictor.objects.bias" not in state:
+        raise InputError(f"{source}: predictor.objects.bias is missing")
+    attributes = state.get("predictor.attributes.bias")
+    return len(state["predictor.objects.bias"]) - 1, 0 if attributes is None else len(
+        attributes
+    ) - 1
+
+
+def object_labels(count: int) -> tuple[str, ...]:
+    """Names of object classes: COCO's where there are 80, numbers elsewhere."""
+    categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    names = tuple(name for name in categories if name not in ("__background__", "N/A"))
+    return names if len(names) == count else numbered("object", count)
+
+
+def attribute_labels(count: int) -> tuple[str, ...]:
+    """Numbers, because no published file names its attributes."""
+    return numbered("attribute", count)
+
+
+def numbered(kind: str, count: int) -> tuple[str, ...]:
+    """`object 0`, `object 1`, ...: classes without names."""
+    return tuple(f"{kind} {index}" for index in range(count))
+
+
+def name_labels(detector: Detector, files: Sequence[Path]) -> None:
+    """Give a detector the names in text files, a line each: object classes, then attributes.
+
+    Lines stand in the order of the classes, background and "none" left out, as in bottom-up
+    attention's `objects_vocab.txt` and `attributes_vocab.txt`.
+
+    Raises:
+        ConfigError: more than two files.
+        InputError: a file that cannot be read or has another number of names than the detector.
+    """
+    if len(files) > 2:
+        raise ConfigError("--labels takes one file of object classes and one of attributes")
+    for path, kind in zip(files, ("object", "attribute"), strict=False):
+        names, count = _names(path), len(getattr(detector, f"{kind}_labels"))
+        if len(names) != count:
+            raise InputError(
+                f"{path}: must name the {count} {kind} classes of the detector, a line each, "
+                f"found {len(names)} lines"
+            )
+        setattr(detector, f"{kind}_labels", names)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return tuple(line.strip() for line in lines)

@@ -1,0 +1,230 @@
+"""Images to work on: finding them, naming them, and decoding each in one defined way.
+
+H height, W width in pixels, after the EXIF orientation was applied.
+"""
+
+import io
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from semvlp.errors import InputError
+from semvlp.extract.images.file import EXTENSIONS, ImageFile, Refused, image_id, in_tar, is_image
+from semvlp.shards.record import make_key
+
+__all__ = ["DECODING_VERSION", "EXTENSIONS", "ImageFile", "Refused", "find_images", "load"]
+
+log = logging.getLogger(__name__)
+
+DECODING_VERSION = 2
+"""Part of the profile of extracted regions: raise it when `load` gives other pixels."""
+
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
+MIN_SIDE = 8
+MAX_ASPECT = 50
+
+# Only these: others of Pillow's plugins start programs (EPS) or hold no photograph.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# What Pillow's decoders raise on damaged files; it does not turn them all into OSError.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError),
+    *(EOFError, OverflowError, struct.error, zlib.error),
+)
+# EXIF orientation -> what brings the image upright (Exif 2.32, table 4.6.4).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def find_images(source: Path) -> list[ImageFile]:
+    """The images of a directory (searched recursively), a list or tars, sorted by their unique ids.
+
+    A directory gives its image files by extension, or the images of its `.tar` files; hidden files
+    are left out. A list is `.txt` (a path a line) or `.json` (a list of paths, or an object of ids
+    and paths), paths relative to the list. A pattern such as `train-*.tar` stands for all files
+    that match. Tars are read in place.
+
+    Raises:
+        InputError: nothing found, a damaged list or tar, both images and tars in a directory, or
+            several images of one id.
+    """
+    if source.is_dir():
+        found = _in_directory(source)
+    elif source.is_file():
+        found = _in_file(source)
+    else:
+        matching = sorted(source.parent.glob(source.name))
+        found = [image for path in matching for image in _in_file(path)]
+    if not found:
+        raise InputError(
+            f"{source}: no images there; give a directory of {', '.join(sorted(EXTENSIONS))}, "
+            "a .txt or .json list of files, or a .tar"
+        )
+    _check_unique(found, source)
+    return sorted(found, key=lambda image: image.image_id)
+
+
+def load(image_file: ImageFile) -> NDArray[np.uint8]:
+    """Decode to RGB [H, W, 3] uint8.
+
+    The EXIF orientation is applied; grey, palette and CMYK become RGB; transparency shows white;
+    16 bits are scaled to 8; of an animation the first frame is taken.
+
+    Raises:
+        Refused: unreadable, damaged, truncated, not an image, too small or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(image_file.read()), formats=_FORMATS) as image:
+            _check_size(*image.size)
+            image.load()
+            pixels = np.array(_upright(_to_rgb(image), _orientation(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Refused(f"more than {MAX_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        raise Refused(f"not an image in one of the formats {', '.join(_FORMATS)}") from None
+    except _DAMAGE as error:
+        raise Refused(f"damaged image: {error}") from error
+    return pixels
+
+
+def _in_directory(directory: Path) -> list[ImageFile]:
+    files = sorted(_walk(directory), key=lambda path: path.relative_to(directory).parts)
+    images = [ImageFile(image_id(path.name), path) for path in files if is_image(path.name)]
+    tars = [path for path in files if path.suffix.lower() == ".tar"]
+    if images and tars:
+        raise InputError(
+            f"{directory}: holds images of its own, such as {images[0]}, and tars, such as "
+            f"{tars[0]}; name a folder with one kind of them, or the tars by a pattern "
+            f"such as '{tars[0].parent / '*.tar'}'"
+        )
+    if tars:
+        return [image for tar in tars for image in in_tar(tar)]
+    log.info("%s: %d images, %d other files", directory, len(images), len(files) - len(images))
+    return images
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Every file that is not hidden; linked folders are entered once, so that cycles end."""
+    seen = set()
+    for parent, folders, names in os.walk(directory, onerror=_fail, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _fail(error: OSError) -> None:
+    raise InputError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
+
+
+def _in_file(source: Path) -> list[ImageFile]:
+    match source.suffix.lower():
+        case ".tar":
+            return in_tar(source)
+        case ".txt":
+            return _listed(source, filter(None, map(str.strip, _text(source).splitlines())))
+        case ".json":
+            return _in_json(source)
+    if is_image(source.name):
+        return [ImageFile(image_id(source.name), source)]
+    raise InputError(f"{source}: images are given as a directory, a .txt or .json list, or a .tar")
+
+
+def _listed(source: Path, names: Iterable[str]) -> list[ImageFile]:
+    return [ImageFile(image_id(Path(name).name), source.parent / name) for name in names]
+
+
+def _in_json(source: Path) -> list[ImageFile]:
+    try:
+        # Pairs, not a dict: of two equal ids a dict would silently keep one.
+        content: Any = json.loads(_text(source), object_pairs_hook=tuple)
+    except ValueError as error:
+        raise InputError(f"{source}: not JSON: {error}") from error
+    pairs = isinstance(content, tuple)
+    names = [pair[1] for pair in content] if pairs else content
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{source}: must be a list of paths or an object of ids and paths")
+    if pairs:
+        return [ImageFile(make_key(key), source.parent / name) for key, name in content]
+    return _listed(source, names)
+
+
+def _text(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as UTF-8 text: {error}") from error
+
+
+def _check_unique(images: list[ImageFile], source: Path) -> None:
+    first: dict[str, ImageFile] = {}
+    twice = [image for image in images if first.setdefault(image.image_id, image) is not image]
+    if twice:
+        shown = "\n".join(f"  {x.image_id}: {first[x.image_id]}, {x}" for x in twice[:5])
+        more = f"\n  and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise InputError(
+            f"{source}: every image must have its own id, but {len(twice)} repeat one:\n"
+            f"{shown}{more}\nRename them, or give a JSON object of ids and paths"
+        )
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Refused(f"{width} x {height} is more than {MAX_PIXELS} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise Refused(f"{width} x {height} pixels: both sides must be at least {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise Refused(f"{width} x {height} pixels: one side is over {MAX_ASPECT} times the other")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise Refused("32-bit pixels have no known white; save the image with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = _scaled_to_8_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits; Pillow's own conversion clips at 255 and forgets what is transparent."""
+    values = np.array(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise Refused("32-bit pixels have no known white; save the image with 8 or 16 bits")
+    grey = np.rint(values / 257).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1..8; an EXIF block that cannot be read says nothing, as in other viewers."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)

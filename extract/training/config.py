@@ -1,0 +1,112 @@
+"""What a training of a detector is told, and what it reports."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.devices import Device
+from semvlp.extract.detectors.zoo import KNOWN, is_config
+from semvlp.extract.networks import NETWORKS, PLAIN
+from semvlp.progress import duration
+
+# Networks whose boxes hold their last pixel find, but the rules by which they learned are not here.
+TRAINABLE = tuple(
+    name for name, network in NETWORKS.items() if (network.variant or PLAIN).boxes == "exclusive"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How a detector is trained."""
+
+    network: str = "small"
+    """Which network: `small` for drawings and other small domains, another name in `TRAINABLE`, a
+    detector of `semvlp detector list`, or with detectron2 a YAML file or name in its model zoo."""
+    settings: tuple[str, ...] = ()
+    """`name=value` over the network's own settings; keys of a detectron2 config are its own."""
+    steps: int = 4500
+    """Optimiser steps."""
+    batch_size: int = 2
+    """Images of one step."""
+    lr: float = 1e-3
+    """Highest learning rate of AdamW, reached after the warm-up, 0 at the end (cosine)."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-4
+    """Of AdamW, on every tensor."""
+    clip: float = 5.0
+    """Largest norm of a step's gradient."""
+    flip: bool = False
+    """Mirror half of the images; off because left and right have names in the texts."""
+    seed: int = 0
+    """Fixes the initial weights, the order of images and what is sampled from each."""
+    log_every: int = 20
+    """Steps between two lines of metrics.jsonl."""
+    save_every: int = 500
+    """Steps between two states to go on from."""
+    init: str | None = None
+    """Weights to start from (path, URL or `hf:` address): those of the trunk and of the region
+    proposals are taken. The ResNets need it, because their batch norm does not learn; a detector
+    of the list and a detectron2 config start from their own unless it is given."""
+    valid: Path | None = None
+    """Annotations to score the finished detector on."""
+    valid_images: Path | None = None
+    """Where their images are; the training images' directory unless given."""
+    device: Device = "auto"
+    """Where it runs."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.log_every, self.save_every) < 1:
+            raise ValueError("steps, batch_size, log_every and save_every must be at least 1")
+        if self.lr <= 0 or self.clip <= 0 or min(self.warmup_steps, self.weight_decay) < 0:
+            raise ValueError(
+                "lr and clip must be positive; warmup_steps, weight_decay not negative"
+            )
+        if self.architecture not in (None, *TRAINABLE):
+            raise ValueError(
+                f"network must be one of {', '.join(TRAINABLE)}, a detector with such a network "
+                f"or a detectron2 .yaml config, got {self.network!r}"
+            )
+        if self.architecture not in (None, "small") and self.start is None:
+            raise ValueError(f"{self.network} learns nothing from random weights; set `init`")
+
+    @property
+    def architecture(self) -> str | None:
+        """The name in `NETWORKS`; None where a detectron2 config describes the network."""
+        if is_config(self.network):
+            return None
+        return KNOWN[self.network].network if self.network in KNOWN else self.network
+
+    @property
+    def start(self) -> str | None:
+        """Where the weights to start from are, but for those a detectron2 config names itself."""
+        spec = KNOWN.get(self.network)
+        own = spec.weights if spec and spec.weights.startswith("http") else None
+        return self.init or own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport:
+    """What a training made."""
+
+    out: Path
+    steps: int
+    images: int
+    """In the training annotations."""
+    seconds: float
+    """Of this run."""
+    scores: dict[str, float]
+    """AP, AP50, AP75 and attribute_accuracy in percent, where validation annotations were given."""
+
+    def values(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return asdict(self) | {"out": str(self.out)}
+
+    def sentence(self) -> str:
+        """What was written, how many, how long, where."""
+        scores = ", ".join(f"{name} {value:.1f}" for name, value in self.scores.items())
+        return (
+            f"{self.out} holds a detector after {self.steps} steps on {self.images} images "
+            f"({duration(self.seconds)}){f': {scores}' if scores else ''}; use it with "
+            f"`semvlp extract IMAGES --detector {self.out}`."
+        )

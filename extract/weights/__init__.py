@@ -1,0 +1,1 @@
+"""Weights of detectors: our own files, published families, downloads."""

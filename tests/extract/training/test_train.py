@@ -1,0 +1,298 @@
+"""Training a detector: what it learns from, that it learns, and that it goes on exactly."""
+
+import json
+import math
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.extract.detectors.on_detectron2.cfg_of import training_settings_of
+from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, attribute_loss
+from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.images.resize import ResizeRule
+from semvlp.extract.networks import NETWORKS, SMALL
+from semvlp.extract.training import train as fit
+from semvlp.extract.training.batches import batch_indices, flips, load_groups
+from semvlp.extract.training.coco import read_annotations
+from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.learner import runner_of
+from semvlp.extract.training.state import FitState
+from semvlp.extract.training.train import learning_rate, train_detector
+from semvlp.extract.weights.checkpoint import read_description, read_weights
+from semvlp.settings import load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHORT = FitConfig(
+    steps=6, batch_size=2, lr=2e-3, warmup_steps=2, log_every=2, save_every=3, device="cpu"
+)
+
+
+def losses(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+# Batches
+
+
+def test_every_epoch_shows_every_image_once_in_another_order() -> None:
+    def drawn_in(epoch: int) -> list[int]:
+        steps = range(epoch * 4, epoch * 4 + 4)
+        return [i for s in steps for i in batch_indices(s, batch_size=3, num_images=12, seed=5)]
+
+    assert sorted(drawn_in(0)) == sorted(drawn_in(1)) == list(range(12))
+    assert drawn_in(0) != drawn_in(1)
+    other = [i for s in range(4) for i in batch_indices(s, batch_size=3, num_images=12, seed=6)]
+    assert other != drawn_in(0)
+
+
+def test_a_mirrored_image_has_mirrored_boxes(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    ((plain, (target,)),) = load_groups(data.images[:1], [False], ResizeRule.of(SMALL), 2)
+    ((mirrored, (other,)),) = load_groups(data.images[:1], [True], ResizeRule.of(SMALL), 2)
+    assert torch.equal(mirrored.flip(-1), plain)
+    assert torch.equal(64 - other.boxes[:, [2, 0]], target.boxes[:, [0, 2]])
+    assert torch.equal(other.boxes[:, [1, 3]], target.boxes[:, [1, 3]])
+    assert {True, False} == set(flips(0, batch_size=50, seed=0))
+
+
+def test_boxes_are_resized_with_their_image(drawn: Path) -> None:
+    data = read_annotations(drawn / "boxes.json", drawn)
+    doubled = replace(SMALL, shorter_side=96, longer_side=200)
+    ((pixels, (target,)),) = load_groups(data.images[:1], [False], ResizeRule.of(doubled), 2)
+    assert pixels.shape == (1, 3, 96, 128)
+    assert target.boxes[0].tolist() == [2 * value for value in data.images[0].objects[0].box]
+
+
+# Training
+
+
+def test_the_loss_falls_and_the_result_detects(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=40, batch_size=4, log_every=1, valid=drawn / "boxes.json")
+    report = train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+    found = losses(tmp_path)
+    parts = {name for name in found[0] if name.startswith("loss_")}
+    assert [line["step"] for line in found] == list(range(1, 41))
+    assert parts == {
+        *("loss_rpn_objectness", "loss_rpn_box"),
+        *("loss_object", "loss_box", "loss_attribute"),
+    }
+    for line in found:
+        assert math.isclose(line["loss"], sum(line[part] for part in parts), rel_tol=1e-5)
+    means = [np.mean([line["loss"] for line in part]) for part in (found[:5], found[-5:])]
+    assert means[1] < 0.7 * means[0]
+    assert set(report.scores) >= {"AP", "AP50", "AP75"}
+    assert str(tmp_path) in report.sentence()
+    json.dumps(report.values())
+    detector = load_detector(str(tmp_path), device="cpu")
+    assert detector.object_labels == ("square", "circle")
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    train_detector(drawn / "boxes.json", drawn, whole, SHORT)
+
+    step = fit._step
+
+    def stop(*arguments: Any) -> dict[str, float]:
+        if arguments[-1] == 5:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(drawn / "boxes.json", drawn, halted, SHORT)
+    assert not (halted / "detector.json").exists()
+    # Step 4 was logged but not saved; it is taken and logged again.
+    assert [line["step"] for line in losses(halted)] == [2, 4]
+    train_detector(drawn / "boxes.json", drawn, halted, SHORT)
+    for name in ("detector.safetensors", "detector.json", "metrics.jsonl"):
+        assert (halted / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_plan_is_refused_by_the_name_of_the_field(drawn: Path, tmp_path: Path) -> None:
+    short = replace(SHORT, steps=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path, short)
+    with pytest.raises(ConfigError, match=r"lr = 0\.002, now it is 0\.1.*--overwrite"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, replace(short, lr=0.1))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, short, resume=False)
+    before = (tmp_path / "detector.safetensors").read_bytes()
+    changed = replace(short, seed=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path, changed, overwrite=True)
+    assert (tmp_path / "detector.safetensors").read_bytes() != before
+
+
+def test_a_run_starts_from_given_weights_but_for_the_predictor(drawn: Path, tmp_path: Path) -> None:
+    first = replace(SHORT, steps=1)
+    train_detector(drawn / "boxes.json", drawn, tmp_path / "first", first)
+    given = tmp_path / "first" / "detector.safetensors"
+    still = replace(first, lr=1e-20, weight_decay=0.0, seed=3, init=str(given))
+    train_detector(drawn / "boxes.json", drawn, tmp_path / "second", still)
+    before, after = read_weights(given), read_weights(tmp_path / "second" / "detector.safetensors")
+    for name, tensor in after.items():
+        if "embedding" in name or name.endswith("predictor.objects.weight"):
+            assert not torch.equal(tensor, before[name])
+        elif not name.startswith("predictor."):
+            torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+@pytest.mark.parametrize(
+    ("change", "left_out"), [({"iscrowd": 1}, "8 a"), ({"bbox": [0] * 4}, "8 w")]
+)
+def test_annotations_without_a_box_are_refused_before_anything_is_learned(
+    drawn: Path, tmp_path: Path, part: str, change: dict[str, Any], left_out: str
+) -> None:
+    tree = json.loads((drawn / "boxes.json").read_text())
+    tree["annotations"] = [each | change for each in tree["annotations"][:8]]
+    (tmp_path / "bare.json").write_text(json.dumps(tree))
+    files = {"train": drawn / "boxes.json", "valid": drawn / "boxes.json"}
+    files[part] = tmp_path / "bare.json"
+    config = replace(SHORT, valid=files["valid"])
+    message = rf"bare\.json: must hold at least one box, found none in 8 images .*{left_out}"
+    with pytest.raises(InputError, match=message):
+        train_detector(files["train"], drawn, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_boxes_that_are_left_out_are_told(
+    drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = json.loads((drawn / "boxes.json").read_text())
+    tree["annotations"][0]["iscrowd"] = 1
+    tree["annotations"][1]["bbox"] = [3, 3, 0, 9]
+    (tmp_path / "boxes.json").write_text(json.dumps(tree))
+    with caplog.at_level("INFO", logger="semvlp"):
+        train_detector(tmp_path / "boxes.json", drawn, tmp_path / "run", replace(SHORT, steps=1))
+    assert "1 boxes around crowds are left out" in caplog.text
+    assert "1 boxes without area in their image are left out" in caplog.text
+
+
+def test_weights_of_another_network_do_not_start_a_run(drawn: Path, tmp_path: Path) -> None:
+    torch.save({"trunk.stem.0.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    config = replace(SHORT, init=str(tmp_path / "other.pth"))
+    with pytest.raises(InputError, match=r"other\.pth does not fit the network"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path / "run", config)
+
+
+def test_a_resnet_is_not_trained_from_random_weights() -> None:
+    with pytest.raises(ConfigError, match="set `init`"):
+        load(FitConfig, None, ["network=resnet50_c4"])
+    assert load(FitConfig, None, ["network=resnet50_c4", "init=w.pth"]).init == "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "start"),
+    [
+        ("small", "small", None),
+        ("demo", "small", None),
+        ("coco-r50-c4", "resnet50_c4", KNOWN["coco-r50-c4"].weights),
+        ("butd", "resnet101_c4_butd", KNOWN["butd"].weights),
+        ("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml", None, None),
+    ],
+)
+def test_a_known_detector_is_its_network_and_starts_from_its_weights(
+    name: str, architecture: str | None, start: str | None
+) -> None:
+    config = FitConfig(network=name)
+    assert (config.architecture, config.start) == (architecture, start)
+    assert replace(config, init="other.pth").start == "other.pth"
+
+
+@pytest.mark.parametrize("name", ["vinvl", "butd-caffe", "resnet101_c4_caffe", "nothing"])
+def test_a_network_whose_rules_of_learning_are_not_here_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"must be one of small, .*, got '{name}'"):
+        FitConfig(network=name, init="weights.pth")
+
+
+def test_the_backend_that_has_the_network_trains_it() -> None:
+    small, resnet = FitConfig(), FitConfig(network="coco-r50-c4")
+    config = FitConfig(network="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml")
+    assert [runner_of(each, "auto") for each in (small, resnet, config)] == [
+        "torchvision",
+        "torchvision",
+        "detectron2",
+    ]
+    assert runner_of(resnet, "detectron2") == "detectron2"
+    with pytest.raises(ConfigError, match="small network is no network of detectron2"):
+        runner_of(small, "detectron2")
+    with pytest.raises(ConfigError, match="is a detectron2 config; --backend auto"):
+        runner_of(config, "torchvision")
+
+
+@pytest.mark.skipif(find_spec("detectron2") is not None, reason="detectron2 is installed")
+def test_training_without_detectron2_says_how_to_build_it(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, network="resnet50_c4", init="weights.pth")
+    with pytest.raises(ConfigError, match=r"needs detectron2.*git\+https"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, config, backend="detectron2")
+
+
+def test_settings_of_the_network_are_part_of_what_is_learned(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=1, settings=("num_proposals=9",))
+    train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+    network = read_description(tmp_path / "detector.json").network
+    assert network == replace(SMALL, num_proposals=9)
+    with pytest.raises(ConfigError, match=r"settings = \['num_proposals=9'\], now it is \[\]"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, replace(config, settings=()))
+
+
+def test_detectron2_is_told_to_learn_as_torchvision_does() -> None:
+    learner = FasterRCNN(NETWORKS["resnet50_c4"], num_objects=2, num_attributes=1)
+    told = training_settings_of(learner.config)["MODEL"]
+    assert told["RPN"]["PRE_NMS_TOPK_TRAIN"] == learner.rpn._pre_nms_top_n["training"]
+    assert told["RPN"]["POST_NMS_TOPK_TRAIN"] == learner.rpn._post_nms_top_n["training"]
+    sampler = learner.sampler.fg_bg_sampler
+    assert told["ROI_HEADS"]["BATCH_SIZE_PER_IMAGE"] == sampler.batch_size_per_image
+    assert all(parameter.requires_grad for parameter in learner.parameters())
+    assert told["BACKBONE"]["FREEZE_AT"] == 0
+
+
+def test_the_attribute_loss_is_the_mean_over_what_is_annotated() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [5.0, 1.0, 1.0]])
+    targets = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    first = -(0.5 * 2.0 + 0.5 * 1.0) + math.log(math.exp(2) + 1 + math.exp(1))
+    expected = (first + math.log(3)) / 2
+    assert float(attribute_loss(logits, targets)) == pytest.approx(expected, rel=1e-6)
+    assert float(attribute_loss(logits, torch.zeros(3, 3))) == 0
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training.pt").write_bytes(b"no state")
+    layer = torch.nn.Linear(1, 1)
+    with pytest.raises(InputError, match=r"training\.pt: damaged; --overwrite"):
+        FitState(tmp_path, {}).open(
+            layer, torch.optim.AdamW(layer.parameters()), resume=True, overwrite=False
+        )
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(drawn: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=20, lr=1e12, warmup_steps=0)
+    with pytest.raises(SemVLPError, match="try a smaller `lr`"):
+        train_detector(drawn / "boxes.json", drawn, tmp_path, config)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    config = FitConfig(steps=100, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+
+
+def test_settings_load_from_the_command_line() -> None:
+    config = load(FitConfig, None, ["steps=5", "valid=a/b.json", "flip=true"])
+    assert config == FitConfig(steps=5, valid=Path("a/b.json"), flip=True)
+    with pytest.raises(ConfigError, match="steps"):
+        load(FitConfig, None, ["steps=0"])
