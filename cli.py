@@ -214,7 +214,7 @@ def finetune(
     **options: Any,
 ) -> Result:
     """Fine-tune a pre-trained checkpoint on one task."""
-    from semvlp.eval.tasks import load_task
+    from semvlp.eval.tasks.table import load_task
     from semvlp.settings import load
     from semvlp.shards.remote import localize
     from semvlp.train import finetune as trainer
@@ -274,8 +274,8 @@ def evaluate(
 ) -> Result:
     """Write the leaderboard file of a task, and its scores where the split has labels."""
     from semvlp.eval import evaluate as scorer
-    from semvlp.eval.inputs import eval_inputs
-    from semvlp.eval.tasks import load_task
+    from semvlp.eval.files.inputs import eval_inputs
+    from semvlp.eval.tasks.table import load_task
     from semvlp.shards.remote import localize
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
@@ -304,7 +304,7 @@ def evaluate(
 def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
     """Score a leaderboard file that anyone made."""
     from semvlp.eval import evaluate as scorer
-    from semvlp.eval.tasks import load_task
+    from semvlp.eval.tasks.table import load_task
 
     scores = scorer.score(load_task(task), annotations, predictions, split=split)
     return Result(scores, listed(scores))

@@ -23,7 +23,7 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network, Pass
 from semvlp.eval.predict import probabilities
 from semvlp.eval.task import Example
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack
 from semvlp.model.semvlp import SemVLPForTask

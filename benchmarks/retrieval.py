@@ -25,7 +25,7 @@ from transformers import (
     ViltForImageAndTextRetrieval,
 )
 
-from semvlp.eval.matrix import ReadBlock, kept_halves, tiled, whole_passes
+from semvlp.eval.matching.score_matrix import ReadBlock, kept_halves, tiled, whole_passes
 from semvlp.eval.network import Network
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PairRegions

@@ -13,9 +13,9 @@ from typing import Any
 from semvlp import atomic, settings
 from semvlp.demo import recipe, standalone
 from semvlp.errors import InputError
+from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import evaluate
-from semvlp.eval.outcome import EvalReport
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig

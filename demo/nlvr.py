@@ -18,9 +18,9 @@ from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import write_world
 from semvlp.demo.nlvr_scenes import ORDERS, read_scenes, write_boxes
 from semvlp.demo.split_world import Picture, SplitWorld
+from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import evaluate
-from semvlp.eval.outcome import EvalReport
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.training.config import FitConfig
 from semvlp.extract.training.train import train_detector

@@ -8,7 +8,7 @@ from typing import Any
 from semvlp.atomic import write_text
 from semvlp.demo.files import WorldFiles
 from semvlp.eval.task import Example
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.pages import render
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample

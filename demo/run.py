@@ -14,7 +14,7 @@ from semvlp.demo.files import WorldFiles, write_world
 from semvlp.demo.report import write_report
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import evaluate
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.progress import duration
 from semvlp.shards.maintenance.convert import join

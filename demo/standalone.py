@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from semvlp.eval.outcome import EvalReport
+from semvlp.eval.eval_report import EvalReport
 
 
 def main(run: Callable[[Path, Path], EvalReport], what: str, out: Path) -> None:

@@ -16,18 +16,17 @@ from semvlp import atomic
 from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
-from semvlp.eval.explain import write_explanation
-from semvlp.eval.fitting import check_network
+from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
+from semvlp.eval.files.provenance import key_of, provenance, sources
+from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matrix import Scratch, clear
-from semvlp.eval.network import Network, Precision, open_network
-from semvlp.eval.outcome import PAGE_NAME, SCORES_NAME, EvalReport
-from semvlp.eval.page import write_page
+from semvlp.eval.matching.score_matrix import Scratch, clear
+from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
+from semvlp.eval.network import Network, Precision, check_network, open_network
+from semvlp.eval.pages.explain import write_explanation
+from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import EvalMode, Way, answers_by_mode
-from semvlp.eval.provenance import key_of, provenance, sources
-from semvlp.eval.scoring import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
-from semvlp.eval.shortlist import best_pairs, label_overlap, lost
-from semvlp.eval.submission import check_ids
+from semvlp.eval.score_table import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
 from semvlp.eval.task import Example, Task
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

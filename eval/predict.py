@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import ALONE, World
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matrix import Scratch, score_matrix
+from semvlp.eval.matching.score_matrix import Scratch, score_matrix
 from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass, Scores, finite
-from semvlp.eval.retrieval import rank_answers
 from semvlp.eval.task import Answer, Example, ExampleId, Task
+from semvlp.eval.tasks.retrieval import rank_answers
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.progress import Progress
 from semvlp.shards.stores.store import Store

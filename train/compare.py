@@ -7,8 +7,8 @@ from typing import Any
 
 from semvlp.atomic import write_text
 from semvlp.errors import InputError
-from semvlp.eval.compare import is_evaluation, score_tables
-from semvlp.eval.outcome import SCORES_NAME
+from semvlp.eval.eval_report import SCORES_NAME
+from semvlp.eval.pages.compare import is_evaluation, score_tables
 from semvlp.pages import render
 from semvlp.train.curves import COLOURS, Curve, picture
 from semvlp.train.log import METRICS

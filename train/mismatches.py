@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from semvlp.eval.retrieval import LABELS
 from semvlp.eval.task import Example
+from semvlp.eval.tasks.retrieval import LABELS
 from semvlp.shards.stream.order import generator
 from semvlp.train.data_config import RetrievalConfig
 

@@ -18,7 +18,7 @@ from semvlp.demo.world import thing_of
 from semvlp.errors import ConfigError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.extract.training.coco import read_annotations
 from semvlp.shards.texts.texts import read_texts
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semvlp.eval.network import Network
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece

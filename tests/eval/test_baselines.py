@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from semvlp.eval.baselines import majority, text_only
-from semvlp.eval.gqa import Gqa
 from semvlp.eval.task import Example
+from semvlp.eval.tasks.gqa import Gqa
 
 
 def _example(number: int, text: str, **target: float) -> Example:

@@ -11,7 +11,7 @@ from semvlp.cli import cli
 from semvlp.console import run
 from semvlp.demo.config import WorldConfig
 from semvlp.demo.files import WorldFiles, write_world
-from semvlp.eval.tasks import TASKS
+from semvlp.eval.tasks.table import TASKS
 
 pytestmark = pytest.mark.slow
 Semvlp = Callable[..., Any]

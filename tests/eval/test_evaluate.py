@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import evaluate, score
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matrix import score_matrix
+from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Network, open_network
-from semvlp.eval.outcome import EvalReport
 from semvlp.eval.predict import EvalMode
-from semvlp.eval.tasks import TASKS
+from semvlp.eval.tasks.table import TASKS
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.shards.open import open_store

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from semvlp.eval import scores
-from semvlp.eval.gqa import Gqa
-from semvlp.eval.nlvr import Nlvr
-from semvlp.eval.nlvr2 import Nlvr2
-from semvlp.eval.snli_ve import SnliVe
-from semvlp.eval.vqa import Vqa
+from semvlp.eval import metrics as scores
+from semvlp.eval.tasks.gqa import Gqa
+from semvlp.eval.tasks.nlvr import Nlvr
+from semvlp.eval.tasks.nlvr2 import Nlvr2
+from semvlp.eval.tasks.snli_ve import SnliVe
+from semvlp.eval.tasks.vqa import Vqa
 
 # What an answer looks like when nobody has cleaned it.
 FORMS: list[Callable[[str], str]] = [

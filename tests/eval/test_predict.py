@@ -11,7 +11,7 @@ import torch
 
 from semvlp.errors import InputError, SemVLPError
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matrix import score_matrix
+from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import (
     EvalMode,
@@ -20,9 +20,9 @@ from semvlp.eval.predict import (
     predict,
     probabilities,
 )
-from semvlp.eval.retrieval import image_names
 from semvlp.eval.task import Example, Rank
-from semvlp.eval.tasks import TASKS
+from semvlp.eval.tasks.retrieval import image_names
+from semvlp.eval.tasks.table import TASKS
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 
@@ -168,7 +168,8 @@ def test_score_matrix_holds_every_pair(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every cell is what the pair gets when it is an example of its own."""
-    monkeypatch.setattr("semvlp.eval.matrix.IMAGE_BLOCK", 1 if batch_size == 3 else 64)
+    block = 1 if batch_size == 3 else 64
+    monkeypatch.setattr("semvlp.eval.matching.score_matrix.IMAGE_BLOCK", block)
     examples, net = _read("retrieval", official), network("retrieval", batch_size=batch_size)
     lookup = RegionLookup(store, examples, max_regions=100)
     matrix = score_matrix(net, examples, lookup, "two")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["semvlp.train.finetune", "semvlp.train.pretrain", "semvlp.eval.tasks"]
+    ["semvlp.train.finetune", "semvlp.train.pretrain", "semvlp.eval.tasks.table"]
 )
 TIMEOUT = 120
 Job = Callable[[], object]
@@ -102,7 +102,7 @@ def _pretrain(shards: Path, out: Path, overrides: list[str]) -> None:
 
 def _finetune(task: str, annotations: Path, shards: Path, out: Path, overrides: list[str]) -> None:
     from semvlp import settings
-    from semvlp.eval.tasks import load_task
+    from semvlp.eval.tasks.table import load_task
     from semvlp.train.config import FinetuneConfig
     from semvlp.train.finetune import finetune
 

@@ -8,7 +8,7 @@ import torch
 
 from semvlp import settings
 from semvlp.errors import ConfigError
-from semvlp.eval.tasks import TASKS
+from semvlp.eval.tasks.table import TASKS
 from semvlp.model.attention import varlen_obstacle
 from semvlp.model.config import SemVLPConfig
 from semvlp.train.config import FinetuneConfig, PretrainConfig

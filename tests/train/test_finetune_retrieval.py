@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from semvlp.errors import ConfigError
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
 from tests.train.finetuning import check_resume

@@ -11,7 +11,7 @@ import torch
 from semvlp.distributed import World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example
-from semvlp.eval.tasks import load_task
+from semvlp.eval.tasks.table import load_task
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

@@ -1,0 +1,1 @@
+"""The files of evaluation: annotations in, leaderboard files out, and where they came from."""

@@ -1,0 +1,205 @@
+"""The caption x image matrix of matching scores, in blocks that a stopped run does not lose.
+
+Q captions, K images, b images of a block, n pairs of a batch.
+"""
+
+import io
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semvlp import atomic
+from semvlp.distributed import ALONE, World
+from semvlp.eval.matching.cache import keep_images, keep_texts
+from semvlp.eval.network import Network, Pass, Scores, finite
+from semvlp.eval.task import Example
+from semvlp.eval.tasks.retrieval import UNSCORED, image_names
+from semvlp.model.packing import PairRegions
+from semvlp.progress import Progress
+
+# Images that are compared with every caption before the next ones are read.
+IMAGE_BLOCK = 64
+FOLDER = "matrix-"
+
+# Numbers of captions [n] and of images within the block [n] -> logits [n, 2].
+Compare = Callable[[Tensor, Tensor], Tensor]
+# Names of images -> their regions; a `RegionLookup`.
+Lookup = Callable[[Sequence[str]], list[PairRegions]]
+# The images of a block -> how captions are compared with them.
+ReadBlock = Callable[[Sequence[str]], Compare]
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Where finished blocks lie until the whole evaluation is written."""
+
+    out: Path
+    key: str
+    """What the blocks depend on: they are taken up again where it is the same."""
+
+    def folder(self, mode: Pass) -> Path:
+        """The blocks of one pass."""
+        return self.out / f"{FOLDER}{mode}-{self.key[:16]}"
+
+
+def clear(out: Path) -> None:
+    """Remove the blocks of finished and of abandoned evaluations."""
+    for folder in out.glob(f"{FOLDER}*"):
+        shutil.rmtree(folder)
+
+
+def score_matrix(
+    network: Network,
+    examples: Sequence[Example],
+    lookup: Lookup,
+    mode: Pass,
+    *,
+    world: World = ALONE,
+    scratch: Scratch | None = None,
+    wanted: NDArray[np.bool_] | None = None,
+) -> Scores:
+    """Log-odds [Q, K] float32 that a caption and an image match, on every rank.
+
+    Log-odds rather than probabilities, which would tie near 0 and 1. The columns are
+    `image_names(examples)`. In two-stream mode the layers below the first cross-attention run once
+    a text and once an image, and only the upper ones run for every pair.
+
+    Args:
+        scratch: finished blocks are kept there, and read where an earlier call has left them.
+        wanted: [Q, K], False = not computed: the score is -inf; None computes all.
+
+    Raises:
+        SemVLPError: the network gives a score that is not finite.
+    """
+    names, texts = image_names(examples), network.encode([example.text for example in examples])
+    if wanted is None:
+        wanted = np.ones((len(texts), len(names)), bool)
+    starts = range(0, len(names), IMAGE_BLOCK)
+    columns = [slice(start, start + IMAGE_BLOCK) for start in starts]
+    folder = scratch.folder(mode) if scratch else None
+    if scratch:
+        scratch.out.mkdir(parents=True, exist_ok=True)
+    ours, left = _finished(folder, world.share(len(columns)))
+    total = sum(int(wanted[:, columns[unit]].sum()) for unit in world.share(len(columns)))
+    missing = sum(int(wanted[:, columns[unit]].sum()) for unit in left)
+    with (
+        network.inference(),
+        Progress(f"retrieval, {mode}", total=total, unit="pairs", done=total - missing) as bar,
+    ):
+        read = _reader(network, texts, lookup, mode, scratch.out if scratch else None)
+        for unit in left:
+            compare, chosen = read(names[columns[unit]]), wanted[:, columns[unit]]
+            ours[unit] = _block(network, compare, chosen, bar)
+            finite(ours[unit][chosen], mode)
+            if folder:
+                _save(folder / f"{unit:06d}.npy", ours[unit])
+    gathered = world.gathered([ours[unit] for unit in sorted(ours)], len(columns))
+    return np.concatenate(gathered, axis=1)
+
+
+def _reader(
+    network: Network,
+    texts: Sequence[Sequence[int]],
+    lookup: Lookup,
+    mode: Pass,
+    scratch: Path | None,
+) -> ReadBlock:
+    if mode == "single":
+        return whole_passes(network, texts, lookup, mode)
+    return kept_halves(network, texts, lookup, scratch)
+
+
+def whole_passes(
+    network: Network, texts: Sequence[Sequence[int]], lookup: Lookup, mode: Pass
+) -> ReadBlock:
+    """Every pair runs through all layers: the only way in single-stream mode."""
+
+    def read(names: Sequence[str]) -> Compare:
+        regions = lookup(names)
+
+        def compare(captions: Tensor, images: Tensor) -> Tensor:
+            pairs = zip(captions.tolist(), images.tolist(), strict=True)
+            chosen = [(texts[caption], regions[image]) for caption, image in pairs]
+            return network.logits([t for t, _ in chosen], [r for _, r in chosen], mode)
+
+        return compare
+
+    return read
+
+
+def kept_halves(
+    network: Network,
+    texts: Sequence[Sequence[int]],
+    lookup: Lookup,
+    scratch: Path | None = None,
+) -> ReadBlock:
+    """Two-stream pairs run through the upper layers alone; inside `network.inference()`."""
+    captions_kept = keep_texts(network, texts, scratch=scratch)
+
+    def read(names: Sequence[str]) -> Compare:
+        images_kept = keep_images(network, lookup(names))
+
+        def compare(captions: Tensor, images: Tensor) -> Tensor:
+            told, texts = torch.unique(captions, return_inverse=True)
+            seen, columns = torch.unique(images, return_inverse=True)
+            rows = captions_kept.take(told), images_kept.take(seen)
+            return network.upper_logits(*rows, texts, columns)
+
+        return compare
+
+    return read
+
+
+def _block(network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: Progress) -> Scores:
+    """Scores [Q, b] of the wanted pairs of one block."""
+    block = np.full(wanted.shape, UNSCORED, np.float32)
+    rows, columns = tiled(wanted, network.batch_size)
+    for start in range(0, len(rows), network.batch_size):
+        part = slice(start, start + network.batch_size)
+        pairs = torch.from_numpy(rows[part]), torch.from_numpy(columns[part])
+        block[rows[part], columns[part]] = _log_odds(network, compare(*pairs))
+        bar.advance(len(rows[part]))
+    return block
+
+
+def tiled(
+    wanted: NDArray[np.bool_], batch_size: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Rows and columns [n] of the wanted pairs, in an order whose batches are nearly square.
+
+    What a caption or an image brings along is then computed for few of them a batch.
+    """
+    height = math.isqrt(batch_size)
+    found = [
+        (rows + start, columns)
+        for start in range(0, len(wanted), height)
+        for columns, rows in [wanted[start : start + height].T.nonzero()]
+    ]
+    return np.concatenate([r for r, _ in found]), np.concatenate([c for _, c in found])
+
+
+def _log_odds(network: Network, logits: Tensor) -> Scores:
+    index = network.labels.index("match")
+    values: Scores = (logits[:, index] - logits[:, 1 - index]).numpy()
+    return values
+
+
+def _finished(folder: Path | None, units: Sequence[int]) -> tuple[dict[int, Scores], list[int]]:
+    """The blocks that lie there, and the units that are left."""
+    paths = {unit: folder / f"{unit:06d}.npy" for unit in units} if folder else {}
+    found = {unit: np.load(path) for unit, path in paths.items() if path.is_file()}
+    return found, [unit for unit in units if unit not in found]
+
+
+def _save(path: Path, block: Scores) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
+    np.save(data, block, allow_pickle=False)
+    atomic.write_bytes(path, data.getvalue())

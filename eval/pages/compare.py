@@ -1,0 +1,62 @@
+"""Scores of several evaluations side by side, one table for each task and split."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval.eval_report import SCORES_NAME, best_of, modes_of
+
+# Baselines need no network, so they are the same in every evaluation of a split.
+Row = tuple[str, dict[str, float]]
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether `semvlp eval` has written scores into it."""
+    return (folder / SCORES_NAME).is_file()
+
+
+def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Title, columns, rows and best values of each table.
+
+    Rows are baselines, then each evaluation by mode.
+
+    Raises:
+        InputError: a scores.json that `semvlp eval` has not written.
+    """
+    tables: dict[str, list[Row]] = {}
+    for folder, name in zip(folders, names, strict=True):
+        scores = _read(folder)
+        rows = tables.setdefault(f"{scores['task']}, {scores['split']}", [])
+        known = [row for row, _ in rows]
+        rows += [entry for entry in _numbers(scores["baselines"]) if entry[0] not in known]
+        rows += [(f"{name}, {mode}", found) for mode, found in _numbers(modes_of(scores))]
+    return [
+        {
+            "title": title,
+            "columns": list(dict.fromkeys(column for _, found in rows for column in found)),
+            "rows": rows,
+            "best": best_of([found for _, found in rows]),
+        }
+        for title, rows in tables.items()
+    ]
+
+
+def _numbers(scores: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    return [
+        (name, {key: value for key, value in found.items() if isinstance(value, float)})
+        for name, found in scores.items()
+    ]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / SCORES_NAME
+    try:
+        scores = json.loads(path.read_bytes())
+        missing = {"task", "split", "mode", "baselines"} - scores.keys()
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: must be the JSON that `semvlp eval` writes: {error}") from error
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; evaluate again")
+    return dict(scores)

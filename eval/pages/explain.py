@@ -1,0 +1,186 @@
+"""explain.html: which words and which regions attend to each other, over the photograph.
+
+T tokens, R regions, L = T + image tokens + R, H heads, K head width. Boxes are xyxy in pixels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from semvlp.atomic import write_text
+from semvlp.eval.network import Network, Pass
+from semvlp.eval.pages.attention import Call, watched
+from semvlp.eval.pages.gallery import Pictures, boxes_of, pictures, spread
+from semvlp.eval.task import Example
+from semvlp.model.attention import Attention
+from semvlp.model.block import Block
+from semvlp.model.packing import PairRegions
+from semvlp.pages import render
+from semvlp.shards.record import Regions
+from semvlp.shards.stores.store import Store
+
+PASSES: dict[Pass, str] = {"single": "single-stream", "two": "two-stream"}
+# Regions whose words are listed: those that the words attend to most.
+LISTED = 8
+
+
+class Between(NamedTuple):
+    """Attention between the modalities of a pair, mean over heads and blocks.
+
+    A row is what one thing gives to all of the other modality; in two-stream mode it adds up to 1,
+    less what goes to an image token, in single-stream mode to what it leaves for its own modality.
+    """
+
+    to_regions: Tensor
+    """[T, R] 0..1, from each token to each region."""
+    to_words: Tensor
+    """[R, T] 0..1, from each region to each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Where tokens and regions of a pair stand in its rows."""
+
+    num_tokens: int
+    num_image_tokens: int
+    num_regions: int
+
+    @property
+    def num_things(self) -> int:
+        return self.num_image_tokens + self.num_regions
+
+
+def between(network: Network, text: Sequence[int], regions: PairRegions, mode: Pass) -> Between:
+    """The attention between words and regions of one pair.
+
+    Taken from the blocks that have a socket for cross-attention, or from the last one where none
+    has. Single-stream: self-attention; two-stream: cross-attention, zeros where there is none.
+    """
+    config, encoder = network.model.config, network.model.semvlp.encoder
+    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
+    upper = blocks[encoder.num_lower :] or blocks[-1:]
+    rows = _Rows(len(text), config.num_image_tokens, len(regions[0]))
+    # The pair head wants two pairs. A pair sees nothing of the other one.
+    copies = 2 if config.task_head == "pair" else 1
+    with network.inference(), watched(upper) as (within, across):
+        network.logits([text] * copies, [regions] * copies, mode)
+        if mode == "single":
+            found = [_in_one_stream(call, rows) for call in within]
+        else:
+            found = [_between_two(*both, rows) for both in zip(upper, across, strict=False)]
+    empty = torch.zeros(rows.num_tokens, rows.num_regions)
+    if not found:
+        return Between(empty, empty.T)
+    return Between(*(torch.stack(matrices).mean(0) for matrices in zip(*found, strict=True)))
+
+
+def write_explanation(
+    path: Path,
+    title: str,
+    network: Network,
+    examples: Sequence[Example],
+    store: Store,
+    images: Path | None,
+    *,
+    count: int,
+) -> None:
+    """Write a page with `count` examples, evenly spread over the split, in both modes.
+
+    Args:
+        images: where the photographs are; without them regions are shown on blank canvases.
+    """
+    draw = pictures(network, examples, store, images, "both")
+    page = render(
+        Path(__file__).with_name("explain.html"),
+        title=title,
+        pairs=[
+            _pair(example, name, draw)
+            for example in spread(examples, count)
+            for name in example.images
+        ],
+    )
+    write_text(path, page)
+
+
+def _in_one_stream(call: Call, rows: _Rows) -> Between:
+    module, hidden, _ = call
+    pair = hidden[: rows.num_tokens + rows.num_things]
+    weights = _weights(module, pair, pair)  # [L, L]
+    first = rows.num_tokens + rows.num_image_tokens
+    return Between(weights[: rows.num_tokens, first:], weights[first:, : rows.num_tokens])
+
+
+def _between_two(block: Block, call: Call, rows: _Rows) -> Between:
+    module, queries, keys = call
+    other = block.region_cross_attention
+    # With weights of its own each direction gets its keys alone, not as a part of the row.
+    first = 0 if other is not None else rows.num_tokens
+    text, things = queries[: rows.num_tokens], keys[first : first + rows.num_things]
+    to_things = _weights(module, text, things)
+    to_words = _weights(other or module, things, text)
+    images = rows.num_image_tokens
+    return Between(to_things[:, images:], to_words[images:])
+
+
+def _weights(module: Attention, queries: Tensor, keys: Tensor) -> Tensor:
+    """[queries, keys] attention, mean over heads."""
+    if not len(queries) or not len(keys):
+        return torch.zeros(len(queries), len(keys))
+    query = module.query(queries).view(len(queries), module.num_heads, -1).transpose(0, 1)
+    key = module.key(keys).view(len(keys), module.num_heads, -1).transpose(0, 1)  # [H, S, K]
+    logits = query @ key.transpose(1, 2) / query.shape[2] ** 0.5
+    weights: Tensor = logits.float().softmax(2).mean(0).cpu()
+    return weights
+
+
+def _pair(example: Example, name: str, draw: Pictures) -> dict[str, Any]:
+    network, regions = draw.network, draw.lookup.sample(name).regions
+    (ids,), (pair,) = network.encode([example.text]), draw.lookup([name])
+    pieces = network.tokenizer.convert_ids_to_tokens(ids)
+    _, picture = draw(example.text, name)
+    return {
+        "id": str(example.example_id),
+        "text": example.text,
+        "picture": picture,
+        "modes": [
+            {
+                "name": PASSES[mode],
+                "words": list(_words(pieces, regions, found, draw)),
+                "regions": list(_regions(pieces, regions, found, draw)),
+            }
+            for mode in PASSES
+            for found in (between(network, ids, pair, mode),)
+        ],
+    }
+
+
+def _words(
+    pieces: Sequence[str], regions: Regions, found: Between, draw: Pictures
+) -> Iterator[dict[str, Any]]:
+    """Each word piece, and the boxes it attends to; without the special tokens at both ends."""
+    for piece, weights in list(zip(pieces, found.to_regions.tolist(), strict=True))[1:-1]:
+        boxes = boxes_of(regions, weights, draw.store.manifest)
+        yield {"word": piece, "share": sum(weights), "boxes": boxes}
+
+
+def _regions(
+    pieces: Sequence[str], regions: Regions, found: Between, draw: Pictures
+) -> Iterator[dict[str, Any]]:
+    """The most attended regions, each with all word pieces by what it gives them."""
+    most = found.to_regions[1:-1].sum(0).argsort(descending=True, stable=True)[:LISTED].tolist()
+    for index in most:
+        weights = found.to_words[index].tolist()
+        top = max(weights, default=0.0) or 1.0
+        only = [0.0] * len(found.to_words)
+        only[index] = 1.0
+        yield {
+            "label": boxes_of(regions, only, draw.store.manifest)[-1]["label"],
+            "words": [
+                {"word": piece, "share": weight / top}
+                for piece, weight in zip(pieces, weights, strict=True)
+            ],
+        }

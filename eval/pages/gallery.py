@@ -1,0 +1,172 @@
+"""Right and wrong answers to look at: the text, the photographs, their regions.
+
+Boxes are xyxy in pixels of the original image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.network import Network
+from semvlp.eval.pages.attention import attended
+from semvlp.eval.predict import EvalMode, passes_of
+from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
+from semvlp.extract.images.find import ImageFile, Refused, find_images
+from semvlp.extract.preview import data_uri, label_of
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.record import NO_ATTRIBUTE, Regions
+from semvlp.shards.stores.store import Store
+
+# Cards of each group, spread evenly over the split.
+CARDS = 6
+# The most attended regions of an image that are drawn.
+REGIONS = 5
+MAX_WIDTH, JPEG_QUALITY = 480, 80
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Draws photographs with the regions that a prediction attends to."""
+
+    network: Network
+    lookup: RegionLookup
+    store: Store
+    files: Mapping[str, ImageFile]
+    mode: EvalMode
+
+    def __call__(self, text: str, name: str) -> tuple[list[tuple[str, float]], dict[str, Any]]:
+        """Word pieces with their attention, and the picture."""
+        regions = self.lookup.sample(name).regions
+        (ids,), (pair,) = self.network.encode([text]), self.lookup([name])
+        found = attended(self.network, ids, pair, passes_of(self.mode))
+        pieces = self.network.tokenizer.convert_ids_to_tokens(ids)
+        boxes = boxes_of(regions, found.regions.tolist(), self.store.manifest)
+        file = self.files.get(regions.image_id)
+        picture = {
+            "name": regions.image_id,
+            "width": regions.width,
+            "height": regions.height,
+            "uri": _uri(file) if file else "",
+            "boxes": boxes,
+            # The most attended first, each once: many boxes hold the same thing.
+            "labels": list(dict.fromkeys(box["label"] for box in reversed(boxes))),
+        }
+        return list(zip(pieces, found.tokens.tolist(), strict=True)), picture
+
+
+def cards(
+    groups: Mapping[str, Sequence[Example]],
+    network: Network,
+    examples: Sequence[Example],
+    answers: Mapping[ExampleId, Answer],
+    store: Store,
+    images: Path | None,
+    mode: EvalMode,
+) -> dict[str, list[dict[str, Any]]]:
+    """Name of a group -> cards of some of its examples."""
+    draw = pictures(network, examples, store, images, mode)
+    return {
+        name: [
+            _card(example, answers[example.example_id], draw) for example in spread(members, CARDS)
+        ]
+        for name, members in groups.items()
+    }
+
+
+def pictures(
+    network: Network,
+    examples: Sequence[Example],
+    store: Store,
+    images: Path | None,
+    mode: EvalMode,
+) -> Pictures:
+    """What draws the pictures of some examples, over the photographs in `images`."""
+    lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
+    files = {file.image_id: file for file in find_images(images)} if images else {}
+    return Pictures(network, lookup, store, files, mode)
+
+
+def grouped(
+    task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+) -> dict[str, list[Example]]:
+    """The examples answered wrongly and rightly, or all without labels; no group is empty."""
+    if not any(example.target for example in examples):
+        return {"Answers": list(examples)}
+    right = [task.credit(example, answers[example.example_id]) >= 0.5 for example in examples]
+    pairs = list(zip(examples, right, strict=True))
+    groups = {
+        "Wrong answers": [example for example, good in pairs if not good],
+        "Right answers": [example for example, good in pairs if good],
+    }
+    return {name: members for name, members in groups.items() if members}
+
+
+def spread(members: Sequence[Example], wanted: int) -> list[Example]:
+    """So many of them, evenly apart."""
+    count = min(wanted, len(members))
+    return [members[len(members) * index // count] for index in range(count)]
+
+
+def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
+    best = sorted(example.target, key=lambda label: -example.target[label])
+    drawn = [draw(example.text, name) for name in example.images]
+    ranked = isinstance(answer, Rank)
+    return {
+        "id": str(example.example_id),
+        "words": _words([words for words, _ in drawn]),
+        "said": "its image stands at rank" if ranked else "answered",
+        "answer": str(answer.rank) if isinstance(answer, Rank) else answer,
+        "wanted": "" if ranked else ", ".join(best[:3]),
+        "pictures": [picture for _, picture in drawn],
+    }
+
+
+def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, Any]]:
+    """Words put together from pieces; `share` 0 for the least and 1 for the most attended one.
+
+    The special tokens at both ends draw much attention and are left out.
+    """
+    words: list[str] = []
+    weights: list[float] = []
+    for index, (piece, _) in list(enumerate(readings[0]))[1:-1]:
+        weight = sum(reading[index][1] for reading in readings)
+        if piece.startswith("##") and words:
+            words[-1] += piece.removeprefix("##")
+            weights[-1] += weight
+        else:
+            words.append(piece)
+            weights.append(weight)
+    least = min(weights, default=0.0)
+    span = max(weights, default=1.0) - least or 1.0
+    return [
+        {"word": word, "share": (weight - least) / span}
+        for word, weight in zip(words, weights, strict=True)
+    ]
+
+
+def boxes_of(
+    regions: Regions, weights: Sequence[float], manifest: Manifest
+) -> list[dict[str, Any]]:
+    """The most attended boxes, the most attended one last; `share` 0..1 of it."""
+    order = sorted(range(len(weights)), key=lambda index: weights[index])[-REGIONS:]
+    most = max(weights, default=1.0) or 1.0
+    return [_box(regions, index, weights[index] / most, manifest) for index in order]
+
+
+def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict[str, Any]:
+    x1, y1, x2, y2 = map(float, regions.boxes[index])
+    words = [label_of(manifest.object_labels, int(regions.object_ids[index]))]
+    if regions.attribute_ids[index] != NO_ATTRIBUTE:
+        words.insert(0, label_of(manifest.attribute_labels, int(regions.attribute_ids[index])))
+    label = " ".join(words)
+    return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label, "share": share}
+
+
+def _uri(file: ImageFile) -> str:
+    """The photograph as a data URI; empty where it cannot be read."""
+    try:
+        return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY)
+    except Refused:
+        return ""

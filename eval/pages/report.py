@@ -1,0 +1,81 @@
+"""report.html of an evaluation: scores beside baselines, tables, answers to look at."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import write_text
+from semvlp.eval.eval_report import best_of, modes_of
+from semvlp.eval.network import Network
+from semvlp.eval.pages.gallery import cards, grouped
+from semvlp.eval.task import Answer, Example, ExampleId, Task
+from semvlp.pages import render
+from semvlp.shards.stores.store import Store
+
+# Rows of a table of parts; the most frequent ones are shown.
+MAX_ROWS = 30
+METHODS = {"single": "single-stream", "two": "two-stream", "both": "mean of both"}
+
+
+def write_page(
+    path: Path,
+    task: Task,
+    network: Network,
+    examples: Sequence[Example],
+    answers: Mapping[Any, Mapping[ExampleId, Answer]],
+    scores: Mapping[str, Any] | None,
+    store: Store,
+    images: Path | None,
+    checkpoint: str,
+) -> None:
+    """Write the page of one evaluation.
+
+    Args:
+        answers: by mode; those of the last one are shown.
+        scores: what `scores.json` holds; None where the split has no labels.
+        images: where the photographs are; without them regions are shown on blank canvases.
+        checkpoint: how the page names it.
+    """
+    mode = list(answers)[-1]
+    groups = grouped(task, examples, answers[mode])
+    methods = _methods(scores) if scores else {}
+    page = render(
+        Path(__file__).with_name("report.html"),
+        title=f"{task.name}, {scores['split']}" if scores else task.name,
+        facts={**_facts(examples, scores), "checkpoint": checkpoint},
+        methods=methods,
+        best=best_of(list(methods.values())),
+        parts=_parts(scores) if scores else {},
+        modes={name: METHODS[name] for name in answers},
+        groups=cards(groups, network, examples, answers[mode], store, images, mode),
+        counts={name: len(members) for name, members in groups.items()},
+        mode=METHODS[mode],
+    )
+    write_text(path, page)
+
+
+def _facts(examples: Sequence[Example], scores: Mapping[str, Any] | None) -> dict[str, str]:
+    counts = scores["counts"] if scores else {"examples": len(examples)}
+    facts = {name: f"{count:,}" for name, count in counts.items()}
+    shortlist = (scores or {}).get("shortlist", {})
+    return facts | {f"shortlist, {name}": f"{value:g}" for name, value in shortlist.items()}
+
+
+def _methods(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Name of a method -> its scores, baselines first."""
+    modes = modes_of(scores)
+    every = {**scores.get("baselines", {}), **{METHODS[mode]: modes[mode] for mode in modes}}
+    return {
+        method: {name: value for name, value in found.items() if isinstance(value, float)}
+        for method, found in every.items()
+    }
+
+
+def _parts(scores: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, float]]]]:
+    """Rows of each table: in order where they are numbers, else the most frequent first."""
+    found = {}
+    for table, rows in scores["parts"].items():
+        kept = sorted(rows.items(), key=lambda row: -row[1]["count"])[:MAX_ROWS]
+        numbered = all(name.strip().isdigit() for name in rows)
+        found[table] = sorted(kept) if numbered else kept
+    return found

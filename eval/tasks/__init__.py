@@ -1,0 +1,1 @@
+"""One file per benchmark, and the table of them."""

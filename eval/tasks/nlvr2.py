@@ -1,0 +1,121 @@
+"""NLVR2: whether a sentence is true of two photographs."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval import metrics as scores
+from semvlp.eval.files.annotations import read_lines, read_text, require, unique, wrong_file
+from semvlp.eval.files.forms import CommaLines
+from semvlp.eval.files.submission import LeaderboardFile
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+
+LABELS = ("False", "True")
+
+
+class Nlvr2(LeaderboardFile):
+    """Scored by the rules of lil-lab/nlvr nlvr2/eval/metrics.py and nlvr2/data/filter_data.py."""
+
+    name = "nlvr2"
+    head: Head = "pair"
+    loss: Loss = "cross_entropy"
+    metric = "accuracy"
+    fixed_labels = LABELS
+    form = CommaLines(labels=LABELS)
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """JSON lines whose identifier is `split-set-pair-sentence`.
+
+        A `.txt` file holds categories of sentences (nlvr2/util/annotated_dev_examples.txt); scores
+        by category are then part of the report.
+        """
+        texts = [path for path in paths if path.suffix == ".txt"]
+        records = [record for path in paths if path not in texts for record in _records(path)]
+        if not records:
+            raise InputError("NLVR2 needs its JSON lines; only categories were given")
+        categories = {name: found for path in texts for name, found in _categories(path).items()}
+        subsets = _subsets(records)
+        return unique((_example(record, subsets, categories) for record in records), paths)
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`accuracy`, `consistency`, and `balanced` and `unbalanced` where such pairs exist.
+
+        A sentence is consistent when it is judged right on every pair of photographs it is used
+        with. Balanced are the pairs that occur with both labels, unbalanced those that occur more
+        than once with one label.
+        """
+        right = self.right(examples, answers)
+        sentences = [example.meta["sentence"] for example in examples]
+        return {
+            "accuracy": scores.percent(right),
+            "consistency": scores.consistency(sentences, right),
+            **scores.by_subset(examples, right),
+        }
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, record in read_lines(path):
+        if number == 1 and str(record.get("identifier", "")).count("-") != 3:
+            raise wrong_file(path, "NLVR2 JSON lines")
+        where = f"{path}:{number}"
+        fields = [name for name in ("left_url", "right_url") if name in record]
+        require(record, dict.fromkeys(["identifier", "sentence", *fields], str), where)
+        if record["identifier"].count("-") != 3:
+            raise InputError(
+                f"{where}: 'identifier' must be split-set-pair-sentence, "
+                f"got {record['identifier']!r}"
+            )
+        if "label" in record and record["label"] not in LABELS:
+            raise InputError(f"{where}: 'label' must be True or False, got {record['label']!r}")
+        records.append(record)
+    return records
+
+
+def _subsets(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Identifier -> balanced or unbalanced, for pairs of photographs that occur more than once."""
+    uses = defaultdict(list)
+    for record in records:
+        if {"left_url", "right_url", "label"} <= record.keys():
+            uses[record["left_url"], record["right_url"]].append(record)
+    return {
+        record["identifier"]: "balanced" if len({r["label"] for r in same}) > 1 else "unbalanced"
+        for same in uses.values()
+        if len(same) > 1
+        for record in same
+    }
+
+
+def _categories(path: Path) -> dict[str, list[str]]:
+    """Sentence -> its categories, some have none: blocks of a sentence and `* category` lines."""
+    found = {}
+    for block in read_text(path).replace("\r\n", "\n").split("\n\n"):
+        sentence, *lines = block.strip("\n").split("\n")
+        if not all(line.startswith("* ") for line in lines):
+            raise InputError(f"{path}: must hold `* category` lines below {sentence!r:.80}")
+        found[sentence] = [line.removeprefix("* ") for line in lines]
+    return found
+
+
+def _example(
+    record: Mapping[str, Any],
+    subsets: Mapping[str, str],
+    categories: Mapping[str, Sequence[str]],
+) -> Example:
+    split, group, pair, sentence = record["identifier"].split("-")
+    images = f"{split}-{group}-{pair}-img0", f"{split}-{group}-{pair}-img1"
+    return Example(
+        example_id=record["identifier"],
+        text=record["sentence"],
+        images=images,
+        target={record["label"]: 1.0} if "label" in record else {},
+        meta={
+            "sentence": (split, group, sentence),
+            "subset": subsets.get(record["identifier"]),
+            "parts": {"category": categories.get(record["sentence"], ())} if categories else {},
+        },
+    )

@@ -1,0 +1,180 @@
+"""Retrieval: the image of a caption among all images, the captions of an image among all captions.
+
+Q captions, K images. The leaderboard file holds a rank for every caption and every image; ranks
+start at 1 and are pessimistic: wrong candidates with the same score stand before the right one.
+Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fold5) stand beside
+those among all images.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semvlp.errors import InputError
+from semvlp.eval import metrics
+from semvlp.eval.files.annotations import first_has, read_document, require, unique, wrong_file
+from semvlp.eval.files.forms import RankFile
+from semvlp.eval.files.submission import LeaderboardFile, checked
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Rank
+
+# In the order of the matching head of pre-training: class 1 means that text and image match.
+LABELS = ("mismatch", "match")
+# Karpathy's COCO split gives the rest of the validation images to training.
+KARPATHY_SPLITS = {"train": ("train", "restval")}
+# A split of several times so many images is also scored by folds of so many.
+FOLD = 1000
+# What a pair that is not on the shortlist scores.
+UNSCORED = -np.inf
+
+
+class Retrieval(LeaderboardFile):
+    """Recall over the full caption x image matrix; there is no official scorer."""
+
+    name = "retrieval"
+    head: Head = "match"
+    loss: Loss = "cross_entropy"
+    metric = "rsum"
+    fixed_labels = LABELS
+    form = RankFile()
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """One example a caption, from Karpathy JSON (`split` of it) or COCO captions JSON."""
+        return unique((example for path in paths for example in _examples(path, split)), paths)
+
+    def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
+        """Every caption, then every image."""
+        return [example.example_id for example in examples] + list(image_names(examples))
+
+    def credit(self, example: Example, answer: Answer) -> float:
+        """1 where the image of the caption stands first."""
+        return float(isinstance(answer, Rank) and answer.rank == 1)
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`ir_r1`, `ir_r5`, `ir_r10` (caption to image), `tr_...` (image to caption), their mean
+        `r_mean` and sum `rsum`, and `ties`: how many queries have a wrong candidate that ties.
+        With folds the same as `1k_...`, means over the folds.
+        """
+        ranks = checked(self.ids(examples), answers, Rank)
+        found = _recalls(ranks[: len(examples)], ranks[len(examples) :])
+        folds = [_recalls(*fold) for fold in _folds(examples, ranks)]
+        by_fold = {f"1k_{name}": fmean(f[name] for f in folds) for name in found if folds}
+        return {**found, **by_fold, "ties": sum(rank.ties > 0 for rank in ranks)}
+
+
+def _recalls(by_caption: Sequence[Rank], by_image: Sequence[Rank]) -> dict[str, float]:
+    found = metrics.recalls(by_caption, "ir") | metrics.recalls(by_image, "tr")
+    rsum = sum(found.values())
+    return {**found, "r_mean": rsum / len(found), "rsum": rsum}
+
+
+def _folds(
+    examples: Sequence[Example], ranks: Sequence[Rank]
+) -> list[tuple[list[Rank], list[Rank]]]:
+    """The ranks of the captions and of the images of each fold, within their fold."""
+    if any(rank.fold_rank is None or rank.fold_ties is None for rank in ranks):
+        return []
+    inner = [Rank(rank.fold_rank or 0, rank.fold_ties or 0) for rank in ranks]
+    column = {name: index for index, name in enumerate(image_names(examples))}
+    fold_of = [column[example.images[0]] // FOLD for example in examples]
+    by_image = inner[len(examples) :]
+    return [
+        (
+            [rank for rank, own in zip(inner, fold_of, strict=False) if own == fold],
+            by_image[fold * FOLD : (fold + 1) * FOLD],
+        )
+        for fold in range(len(by_image) // FOLD)
+    ]
+
+
+def image_names(examples: Sequence[Example]) -> list[str]:
+    """The images of the captions, each once, in the order they first occur: the K columns."""
+    return list(dict.fromkeys(example.images[0] for example in examples))
+
+
+def rank_answers(
+    examples: Sequence[Example], matrix: NDArray[np.floating]
+) -> dict[ExampleId, Answer]:
+    """Ranks of all captions and images.
+
+    Args:
+        examples: Q captions.
+        matrix: [Q, K] scores against `image_names(examples)`, higher fits better.
+    """
+    names = image_names(examples)
+    column = {name: index for index, name in enumerate(names)}
+    image_of = np.array([column[example.images[0]] for example in examples])
+    by_caption = metrics.text_to_image(matrix, image_of)
+    by_image = metrics.image_to_text(matrix, image_of)
+    if len(names) > FOLD and len(names) % FOLD == 0:
+        for start in range(0, len(names), FOLD):
+            _add_fold(by_caption, by_image, matrix, image_of, start)
+    ids = [example.example_id for example in examples]
+    return {
+        **dict(zip(ids, by_caption, strict=True)),
+        **dict(zip(names, by_image, strict=True)),
+    }
+
+
+def _add_fold(
+    by_caption: list[Rank],
+    by_image: list[Rank],
+    matrix: NDArray[np.floating],
+    image_of: NDArray[np.integer],
+    start: int,
+) -> None:
+    """Add the ranks within the fold of the images from column `start` on."""
+    captions = ((image_of >= start) & (image_of < start + FOLD)).nonzero()[0]
+    inner = matrix[captions, start : start + FOLD], image_of[captions] - start
+    for index, rank in zip(captions.tolist(), metrics.text_to_image(*inner), strict=True):
+        by_caption[index] = _with_fold(by_caption[index], rank)
+    for index, rank in enumerate(metrics.image_to_text(*inner), start=start):
+        by_image[index] = _with_fold(by_image[index], rank)
+
+
+def _with_fold(rank: Rank, inner: Rank) -> Rank:
+    return rank._replace(fold_rank=inner.rank, fold_ties=inner.ties)
+
+
+def _examples(path: Path, split: str) -> Iterator[Example]:
+    document = read_document(path)
+    if isinstance(document, dict) and first_has(document.get("images"), "sentences"):
+        return _karpathy(document["images"], path, split)
+    if isinstance(document, dict) and first_has(document.get("annotations"), "caption"):
+        return _coco(document.get("images") or [], document["annotations"], path)
+    raise wrong_file(path, "a Karpathy split or COCO captions file")
+
+
+def _karpathy(images: Sequence[Any], path: Path, split: str) -> Iterator[Example]:
+    fields = {"filename": str, "split": str, "sentences": list}
+    for number, image in enumerate(images, start=1):
+        require(image, fields, f"{path}: image {number}")
+    wanted = KARPATHY_SPLITS.get(split, (split,))
+    present = dict.fromkeys(image["split"] for image in images)
+    if present.keys().isdisjoint(wanted):
+        names = ", ".join(present)
+        raise InputError(f"{path}: holds the splits {names}, but not {split!r}; give --split")
+    for number, image in enumerate(images, start=1):
+        for sentence in image["sentences"] if image["split"] in wanted else ():
+            require(sentence, {"sentid": int, "raw": str}, f"{path}: image {number}")
+            yield _example(sentence["sentid"], sentence["raw"], image["filename"])
+
+
+def _coco(images: Any, captions: Sequence[Any], path: Path) -> Iterator[Example]:
+    require({"images": images}, {"images": list}, str(path))
+    for number, image in enumerate(images, start=1):
+        require(image, {"id": int, "file_name": str}, f"{path}: image {number}")
+    names = {image["id"]: image["file_name"] for image in images}
+    for number, entry in enumerate(captions, start=1):
+        require(entry, {"id": int, "image_id": int, "caption": str}, f"{path}: annotation {number}")
+        name = names.get(entry["image_id"], str(entry["image_id"]))
+        yield _example(entry["id"], entry["caption"], name)
+
+
+def _example(caption_id: int, caption: str, image: str) -> Example:
+    return Example(example_id=caption_id, text=caption, images=(image,), target={"match": 1.0})

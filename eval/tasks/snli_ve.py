@@ -1,0 +1,82 @@
+"""SNLI-VE: whether a photograph entails a sentence, contradicts it or leaves it open."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval import metrics
+from semvlp.eval.files.annotations import read_lines, require, unique, wrong_file
+from semvlp.eval.files.forms import JsonLines
+from semvlp.eval.files.submission import LeaderboardFile
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+
+log = logging.getLogger(__name__)
+
+# The order differs in every published code, so it is stored with a checkpoint and never assumed.
+LABELS = ("entailment", "neutral", "contradiction")
+# The generator, the released files and the README of necla-ml/SNLI-VE spell it differently.
+IMAGE_FIELDS = ("Flickr30K_ID", "Flikr30kID", "Flickr30kID")
+
+
+class SnliVe(LeaderboardFile):
+    """Accuracy over pairs with a gold label; there is no server and no official scorer."""
+
+    name = "snli-ve"
+    head: Head = "pooled"
+    loss: Loss = "cross_entropy"
+    metric = "accuracy"
+    fixed_labels = LABELS
+    form = JsonLines(id_field="pairID", answer_field="label", labels=LABELS)
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """JSON lines; pairs without a gold label and Visual Genome pairs are no part of SNLI-VE."""
+        return unique((example for path in paths for example in _examples(path)), paths)
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`accuracy`, and the same for each gold label."""
+        right = self.right(examples, answers)
+        return {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
+
+
+def _examples(path: Path) -> list[Example]:
+    records = read_lines(path)
+    if "pairID" not in records[0][1]:
+        raise wrong_file(path, "SNLI-VE JSON lines")
+    unlabelled = [number for number, record in records if record.get("gold_label") == "-"]
+    foreign = [number for number, record in records if "vg_" in str(record.get("pairID"))]
+    dropped = {*unlabelled, *foreign}
+    if dropped:
+        log.info(
+            "%s: dropped %d pairs without a gold label and %d of Visual Genome, as SNLI-VE does",
+            path,
+            len(unlabelled),
+            len(foreign),
+        )
+    return [
+        _example(record, f"{path}:{number}") for number, record in records if number not in dropped
+    ]
+
+
+def _example(record: Mapping[str, Any], where: str) -> Example:
+    require(record, {"pairID": str, "sentence2": str}, where)
+    label = record.get("gold_label")
+    if label is not None and label not in LABELS:
+        raise InputError(f"{where}: 'gold_label' must be one of {', '.join(LABELS)}, got {label!r}")
+    return Example(
+        example_id=record["pairID"],
+        text=record["sentence2"],
+        images=(_image(record, where),),
+        target={label: 1.0} if label else {},
+        meta={"subset": label},
+    )
+
+
+def _image(record: Mapping[str, Any], where: str) -> str:
+    names = [record[field] for field in IMAGE_FIELDS if field in record]
+    if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
+        raise InputError(f"{where}: must name its image in one of {', '.join(IMAGE_FIELDS)}")
+    return str(names[0])

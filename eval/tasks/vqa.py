@@ -1,0 +1,264 @@
+"""VQA v2: open questions about a photograph, ten human answers to each.
+
+Answer processing and the score of one answer among ten: GT-Vision-Lab/VQA
+PythonEvaluationTools/vqaEvaluation/vqaEval.py at a013f00 (March 2021).
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from semvlp.errors import InputError
+from semvlp.eval import metrics
+from semvlp.eval.files.annotations import Kind, read_document, require, unique, wrong_file
+from semvlp.eval.files.forms import JsonArray
+from semvlp.eval.files.submission import LeaderboardFile, check_ids, checked
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+# The evaluator hands `re.UNICODE`, which is 32, to the parameter that limits replacements.
+_PERIODS_REMOVED = 32
+
+_NUMBERS = {
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+_ARTICLES = frozenset(("a", "an", "the"))
+_CONTRACTIONS = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+    haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't
+    mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've
+    shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll
+    someone's something'd something'd've something'll that's there'd there'd've there're there's
+    they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're
+    what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
+    why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're
+    you've
+"""
+
+
+@lru_cache(maxsize=1 << 16)
+def normalise(answer: str) -> str:
+    """One answer as the evaluator compares it: no punctuation or articles, digits, lower case."""
+    return _digits_and_articles(_without_punctuation(_trim(answer)))
+
+
+def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
+    """Official accuracy in 0..1 of one answer among the people's answers.
+
+    Unanimous people are compared as they wrote; else both sides are normalised. Each person in turn
+    is left out, and an answer is right to the degree of three of the others giving it.
+    """
+    answer, given = _trim(answer), [_trim(human) for human in human_answers]
+    if len(set(given)) > 1:
+        answer, given = normalise(answer), [normalise(human) for human in given]
+    matches = sum(human == answer for human in given)
+    others = (matches - (human == answer) for human in given)
+    return fsum(min(1.0, count / 3) for count in others) / len(given)
+
+
+def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
+    """The official score of every answer that has any: 0.3, 0.6, 0.9 or 1 where ten answered."""
+    given = [_trim(human) for human in human_answers]
+    spelled = given if len(set(given)) == 1 else [normalise(human) for human in given]
+    return {answer: round(vqa_score(answer, given), 6) for answer in dict.fromkeys(spelled)}
+
+
+def _trim(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _without_punctuation(text: str) -> str:
+    in_number = _COMMA_IN_NUMBER.search(text) is not None
+    cleaned = text
+    for sign in _PUNCTUATION:
+        beside_blank = f"{sign} " in text or f" {sign}" in text
+        cleaned = cleaned.replace(sign, "" if beside_blank or in_number else " ")
+    return _PERIOD.sub("", cleaned, count=_PERIODS_REMOVED)
+
+
+def _digits_and_articles(text: str) -> str:
+    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(_RESTORED.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _restored_contractions() -> dict[str, str]:
+    """Every spelling that lacks one apostrophe -> the right one."""
+    table = {
+        right[:at] + right[at + 1 :]: right
+        for right in _CONTRACTIONS.split()
+        for at, sign in enumerate(right)
+        if sign == "'"
+    }
+    # The one entry of the official table that goes the wrong way.
+    return table | {"somebody'd": "somebodyd"}
+
+
+_RESTORED = _restored_contractions()
+
+
+log = logging.getLogger(__name__)
+
+PEOPLE = 10
+TEST2015 = 447_793  # questions
+# A single answer hardly ever has a larger share of at least so many questions.
+MOST, FEW = 0.6, 100
+
+
+class Vqa(LeaderboardFile):
+    """Scored by the official evaluator's rule of March 2021 (GT-Vision-Lab/VQA vqaEval.py)."""
+
+    name = "vqa"
+    head: Head = "pooled"
+    loss: Loss = "binary_cross_entropy"
+    metric = "accuracy"
+    form = JsonArray(id_field="question_id", answer_field="answer", id_type=int)
+
+    def __init__(self, min_occurrences: int = 9) -> None:
+        """`min_occurrences`: how many training questions an answer must be the main answer of to
+        become a label (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py).
+        """
+        self.min_occurrences = min_occurrences
+
+    def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
+        """Questions files, and for splits with labels the annotations files beside them."""
+        questions: list[dict[str, Any]] = []
+        annotations: dict[int, dict[str, Any]] = {}
+        for path in paths:
+            document = read_document(path)
+            if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
+                raise wrong_file(path, "a VQA v2 questions or annotations file")
+            _warn_of_server(document, path)
+            questions += _questions(document, path)
+            annotations |= {entry["question_id"]: entry for entry in _annotations(document, path)}
+        _check_pairing(questions, annotations, paths)
+        return unique((_example(q, annotations.get(q["question_id"])) for q in questions), paths)
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Normalised main answers of enough questions, in alphabetical order.
+
+        Of the training and validation questions that is the usual list of 3,129, the empty string
+        ("the", "a") among them. A set too small for any answer to be frequent gets all of its
+        answers.
+        """
+        counts = Counter(normalise(e.meta["main"]) for e in examples if e.target)
+        frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
+        return sorted(frequent or counts)
+
+    def credit(self, example: Example, answer: Answer) -> float:
+        """The official score of one answer."""
+        return vqa_score(str(answer), example.meta["answers"])
+
+    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+        """Answers that can hardly be right: not normalised, empty, or nearly all the same."""
+        given = [str(answer) for answer in answers.values()]
+        odd = [answer for answer in given if normalise(answer) != answer]
+        common, count = Counter(given).most_common(1)[0]
+        share = count / len(given)
+        found = {
+            f"{len(odd)} answers are not in the evaluator's normal form, first {odd[:1]}; "
+            "where all people agree they count as wrong": bool(odd),
+            f"{given.count('')} answers are empty": "" in given,
+            f"{share:.0%} of the answers are {common!r}": share > MOST and len(given) >= FEW,
+        }
+        return [doubt for doubt, holds in found.items() if holds]
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """`accuracy` over all questions and one score by answer type, rounded as officially."""
+        given = checked(self.ids(examples), answers, str)
+        right = [
+            vqa_score(answer, example.meta["answers"])
+            for example, answer in zip(examples, given, strict=True)
+        ]
+        found = {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
+        return {name: round(value, 2) for name, value in found.items()}
+
+
+def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
+    """Say where a test file is not the one that the server asks for."""
+    asked = document.get("questions", ())
+    parts = document.get("data_subtype") == "test2015" and 0 < len(asked) != TEST2015
+    if document.get("data_subtype") == "test-dev2015" or parts:
+        log.warning(
+            "%s: the server takes answers to all questions of test2015, which are %d",
+            path,
+            TEST2015,
+        )
+
+
+def _questions(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    fields: dict[str, Kind] = {"question_id": int, "image_id": (int, str), "question": str}
+    for number, entry in enumerate(_entries(document, "questions", path), start=1):
+        require(entry, fields, f"{path}: question {number}")
+        yield entry
+
+
+def _annotations(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    fields = {"question_id": int, "answers": list}
+    fields |= {"multiple_choice_answer": str, "answer_type": str}
+    for number, entry in enumerate(_entries(document, "annotations", path), start=1):
+        if number == 1 and not (isinstance(entry, dict) and "question_id" in entry):
+            raise wrong_file(path, "a VQA v2 questions or annotations file")
+        where = f"{path}: annotation {number}"
+        require(entry, fields, where)
+        for answer in entry["answers"]:
+            require(answer, {"answer": str}, f"{where}: answers")
+        if len(entry["answers"]) != PEOPLE:
+            raise InputError(f"{where}: must hold {PEOPLE} answers, got {len(entry['answers'])}")
+        yield entry
+
+
+def _entries(document: dict[str, Any], name: str, path: Path) -> list[Any]:
+    require({name: [], **document}, {name: list}, str(path))
+    return list(document.get(name, []))
+
+
+def _check_pairing(
+    questions: Sequence[Mapping[str, Any]], annotations: Mapping[int, Any], paths: Sequence[Path]
+) -> None:
+    names = ", ".join(str(path) for path in paths)
+    if not questions:
+        raise InputError(f"{names}: annotations need the questions file of their split beside them")
+    if annotations:
+        asked = [question["question_id"] for question in questions]
+        check_ids(asked, annotations, f"{names}: the annotations")
+
+
+def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) -> Example:
+    target: dict[str, float] = {}
+    meta: dict[str, Any] = {}
+    if annotation is not None:
+        people = tuple(answer["answer"] for answer in annotation["answers"])
+        target = soft_target(people)
+        meta = {
+            "answers": people,
+            "main": annotation["multiple_choice_answer"],
+            "subset": annotation["answer_type"],
+            "parts": {"question type": [annotation.get("question_type", "")]},
+        }
+    return Example(
+        example_id=question["question_id"],
+        text=question["question"],
+        images=(str(question["image_id"]),),
+        target=target,
+        meta=meta,
+    )

@@ -1,0 +1,94 @@
+"""VQA v2: official files, vocabulary, official scores."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from semvlp.errors import InputError
+from semvlp.eval.tasks.vqa import Vqa, normalise
+
+
+def test_questions_and_annotations_come_in_any_order(save: Callable[..., Path], make: type) -> None:
+    both = make.vqa({458752000: ["net"] * 3 + ["tennis net"] * 7})
+    questions = save("questions.json", {"questions": both["questions"]})
+    annotations = save("annotations.json", {"annotations": both["annotations"]})
+    (example,) = Vqa().read([annotations, questions])
+    assert example == Vqa().read([questions, annotations])[0]
+    assert (example.example_id, example.images) == (458752000, ("458752",))
+    assert example.target == {"net": 0.9, "tennis net": 1.0}
+
+
+def test_a_test_split_has_no_targets(save: Callable[..., Path], make: type) -> None:
+    questions = make.vqa({1000: ["a"] * 10})["questions"]
+    (example,) = Vqa().read([save("questions.json", {"questions": questions})])
+    assert example.target == {}
+
+
+def test_files_must_belong_together(save: Callable[..., Path], make: type) -> None:
+    one, other = make.vqa({1000: ["a"] * 10}), make.vqa({2000: ["a"] * 10})
+    paths = [
+        save("q.json", {"questions": one["questions"]}),
+        save("a.json", {"annotations": other["annotations"]}),
+    ]
+    with pytest.raises(InputError, match=r"1 missing \(1000\) and 1 not in the annotations"):
+        Vqa().read(paths)
+    with pytest.raises(InputError, match="need the questions file"):
+        Vqa().read(paths[1:])
+
+
+def test_ten_people_answer(save: Callable[..., Path], make: type) -> None:
+    with pytest.raises(InputError, match="annotation 1: must hold 10 answers, got 9"):
+        Vqa().read([save("both.json", make.vqa({1000: ["a"] * 9}))])
+
+
+def test_labels_are_frequent_normalised_main_answers(save: Callable[..., Path], make: type) -> None:
+    """compute_softscore.py: at least nine questions; "the" is the empty string, as in the list
+    that LXMERT publishes."""
+    main = ["Yes."] * 9 + ["no"] * 8 + ["the"] * 9
+    people = {n * 1000: [answer] * 10 for n, answer in enumerate(main, 1)}
+    examples = Vqa().read([save("both.json", make.vqa(people))])
+    assert Vqa().labels(examples) == ["", "yes"]
+    assert Vqa(min_occurrences=8).labels(examples) == ["", "no", "yes"]
+    assert Vqa().labels(examples[9:17]) == ["no"]
+
+
+def test_score_by_answer_type_is_rounded_as_officially(
+    save: Callable[..., Path], make: type
+) -> None:
+    people = {
+        1000: ["yes"] * 10,
+        2000: ["2"] * 2 + ["3"] * 8,
+        3000: ["red"] * 3 + ["blue"] * 7,
+    }
+    kinds = {1000: "yes/no", 2000: "number", 3000: "other"}
+    examples = Vqa().read([save("both.json", make.vqa(people, kinds))])
+    found = Vqa().score(examples, {1000: "Yes", 2000: "two", 3000: "a red"})
+    assert found == {"accuracy": 50.0, "yes/no": 0.0, "number": 60.0, "other": 90.0}
+    found = Vqa().score(examples[:3], {1000: "yes", 2000: "x", 3000: "x"})
+    assert found["accuracy"] == 33.33
+
+
+def test_main_answers_of_the_real_files_score_as_the_official_evaluator(real_data: Path) -> None:
+    """Numbers of vqaEval.py at a013f00 on the same files."""
+    folder = real_data / "vqa_v2"
+    examples = Vqa().read([folder / "questions_8977.json.gz", folder / "annotations_8977.json.gz"])
+    answers = {e.example_id: e.meta["main"] for e in examples}
+    assert Vqa().score(examples, answers) == {
+        "accuracy": 96.61,
+        "number": 96.54,
+        "other": 93.43,
+        "yes/no": 100.0,
+    }
+
+
+def test_labels_are_in_the_published_list(real_data: Path) -> None:
+    """Answers that are frequent in 8,977 questions are frequent in all of them."""
+    folder = real_data / "vqa_v2"
+    examples = Vqa().read([folder / "questions_8977.json.gz", folder / "annotations_8977.json.gz"])
+    published = json.loads((real_data / "vocab" / "vqa_trainval_label2ans.json").read_text())
+    assert len(published) == 3129
+    assert len(Vqa().labels(examples)) == 71
+    assert set(Vqa().labels(examples)) < set(published)
+    assert all(normalise(answer) == answer for answer in published)
