@@ -219,7 +219,7 @@ def finetune(
     from semvlp.shards.remote import localize
     from semvlp.train import finetune as trainer
     from semvlp.train.config import FinetuneConfig
-    from semvlp.train.seeds import finetune_seeds
+    from semvlp.train.run.seeds import finetune_seeds
 
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
@@ -315,7 +315,7 @@ def score(task: str, annotations: Sequence[Path], predictions: Path, split: str)
 @out_option("runs/compare.html")
 def compare(runs: Sequence[Path], out: Path) -> Result:
     """Put several runs on one page, side by side."""
-    from semvlp.train.compare import compare as write_page
+    from semvlp.train.run.compare import compare as write_page
 
     page = write_page(runs, out)
     return Result({"page": str(page)}, f"Open {page} in a browser.")

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from train_networks import MODES, PEERS, Setting, build, draw_pairs, loss_of, operations
 from train_waiting import built_per_second, share_waited
 
-from semvlp.train.bad_batch import is_out_of_memory
+from semvlp.train.run.bad_batch import is_out_of_memory
 
 AIMS = {"cpu": {"VisualBERT": 1.3, "LXMERT": 1.5}, "cuda": {"LXMERT": 2.5}}
 MODES_AIM, MFU_AIM, WAITING_AIM = 1.3, 0.45, 0.02

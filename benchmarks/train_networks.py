@@ -17,8 +17,8 @@ from transformers import (
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining
 from semvlp.model.packing import Mode, to_padded
-from semvlp.train.model_config import Preset
-from semvlp.train.throughput import step_flops
+from semvlp.train.config import Preset
+from semvlp.train.run.throughput import step_flops
 from semvlp.train.train_config import Device, Precision
 
 TOKENS, REGIONS, FEATURES = (8, 24), (10, 100), 2048

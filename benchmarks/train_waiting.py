@@ -28,16 +28,14 @@ from semvlp.shards.record import Question, Regions, Sample, Texts
 from semvlp.shards.stream.reader import Reader
 from semvlp.shards.stream.stream import Stream
 from semvlp.shards.writer import open_writer
-from semvlp.train.config import PretrainConfig
-from semvlp.train.data_config import DataConfig
-from semvlp.train.examples import Examples
-from semvlp.train.fresh import make_tokenizer
-from semvlp.train.log import METRICS, read_lines
-from semvlp.train.model_config import ModelConfig
+from semvlp.train.config import DataConfig, ModelConfig, PretrainConfig
+from semvlp.train.data.pretraining import Examples
+from semvlp.train.data.source import VisitSource
+from semvlp.train.data.texts import most_frequent_answers, read_all, sentences
+from semvlp.train.initial_model import make_tokenizer
 from semvlp.train.pretrain import pretrain
-from semvlp.train.texts import most_frequent_answers, read_all, sentences
+from semvlp.train.run.log import METRICS, read_lines
 from semvlp.train.train_config import TrainConfig
-from semvlp.train.visit_source import VisitSource
 
 SIDE = 640
 """Pixels of an image."""

@@ -162,3 +162,15 @@ def _convert_plain(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where} must be {kind.__name__}, got {value!r}")
     return value
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raises ValueError: `value` is smaller, or no number."""
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError: `value` lies outside, or is no number."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be between {low} and {high}, got {value}")

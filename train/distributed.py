@@ -4,14 +4,16 @@ A checkpoint holds whole tensors, so that any number of ranks goes on from it. W
 that `fully_shard` has cut also takes whole ones, and leaves them as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
@@ -98,3 +100,48 @@ def gathered(model: nn.Module) -> Iterator[None]:
             piece.reshard()
             # The root keeps its weights between forward and backward, as `fully_shard` set it.
             piece.set_reshard_after_forward(piece is not model, recurse=False)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor put together on the CPU; one that stands under two names stays one.
+
+    Called on all ranks together.
+    """
+    put: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor) not in put:
+            found = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+            put[id(tensor)] = found.detach()
+    return {name: put[id(tensor)] for name, tensor in tensors.items()}
+
+
+def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of an optimiser, put together; called on all ranks together."""
+    tree = optimizer.state_dict()
+    return {**tree, "state": {index: whole(kept) for index, kept in tree["state"].items()}}
+
+
+def cut_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """The part of a whole tensor that this rank holds, where `model` is cut."""
+    if not isinstance(model, DTensor) or tensor.shape != model.shape:
+        return tensor
+    # Every rank has the whole tensor: each takes its own part and nothing is sent.
+    return distribute_tensor(
+        tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None
+    )
+
+
+def cut_state(tree: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What `whole_state` gave, cut like the parameters of `optimizer`."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    cut = {
+        index: {name: cut_like(tensor, parameters[index]) for name, tensor in kept.items()}
+        for index, kept in tree["state"].items()
+    }
+    return {**tree, "state": cut}
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies on this rank."""
+    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part

@@ -21,19 +21,17 @@ from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
-from semvlp.train.checkpoint import load_model
-from semvlp.train.config import FinetuneConfig
-from semvlp.train.data_config import RetrievalConfig
+from semvlp.train.config import FinetuneConfig, RetrievalConfig
+from semvlp.train.data.finetuning import ExampleSource, TaskTargets
+from semvlp.train.data.hard_negatives import hardest
 from semvlp.train.distributed import training_world
-from semvlp.train.hardest import hardest
+from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
-from semvlp.train.report import write_report
-from semvlp.train.run_folder import begin
-from semvlp.train.run_report import RunReport
+from semvlp.train.run.checkpoint import load_model
+from semvlp.train.run.folder import begin
+from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import Part
-from semvlp.train.task_examples import ExampleSource, TaskTargets
-from semvlp.train.task_model import init_name, task_model
 from semvlp.train.train_config import FinetuneTrainConfig
 
 

@@ -3,12 +3,16 @@
 A run that is stopped finishes and saves the step in hand, then the program ends.
 """
 
+import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -20,18 +24,56 @@ from semvlp.errors import Interrupted
 from semvlp.model.packing import Mode
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shards.stream.order import draw
-from semvlp.train import bad_batch, checkpoint, throughput
-from semvlp.train.average import WeightAverage
-from semvlp.train.checkpoint import Checkpoint
+from semvlp.train.data.source import Ready, Source, prefetched
 from semvlp.train.distributed import gathered, parallelize
-from semvlp.train.log import RunLog
+from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import Scale, make_optimizer
-from semvlp.train.prefetch import Ready, Source, prefetched
-from semvlp.train.run_report import RunReport
+from semvlp.train.run import bad_batch, checkpoint, throughput
+from semvlp.train.run.checkpoint import Checkpoint
+from semvlp.train.run.log import RunLog
+from semvlp.train.run.report import RunReport
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
 from semvlp.train.step import Part, StepFound, StepResult, results, train_step
-from semvlp.train.stopping import StopRequest, stop_signals
 from semvlp.train.train_config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """Whether the run was asked to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Inside, the first SIGINT or SIGTERM asks to stop; a second one acts as it did before.
+
+    Signals reach only the main thread; in another one the request is never made.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        request.asked = True
+        restore()
+        log.warning("%s: stopping after this step", signal.Signals(number).name)
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        restore()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from semvlp.model.packing import moved
 from semvlp.model.semvlp import PreTrainingOutput
-from semvlp.train.objectives_config import ClassLoss, FeatureLoss, ObjectivesConfig
+from semvlp.train.config import ClassLoss, FeatureLoss, ObjectivesConfig
 
 IGNORED = -1
 """Class of what a classification loss leaves out."""

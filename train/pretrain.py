@@ -19,20 +19,18 @@ from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.reader import Reader, leave_if_reader
 from semvlp.shards.stream.stream import Stream
-from semvlp.train.checkpoint import load_model
-from semvlp.train.config import PretrainConfig
+from semvlp.train.config import ObjectivesConfig, PretrainConfig
+from semvlp.train.data.pretraining import Examples
+from semvlp.train.data.source import VisitSource
+from semvlp.train.data.texts import check_texts, most_frequent_answers, read_all, sentences
 from semvlp.train.distributed import training_world
-from semvlp.train.examples import Examples
-from semvlp.train.fresh import fill, fresh_config, make_tokenizer, some_features
+from semvlp.train.initial_model import fill, fresh_config, make_tokenizer, some_features
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
-from semvlp.train.objectives_config import ObjectivesConfig
-from semvlp.train.report import write_report
-from semvlp.train.run_folder import begin
-from semvlp.train.run_report import RunReport
+from semvlp.train.run.checkpoint import load_model
+from semvlp.train.run.folder import begin
+from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import Part
-from semvlp.train.texts import check_texts, most_frequent_answers, read_all, sentences
-from semvlp.train.visit_source import VisitSource
 
 WHAT = "Pre-training"
 log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ import math
 
 from semvlp.model.packing import Mode
 from semvlp.shards.stream.order import generator
-from semvlp.train.phases import Turns
-from semvlp.train.train_config import TrainConfig
+from semvlp.train.train_config import TrainConfig, Turns
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:

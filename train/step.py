@@ -6,9 +6,10 @@ which has no fused form.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol, Self
 
 import torch
@@ -186,3 +187,27 @@ def _result(
     losses = {name: total / counts[name] for name, total in totals.items() if counts[name]}
     loss = sum(weights[name] * value for name, value in losses.items())
     return StepResult(loss, losses, grad_norm)
+
+
+def cut(rows: Sequence[int], config: TrainConfig) -> list[slice]:
+    """Runs of the things of a step, which take so many `rows` of a packed batch each."""
+    if config.part_rows:
+        return list(filled(rows, config.part_rows))
+    return list(evenly(len(rows), config.accumulate))
+
+
+def evenly(count: int, parts: int) -> Iterator[slice]:
+    """Cut `count` things into `parts` runs whose lengths differ by one at most."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return (slice(low, high) for low, high in pairwise(bounds))
+
+
+def filled(rows: Sequence[int], most: int) -> Iterator[slice]:
+    """Runs as long as they can be with at most `most` rows; one thing may take more by itself."""
+    first = total = 0
+    for index, size in enumerate(rows):
+        if index > first and total + size > most:
+            yield slice(first, index)
+            first, total = index, 0
+        total += size
+    yield slice(first, len(rows))

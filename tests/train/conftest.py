@@ -17,8 +17,8 @@ from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
 from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.data.texts import read_all, sentences
 from semvlp.train.pretrain import pretrain
-from semvlp.train.texts import read_all, sentences
 
 NUM_IMAGES = 24
 FEATURE_SIZE = 16

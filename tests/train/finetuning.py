@@ -15,7 +15,7 @@ from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
-from semvlp.train.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 from semvlp.train.step import StepFound, train_step
 
 Config = Callable[..., FinetuneConfig]

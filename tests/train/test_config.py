@@ -11,10 +11,14 @@ from semvlp.errors import ConfigError
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.attention import varlen_obstacle
 from semvlp.model.config import SemVLPConfig
-from semvlp.train.config import FinetuneConfig, PretrainConfig
-from semvlp.train.fresh import dropout
-from semvlp.train.model_config import ModelConfig
-from semvlp.train.objectives_config import OBJECTIVES, ObjectivesConfig
+from semvlp.train.config import (
+    OBJECTIVES,
+    FinetuneConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    PretrainConfig,
+)
+from semvlp.train.initial_model import dropout
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semvlp.train.cutting import cut, evenly, filled
+from semvlp.train.step import cut, evenly, filled
 from semvlp.train.train_config import TrainConfig
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)

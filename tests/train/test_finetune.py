@@ -11,12 +11,12 @@ import torch
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
-from semvlp.train.checkpoint import read_state
 from semvlp.train.config import FinetuneConfig
+from semvlp.train.data.finetuning import TaskTargets
 from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
-from semvlp.train.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.checkpoint import read_state
+from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 from semvlp.train.step import train_step
-from semvlp.train.task_examples import TaskTargets
 from semvlp.train.train_config import FinetuneTrainConfig
 from tests.train.finetuning import check_resume, task_of
 

@@ -79,7 +79,7 @@ def test_a_name_on_the_hub_is_fetched(
         asked.append(name)
         return str(init)
 
-    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", fetch)
+    monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", fetch)
     config = small_task("train.steps=1", "train.lr=0.0")
     finetune(task_of(), [annotations], shards, "someone/semvlp", tmp_path, config)
     assert asked == ["someone/semvlp"]
@@ -96,7 +96,7 @@ def test_what_is_no_start_says_so(
     def refuse(name: str, **options: Any) -> str:
         raise LocalEntryNotFoundError("no connection")
 
-    monkeypatch.setattr("semvlp.train.task_model.snapshot_download", refuse)
+    monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", refuse)
     config = small_task("train.steps=1")
     with pytest.raises(InputError, match="no folder here, and the Hub says: no connection"):
         finetune(task_of(), [annotations], shards, "some/name", tmp_path / "a", config)

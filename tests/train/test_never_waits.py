@@ -17,14 +17,13 @@ from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
 from semvlp.shards.stream.stream import Stream
-from semvlp.train.average import WeightAverage
-from semvlp.train.config import PretrainConfig
-from semvlp.train.examples import Examples
-from semvlp.train.objectives_config import OBJECTIVES
+from semvlp.train.config import OBJECTIVES, PretrainConfig
+from semvlp.train.data.pretraining import Examples
+from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import make_optimizer
 from semvlp.train.pretrain import PreTrainingLosses
 from semvlp.train.step import Part, StepFound, train_step
-from semvlp.train.texts import read_all, sentences
 from tests.fake_gpu import GPU, FakeGpu, fake_gpu
 
 ANSWERS = ["red", "green", "blue", "grey"]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from semvlp.train.config import ObjectivesConfig
 from semvlp.train.objectives import (
     IGNORED,
     image_question_answering,
@@ -14,7 +15,6 @@ from semvlp.train.objectives import (
     pretraining_losses,
     region_classes,
 )
-from semvlp.train.objectives_config import ObjectivesConfig
 
 
 def log_softmax(logits: list[float]) -> list[float]:

@@ -16,11 +16,10 @@ from semvlp.console import run
 from semvlp.errors import ConfigError, InputError, Interrupted, SemVLPError
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPPreTrainedModel
 from semvlp.train import loop
-from semvlp.train.checkpoint import read_state
-from semvlp.train.config import PretrainConfig
-from semvlp.train.log import METRICS, read_lines
-from semvlp.train.objectives_config import OBJECTIVES
+from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import PreTrainingLosses, pretrain
+from semvlp.train.run.checkpoint import read_state
+from semvlp.train.run.log import METRICS, read_lines
 from semvlp.train.step import Part, StepFound, StepResult, results, train_step
 
 Config = Callable[..., PretrainConfig]

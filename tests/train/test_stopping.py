@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from semvlp.train.stopping import stop_signals
+from semvlp.train.loop import stop_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,7 +9,7 @@ import pytest
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import best_of
 from semvlp.eval.pages.compare import is_evaluation, score_tables
-from semvlp.train.compare import compare
+from semvlp.train.run.compare import compare
 
 
 def _evaluation(folder: Path, accuracy: float, **fields: Any) -> Path:

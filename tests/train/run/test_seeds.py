@@ -1,0 +1,52 @@
+"""Several seeds of one fine-tuning."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semvlp.errors import ConfigError
+from semvlp.train.config import FinetuneConfig
+from semvlp.train.finetune import finetune
+from semvlp.train.run.log import VALIDATION, read_lines
+from semvlp.train.run.seeds import finetune_seeds
+from tests.train.finetuning import task_of
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+Config = Callable[..., FinetuneConfig]
+
+
+def test_several_seeds_give_mean_and_deviation(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=8", "train.save_every=4", "train.seed=5")
+
+    def one(seeded: FinetuneConfig, folder: Path) -> Any:
+        task, files = task_of(), [annotations]
+        return finetune(task, files, shards, init, folder, seeded, valid=files)
+
+    report = finetune_seeds(one, config, tmp_path, count=3, metric="accuracy")
+    found = []
+    for seed in (5, 6, 7):
+        lines = read_lines(tmp_path / f"seed-{seed}" / VALIDATION)
+        found.append(max(line["accuracy"] for line in lines))
+    spread = report.scores["accuracy"]
+    assert spread.values == pytest.approx(tuple(found))
+    assert spread.mean == pytest.approx(sum(found) / 3)
+    variance = sum((value - spread.mean) ** 2 for value in found) / 2
+    assert spread.deviation == pytest.approx(math.sqrt(variance))
+    assert (tmp_path / "best").resolve().parts[-3] == f"seed-{5 + found.index(max(found))}"
+    told = json.loads((tmp_path / "seeds.json").read_text())
+    assert told["scores"]["accuracy"]["mean"] == pytest.approx(spread.mean)
+    assert "±" in report.sentence()
+    # The same command again has nothing left to do and says the same.
+    assert finetune_seeds(one, config, tmp_path, count=3, metric="accuracy") == report
+
+
+def test_one_seed_is_no_spread(small_task: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 2"):
+        finetune_seeds(lambda *_: None, small_task(), tmp_path, count=1, metric="accuracy")  # type: ignore[arg-type, return-value]

@@ -1,0 +1,1 @@
+"""From the stream to packed batches: pairs, masks, negatives, texts."""

@@ -1,0 +1,188 @@
+"""Examples of a task become packed batches and targets, in an order that follows from the seed.
+
+B examples, N pairs (2 B for the pair head), C labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.distributed import World
+from semvlp.errors import InputError
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.task import Example, Loss, Task
+from semvlp.model.packing import PairRegions, moved, pack
+from semvlp.shards.stores.store import Store
+from semvlp.shards.stream.order import key, permute
+from semvlp.train.config import FinetuneConfig
+from semvlp.train.data.hard_negatives import Choice, Choices, Mismatches, choices_of
+from semvlp.train.data.texts import TextCache
+from semvlp.train.step import Part, cut
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TaskTargets:
+    """What the network should have said about one packed batch."""
+
+    scores: Tensor
+    """[B, C] float32, score of each label in 0..1."""
+    loss: Loss
+    """How predictions are compared with them."""
+    choices: Choices | None = None
+    """What each example may become where the network is to choose: then the packed batch holds
+    the first choice of each."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same targets on another device."""
+        choices = self.choices.to(device) if self.choices else None
+        return replace(self, scores=moved(self.scores, device), choices=choices)
+
+
+class RegionCache:
+    """Regions by image name; the first `size` images that are read stay in memory."""
+
+    def __init__(self, lookup: RegionLookup, size: int) -> None:
+        self._lookup, self._size = lookup, size
+        self._kept: dict[str, PairRegions] = {}
+
+    def __call__(self, names: Sequence[str]) -> list[PairRegions]:
+        """Regions of each image; one that is named several times is read once."""
+        missing = list(dict.fromkeys(name for name in names if name not in self._kept))
+        read = dict(zip(missing, self._lookup(missing), strict=True))
+        self._kept.update(list(read.items())[: self._size - len(self._kept)])
+        return [read[name] if name in read else self._kept[name] for name in names]
+
+
+class ExampleSource:
+    """The steps of fine-tuning: seeded epochs over the examples, each exactly once an epoch.
+
+    Steps cross the end of an epoch, so every step is full. The state is one position.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerFast,
+        store: Store,
+        config: FinetuneConfig,
+        world: World,
+    ) -> None:
+        self._task, self._examples = task, examples
+        self._labels = {label: index for index, label in enumerate(labels)}
+        self._texts = TextCache(tokenizer, config.data.max_text_length)
+        lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
+        self._regions = RegionCache(lookup, config.data.cache_images)
+        self._train, self._world = config.train, world
+        matching = task.head == "match"
+        self._mismatches = (
+            Mismatches(examples, config.retrieval, config.train.seed) if matching else None
+        )
+        hard = matching and config.retrieval.negatives == "hard"
+        self._pool = config.retrieval.pool if hard else 0
+        self._known_step: tuple[int, list[Example]] = (-1, [])
+        self._position = 0
+
+    def next_step(self) -> list[Part]:
+        """The parts of the next step of this rank."""
+        share = self._train.batch_size // self._world.size
+        first = self._position + self._world.rank * share
+        self._position += self._train.batch_size
+        return self.parts(range(first, first + share))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position, and what it is a position in."""
+        return {"position": self._position, "examples": len(self._examples)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there; an empty state is the beginning.
+
+        Raises:
+            InputError: the state was taken with another number of examples.
+        """
+        if state and state["examples"] != len(self._examples):
+            raise InputError(
+                f"to go on, the annotations must hold {state['examples']} examples as when the run "
+                f"began, but they hold {len(self._examples)}; give the same files, or --overwrite"
+            )
+        self._position = state.get("position", 0)
+
+    def parts(self, positions: Sequence[int]) -> list[Part]:
+        """The examples at some positions of the endless sequence, cut as the settings say."""
+        examples = [self._choices(position) for position in positions]
+        names = dict.fromkeys(n for choices in examples for one in choices for n in one.images)
+        regions = dict(zip(names, self._regions(list(names)), strict=True))
+        rows = [max(self._rows(one, regions) for one in choices) for choices in examples]
+        return [self._part(examples[run], regions) for run in cut(rows, self._train)]
+
+    def _rows(self, example: Example, regions: Mapping[str, PairRegions]) -> int:
+        """Tokens and regions of one example."""
+        (text,) = self._texts([example.text])
+        return sum(len(text) + len(regions[name][0]) for name in example.images)
+
+    def _part(
+        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+    ) -> Part:
+        """Examples packed, with what they should give; all choices of one have the same label."""
+        examples = [first for first, *_ in choices]
+        # One text goes with each image: a pair of images makes two pairs, side by side.
+        texts = self._texts([example.text for example in examples for _ in example.images])
+        names = [name for example in examples for name in example.images]
+        scores = torch.tensor([self._scores(example) for example in examples])
+        answerable = scores.any(dim=1) if self._task.loss == "cross_entropy" else len(examples)
+        return Part(
+            batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
+            targets=TaskTargets(
+                scores=scores, loss=self._task.loss, choices=self._open(choices, regions)
+            ),
+            counts={"task": int(torch.as_tensor(answerable).sum())},
+            image_ids=tuple(dict.fromkeys(names)),
+        )
+
+    def _open(
+        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+    ) -> Choices | None:
+        """The choices for the network to make, where it is asked."""
+        if not self._pool:
+            return None
+        texts = iter(self._texts([one.text for row in choices for one in row]))
+        return choices_of(
+            [
+                [Choice(tuple(next(texts).tolist()), one.images[0]) for one in row]
+                for row in choices
+            ],
+            regions,
+            self._pool,
+        )
+
+    def _choices(self, position: int) -> list[Example]:
+        """The example there, or what it may become where its task tells matches from mismatches."""
+        example = self._at(position)
+        if self._mismatches is None:
+            return [example]
+        return self._mismatches.of(example, position, self._step(position))
+
+    def _step(self, position: int) -> list[Example]:
+        """All examples of the optimiser step of a position, whatever rank they fall to."""
+        size = self._train.batch_size
+        first = position // size * size
+        if first != self._known_step[0]:
+            self._known_step = first, [self._at(place) for place in range(first, first + size)]
+        return self._known_step[1]
+
+    def _at(self, position: int) -> Example:
+        epoch, index = divmod(position, len(self._examples))
+        order = key(self._train.seed, epoch)
+        return self._examples[permute(index, len(self._examples), order)]
+
+    def _scores(self, example: Example) -> list[float]:
+        row = [0.0] * len(self._labels)
+        for label, score in example.target.items():
+            if label in self._labels:
+                row[self._labels[label]] = score
+        return row

@@ -1,0 +1,87 @@
+"""The texts of whole stores, from which tokenizer and answer list are made; each tokenised once."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from semvlp.errors import InputError
+from semvlp.model.tokenizer import encode
+from semvlp.shards.record import Texts
+from semvlp.shards.stores.store import Store
+from semvlp.train.data.masking import MaskingVocabulary
+
+log = logging.getLogger(__name__)
+
+
+def read_all(stores: Sequence[Store]) -> Iterator[Texts]:
+    """The texts of every image, in the order of the stores, without reading regions."""
+    return (store.texts(index) for store in stores for index in range(len(store)))
+
+
+def sentences(texts: Iterable[Texts]) -> Iterator[str]:
+    """Every caption and question."""
+    for found in texts:
+        yield from found.captions
+        yield from (question.question for question in found.questions)
+
+
+def most_frequent_answers(texts: Iterable[Texts], count: int) -> list[str]:
+    """The `count` answers that are right for the most questions, ties in alphabetical order."""
+    seen: Counter[str] = Counter()
+    for found in texts:
+        for question in found.questions:
+            seen.update(answer for answer, score in question.answers.items() if score > 0)
+    return sorted(seen, key=lambda answer: (-seen[answer], answer))[:count]
+
+
+def check_texts(stores: Sequence[Store]) -> None:
+    """Make sure that there is something to read.
+
+    Raises:
+        InputError: not one image has a text.
+    """
+    bare = sum(not (found.captions or found.questions) for found in read_all(stores))
+    total = sum(len(store) for store in stores)
+    if bare == total:
+        names = " ".join(str(store.path) for store in stores)
+        raise InputError(
+            f"pre-training needs captions or questions, but none of the {total} images in {names} "
+            f"has any; add them with: semvlp shards join {names} --texts FILE --out DIR"
+        )
+    if bare:
+        log.warning("%d of %d images have no text; only their regions are learned", bare, total)
+
+
+LARGEST = 500_000  # texts; at 20 word pieces each about 150 MB
+
+
+class TextCache:
+    """Turns texts into ids `[CLS] ... [SEP]`; starts anew when it has grown to LARGEST texts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._known: dict[str, NDArray[np.int64]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Ids [T] int64 of each text; the arrays are shared, so they must not be written to."""
+        if len(self._known) > LARGEST:
+            self._known.clear()
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if new:
+            rows = encode(self._tokenizer, new, self._max_length)
+            self._known.update(
+                (text, np.array(ids, np.int64)) for text, ids in zip(new, rows, strict=True)
+            )
+        return [self._known[text] for text in texts]
+
+
+def masking_vocabulary(tokenizer: PreTrainedTokenizerFast) -> MaskingVocabulary:
+    """What masking needs to know of a tokenizer."""
+    ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    continues = np.array([piece.startswith("##") for piece in pieces])
+    return MaskingVocabulary(int(tokenizer.mask_token_id), ordinary, continues)

@@ -1,0 +1,234 @@
+"""What a training starts from: a model pre-trained here, published elsewhere, or fresh."""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from numpy.typing import NDArray
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.task import Example, Task
+from semvlp.model.config import SemVLPConfig
+from semvlp.model.embeddings import FEATURE_MEAN
+from semvlp.model.published.load import FAMILIES, load_published
+from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
+from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
+from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.stores.store import Store
+from semvlp.train.config import FinetuneConfig, ModelConfig
+
+CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")
+"""Settings that have the same name in the network's configuration."""
+MEASURED_IMAGES = 2000
+"""Images by which region features are standardised: seconds, and enough."""
+
+
+def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer that `model.tokenizer` names; `train` makes one from `texts`."""
+    if config.tokenizer == "train":
+        return train_wordpiece(texts, config.vocab_size)
+    return load_tokenizer(config.tokenizer)
+
+
+def fresh_config(
+    config: ModelConfig,
+    manifest: Manifest,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    answers: Sequence[str] = (),
+) -> SemVLPConfig:
+    """The network's configuration: its preset, and sizes from data and vocabulary.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+    layers = {"num_hidden_layers": config.num_layers, "cross_layers": config.cross_layers}
+    sizes: dict[str, Any] = {name: count for name, count in layers.items() if count is not None}
+    choices = {name: getattr(config, name) for name in CHOICES}
+    try:
+        return SemVLPConfig.preset(
+            config.preset,
+            vocab_size=len(tokenizer),
+            region_feature_size=manifest.feature_size,
+            num_objects=len(manifest.object_labels),
+            num_attributes=len(manifest.attribute_labels),
+            answers=list(answers),
+            **dropout(config),
+            **sizes,
+            **choices,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def fill(model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]) -> None:
+    """Take over the weights that `model.bert` names, and the scale of some `features` [R, F].
+
+    A network that has seen features goes on with the scale that it knows.
+
+    Raises:
+        ConfigError: the weights cannot be had.
+        WeightsError: they do not fit.
+    """
+    loaded = () if config.bert is None else load_published(model, config.bert).loaded
+    if config.standardise and FEATURE_MEAN not in loaded:
+        standardise(model, features)
+
+
+def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> None:
+    """Fit the region embeddings to the features [R, F] of some images."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for found in features:
+        rows = torch.tensor(found, dtype=torch.float64)  # [R, F]
+        count += len(rows)
+        total = total + rows.sum(0)  # [F]
+        squares = squares + rows.square().sum(0)  # [F]
+    mean = total / max(count, 1)
+    variance = (squares / max(count, 1) - mean.square()).clamp(min=0)
+    model.region_embeddings.standardise(mean, variance.sqrt())
+
+
+def some_features(stores: Sequence[Store]) -> Iterator[NDArray[np.float16]]:
+    """Features [R, F] of about MEASURED_IMAGES images, evenly spread over the stores."""
+    stride = math.ceil(sum(map(len, stores)) / MEASURED_IMAGES)
+    for store in stores:
+        for index in range(0, len(store), stride):
+            yield store.sample(index).regions.features
+
+
+def dropout(config: ModelConfig) -> dict[str, float]:
+    """Both dropouts of `model` in the fields of the network's configuration."""
+    own = config.attention_dropout
+    return {
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout if own is None else own,
+    }
+
+
+# All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
+FILES = ["*.json", "*.txt", "*.safetensors"]
+log = logging.getLogger(__name__)
+
+
+def task_model(
+    task: Task,
+    examples: Sequence[Example],
+    store: Store,
+    init: Path | str | None,
+    config: FinetuneConfig,
+) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
+    """A model for the task: encoder and head from the checkpoint `init`, or fresh.
+
+    Raises:
+        ConfigError: `init` is neither a SemVLP pre-training checkpoint nor of a published family.
+        InputError: it cannot be had, is damaged, or is of other region features.
+    """
+    torch.manual_seed(config.train.seed)
+    folder = None if init is None else checkpoint_folder(init)
+    if folder is not None and not _is_published(folder):
+        return _pretrained(task, examples, store, folder, config)
+    if folder is not None:
+        name = str(folder)
+        config = replace(config, model=replace(config.model, bert=name, tokenizer=name))
+    return _fresh(task, examples, store, config)
+
+
+def init_name(init: Path | str | None) -> str | None:
+    """What a run says of where it began: an absolute path, or a name on the Hub."""
+    if init is None or not Path(init).exists():
+        return None if init is None else str(init)
+    return str(Path(init).absolute())
+
+
+def checkpoint_folder(init: Path | str) -> Path:
+    """The folder of a checkpoint; a name that is no path here is fetched from the Hub.
+
+    Raises:
+        InputError: there is no such folder, and the Hub does not give it.
+    """
+    path = Path(init)
+    if path.exists() or isinstance(init, Path) or str(init).count("/") > 1:
+        return path
+    try:
+        return Path(snapshot_download(str(init), allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"--init must be a checkpoint folder or the name of a model on the Hugging Face Hub, "
+            f"but {init} is no folder here, and the Hub says: {error}"
+        ) from error
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether a checkpoint is of a published family; what is neither that nor ours is refused."""
+    if not (folder / "config.json").is_file():
+        return False  # says more when it is opened
+    try:
+        kind = str(AutoConfig.from_pretrained(folder).model_type)
+    except (OSError, ValueError) as error:
+        path = folder / "config.json"
+        raise InputError(f"{path}: is no model's configuration: {error}") from error
+    if kind not in ("semvlp", *FAMILIES):
+        raise ConfigError(
+            f"--init must be a SemVLP pre-training checkpoint or one of {', '.join(FAMILIES)}, but "
+            f"{folder} holds a {kind} model"
+        )
+    return kind in FAMILIES
+
+
+def _pretrained(
+    task: Task, examples: Sequence[Example], store: Store, folder: Path, config: FinetuneConfig
+) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
+    labels = task.labels(examples)
+    model, report = SemVLPForTask.from_pretraining(
+        folder,
+        head=task.head,
+        labels=labels,
+        pair_head=config.model.pair_head,
+        **dropout(config.model),
+    )
+    _check_features(model, store, folder)
+    known = len(report.labels)
+    log.warning("%s; %d of %d labels known from pre-training", report, known, len(labels))
+    return model, load_tokenizer(str(folder))
+
+
+def _fresh(
+    task: Task, examples: Sequence[Example], store: Store, config: FinetuneConfig
+) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
+    tokenizer = make_tokenizer(config.model, (example.text for example in examples))
+    network = fresh_config(config.model, store.manifest, tokenizer)
+    labels, pair_head = task.labels(examples), config.model.pair_head
+    model = SemVLPForTask(network.for_task(task.head, labels, pair_head=pair_head))
+    features = _some_features(examples, store, config.data.max_regions)
+    fill(model.semvlp, config.model, features)
+    return model, tokenizer
+
+
+def _some_features(
+    examples: Sequence[Example], store: Store, max_regions: int
+) -> Iterator[NDArray[np.float16]]:
+    """Features [R, F] of the first images of the examples."""
+    names = dict.fromkeys(name for example in examples for name in example.images)
+    lookup = RegionLookup(store, examples, max_regions=max_regions)
+    for name in islice(names, MEASURED_IMAGES):
+        features, *_ = lookup([name])[0]
+        yield features
+
+
+def _check_features(model: SemVLPForTask, store: Store, init: Path) -> None:
+    wanted, found = model.config.region_feature_size, store.manifest.feature_size
+    if wanted != found:
+        raise InputError(
+            f"{store.path}: region features must have {wanted} numbers, as those that {init} was "
+            f"trained on, but have {found}; extract the images with the same detector"
+        )

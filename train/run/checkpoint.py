@@ -1,0 +1,288 @@
+"""Checkpoints: weights in the Hugging Face layout, and beside them all it takes to go on exactly.
+
+    RUN/checkpoints/step-0001000/   config.json, model.safetensors, tokenizer files
+                        training/   state.json, optimizer.pt, config.toml
+    RUN/last, RUN/best              relative links to two of them
+
+Where a moving average of the weights is kept, `model.safetensors` is the average and
+`training/weights.safetensors` what the optimiser goes on from. All tensors are whole, however the
+ranks had cut them, so any number of ranks goes on. No random state is stored: every step seeds its
+random numbers by its own number. A checkpoint is written aside and renamed, so one that has its
+name is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from semvlp.atomic import sync_directory, write_json
+from semvlp.errors import InputError, SemVLPError
+from semvlp.train.distributed import cut_state, whole, whole_state
+from semvlp.train.ema import WeightAverage
+
+FORMAT_VERSION = 1
+OPTIMIZER = "optimizer.pt"
+RAW_WEIGHTS = "weights.safetensors"
+# What the readers of tensors raise for a file that is missing, cut short or of other contents.
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError)
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where a run stands."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """Time they took."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Where the data stand: what their source's `load_state_dict` takes; empty at the start."""
+    best_step: int | None = None
+    """The step of the best checkpoint so far."""
+    best_score: float | None = None
+    """Its score; higher is better."""
+    stale: int = 0
+    """Checkpoints in a row that did not better it."""
+    loss_sum: float = 0.0
+    """Of the losses of the steps that no checkpoint was judged by yet ..."""
+    loss_count: int = 0
+    """... and how many these are: 0 but where a run was stopped between two checkpoints."""
+    finished: bool = False
+    """Whether there is nothing left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    path: Path
+    state: TrainingState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors:
+    """The tensors of a checkpoint, whole."""
+
+    weights: Mapping[str, Tensor]
+    """What is saved as the model."""
+    raw: Mapping[str, Tensor] | None = None
+    """What the optimiser goes on from, where that is something else."""
+    optimizer: Mapping[str, Any] | None = None
+    """None before the first step: a fresh optimiser has no state."""
+
+
+@contextmanager
+def collected(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer | None,
+    average: WeightAverage | None = None,
+) -> Iterator[Tensors]:
+    """The tensors to save, put together from all ranks; entered on all of them together."""
+    with average.in_place() if average else nullcontext() as raw:
+        yield Tensors(
+            # As they stand in the model, so that tied ones are known by being the same.
+            weights=whole(model.state_dict(keep_vars=True)),
+            raw=None if raw is None else whole(raw),
+            optimizer=None if optimizer is None else whole_state(optimizer),
+        )
+
+
+def save(
+    run: Path,
+    state: TrainingState,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tensors: Tensors,
+    *,
+    keep: int,
+) -> Checkpoint:
+    """Write the checkpoint of `state.step`, turn the links, remove what is older than `keep`.
+
+    Raises:
+        SemVLPError: it could not be written, for instance on a full disk; the checkpoints before it
+            stand as they stood.
+    """
+    folder = run / "checkpoints"
+    path, aside = folder / _name(state.step), folder / f".{_name(state.step)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".step-*.part"):
+            shutil.rmtree(left_over)
+        _write(aside, state, model, tokenizer, tensors)
+        shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
+        _sync_tree(aside)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch.save and safetensors tell of a full disk by errors of their own.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise SemVLPError(
+            f"{path} could not be written: {error}; the checkpoints before it are whole: make room "
+            "and give the same command again, it goes on from the last one"
+        ) from error
+    if path.exists():
+        shutil.rmtree(path)
+    aside.rename(path)
+    sync_directory(folder)
+    turn_link(run / "last", path)
+    if state.best_step is not None:
+        turn_link(run / "best", folder / _name(state.best_step))
+    _prune(folder, keep=keep, best_step=state.best_step)
+    return Checkpoint(path, state)
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The checkpoint with the most steps, or None where there is none.
+
+    Raises:
+        InputError: its training state is damaged or of another version.
+    """
+    paths = sorted((run / "checkpoints").glob("step-*"))
+    return Checkpoint(paths[-1], read_state(paths[-1])) if paths else None
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """The training state of a checkpoint.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    path = checkpoint / "training" / "state.json"
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        version = entry.pop("format_version")
+        state = TrainingState(**entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} must hold the state of a training run, but: {error}; remove {checkpoint} to "
+            "go on from the checkpoint before it"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} must have format version {FORMAT_VERSION}, got {version}")
+    return state
+
+
+def load_model(kind: type[M], path: Path) -> M:
+    """The model of a checkpoint, with every tensor accounted for.
+
+    Raises:
+        InputError: the weights are missing, damaged, or not those of this network.
+    """
+    try:
+        # The declared type leaves out that `output_loading_info` makes it a pair.
+        loaded: Any = kind.from_pretrained(path, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} must hold a whole {kind.__name__}, but: {error}; remove it to go on from the "
+            "checkpoint before it"
+        ) from error
+    model, info = loaded
+    wrong = {what: sorted(map(str, names)) for what, names in info.items() if names}
+    if wrong:
+        raise InputError(
+            f"{path} must hold exactly the tensors of {kind.__name__}, but: {wrong}; remove it to "
+            "go on from the checkpoint before it"
+        )
+    whole: M = model
+    return whole
+
+
+def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser its state back; before the first step it has none.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if checkpoint.state.step == 0:
+        return
+    with _reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(cut_state(state, optimizer))
+
+
+def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
+    """Give the model the weights to go on from, `average` keeping what the model was loaded with.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if checkpoint.state.step == 0:
+        return
+    with _reading(checkpoint, RAW_WEIGHTS, "the weights to go on from") as path:
+        average.load_parameters(load_file(path))
+
+
+@contextmanager
+def _reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
+    """Inside, the file `name` of the training state is read, which must hold `what`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = checkpoint.path / "training" / name
+    try:
+        yield path
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} must hold {what}, but: {error}; remove {checkpoint.path} to go on from the "
+            "checkpoint before it"
+        ) from error
+
+
+def _write(
+    path: Path,
+    state: TrainingState,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tensors: Tensors,
+) -> None:
+    (path / "training").mkdir(parents=True)
+    model.save_pretrained(path, state_dict=dict(tensors.weights))
+    tokenizer.save_pretrained(path)
+    if tensors.optimizer is not None:
+        torch.save(tensors.optimizer, path / "training" / OPTIMIZER)
+    if tensors.raw is not None:
+        save_file(dict(tensors.raw), path / "training" / RAW_WEIGHTS)
+    write_json(
+        path / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
+    )
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def turn_link(link: Path, target: Path) -> None:
+    """Turn a relative link atomically: a reader finds the old checkpoint or the new one."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}.part")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, link.parent))
+    aside.replace(link)
+    sync_directory(link.parent)
+
+
+def _prune(folder: Path, *, keep: int, best_step: int | None) -> None:
+    best = None if best_step is None else _name(best_step)
+    for path in sorted(folder.glob("step-*"))[:-keep]:
+        if path.name != best:
+            shutil.rmtree(path)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,102 @@
+"""Several runs on one page, side by side."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import write_text
+from semvlp.errors import InputError
+from semvlp.eval.eval_report import SCORES_NAME
+from semvlp.eval.pages.compare import is_evaluation, score_tables
+from semvlp.pages import render
+from semvlp.train.run.curves import COLOURS, Curve, picture
+from semvlp.train.run.folder import flatten
+from semvlp.train.run.log import METRICS
+from semvlp.train.run.report import TITLES, RunFiles, facts, read_run
+
+LEFT_OUT = ("lr", "grad_norm")
+
+
+def compare(runs: Sequence[Path], out: Path) -> Path:
+    """Write one page with the curves and scores of training runs and evaluations; returns `out`.
+
+    Raises:
+        InputError: a folder that is neither.
+    """
+    every = dict(zip(runs, unique_names(runs), strict=True))
+    evaluations = [run for run in every if is_evaluation(run)]
+    files = [_read(run) for run in every if run not in evaluations]
+    names = [every[found.run] for found in files]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(files))]
+    text = render(
+        Path(__file__).with_name("compare.html"),
+        runs=[
+            {"name": name, "colour": colour, "facts": facts(found)}
+            for name, colour, found in zip(names, colours, files, strict=True)
+        ],
+        columns=list(dict.fromkeys(name for found in files for name in facts(found))),
+        charts=_charts(files, names, colours),
+        differences=_differences(files),
+        scores=score_tables(evaluations, [every[run] for run in evaluations]),
+        count=len(every),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, text)
+    return out
+
+
+def unique_names(runs: Sequence[Path]) -> list[str]:
+    """The last part of each path, and of equal ones as many parts as tell them apart."""
+    paths = [run.resolve().parts for run in runs]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(parts)} ({number})" for number, parts in enumerate(paths, start=1)]
+
+
+def _read(run: Path) -> RunFiles:
+    if not (run / METRICS).exists():
+        raise InputError(
+            f"{run}: must hold {METRICS} or {SCORES_NAME}; give a folder that pretrain, finetune "
+            "or eval has written"
+        )
+    return read_run(run)
+
+
+def _charts(
+    files: Sequence[RunFiles], names: Sequence[str], colours: Sequence[str]
+) -> list[dict[str, str]]:
+    """A picture of every number that at least one run has logged."""
+    sources = [(name, f"Validation: {name}", "validation") for name in _scores(files)]
+    sources += [(name, title, "metrics") for name, title in TITLES.items() if name not in LEFT_OUT]
+    found = []
+    for name, title, source in sources:
+        curves = [
+            _curve(label, getattr(run, source), name, colour)
+            for label, run, colour in zip(names, files, colours, strict=True)
+        ]
+        drawn = [curve for curve in curves if curve.steps]
+        if drawn:
+            found.append({"title": title, "picture": picture(drawn)})
+    return found
+
+
+def _scores(files: Sequence[RunFiles]) -> list[str]:
+    names = (name for run in files for entry in run.validation[-1:] for name in entry)
+    return [name for name in dict.fromkeys(names) if name != "step"]
+
+
+def _curve(label: str, entries: Sequence[dict[str, Any]], name: str, colour: str) -> Curve:
+    present = [entry for entry in entries if name in entry]
+    steps = [entry["step"] for entry in present]
+    return Curve(label, steps, [entry[name] for entry in present], colour)
+
+
+def _differences(files: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
+    """Settings that are not the same in all runs: dotted name, value in each run."""
+    settings = [flatten(tomllib.loads(run.config)) for run in files]
+    names = dict.fromkeys(name for found in settings for name in found)
+    rows = [(name, [str(found.get(name, "")) for found in settings]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]

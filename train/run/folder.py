@@ -1,0 +1,142 @@
+"""The folder of one run: whether it may be written to, goes on, is finished or starts anew."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from semvlp import settings
+from semvlp.atomic import refuse_source_code, write_json, write_text
+from semvlp.distributed import World
+from semvlp.errors import ConfigError
+from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.run.checkpoint import Checkpoint, TrainingState, collected, newest, save
+
+CONFIG = "config.toml"
+INPUTS = "inputs.json"
+MADE_BY_A_RUN = (
+    CONFIG,
+    INPUTS,
+    "metrics.jsonl",
+    "events.out.tfevents.*",
+    "bad-batch-*.json",
+    "validation.jsonl",
+    "report.html",
+    "last",
+    "best",
+    "checkpoints",
+)
+# Settings that a run may be continued with although they changed: none shapes a number.
+FREE = frozenset(
+    {
+        "train.log_every",
+        "train.save_every",
+        "train.keep",
+        "train.device",
+        "train.parallel",
+        "train.peak_tflops",
+        "train.activation_checkpointing",
+        "train.compile",
+        "data.cache_images",
+        "data.workers",
+    }
+)
+Config = PretrainConfig | FinetuneConfig
+Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
+
+
+def begin(
+    out: Path,
+    config: Config,
+    inputs: Mapping[str, Any],
+    world: World,
+    build: Build,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Checkpoint:
+    """The checkpoint a run starts from: the newest one in `out`, else a fresh one of step 0.
+
+    All ranks read what the first one has written, so they start from the same weights.
+
+    Args:
+        inputs: what the run reads, kept in inputs.json for whoever evaluates it.
+        build: makes the model and the tokenizer of a fresh run.
+
+    Raises:
+        ConfigError: `out` holds source code, a run that may not be touched, or one that was
+            started with other settings (the first that differs is named).
+    """
+    if world.is_first:
+        _prepare(out, config, inputs, resume=resume, overwrite=overwrite)
+        if newest(out) is None:
+            model, tokenizer = build()
+            with collected(model, None) as tensors:
+                save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
+    world.wait()
+    start = newest(out)
+    assert start is not None, "the first rank has written a checkpoint"
+    return start
+
+
+def _prepare(
+    out: Path, config: Config, inputs: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> None:
+    refuse_source_code(out)
+    if overwrite:
+        remove(out)
+    if newest(out) is not None:
+        if not resume:
+            raise ConfigError(
+                f"{out} already holds a run; --resume goes on with it, --overwrite replaces it"
+            )
+        _check_same_settings(out / CONFIG, config)
+        _check_same_inputs(out / INPUTS, inputs)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / CONFIG, settings.to_toml(config))
+    write_json(out / INPUTS, inputs)
+
+
+def remove(out: Path) -> None:
+    """Remove what a run has written, and nothing else."""
+    for pattern in MADE_BY_A_RUN:
+        for path in out.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _check_same_settings(saved: Path, config: Config) -> None:
+    before = flatten(settings.to_tree(settings.load(type(config), saved)))
+    now = flatten(settings.to_tree(config))
+    for name in sorted({**before, **now}):
+        if name not in FREE:
+            _check_same(saved.parent, name, before.get(name), now.get(name))
+
+
+def _check_same_inputs(saved: Path, inputs: Mapping[str, Any]) -> None:
+    """Data may have moved, and their order is checked where they are read; task and init count."""
+    before = json.loads(saved.read_text(encoding="utf-8"))
+    for name in ("task", "init"):
+        _check_same(saved.parent, name, before.get(name), inputs.get(name))
+
+
+def _check_same(run: Path, name: str, before: object, now: object) -> None:
+    if before != now:
+        raise ConfigError(
+            f"to go on with the run in {run}, {name} must be {before!r} as when it began, but it "
+            f"is {now!r}; give the same, another --out, or --overwrite to start anew"
+        )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        dotted = f"{prefix}{name}"
+        flat.update(flatten(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value})
+    return flat

@@ -1,0 +1,195 @@
+"""What a run has done: RUN/report.html for people, one file without links, and a report for programs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import write_text
+from semvlp.doctor import versions
+from semvlp.pages import render
+from semvlp.progress import duration
+from semvlp.train.run.checkpoint import Checkpoint, newest
+from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
+from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+
+TITLES = {
+    "loss": "Loss, all objectives",
+    "loss_mlm": "Masked words",
+    "loss_features": "Masked region features",
+    "loss_objects": "Masked region objects",
+    "loss_attributes": "Masked region attributes",
+    "loss_matching": "Image-text matching",
+    "loss_answers": "Image question answering",
+    "loss_task": "Task",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "pairs_per_second": "Pairs per second",
+    "waiting": "Share of the time spent waiting for data",
+    "mfu": "Model FLOPs utilisation",
+}
+MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
+WITHOUT_MODES = ("lr",)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run has left in its folder."""
+
+    run: Path
+    config: str
+    metrics: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    newest: Checkpoint | None
+
+    @property
+    def name(self) -> str:
+        return self.run.resolve().name
+
+
+def read_run(run: Path) -> RunFiles:
+    """Read the log files and the settings of a run; a file it has not written yet is empty."""
+    config = run / "config.toml"
+    return RunFiles(
+        run=run,
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        metrics=read_lines(run / METRICS),
+        validation=read_lines(run / VALIDATION),
+        newest=newest(run),
+    )
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into the folder of a run; returns its path."""
+    files = read_run(run)
+    path = run / "report.html"
+    text = render(
+        Path(__file__).with_name("report.html"),
+        name=files.name,
+        facts=facts(files),
+        charts=charts(files),
+        config=files.config,
+        versions=versions(),
+    )
+    write_text(path, text)
+    return path
+
+
+def facts(files: RunFiles) -> dict[str, str]:
+    """The few numbers that say how a run went."""
+    state = files.newest.state if files.newest else None
+    found: dict[str, str] = {}
+    if state is not None:
+        found["steps"] = f"{state.step:,}" + ("" if state.finished else ", not finished")
+        found["time"] = duration(state.seconds)
+    if files.metrics:
+        found["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
+        found["pairs per second"] = f"{mean_of_last(files.metrics, 'pairs_per_second'):,.0f}"
+        for name, label in (("waiting", "waiting for data"), ("mfu", "FLOPs utilisation")):
+            if name in files.metrics[-1]:
+                found[label] = f"{mean_of_last(files.metrics, name):.1%}"
+    if state is not None and state.best_step is not None:
+        found["best checkpoint"] = f"step {state.best_step:,}"
+    for name, value in (files.validation[-1] if files.validation else {}).items():
+        if name != "step" and isinstance(value, float):
+            found[f"{name}, last"] = f"{value:.2f}"
+    return found
+
+
+def mean_of_last(entries: Sequence[dict[str, Any]], name: str, count: int = 20) -> float:
+    """Mean of a number over the last entries."""
+    values = [entry[name] for entry in entries[-count:] if name in entry]
+    return float(sum(values) / len(values))
+
+
+def charts(files: RunFiles) -> list[dict[str, str]]:
+    """Title and picture of every number that the run has logged."""
+    names = [name for name in TITLES if any(name in entry for entry in files.metrics)]
+    found = [
+        {"title": TITLES[name], "picture": picture(curves(files.metrics, name))} for name in names
+    ]
+    scores = [
+        Curve(name, *_series(files.validation, name), colour=SINGLE)
+        for name in _numbers(files.validation)
+    ]
+    return [{"title": f"Validation: {c.label}", "picture": picture([c])} for c in scores] + found
+
+
+def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
+    """One curve for each mode."""
+    if name in WITHOUT_MODES:
+        return [Curve(name, *_series(metrics, name), colour=SINGLE)]
+    by_mode = {mode: [entry for entry in metrics if entry["mode"] == mode] for mode in MODES}
+    return [
+        Curve(MODES[mode][0], *_series(entries, name), colour=MODES[mode][1])
+        for mode, entries in by_mode.items()
+        if any(name in entry for entry in entries)
+    ]
+
+
+def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    present = [entry for entry in entries if name in entry]
+    return [entry["step"] for entry in present], [entry[name] for entry in present]
+
+
+def _numbers(entries: Sequence[dict[str, Any]]) -> list[str]:
+    last = entries[-1] if entries else {}
+    return [
+        name for name, value in last.items() if name != "step" and isinstance(value, int | float)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """The result of `pretrain` and of `finetune`."""
+
+    what: str
+    """Which kind of training, for people."""
+    run: Path
+    steps: int
+    """Steps done since the beginning of the run."""
+    new_steps: int = 0
+    """Steps done by this call; 0 where the run was finished before."""
+    pairs: int = 0
+    """(text, image) pairs of the new steps."""
+    seconds: float = 0.0
+    """Time of the new steps, without validation and saving."""
+    loss: float | None = None
+    """Loss of the last new step."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scores of the last validation."""
+    best_step: int | None = None
+    """Step of the best checkpoint."""
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Over the new steps."""
+        return self.pairs / self.seconds if self.seconds else 0.0
+
+    def values(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "run": str(self.run),
+            "checkpoint": str(self.run / "last"),
+            "best": str(self.run / "best") if self.best_step is not None else None,
+            "best_step": self.best_step,
+            "report": str(self.run / "report.html"),
+            "steps": self.steps,
+            "new_steps": self.new_steps,
+            "pairs": self.pairs,
+            "seconds": round(self.seconds, 3),
+            "pairs_per_second": round(self.pairs_per_second, 1),
+            "loss": self.loss,
+            "scores": dict(self.scores),
+        }
+
+    def sentence(self) -> str:
+        """The report as one sentence."""
+        if self.loss is None:
+            return f"{self.what} in {self.run} is finished after {self.steps} steps; nothing to do."
+        return (
+            f"{self.what}: {self.new_steps} steps with {self.pairs} pairs in "
+            f"{duration(self.seconds)} ({self.pairs_per_second:.0f} pairs/s), "
+            f"loss {self.loss:.3f}; checkpoint {self.run / 'last'}, "
+            f"curves {self.run / 'report.html'}."
+        )

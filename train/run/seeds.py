@@ -1,0 +1,129 @@
+"""One fine-tuning with several seeds: what they score on average, and how far they lie apart."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import write_json
+from semvlp.distributed import World
+from semvlp.errors import ConfigError
+from semvlp.train.config import FinetuneConfig
+from semvlp.train.distributed import training_world
+from semvlp.train.run.checkpoint import newest, turn_link
+from semvlp.train.run.log import VALIDATION, read_lines
+from semvlp.train.run.report import RunReport
+
+SUMMARY = "seeds.json"
+Finetune = Callable[[FinetuneConfig, Path], RunReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One score over several seeds."""
+
+    mean: float
+    deviation: float
+    """Sample standard deviation: of n values around their mean, divided by n - 1."""
+    values: tuple[float, ...]
+    """In the order of the seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedsReport:
+    """The result of a fine-tuning with several seeds."""
+
+    out: Path
+    seeds: tuple[int, ...]
+    metric: str
+    scores: Mapping[str, Spread]
+    """Of the best checkpoint of each seed."""
+
+    def values(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "out": str(self.out),
+            "best": str(self.out / "best"),
+            "metric": self.metric,
+            "seeds": {str(seed): str(folder(self.out, seed)) for seed in self.seeds},
+            "scores": {
+                name: {"mean": s.mean, "deviation": s.deviation, "values": list(s.values)}
+                for name, s in self.scores.items()
+            },
+        }
+
+    def sentence(self) -> str:
+        """The report as lines of text, one for each score."""
+        lines = [
+            f"{name:<24}{spread.mean:>8.2f} ± {spread.deviation:.2f}"
+            for name, spread in self.scores.items()
+        ]
+        return "\n".join(
+            [*lines, f"Mean and deviation over {len(self.seeds)} seeds; runs in {self.out}."]
+        )
+
+
+def finetune_seeds(
+    finetune: Finetune, config: FinetuneConfig, out: Path, *, count: int, metric: str
+) -> SeedsReport:
+    """Fine-tune with `count` seeds from `train.seed` on, each into `out`/seed-N.
+
+    `out`/best becomes the best checkpoint of the seed that scores best; `out`/seeds.json holds what
+    is returned. The same command goes on where it was stopped.
+
+    Args:
+        finetune: runs one fine-tuning with validation, or goes on with it.
+        metric: the score that tells the better of two runs.
+
+    Raises:
+        ConfigError: fewer than two seeds, or `out` holds a run of its own.
+        Everything that `finetune` raises.
+    """
+    if count < 2:
+        raise ConfigError(f"--seeds must be at least 2, got {count}; without it one seed is run")
+    if (out / "checkpoints").exists():
+        raise ConfigError(f"{out} already holds a run of one seed; choose another --out")
+    seeds = tuple(range(config.train.seed, config.train.seed + count))
+    # One group of processes for all runs: forming it anew for each would race.
+    with training_world(config.train) as world:
+        for seed in seeds:
+            seeded = replace(config, train=replace(config.train, seed=seed))
+            finetune(seeded, folder(out, seed))
+            world.wait()
+        return _report(out, seeds, metric, world)
+
+
+def folder(out: Path, seed: int) -> Path:
+    """Where the run of a seed lies."""
+    return out / f"seed-{seed}"
+
+
+def spreads(runs: list[Mapping[str, Any]]) -> dict[str, Spread]:
+    """Mean and deviation of every number that all runs have."""
+    names = [name for name, value in runs[0].items() if isinstance(value, int | float)]
+    columns = {name: tuple(float(run[name]) for run in runs) for name in names if name != "step"}
+    return {
+        name: Spread(
+            mean=statistics.fmean(values), deviation=statistics.stdev(values), values=values
+        )
+        for name, values in columns.items()
+    }
+
+
+def _report(out: Path, seeds: tuple[int, ...], metric: str, world: World) -> SeedsReport:
+    scores = spreads([_best_scores(folder(out, seed)) for seed in seeds])
+    report = SeedsReport(out=out, seeds=seeds, metric=metric, scores=scores)
+    if world.is_first:
+        values = scores[metric].values
+        turn_link(out / "best", folder(out, seeds[values.index(max(values))]) / "best")
+        write_json(out / SUMMARY, report.values())
+    return report
+
+
+def _best_scores(run: Path) -> Mapping[str, Any]:
+    """The validation of a run's best checkpoint."""
+    last = newest(run)
+    assert last is not None, "the run has just been finished"
+    best = last.state.best_step
+    return next(line for line in read_lines(run / VALIDATION) if line["step"] == best)
