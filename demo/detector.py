@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from semvlp.atomic import write_json
-from semvlp.demo.boxes_file import coco_boxes
-from semvlp.demo.draw import draw
-from semvlp.demo.scene import Kind, Scene
-from semvlp.demo.world import draw_lots
+from semvlp.demo.dataset.boxes_file import coco_boxes
+from semvlp.demo.world.draw import draw
+from semvlp.demo.world.random_scenes import draw_lots
+from semvlp.demo.world.scene import Kind, Scene
 from semvlp.extract.training.config import FitConfig, FitReport
 from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import write_text
-from semvlp.demo.files import WorldFiles
+from semvlp.demo.dataset.files import WorldFiles
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.table import load_task
 from semvlp.pages import render

@@ -9,9 +9,9 @@ from typing import Any
 
 from semvlp import atomic, settings
 from semvlp.demo import recipe
-from semvlp.demo.config import WorldConfig
-from semvlp.demo.files import WorldFiles, write_world
+from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.report import write_report
+from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.tasks.table import load_task

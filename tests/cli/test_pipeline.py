@@ -12,8 +12,8 @@ from PIL import Image
 
 from semvlp.cli import cli
 from semvlp.console import run
-from semvlp.demo.config import WorldConfig
-from semvlp.demo.files import WorldFiles, write_world
+from semvlp.demo.dataset.files import WorldFiles, write_world
+from semvlp.demo.world.config import WorldConfig
 
 TINY = ("--set", "model.preset=tiny", "--set", "train.batch_size=8", "--set", "train.save_every=2")
 Semvlp = Callable[..., tuple[int, Any, str]]

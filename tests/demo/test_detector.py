@@ -9,9 +9,9 @@ import torch
 from torchvision.ops import box_iou
 
 from semvlp.demo.detector import train_demo_detector
-from semvlp.demo.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, draw, objects
-from semvlp.demo.scene import Kind
-from semvlp.demo.world import draw_lots
+from semvlp.demo.world.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, draw, objects
+from semvlp.demo.world.random_scenes import draw_lots
+from semvlp.demo.world.scene import Kind
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.training.average_precision import detections
 

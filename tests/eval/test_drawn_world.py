@@ -9,8 +9,8 @@ import pytest
 
 from semvlp.cli import cli
 from semvlp.console import run
-from semvlp.demo.config import WorldConfig
-from semvlp.demo.files import WorldFiles, write_world
+from semvlp.demo.dataset.files import WorldFiles, write_world
+from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.tasks.table import TASKS
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The drawn data sets on disk: pictures, boxes, texts, official annotation files."""

@@ -1,0 +1,118 @@
+"""Writing a drawn world: pictures, object boxes, and texts in the official forms."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semvlp.atomic import write_json, write_text
+from semvlp.demo.dataset import annotations
+from semvlp.demo.dataset.boxes_file import coco_boxes
+from semvlp.demo.dataset.compose import compose
+from semvlp.demo.dataset.split_world import SplitWorld
+from semvlp.demo.world.config import WorldConfig
+from semvlp.demo.world.draw import draw
+from semvlp.errors import ConfigError
+from semvlp.progress import Progress
+
+MARK = "world.json"
+TASK_FILES: dict[str, tuple[str, ...]] = {
+    "vqa": ("vqa_questions_{}.json", "vqa_annotations_{}.json"),
+    "gqa": ("gqa_{}.json",),
+    "nlvr2": ("nlvr2_{}.json",),
+    "nlvr": ("nlvr_{}.json",),
+    "snli-ve": ("snli_ve_{}.jsonl",),
+    "retrieval": ("captions_{}.json",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorldFiles:
+    """Where the files of a written world are."""
+
+    root: Path
+    splits: tuple[str, ...]
+
+    def images(self, split: str) -> Path:
+        """The directory of the pictures of a split."""
+        return self.root / "images" / split
+
+    def boxes(self, split: str) -> Path:
+        """COCO detection JSON with `attributes`; file names relative to `images(split)`."""
+        return self.root / f"detector_{split}.json"
+
+    def texts(self, split: str) -> Path:
+        """JSON lines with the captions, questions and statements of every picture."""
+        return self.root / f"texts_{split}.jsonl"
+
+    def annotations(self, task: str, split: str) -> list[Path]:
+        """The official annotation files of a task: vqa, gqa, nlvr2, nlvr, snli-ve, retrieval."""
+        return [self.root / name.format(split) for name in TASK_FILES[task]]
+
+
+def write_world(
+    out: Path, *, scenes: Mapping[str, int], seed: int, config: WorldConfig | None = None
+) -> WorldFiles:
+    """Draw a world of `scenes[split]` scenes (and what `config` adds to them) under `out`.
+
+    A world that is there already and was made from the same values is left as it is.
+
+    Raises:
+        ConfigError: `out` holds another world.
+    """
+    config = config or WorldConfig()
+    made_of = {"scenes": dict(scenes), "seed": seed, "config": asdict(config)}
+    files = WorldFiles(out, tuple(scenes))
+    if (out / MARK).exists():
+        _check_same(out / MARK, made_of)
+        return files
+    out.mkdir(parents=True, exist_ok=True)
+    for world in compose(scenes, seed=seed, config=config):
+        _write_pictures(files, world)
+        _write_texts(files, world)
+    # Last, so that a world that was cut short is drawn again.
+    write_json(out / MARK, made_of)
+    return files
+
+
+def _check_same(mark: Path, made_of: dict[str, Any]) -> None:
+    found = json.loads(mark.read_text(encoding="utf-8"))
+    if found != json.loads(json.dumps(made_of)):
+        raise ConfigError(
+            f"{mark.parent} must be empty or hold the world asked for ({made_of}), but it holds "
+            f"another one ({found}); give another directory or delete it"
+        )
+
+
+def _write_pictures(files: WorldFiles, world: SplitWorld) -> None:
+    folder = files.images(world.split)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = list(world.pictures)
+    with Progress(f"drawing {world.split}", total=len(pictures), unit="pictures") as bar:
+        for picture in pictures:
+            draw(picture.scene).save(folder / f"{picture.image_id}.png", compress_level=1)
+            bar.advance()
+    named = ((f"{picture.image_id}.png", picture.scene) for picture in pictures)
+    write_json(files.boxes(world.split), coco_boxes(named), indent=None)
+
+
+def _write_texts(files: WorldFiles, world: SplitWorld) -> None:
+    split = world.split
+    questions, answers = files.annotations("vqa", split)
+    write_json(questions, annotations.vqa_questions(world), indent=None)
+    write_json(answers, annotations.vqa_annotations(world), indent=None)
+    for task, document in (("gqa", annotations.gqa), ("retrieval", annotations.coco_captions)):
+        write_json(files.annotations(task, split)[0], document(world), indent=None)
+    for task, lines in (
+        ("nlvr2", annotations.nlvr2),
+        ("nlvr", annotations.nlvr),
+        ("snli-ve", annotations.snli_ve),
+    ):
+        _write_lines(files.annotations(task, split)[0], lines(world))
+    _write_lines(files.texts(split), annotations.texts(world))
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    lines = (json.dumps(record, allow_nan=False, ensure_ascii=False) for record in records)
+    write_text(path, "".join(f"{line}\n" for line in lines))

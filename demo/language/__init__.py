@@ -1,0 +1,1 @@
+"""The sentences of the drawn world: captions, questions and statements about scenes."""

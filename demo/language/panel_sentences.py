@@ -1,0 +1,147 @@
+"""Sentences that count towers or boxes: which ones, what they have, and how many do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from semvlp.demo.language.claims import Claim, statement
+from semvlp.demo.language.words import Noun, Quantity, any_quantity, there_is, written
+from semvlp.demo.world.scene import Panel, Scene
+
+Holds = Callable[[Panel], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The panels a sentence speaks of."""
+
+    noun: Noun
+    fits: Holds = lambda panel: True
+    narrow: bool = False
+    """True where not all panels may fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """What a panel may have."""
+
+    has: str
+    """Stands behind `has`: `a yellow block at the top`."""
+    holds: Holds
+    clause: str = ""
+    """The same as a clause: `the top block is yellow`."""
+
+    def and_also(self, other: "Trait", rng: Random) -> "Trait":
+        """Both at once."""
+        link = rng.choice((" and ", " and ", ", and it has "))
+        return Trait(
+            f"{self.has}{link}{other.has}", lambda panel: self.holds(panel) and other.holds(panel)
+        )
+
+
+Form = Callable[[Subject, Trait, Random], tuple[str, Callable[[Scene], bool | None]]]
+
+
+def panel_sentence(subject: Subject, trait: Trait, rng: Random) -> Claim[Scene]:
+    """A sentence about how many panels of the subject have the trait."""
+    form = rng.choice(_NARROW_FORMS if subject.narrow else _FORMS)
+    text, judge = form(subject, trait, rng)
+    return statement(written(text, rng), judge)
+
+
+def counted(quantity: Quantity, subject: Subject, trait: Trait) -> Callable[[Scene], bool]:
+    """Whether that many panels of the subject have the trait."""
+    return lambda scene: quantity.holds(
+        sum(subject.fits(panel) and trait.holds(panel) for panel in scene.panels)
+    )
+
+
+def _there(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    quantity = any_quantity(rng, 3)
+    behind = _link(trait, quantity.many, rng)
+    what: Noun = lambda many: f"{subject.noun(many)} {behind}"  # noqa: E731
+    return there_is(quantity, what, rng), counted(quantity, subject, trait)
+
+
+def _link(trait: Trait, many: bool, rng: Random) -> str:
+    if trait.clause and rng.random() < 0.4:
+        return f"{rng.choice(('where', 'in which', 'such that'))} {trait.clause}"
+    have = "have" if many and rng.random() < 0.7 else "has"
+    leads = ("with", "with", "with", "with", "having", f"that {have}", f"which {have}")
+    return f"{rng.choice((*leads, f'that contain{_s(many)}'))} {trait.has}"
+
+
+def _s(many: bool) -> str:
+    return "" if many else "s"
+
+
+def _all(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool | None]]:
+    each, every = subject.noun(False), subject.noun(True)
+    three = rng.choice(("3", "three", "the", "the three", ""))
+    texts = (
+        f"each {each} {_has(rng)} {trait.has}",
+        f"every {each} {_has(rng)} {trait.has}",
+        f"there is {trait.has} in each {each}",
+        " ".join(f"all {three} {every} {_have(rng)} {trait.has}".split()),
+    )
+    return rng.choice(texts), _judge_all(subject, trait)
+
+
+def _judge_all(subject: Subject, trait: Trait) -> Callable[[Scene], bool | None]:
+    def judge(scene: Scene) -> bool | None:
+        panels = [panel for panel in scene.panels if subject.fits(panel)]
+        return all(map(trait.holds, panels)) if panels else None
+
+    return judge
+
+
+def _of_the(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    quantity = rng.choice(
+        (Quantity("some"), Quantity("bare", 2), Quantity("at least", 2), Quantity("exactly", 1))
+    )
+    how_many = {"some": "one", "bare": "two", "at least": "at least two", "exactly": "only one"}
+    of = rng.choice(("of the", "of the three", "of the 3"))
+    verb = _have(rng) if quantity.many else _has(rng)
+    # People often write `one of the grey box has`.
+    nouns = subject.noun(quantity.many or rng.random() < 0.6)
+    text = f"{how_many[quantity.relation]} {of} {nouns} {verb} {trait.has}"
+    return text, counted(quantity, subject, trait)
+
+
+def _plain(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    quantity = any_quantity(rng, 3)
+    verb = _have(rng) if quantity.many else _has(rng)
+    return f"{quantity.of(subject.noun, rng)} {verb} {trait.has}", counted(quantity, subject, trait)
+
+
+def _none(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    texts = (
+        f"none of the {subject.noun(True)} {_have(rng)} {trait.has}",
+        f"no {subject.noun(False)} {_has(rng)} {trait.has}",
+    )
+    return rng.choice(texts), counted(Quantity("no"), subject, trait)
+
+
+def _the(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool | None]]:
+    """`the tower with four blocks has ...`: at least one has it, where such a one is there."""
+
+    def judge(scene: Scene) -> bool | None:
+        panels = [panel for panel in scene.panels if subject.fits(panel)]
+        return any(map(trait.holds, panels)) if panels else None
+
+    head, verb, rest = trait.clause.partition(" is ")
+    if verb and rng.random() < 0.5:
+        return f"{head} of the {subject.noun(False)} is {rest}", judge
+    return f"the {subject.noun(False)} {_has(rng)} {trait.has}", judge
+
+
+def _has(rng: Random) -> str:
+    return rng.choice(("has", "has", "contains"))
+
+
+def _have(rng: Random) -> str:
+    return rng.choice(("have", "have", "contain", "has"))
+
+
+_FORMS: tuple[Form, ...] = (*(_there,) * 10, *(_all,) * 3, *(_of_the,) * 3, _plain, _none)
+_NARROW_FORMS: tuple[Form, ...] = (*(_there,) * 6, *(_the,) * 3, _plain)

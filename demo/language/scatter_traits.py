@@ -1,0 +1,209 @@
+"""What people say that boxes have in them, in the words of NLVR v1.
+
+As in the human labels of the NLVR v1 development set, `touching the wall` means to stand against it
+without a gap, and `on top` in a box means to have the highest upper edge.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from semvlp.demo.language.item_words import (
+    ItemKind,
+    Place,
+    any_kind,
+    colors_of,
+    topmost,
+    wall_place,
+)
+from semvlp.demo.language.panel_sentences import Subject, Trait
+from semvlp.demo.language.words import Quantity, any_quantity, article, noun, number
+from semvlp.demo.world.scene import BOX_COLORS, BOX_SHAPES, BOX_SIDE, SIZE_WORDS, Item, Panel
+
+
+def box_trait(rng: Random) -> Trait:
+    """One thing that a box may have, or two."""
+    trait = rng.choice(_TRAITS)(rng)
+    if rng.random() < 0.1:
+        return trait.and_also(rng.choice(_TRAITS)(rng), rng)
+    return _filled_with(trait, rng) if rng.random() < 0.2 else trait
+
+
+def box_kind(rng: Random) -> ItemKind:
+    """A kind of item that lies in boxes."""
+    return any_kind(rng, BOX_COLORS, BOX_SHAPES)
+
+
+def count_items(panel: Panel, kind: ItemKind, place: Place | None = None) -> int:
+    """How many items of a box are of the kind and at the place."""
+    return sum(kind.fits(item) and (place is None or place.holds(item, panel)) for item in panel)
+
+
+def box_subject(rng: Random) -> Subject:
+    """Boxes, or those with some number of items."""
+    names = ("box", "box", "box", "grey box", "grey square", "gray box")
+    if rng.random() < 0.75:
+        return Subject(noun(*names, rng=rng))
+    quantity = any_quantity(rng, 6)
+    if quantity.relation in ("some", "no"):
+        quantity = Quantity("bare", rng.randint(1, 6))
+    what = quantity.of(noun("item", "object", rng=rng), rng)
+    behind = f"{rng.choice(('with', 'with', 'having'))} {what}"
+    return Subject(noun("box", rng=rng, behind=behind), lambda p: quantity.holds(len(p)), True)
+
+
+def _filled(rng: Random) -> Trait:
+    quantity = any_quantity(rng, 7)
+    if quantity.relation in ("some", "no"):
+        quantity = Quantity("exactly", rng.randint(1, 7))
+    body = quantity.of(noun("item", "object", "shape", rng=rng), rng)
+    return Trait(body, lambda panel: quantity.holds(len(panel)))
+
+
+def _filled_with(trait: Trait, rng: Random) -> Trait:
+    """`four items and the black one is on top`."""
+    n = rng.randint(1, 6)
+    items = Quantity("bare", n).of(noun("item", "item", "object", rng=rng), rng)
+    rest = trait.clause if trait.clause and rng.random() < 0.5 else trait.has
+    return Trait(f"{items} and {rest}", lambda panel: len(panel) == n and trait.holds(panel))
+
+
+def _of_which(rng: Random) -> Trait:
+    """`exactly three objects one of which is a circle`."""
+    quantity = Quantity(rng.choice(("bare", "exactly", "at least")), rng.randint(1, 6))
+    kind = rng.choice((ItemKind((rng.choice(BOX_COLORS),)), ItemKind((), rng.choice(BOX_SHAPES))))
+    items = quantity.of(noun("item", "object", rng=rng), rng)
+    word = kind.colors[0] if kind.colors else article(str(kind.shape))
+    link = "one of which is" if quantity.many else "which is"
+    return Trait(f"{items} {link} {word}", lambda p: quantity.holds(len(p)) and kind.count(p) >= 1)
+
+
+def _contains(rng: Random) -> Trait:
+    quantity, kind = any_quantity(rng, 4), box_kind(rng)
+    return Trait(quantity.of(kind.noun(rng), rng), lambda p: quantity.holds(kind.count(p)))
+
+
+def _placed(rng: Random) -> Trait:
+    quantity, kind, place = any_quantity(rng, 3), box_kind(rng), wall_place(rng, BOX_SIDE)
+    body = f"{quantity.of(kind.noun(rng), rng)} {place.phrase}"
+    return Trait(body, lambda panel: quantity.holds(count_items(panel, kind, place)))
+
+
+def _other_kind(kinds: list[ItemKind], rng: Random) -> ItemKind:
+    """A kind that no item of the given kinds belongs to, so that `a` and `a` are two items."""
+    while True:
+        kind = box_kind(rng)
+        if not any(_overlap(kind, other) for other in kinds):
+            return kind
+
+
+def _overlap(one: ItemKind, other: ItemKind) -> bool:
+    return (
+        (not one.colors or not other.colors or bool({*one.colors} & {*other.colors}))
+        and (one.shape is None or other.shape in (None, one.shape))
+        and (one.size is None or other.size in (None, one.size))
+    )
+
+
+def _two_kinds(rng: Random) -> Trait:
+    first, n = box_kind(rng), rng.choice((0, 1, 1, 2, 3))
+    second = _other_kind([first], rng)
+    enough = Quantity("at least", n) if n else Quantity("no")
+    one, many = second.noun(rng)(False), second.noun(rng)(True)
+    more = {0: f"no {many}", 1: article(one)}.get(n)
+    more = more or f"{rng.choice(('at least ', ''))}{number(n, rng)} {many}"
+
+    def holds(panel: Panel) -> bool:
+        return first.count(panel) >= 1 and enough.holds(second.count(panel))
+
+    return Trait(f"{article(first.noun(rng)(False))} and {more}", holds)
+
+
+def _three_kinds(rng: Random) -> Trait:
+    pairs = [(color, shape) for color in BOX_COLORS for shape in BOX_SHAPES]
+    kinds = [ItemKind((color,), shape) for color, shape in rng.sample(pairs, 3)]
+    first, second, third = (article(kind.noun(rng)(False)) for kind in kinds)
+    body = f"{first}, {second} and {third}"
+    return Trait(body, lambda panel: all(kind.count(panel) for kind in kinds))
+
+
+def _only(rng: Random) -> Trait:
+    kind = any_kind(rng, BOX_COLORS, BOX_SHAPES, sizes=0.05, vague=0.5)
+    things = kind.noun(rng)(True)
+    words = (f"only {things}", f"only {things}", f"nothing but {things}", f"just {things}")
+    return Trait(rng.choice(words), lambda panel: all(map(kind.fits, panel)))
+
+
+def _two_colors(rng: Random) -> Trait:
+    first, second = rng.sample(BOX_COLORS, 2)
+    n = rng.choice((0, 0, 2, 3, 4))
+    count = f"{number(n, rng)} " if n else ""
+    words = (
+        f"{count}items of only {first} and {second} {rng.choice(('color', 'colour', 'colors'))}",
+        f"only {count}{first} and {second} items",
+        f"only {count}items of {first} and {second} color",
+    )
+    return Trait(rng.choice(words), lambda p: colors_of(p) == {first, second} and n in (0, len(p)))
+
+
+def _color_count(rng: Random) -> Trait:
+    colors, n = rng.choice((1, 1, 2, 3, 3)), rng.choice((0, 0, 3, 4))
+    words = {
+        1: ("of only one color", "of the same color", "of one color"),
+        2: ("of 2 different colors", "of two colors", "of two different colors"),
+        3: ("of all 3 different colors", "of all 3 colors", "of all three different colors"),
+    }
+    count = f"{number(n, rng)} " if n else ""
+    body = f"{count}items {rng.choice(words[colors])}"
+    return Trait(body, lambda p: len(colors_of(p)) == colors and n in (0, len(p)))
+
+
+def on_top_trait(rng: Random) -> Trait:
+    """`a black item on top`."""
+    kind = ItemKind((rng.choice(BOX_COLORS),), rng.choice((None, None, None, *BOX_SHAPES)))
+    name = kind.noun(rng, "item", "item", "object", "one")(False)
+    words = ("on top", "on top", "at the top", "on top of other items", "on top of it all")
+    clause = f"the {name} is on top"
+    return Trait(f"{article(name)} {rng.choice(words)}", lambda p: kind.fits(topmost(p)), clause)
+
+
+def above_trait(rng: Random) -> Trait:
+    """`a black item above a blue one`: wholly higher, anywhere in the box."""
+    upper, lower = box_kind(rng), box_kind(rng)
+    word = rng.choice(("above", "above", "over", "higher than"))
+    body = f"{article(upper.noun(rng)(False))} {word} {article(lower.noun(rng)(False))}"
+    return Trait(body, lambda panel: any(_is_above(a, b) for a, b in _pairs(panel, upper, lower)))
+
+
+def _but_not(rng: Random) -> Trait:
+    """`a black circle not being of small size`, `a square that is not yellow`."""
+    kind, no = ItemKind((), rng.choice(BOX_SHAPES)), ItemKind((rng.choice(BOX_COLORS),))
+    words = [f"that is not {no.colors[0]}", f"which is not {no.colors[0]}"]
+    if rng.random() < 0.5:
+        kind = ItemKind((rng.choice(BOX_COLORS),), rng.choice((None, *BOX_SHAPES)))
+        no = ItemKind(size=rng.choice(SIZE_WORDS))
+        words = [f"not being of {no.size} size", f"that is not {no.size}"]
+    body = f"{article(kind.noun(rng)(False))} {rng.choice(words)}"
+    return Trait(body, lambda panel: any(kind.fits(i) and not no.fits(i) for i in panel))
+
+
+def _more_inside(rng: Random) -> Trait:
+    first, second = rng.sample(BOX_COLORS, 2)
+    body = f"more {first} items than {second} items"
+    one, other = ItemKind((first,)), ItemKind((second,))
+    return Trait(body, lambda panel: one.count(panel) > other.count(panel))
+
+
+_TRAITS: tuple[Callable[[Random], Trait], ...] = (
+    *(_contains,) * 5,
+    *(_placed, _two_kinds, _filled) * 3,
+    *(_only, _two_colors, _color_count, on_top_trait) * 2,
+    *(_three_kinds, _of_which, above_trait, _but_not, _more_inside),
+)
+
+
+def _pairs(panel: Panel, upper: ItemKind, lower: ItemKind) -> list[tuple[Item, Item]]:
+    return [(a, b) for a in panel if upper.fits(a) for b in panel if lower.fits(b)]
+
+
+def _is_above(upper: Item, lower: Item) -> bool:
+    return upper.bottom <= lower.y

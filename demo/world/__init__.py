@@ -1,0 +1,1 @@
+"""The drawn world itself: shapes, scenes, and how they are drawn."""

@@ -1,0 +1,49 @@
+"""How a drawn world is made up."""
+
+from dataclasses import dataclass
+
+from semvlp.demo.world.scene import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldConfig:
+    """How large a world is for each scene asked for, and what is said of it."""
+
+    towers: float = 0.3
+    """Share of scenes with towers in three boxes."""
+    scatter: float = 0.3
+    """Share of scenes with items lying in three boxes."""
+    square: float = 0.4
+    """Share of scenes with one wide field, more shapes and more colours."""
+    most_items: int = 7
+    """Most items of a square scene."""
+    captions: int = 2
+    """Captions of each picture."""
+    questions: int = 4
+    """Questions about each scene."""
+    statements: int = 6
+    """True and false statements about each scene and each picture of a pair."""
+    alike_statements: int = 0
+    """Further statements about each scene that tell it from one with the same things in other
+    places, as those of NLVR v1 do: what is there, and how much of it, does not help."""
+    hypotheses: int = 3
+    """Hypotheses about each scene with or without a curtain."""
+    pair_statements: int = 3
+    """Statements about each pair of pictures."""
+    covered: float = 0.25
+    """Further square scenes for each scene, half of them with a curtain, for hypotheses."""
+    pairs: float = 0.25
+    """Further pairs of pictures for each scene."""
+    nlvr: float = 0.04
+    """Further scenes for each scene, six pictures each, as examples in the form of NLVR v1."""
+
+    def __post_init__(self) -> None:
+        shares = self.towers, self.scatter, self.square
+        if min(shares) < 0 or not sum(shares):
+            raise ValueError(f"the shares of the kinds must be positive in sum, got {shares}")
+        if self.most_items < 1:
+            raise ValueError(f"most_items must be at least 1, got {self.most_items}")
+
+    def share(self, kind: Kind) -> float:
+        """Share of a kind among all scenes, 0..1."""
+        return float(getattr(self, kind)) / (self.towers + self.scatter + self.square)
