@@ -1,4 +1,4 @@
-"""Weights of a known network, from its published file or from one of our own, and names of classes."""
+"""Weights of a known network, published or our own, and the names of its classes."""
 
 from collections.abc import Sequence
 from pathlib import Path

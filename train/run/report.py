@@ -1,4 +1,4 @@
-"""What a run has done: RUN/report.html for people, one file without links, and a report for programs."""
+"""What a run has done: RUN/report.html, one file without links, and a report for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

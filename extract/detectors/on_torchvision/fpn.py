@@ -1,4 +1,4 @@
-"""Feature pyramids (Lin et al. 2017) as detectron2's model zoo has them, and pooling from their maps.
+"""Feature pyramids (Lin et al. 2017) as detectron2's model zoo has them, and pooling.
 
 detectron2/modeling/backbone/fpn.py, poolers.py and roi_heads/box_head.py. B images, P regions,
 F feature size, H and W height and width of the image.

@@ -75,6 +75,6 @@ def test_number_of_images_fits_the_head(name: str, official: dict[str, Path]) ->
 def test_tasks_load_without_torch() -> None:
     """Scoring a file and naming the tasks must not wait for it."""
     program = "import sys, semvlp.eval; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, check=False)
     assert done.returncode == 0
