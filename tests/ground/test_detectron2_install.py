@@ -11,12 +11,12 @@ from semvlp.doctor import SOURCE, without_detectron2
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXTRACT = """
-from semvlp.extract.detector import load_detector
+from semvlp.extract.detectors.zoo import load_detector
 load_detector("butd", backend="detectron2", device="cpu")
 """
 TRAIN = """
-from semvlp.extract.fit_config import FitConfig
-from semvlp.extract.learners import open_learner
+from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.learner import open_learner
 open_learner(FitConfig(network="butd"), None, "detectron2")
 """
 

@@ -28,7 +28,7 @@ FLIPS = 200
 WRITING = """
 import sys, time
 from pathlib import Path
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 from semvlp.shards.writer import open_writer
 with open_store(sys.argv[1]) as store:
     plan = store.manifest.plan(store.image_ids)

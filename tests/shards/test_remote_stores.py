@@ -104,7 +104,7 @@ def serving(server: ThreadingHTTPServer) -> Iterator[str]:
 OPENING = """
 import sys
 from semvlp.shards import remote
-from semvlp.shards.store import open_store
+from semvlp.shards.open import open_store
 remote.BACKOFF_SECONDS = 0.01
 with open_store(sys.argv[1]) as store:
     print(*store.image_ids, store.sample(len(store) - 1).regions.features.sum())

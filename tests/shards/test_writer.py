@@ -154,9 +154,9 @@ def test_a_torn_line_of_refusals_is_cut_off(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from semvlp.shards import lmdb_writer
-from semvlp.shards.convert import convert
-from semvlp.shards.verify import verify
+from semvlp.shards.stores import lmdb_writer
+from semvlp.shards.maintenance.convert import convert
+from semvlp.shards.maintenance.verify import verify
 
 source, work, format = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 lmdb_writer.SAMPLES_PER_TRANSACTION = 2

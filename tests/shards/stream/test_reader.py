@@ -153,9 +153,9 @@ def test_the_end_of_the_reader_is_an_error_within_seconds(stores: list[Store]) -
 PARENT = """
 import os, signal, sys
 from pathlib import Path
-from semvlp.shards.reader import Reader
-from semvlp.shards.store import open_store
-from semvlp.shards.stream import Stream
+from semvlp.shards.stream.reader import Reader
+from semvlp.shards.open import open_store
+from semvlp.shards.stream.stream import Stream
 if __name__ == "__main__":
     stores = [open_store(Path(path)) for path in sys.argv[1:]]
     reader = Reader(Stream(stores, seed=3, batch_size=4))
