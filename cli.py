@@ -140,11 +140,11 @@ def detector_train(
     **options: Any,
 ) -> Result:
     """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
-    from semvlp.extract.training.config import FitConfig
+    from semvlp.extract.training.config import DetectorTrainConfig
     from semvlp.extract.training.train import train_detector
     from semvlp.settings import load
 
-    settings = load(FitConfig, config, overrides)
+    settings = load(DetectorTrainConfig, config, overrides)
     return reported(train_detector(annotations, images, out, settings, **options))
 
 

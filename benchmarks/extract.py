@@ -34,7 +34,7 @@ import torch
 from torchvision.ops import nms
 
 from semvlp.distributed import device_of
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import read_published
@@ -106,7 +106,7 @@ def _write_inputs(arguments: argparse.Namespace) -> None:
     with torch.no_grad():
         made.rpn.head.bbox_pred.weight.mul_(10)
         made.predictor.boxes.weight.mul_(100)
-        (seen,) = made.find(pixels.permute(2, 0, 1)[None], [1.0], Place())
+        (seen,) = made.find(pixels.permute(2, 0, 1)[None], [1.0], Execution())
         logits = seen.features @ made.predictor.objects.weight.T
         made.predictor.objects.weight.mul_(SPREAD / (logits - logits.mean(0)).std())
         mean = made.predictor.objects.weight @ seen.features.mean(0)
@@ -190,7 +190,7 @@ class _Plain:
         name, work = KNOWN[arguments.network].network, Path(arguments.work)
         config = override(NETWORKS[name], arguments.settings)
         cfg = config_of(config, num_objects=CLASSES, num_attributes=ATTRIBUTES)
-        self.model = build_network(cfg, Place(str(device_of(arguments.device))), "plain").eval()
+        self.model = build_network(cfg, Execution(str(device_of(arguments.device))), "plain").eval()
         state = read_published(work / "w.pth", name)
         self.model.load_state_dict(from_ours(state, DETECTRON2))
         self.shortest = ResizeShortestEdge([config.shorter_side] * 2, config.longer_side)

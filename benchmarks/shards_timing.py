@@ -39,7 +39,7 @@ def packed(items: Iterator[Item], out: Columns, batch_size: int) -> int:
 
 def copy_features(store: Store, out: Columns, order: list[int], batch_size: int) -> float:
     """The limit: bytes from the memory-mapped file into the batch, everything else done before."""
-    with store.borrow(order) as samples:
+    with store.view(order) as samples:
         sources = [memoryview(blob)[layout.slices[0]] for _, blob, layout in samples]
         target = memoryview(out["features"].reshape(-1)).cast("B")
         begin = time.perf_counter()
@@ -65,7 +65,7 @@ class Ours:
     def warm(self) -> None:
         """What an epoch leaves behind: files in the cache and mapped, checksums compared."""
         for position in range(0, len(self.store), self.batch_size):
-            self.stream.pack(position, self.out)
+            self.stream.read(position, self.out)
             next(self.reader)
 
     def new_stream(self) -> Stream:
@@ -81,7 +81,7 @@ class Ours:
         """Samples a second packed in this process."""
         begin = time.perf_counter()
         for number in range(self.batches):
-            self.stream.pack(number * self.batch_size, self.out)
+            self.stream.read(number * self.batch_size, self.out)
         return self.batches * self.batch_size / (time.perf_counter() - begin)
 
     def here_cold(self) -> float:

@@ -29,8 +29,8 @@ from semvlp.shards.stream.reader import Reader
 from semvlp.shards.stream.stream import Stream
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import DataConfig, ModelConfig, PretrainConfig
-from semvlp.train.data.pretraining import Examples
-from semvlp.train.data.source import VisitSource
+from semvlp.train.data.pretraining import PretrainingCollator
+from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.data.texts import most_frequent_answers, read_all, sentences
 from semvlp.train.initial_model import make_tokenizer
 from semvlp.train.pretrain import pretrain
@@ -70,11 +70,13 @@ def built_per_second(setting: Setting, steps: int, workers: int) -> float:
         store = stack.enter_context(open_store(shards))
         tokenizer = make_tokenizer(config.model, sentences(read_all([store])))
         answers = most_frequent_answers(read_all([store]), config.data.max_answers)
-        examples = Examples(config, tokenizer, answers)
+        examples = PretrainingCollator(config, tokenizer, answers)
         stream = Stream([store], seed=setting.seed, batch_size=setting.batch_size)
         pinned = setting.device == "cuda"
         reader = stack.enter_context(Reader(stream))
-        source = stack.enter_context(VisitSource(reader, examples, workers=workers, pinned=pinned))
+        source = stack.enter_context(
+            PretrainingBatches(reader, examples, workers=workers, pinned=pinned)
+        )
         for _ in range(workers + -(-EPOCHS * IMAGES_PER_SHARD // setting.batch_size)):
             source.next_step()
         start = time.perf_counter()

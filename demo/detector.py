@@ -9,7 +9,7 @@ from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.world.draw import draw
 from semvlp.demo.world.random_scenes import draw_lots
 from semvlp.demo.world.scene import Kind, Scene
-from semvlp.extract.training.config import FitConfig, FitReport
+from semvlp.extract.training.config import DetectorTrainConfig, DetectorTrainReport
 from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
 
@@ -25,7 +25,7 @@ _MIXTURE: dict[tuple[Kind, bool], int] = {
 
 def train_demo_detector(
     out: Path, *, steps: int = 1500, seed: int = 0, pictures: int = 6000, lr: float = 2e-3
-) -> FitReport:
+) -> DetectorTrainReport:
     """Draw `pictures` pictures and a twentieth of that to validate on, train the `small` network.
 
     The files to ship are `out/demo_detector.safetensors` and `out/demo_detector.json`; what they
@@ -33,7 +33,7 @@ def train_demo_detector(
     """
     counts = {"train": pictures, "valid": max(20, pictures // 20)}
     images = _draw_pictures(out / "pictures", counts, seed)
-    config = FitConfig(
+    config = DetectorTrainConfig(
         network="small",
         steps=steps,
         batch_size=8,

@@ -25,7 +25,7 @@ from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.network import Network, Precision, check_network, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
-from semvlp.eval.predict import EvalMode, Way, answers_by_mode
+from semvlp.eval.predict import EvalMode, PredictOptions, answers_by_mode
 from semvlp.eval.score_table import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
 from semvlp.eval.task import Example, Task
 from semvlp.shards.open import open_store
@@ -170,7 +170,7 @@ class _Run:
     def _answers(self, wanted: NDArray[np.bool_] | None) -> AnswersByMode:
         """The answers of each mode, one to every id."""
         scratch = Scratch(self.out, key_of(self.made_of))
-        way = Way(world=self.world, scratch=scratch, wanted=wanted)
+        way = PredictOptions(world=self.world, scratch=scratch, wanted=wanted)
         found = answers_by_mode(self.network, self.task, self.examples, self.store, self.mode, way)
         check_ids(self.task.ids(self.examples), found[self.mode], "predictions")
         return found
@@ -218,7 +218,7 @@ def score(
         raise InputError(f"{names}: must hold labels to score against, but has none")
     answers = task.read_answers(predictions)
     check_ids(task.ids(examples), answers, predictions)
-    for doubt in task.doubts(examples, answers):
+    for doubt in task.warnings(examples, answers):
         log.warning("%s: %s", predictions, doubt)
     return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 

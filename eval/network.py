@@ -25,7 +25,7 @@ from semvlp.model.config import TaskHead
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
-from semvlp.model.two_stream_cache import Half
+from semvlp.model.two_stream_cache import LowerStates
 from semvlp.shards.stores.store import Store
 
 Pass = Literal["single", "two"]
@@ -101,7 +101,9 @@ class Network:
         rows: Tensor = self.model.semvlp.lower(batch)[1].rows
         return rows
 
-    def upper_logits(self, text: Half, regions: Half, texts: Tensor, images: Tensor) -> Tensor:
+    def upper_logits(
+        self, text: LowerStates, regions: LowerStates, texts: Tensor, images: Tensor
+    ) -> Tensor:
         """Logits [N, C] float32 on the CPU of N pairs, as in `SemVLPModel.upper`."""
         logits: Tensor = self.model.head(self.model.semvlp.upper(text, regions, texts, images))
         return logits.float().cpu()

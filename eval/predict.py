@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class PredictOptions:
     """How answers are computed; changes time and memory, and with `wanted` what is ranked."""
 
     world: World = ALONE
@@ -37,7 +37,7 @@ class Way:
     """[Q, K] the pairs of retrieval that are scored at all; None scores all."""
 
 
-PLAIN = Way()
+DEFAULT = PredictOptions()
 
 
 def predict(
@@ -75,7 +75,7 @@ def answers_by_mode(
     examples: Sequence[Example],
     store: Store,
     mode: EvalMode,
-    way: Way = PLAIN,
+    way: PredictOptions = DEFAULT,
 ) -> dict[EvalMode, dict[ExampleId, Answer]]:
     """The answers of each pass, and for `both` also those of their mean; the same on every rank.
 

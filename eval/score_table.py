@@ -21,7 +21,7 @@ def scores_by_mode(
     task: Task, examples: Sequence[Example], answers: AnswersByMode, split: str, mode: EvalMode
 ) -> dict[str, Any] | None:
     """Scores of `mode`, its tables, and the scores of each mode; None where there are no labels."""
-    for doubt in task.doubts(examples, answers[mode]):
+    for doubt in task.warnings(examples, answers[mode]):
         log.warning("%s", doubt)
     if not is_labelled(examples):
         log.info("split %s has no labels: wrote the leaderboard file without scores", split)
@@ -70,7 +70,7 @@ def _parts(
     """Table -> row -> mean credit of each mode in percent, and `count`."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for mode, given in answers.items():
-        credits = [task.credit(example, given[example.example_id]) for example in examples]
+        credits = [task.example_score(example, given[example.example_id]) for example in examples]
         for table, rows in metrics.by_part(examples, credits).items():
             for row, (score, count) in rows.items():
                 entry = found.setdefault(table, {}).setdefault(row, {"count": count})

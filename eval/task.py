@@ -91,10 +91,12 @@ class Task(Protocol):
     def file_name(self, split: str) -> str:
         """Name of the leaderboard file of a split."""
 
-    def credit(self, example: Example, answer: Answer) -> float:
+    def example_score(self, example: Example, answer: Answer) -> float:
         """How right an answer to one example is, 0..1."""
 
-    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+    def warnings(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> list[str]:
         """What a leaderboard accepts but hardly anybody means, one sentence each."""
 
     def score(

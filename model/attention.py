@@ -16,7 +16,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import AttentionPath, Cuts, Group, PaddedCuts, VarlenCuts
+from semvlp.model.segments import AttentionLayout, AttentionPath, Group, PaddedCuts, VarlenLayout
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def varlen_obstacle(
 
 
 def segment_attention(
-    query: Tensor, key: Tensor, value: Tensor, cuts: Cuts, *, dropout: float = 0.0
+    query: Tensor, key: Tensor, value: Tensor, cuts: AttentionLayout, *, dropout: float = 0.0
 ) -> Tensor:
     """Softmax attention [L, H, K] of each segment's queries over its own keys.
 
@@ -110,7 +110,7 @@ def segment_attention(
     """
     # Indices of padding need a row to point to, and weights without rows still get a gradient.
     query, key, value = (_at_least_one(rows) for rows in (query, key, value))
-    if isinstance(cuts, VarlenCuts):
+    if isinstance(cuts, VarlenLayout):
         return _varlen(query, key, value, cuts)
     return _in_groups(query, key, value, cuts, dropout)
 
@@ -131,7 +131,7 @@ class Attention(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        cuts: Cuts,
+        cuts: AttentionLayout,
         context: Tensor | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
@@ -152,9 +152,9 @@ class Attention(nn.Module):
         return output
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tensor:
+def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenLayout) -> Tensor:
     """Attention of all segments in one kernel."""
-    if not cuts.max_queries:
+    if not cuts.max_seqlen_q:
         return query[:0]
     if cuts.key_rows is None:
         key, value = key[: len(query)], value[: len(query)]
@@ -164,10 +164,10 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenCuts) -> Tens
         query,
         key,
         value,
-        cuts.query_bounds,
-        cuts.key_bounds,
-        cuts.max_queries,
-        cuts.max_keys,
+        cuts.cu_seqlens_q,
+        cuts.cu_seqlens_k,
+        cuts.max_seqlen_q,
+        cuts.max_seqlen_k,
         window_size=NO_WINDOW,
     )
     return mixed if cuts.has_keys is None else mixed.masked_fill(~cuts.has_keys, 0.0)

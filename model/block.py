@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from semvlp.model.attention import Attention
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import Cuts, TwoWayCuts
+from semvlp.model.segments import AttentionLayout, TwoWayCuts
 
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")
 
@@ -39,29 +39,31 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     def forward(
         self,
         hidden: Tensor,
-        self_cuts: Cuts,
-        cross_cuts: Cuts | TwoWayCuts | None,
+        self_cuts: AttentionLayout,
+        cross_cuts: AttentionLayout | TwoWayCuts | None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """[L, D] to [L, D]; without `cross_cuts` the cross-attention is unplugged.
 
         Where `rows` [M] are given, only they come out: [M, D].
         """
-        hidden = self.within(hidden, self_cuts)
+        hidden = self.self_attend(hidden, self_cuts)
         if cross_cuts is not None:
-            hidden = self.across(hidden, cross_cuts)
-        return self.onward(hidden if rows is None else hidden.index_select(0, rows))
+            hidden = self.cross_attend(hidden, cross_cuts)
+        return self.apply_feed_forward(hidden if rows is None else hidden.index_select(0, rows))
 
-    def within(self, hidden: Tensor, cuts: Cuts, context: Tensor | None = None) -> Tensor:
+    def self_attend(
+        self, hidden: Tensor, cuts: AttentionLayout, context: Tensor | None = None
+    ) -> Tensor:
         """The self-attention, [L, D] to [L, D]; its keys are rows of `context` where given."""
         mixed = self.self_attention(hidden, cuts, context)
         normed: Tensor = self.self_attention_norm(hidden + self.dropout(mixed))
         return normed
 
-    def across(
+    def cross_attend(
         self,
         hidden: Tensor,
-        cuts: Cuts | TwoWayCuts,
+        cuts: AttentionLayout | TwoWayCuts,
         context: Tensor | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
@@ -85,20 +87,20 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
         regions = hidden.index_select(0, cuts.region_rows)  # [R, D]
         streams = torch.cat(
             [
-                self.across(text, cuts.to_regions, regions),
+                self.cross_attend(text, cuts.to_regions, regions),
                 self._regions_across(regions, cuts.to_text, text),
             ]
         )
         return streams.index_select(0, cuts.row_sources)
 
-    def _regions_across(self, hidden: Tensor, cuts: Cuts, context: Tensor) -> Tensor:
+    def _regions_across(self, hidden: Tensor, cuts: AttentionLayout, context: Tensor) -> Tensor:
         if self.region_cross_attention is None or self.region_cross_attention_norm is None:
             return hidden
         mixed = self.region_cross_attention(hidden, cuts, context)
         normed: Tensor = self.region_cross_attention_norm(hidden + self.dropout(mixed))
         return normed
 
-    def onward(self, hidden: Tensor) -> Tensor:
+    def apply_feed_forward(self, hidden: Tensor) -> Tensor:
         """The feed-forward."""
         normed: Tensor = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return normed
@@ -119,7 +121,7 @@ class FeedForward(nn.Module):
         return output
 
 
-def twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def attention_twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name in a self-attention, the name of the same weight in a cross-attention), where both."""
     names = set(names)
     for name in sorted(names):

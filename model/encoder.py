@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from semvlp.model.attention import network_path
 from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.packing import Mode, PackedBatch, moved
-from semvlp.model.segments import AttentionPath, Cuts, Segments, TwoWayCuts, cut, two_way_cuts
-from semvlp.model.two_stream_cache import Pairs
+from semvlp.model.packing import Mode, PackedBatch, to_device
+from semvlp.model.segments import (
+    AttentionLayout,
+    AttentionPath,
+    Segments,
+    TwoWayCuts,
+    cut,
+    two_way_cuts,
+)
+from semvlp.model.two_stream_cache import CachedPairs
 
 
 class Encoder(nn.Module):
@@ -50,10 +57,10 @@ class Encoder(nn.Module):
         for block in self._all()[: self.num_lower]:
             hidden = block(hidden, cuts, None)
         for block in self._all()[self.num_lower : self.num_lower + 1]:
-            hidden = block.within(hidden, cuts)
+            hidden = block.self_attend(hidden, cuts)
         return hidden
 
-    def upper(self, pairs: Pairs) -> Tensor:
+    def upper(self, pairs: CachedPairs) -> Tensor:
         """The rest of the two-stream pass, for the first token of each pair alone: [N, D].
 
         What a text or an image brings along to the first cross-attention is computed once for all
@@ -65,16 +72,16 @@ class Encoder(nn.Module):
         if len(blocks) == 1:
             return _first_tokens(blocks[0], pairs.rows(), pairs, path, met=False)
         words, things = pairs.words, pairs.things
-        within = cut([(words, words), (things, things)], pairs.kept.device, path)
-        across = self._cross_cuts(words, things, pairs.kept, path)
-        row = _meet(blocks[0], pairs, across, path)
+        self_attend = cut([(words, words), (things, things)], pairs.kept.device, path)
+        cross_attend = self._cross_cuts(words, things, pairs.kept, path)
+        row = _meet(blocks[0], pairs, cross_attend, path)
         for block in blocks[1:-1]:
-            row = block(row, within, across)
+            row = block(row, self_attend, cross_attend)
         return _first_tokens(blocks[-1], row, pairs, path, met=True)
 
     def _cross_cuts(
         self, text: Segments, regions: Segments, rows: Tensor, path: AttentionPath
-    ) -> Cuts | TwoWayCuts:
+    ) -> AttentionLayout | TwoWayCuts:
         """The text of a pair sees its regions, its regions see the text."""
         if self.config.cross_attention == "separate":
             return two_way_cuts(text, regions, rows.device, path)
@@ -87,20 +94,25 @@ class Encoder(nn.Module):
         return [cast(Block, block) for block in self.blocks]
 
 
-def _meet(block: Block, pairs: Pairs, across: Cuts | TwoWayCuts, path: AttentionPath) -> Tensor:
+def _meet(
+    block: Block,
+    pairs: CachedPairs,
+    cross_attend: AttentionLayout | TwoWayCuts,
+    path: AttentionPath,
+) -> Tensor:
     """The block of the first cross-attention, whose self-attention is in the lower half: [L, D].
 
     With shared weights the queries and keys of a kept row serve all its pairs.
     """
-    if isinstance(across, TwoWayCuts):
-        return block.onward(block.across(pairs.rows(), across))
+    if isinstance(cross_attend, TwoWayCuts):
+        return block.apply_feed_forward(block.cross_attend(pairs.rows(), cross_attend))
     both = [(pairs.words, pairs.seen), (pairs.things, pairs.told)]
     cuts = cut(both, pairs.kept.device, path)
-    return block.onward(block.across(pairs.kept, cuts, places=pairs.places()))
+    return block.apply_feed_forward(block.cross_attend(pairs.kept, cuts, places=pairs.places()))
 
 
 def _first_tokens(
-    block: Block, row: Tensor, pairs: Pairs, path: AttentionPath, *, met: bool
+    block: Block, row: Tensor, pairs: CachedPairs, path: AttentionPath, *, met: bool
 ) -> Tensor:
     """The last block [L, D] to [N, D]: first tokens attend to their texts and to their regions.
 
@@ -110,14 +122,18 @@ def _first_tokens(
     num_tokens = int(words.lengths.sum())
     tokens = Segments(torch.arange(len(words.lengths)), torch.ones_like(words.lengths))
     regions = Segments(things.starts - num_tokens, things.lengths)
-    first, seen = row.index_select(0, moved(words.starts, row.device)), row[num_tokens:]
+    first, seen = row.index_select(0, to_device(words.starts, row.device)), row[num_tokens:]
     if met:
-        first = block.within(first, cut([(tokens, words)], row.device, path), row)
-        seen = block.within(seen, cut([(regions, regions)], row.device, path))
-    return block.onward(block.across(first, cut([(tokens, regions)], row.device, path), seen))
+        first = block.self_attend(first, cut([(tokens, words)], row.device, path), row)
+        seen = block.self_attend(seen, cut([(regions, regions)], row.device, path))
+    return block.apply_feed_forward(
+        block.cross_attend(first, cut([(tokens, regions)], row.device, path), seen)
+    )
 
 
-def self_attention_cuts(batch: PackedBatch, mode: Mode, path: AttentionPath = "sdpa") -> Cuts:
+def self_attention_cuts(
+    batch: PackedBatch, mode: Mode, path: AttentionPath = "sdpa"
+) -> AttentionLayout:
     """Single: text and regions of a pair see each other. Two: each modality sees itself.
 
     Raises:

@@ -83,22 +83,22 @@ class PackedBatch:
     @cached_property
     def text_positions(self) -> Tensor:
         """[T] place of each token in its own text, from 0."""
-        return moved(_count_up(self.text_lengths), self.device)
+        return to_device(_count_up(self.text_lengths), self.device)
 
     @cached_property
     def first_tokens(self) -> Tensor:
         """[N] place of each pair's [CLS] in `input_ids`."""
-        return moved(starts_of(self.text_lengths), self.device)
+        return to_device(starts_of(self.text_lengths), self.device)
 
     @cached_property
     def text_rows(self) -> Tensor:
         """[T] row of each token in the packed row."""
-        return moved(spans(self.text_starts, self.text_lengths), self.device)
+        return to_device(row_indices(self.text_starts, self.text_lengths), self.device)
 
     @cached_property
     def region_rows(self) -> Tensor:
         """[R] row of each region in the packed row."""
-        return moved(spans(self.region_starts, self.region_lengths), self.device)
+        return to_device(row_indices(self.region_starts, self.region_lengths), self.device)
 
     @cached_property
     def row_sources(self) -> Tensor:
@@ -113,7 +113,11 @@ class PackedBatch:
         contents = ("input_ids", "region_features", "region_boxes", "region_mask")
         values = {name: getattr(self, name) for name in contents}
         return self.replace(
-            **{name: moved(value, device) for name, value in values.items() if value is not None}
+            **{
+                name: to_device(value, device)
+                for name, value in values.items()
+                if value is not None
+            }
         )
 
     def replace(self, **fields: Any) -> Self:
@@ -159,9 +163,9 @@ def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
         The larger batch, and [R] int64: where in its region stream the regions of `batch` are.
     """
     counts, device = batch.region_lengths, batch.device
-    pair = moved(torch.arange(len(counts)).repeat_interleave(counts), device)  # [R]
+    pair = to_device(torch.arange(len(counts)).repeat_interleave(counts), device)  # [R]
     places = torch.arange(len(pair), device=device) + pair + 1
-    tokens = moved(starts_of(counts) + torch.arange(len(counts)), device)  # [N]
+    tokens = to_device(starts_of(counts) + torch.arange(len(counts)), device)  # [N]
     mask = batch.region_mask
     seen = torch.ones_like(pair, dtype=torch.bool) if mask is None else ~mask
     features = batch.region_features.float()
@@ -190,7 +194,7 @@ def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     mask = _real(lengths)
     padded = values.new_zeros(mask.numel(), *values.shape[1:])
     padded = padded.index_copy(0, _places(mask, values.device), values)
-    return padded.view(*mask.shape, *values.shape[1:]), moved(mask, values.device)
+    return padded.view(*mask.shape, *values.shape[1:]), to_device(mask, values.device)
 
 
 def from_padded(padded: Tensor, lengths: Tensor) -> Tensor:
@@ -203,12 +207,12 @@ def starts_of(lengths: Tensor) -> Tensor:
     return lengths.cumsum(0) - lengths
 
 
-def spans(starts: Tensor, lengths: Tensor) -> Tensor:
+def row_indices(starts: Tensor, lengths: Tensor) -> Tensor:
     """s1 s1+1 .. s1+l1-1 s2 s2+1 ...: the rows of these segments, one after another."""
     return starts.repeat_interleave(lengths) + _count_up(lengths)
 
 
-def moved(values: Tensor, device: torch.device | str) -> Tensor:
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """`values` on `device`; page-locked on the way, or copying would wait for all its work."""
     target = torch.device(device)
     pinned = pins_memory(target)
@@ -234,7 +238,7 @@ def _real(lengths: Tensor) -> Tensor:
 
 def _places(mask: Tensor, device: torch.device) -> Tensor:
     """[T] int64 where `mask` is True, row by row."""
-    return moved(mask.flatten().nonzero().squeeze(1), device)
+    return to_device(mask.flatten().nonzero().squeeze(1), device)
 
 
 def _count_up(lengths: Tensor) -> Tensor:

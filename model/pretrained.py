@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, initialization
 
 from semvlp.model.attention import check_implementation
-from semvlp.model.block import Block, twins
+from semvlp.model.block import Block, attention_twins
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import RegionEmbeddings
 from semvlp.model.hub import CARD, model_card, push, without_bars
@@ -86,7 +86,7 @@ class SemVLPPreTrainedModel(PreTrainedModel):
         super().initialize_weights()  # type: ignore[no-untyped-call]
         if self.config.cross_start == "self-attention":
             own = dict(self.named_parameters())
-            for name, twin in twins(own):
+            for name, twin in attention_twins(own):
                 initialization.copy_(own[twin], own[name])
 
     def _init_weights(self, module: nn.Module) -> None:

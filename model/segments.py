@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from semvlp.model.packing import moved, spans, starts_of
+from semvlp.model.packing import row_indices, starts_of, to_device
 
 AttentionPath = Literal["varlen", "sdpa"]
 """Flash attention over segments of any lengths, or padded groups of segments of like lengths."""
@@ -73,25 +73,25 @@ class PaddedCuts:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class VarlenCuts:
+class VarlenLayout:
     """Segments for varlen_attn: segment i of the queries attends to segment i of the keys.
 
     No segment is empty: flash kernels differ in what they do then, above all in the gradient.
     """
 
-    query_bounds: Tensor
+    cu_seqlens_q: Tensor
     """[N + 1] int32, first row of each segment of queries, and L."""
-    key_bounds: Tensor
+    cu_seqlens_k: Tensor
     """[N + 1] int32, likewise for the keys in the order of `key_rows`."""
-    max_queries: int
-    max_keys: int
+    max_seqlen_q: int
+    max_seqlen_k: int
     key_rows: Tensor | None
     """[S] int64, the row of each key; None where the keys are the rows as they lie."""
     has_keys: Tensor | None
     """[L, 1, 1] bool, False = has but a stand-in to attend to; None where all have keys."""
 
 
-Cuts = PaddedCuts | VarlenCuts
+AttentionLayout = PaddedCuts | VarlenLayout
 """Built once a batch and mode, shared by all blocks."""
 
 
@@ -105,9 +105,9 @@ class TwoWayCuts:
     """[R] int64 rows of the packed row."""
     row_sources: Tensor
     """[L] int64, where each row is in all tokens followed by all regions."""
-    to_regions: Cuts
+    to_regions: AttentionLayout
     """Tokens [T] to their regions [R]."""
-    to_text: Cuts
+    to_text: AttentionLayout
     """Regions [R] to their tokens [T]."""
 
 
@@ -115,7 +115,7 @@ def cut(
     pairs: Sequence[tuple[Segments, Segments]],
     device: torch.device | str = "cpu",
     path: AttentionPath = "sdpa",
-) -> Cuts:
+) -> AttentionLayout:
     """Cut so that segment i of the queries attends to segment i of the keys.
 
     Args:
@@ -136,12 +136,12 @@ def two_way_cuts(
     Args:
         text, regions: they cover every row exactly once.
     """
-    rows = [spans(stream.starts, stream.lengths) for stream in (text, regions)]
+    rows = [row_indices(stream.starts, stream.lengths) for stream in (text, regions)]
     apart = [Segments(starts_of(stream.lengths), stream.lengths) for stream in (text, regions)]
     return TwoWayCuts(
-        text_rows=moved(rows[0], device),
-        region_rows=moved(rows[1], device),
-        row_sources=moved(torch.cat(rows).argsort(), device),
+        text_rows=to_device(rows[0], device),
+        region_rows=to_device(rows[1], device),
+        row_sources=to_device(torch.cat(rows).argsort(), device),
         to_regions=cut([(apart[0], apart[1])], device, path),
         to_text=cut([(apart[1], apart[0])], device, path),
     )
@@ -149,7 +149,7 @@ def two_way_cuts(
 
 def _varlen_cuts(
     pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str
-) -> VarlenCuts:
+) -> VarlenLayout:
     queries, keys = _joined([pair[0] for pair in pairs]), _joined([pair[1] for pair in pairs])
     order = queries.starts.argsort(stable=True)
     order = order[queries.lengths[order] > 0]
@@ -158,12 +158,12 @@ def _varlen_cuts(
     empty = keys.lengths == 0
     keys = Segments(keys.starts.masked_fill(empty, 0), keys.lengths.clamp(min=1))
     has_keys = (~empty).repeat_interleave(queries.lengths)[:, None, None]
-    key_rows = None if same else moved(spans(keys.starts, keys.lengths), device)
-    return VarlenCuts(
-        query_bounds=_bounds(queries.lengths, device),
-        key_bounds=_bounds(keys.lengths, device),
-        max_queries=max(queries.lengths.tolist(), default=0),
-        max_keys=max(keys.lengths.tolist(), default=0),
+    key_rows = None if same else to_device(row_indices(keys.starts, keys.lengths), device)
+    return VarlenLayout(
+        cu_seqlens_q=_bounds(queries.lengths, device),
+        cu_seqlens_k=_bounds(keys.lengths, device),
+        max_seqlen_q=max(queries.lengths.tolist(), default=0),
+        max_seqlen_k=max(keys.lengths.tolist(), default=0),
         key_rows=key_rows,
         has_keys=_unless_all(has_keys, device),
     )
@@ -179,7 +179,7 @@ def _joined(segments: Sequence[Segments]) -> Segments:
 def _bounds(lengths: Tensor, device: torch.device | str) -> Tensor:
     """0 l1 l1+l2 ..., int32."""
     bounds = torch.cat([starts_of(lengths), lengths.sum()[None]])
-    return moved(bounds.to(torch.int32), device)
+    return to_device(bounds.to(torch.int32), device)
 
 
 def _padded_cuts(
@@ -192,8 +192,8 @@ def _padded_cuts(
     real = torch.cat([mask.flatten() for _, mask in queries])
     slots = torch.empty(int(real.sum()), dtype=torch.int64)
     slots[rows[real]] = real.nonzero().flatten()
-    query_rows = moved(rows, device)
-    key_rows = moved(torch.cat([grid.flatten() for grid, _ in keys]), device)
+    query_rows = to_device(rows, device)
+    key_rows = to_device(torch.cat([grid.flatten() for grid, _ in keys]), device)
     query_grids = _in_grids(query_rows, [grid for grid, _ in queries])
     key_grids = _in_grids(key_rows, [grid for grid, _ in keys])
     return PaddedCuts(
@@ -205,7 +205,7 @@ def _padded_cuts(
         ),
         query_rows=query_rows,
         key_rows=key_rows,
-        slots=moved(slots, device),
+        slots=to_device(slots, device),
         kernels=_kernels(),
     )
 
@@ -266,4 +266,4 @@ def _group(
 
 
 def _unless_all(mask: Tensor, device: torch.device | str) -> Tensor | None:
-    return None if bool(mask.all()) else moved(mask, device)
+    return None if bool(mask.all()) else to_device(mask, device)

@@ -20,7 +20,7 @@ from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, matc
 from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
 from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
-from semvlp.model.two_stream_cache import Half, Pairs
+from semvlp.model.two_stream_cache import CachedPairs, LowerStates
 from semvlp.model.weights import LoadReport, load_pretraining
 
 
@@ -95,7 +95,7 @@ class SemVLPModel(SemVLPPreTrainedModel):
         first, text, regions = hidden.split([len(first), len(text), len(regions)])
         return Encoded(text, regions, self._pool(first))
 
-    def lower(self, batch: PackedBatch) -> tuple[Half, Half]:
+    def lower(self, batch: PackedBatch) -> tuple[LowerStates, LowerStates]:
         """The texts and the images of a two-stream pass before they meet.
 
         What a text or an image becomes here depends on nothing else, so it may be kept and be
@@ -105,12 +105,16 @@ class SemVLPModel(SemVLPPreTrainedModel):
         batch, _ = self._with_image_tokens(batch)
         row = self.encoder.lower(self._embed(batch), batch)
         return (
-            Half(row.index_select(0, batch.text_rows), batch.text_lengths),
-            Half(row.index_select(0, batch.region_rows), batch.region_lengths),
+            LowerStates(row.index_select(0, batch.text_rows), batch.text_lengths),
+            LowerStates(row.index_select(0, batch.region_rows), batch.region_lengths),
         )
 
     def upper(
-        self, text: Half, regions: Half, texts: Tensor | None = None, images: Tensor | None = None
+        self,
+        text: LowerStates,
+        regions: LowerStates,
+        texts: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> Tensor:
         """The rest of the two-stream pass: `pooled` [N, D] of `forward`.
 
@@ -118,7 +122,7 @@ class SemVLPModel(SemVLPPreTrainedModel):
             text, regions: of `lower`, whichever batches they were in.
             texts, images: [N] int64, which of them make a pair, on the CPU; as they lie where None.
         """
-        return self._pool(self.encoder.upper(Pairs.of(text, regions, texts, images)))
+        return self._pool(self.encoder.upper(CachedPairs.of(text, regions, texts, images)))
 
     def _pool(self, first: Tensor) -> Tensor:
         """First tokens [N, D] in the dtype of the pooler, which may be finer than the encoder's."""

@@ -9,11 +9,11 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from semvlp.model.packing import moved, spans, starts_of
+from semvlp.model.packing import row_indices, starts_of, to_device
 from semvlp.model.segments import Segments
 
 
-class Half(NamedTuple):
+class LowerStates(NamedTuple):
     """Texts or images in a two-stream pass as far as they have not met."""
 
     rows: Tensor
@@ -23,7 +23,7 @@ class Half(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Pairs:
+class CachedPairs:
     """N pairs of a text and an image, any of which may be part of several."""
 
     kept: Tensor
@@ -39,7 +39,11 @@ class Pairs:
 
     @classmethod
     def of(
-        cls, text: Half, regions: Half, texts: Tensor | None = None, images: Tensor | None = None
+        cls,
+        text: LowerStates,
+        regions: LowerStates,
+        texts: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> Self:
         """Pair text `texts[i]` with image `images[i]`, both [N] int64 on the CPU.
 
@@ -58,8 +62,10 @@ class Pairs:
 
     def places(self) -> Tensor:
         """[L] the kept row that each row of the pairs is."""
-        texts, images = (spans(pieces.starts, pieces.lengths) for pieces in (self.told, self.seen))
-        return moved(torch.cat([texts, images]), self.kept.device)
+        texts, images = (
+            row_indices(pieces.starts, pieces.lengths) for pieces in (self.told, self.seen)
+        )
+        return to_device(torch.cat([texts, images]), self.kept.device)
 
     def rows(self) -> Tensor:
         """[L, D] with rows for each pair."""
@@ -67,7 +73,7 @@ class Pairs:
 
     def first_tokens(self) -> Tensor:
         """[N, D] of each pair's text."""
-        return self.kept.index_select(0, moved(self.told.starts, self.kept.device))
+        return self.kept.index_select(0, to_device(self.told.starts, self.kept.device))
 
 
 def _taken(segments: Segments, index: Tensor | None) -> Segments:

@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class ProcessRank(NamedTuple):
     """One process of several; a plain run is the only one."""
 
     rank: int = 0
@@ -13,7 +13,7 @@ class Place(NamedTuple):
     """Its number on its own machine."""
 
 
-def place() -> Place:
+def place() -> ProcessRank:
     """As torchrun's environment tells it."""
     names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-    return Place(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+    return ProcessRank(*(int(os.environ.get(name, alone)) for name, alone in names.items()))

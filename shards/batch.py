@@ -15,7 +15,7 @@ from semvlp.shards.record import TENSORS, Sample, Texts
 
 Columns = dict[str, NDArray[Any]]
 """The array of each field of `Regions` that has a row a region."""
-Held = tuple[bytes, bytes | memoryview, Layout]
+StoredSample = tuple[bytes, bytes | memoryview, Layout]
 """The JSON of a sample, its regions, and where the tensors lie in them."""
 
 
@@ -99,7 +99,9 @@ def layout(rows: int, feature_size: int) -> list[tuple[str, type[np.generic], tu
     ]
 
 
-def concatenate(samples: Iterable[Held], out: Columns) -> tuple[Columns, list[int], list[bytes]]:
+def concatenate(
+    samples: Iterable[StoredSample], out: Columns
+) -> tuple[Columns, list[int], list[bytes]]:
     """Copy the tensors of all samples, one after another, into `out`.
 
     Returns the rows in use, and the number of regions and the JSON of each sample. Bytes are copied

@@ -24,7 +24,7 @@ from semvlp.shards.dataset.manifest import (
     read_manifest,
 )
 from semvlp.shards.dataset.plan import WHOLE, Part, Plan, StoreFormat, check_fits
-from semvlp.shards.dataset.plan_file import clear, settle_plan
+from semvlp.shards.dataset.plan_file import clear, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.record import Sample
 
@@ -235,9 +235,9 @@ def open_writer(
         if overwrite:
             clear(out)
             log.clear()
-        settle_plan(out, plan.to_json(format), resume=resume)
+        write_or_check_plan(out, plan.to_json(format), resume=resume)
         if part == WHOLE:
-            log.take_over(plan)
+            log.merge_logs(plan)
         refusals = read_refusals(out / REFUSED_NAME, plan) | log.read(plan)
         target = _open_target(out, plan, format, set(refusals), part)
         if part == WHOLE and not target.published():

@@ -29,28 +29,28 @@ def training_world(config: TrainConfig) -> AbstractContextManager[World]:
 
 
 def parallelize(
-    losses_of: nn.Module,
+    loss_module: nn.Module,
     model: PreTrainedModel,
     world: World,
     how: Parallel,
     precision: Precision = "fp32",
 ) -> nn.Module:
-    """Return the module `losses_of` around `model`, its gradients averaged over the ranks.
+    """Return the module `loss_module` around `model`, its gradients averaged over the ranks.
 
     `ddp` keeps the whole model on every rank (Li et al. 2020); `fsdp` cuts weights, gradients
     and optimiser state among them, block by block, and gathers a block while it is used (Zhao
     et al. 2023, in PyTorch's second form, `fully_shard`).
     """
     if world.size == 1:
-        return losses_of
+        return loss_module
     if how == "ddp":
         # A single-stream step leaves the cross-attention without gradients, and these must stay
         # none: zeros in their place would move the weights by AdamW's momentum.
         return DistributedDataParallel(
-            losses_of, find_unused_parameters=True, gradient_as_bucket_view=True
+            loss_module, find_unused_parameters=True, gradient_as_bucket_view=True
         )
     cut(model, init_device_mesh(world.device.type, (world.size,)), precision)
-    return losses_of
+    return loss_module
 
 
 def cut(model: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:

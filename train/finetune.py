@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network
-from semvlp.eval.predict import Way, answers_by_mode
+from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForTask
@@ -22,16 +22,16 @@ from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, RetrievalConfig
-from semvlp.train.data.finetuning import ExampleSource, TaskTargets
-from semvlp.train.data.hard_negatives import hardest
+from semvlp.train.data.finetuning import FinetuningBatches, TaskTargets
+from semvlp.train.data.hard_negatives import mine_hard_negative
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import begin
+from semvlp.train.run.folder import open_run
 from semvlp.train.run.report import RunReport, write_report
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
 
 
@@ -68,7 +68,7 @@ def finetune(
         # Validation has a store of its own: the training one is being read by another thread.
         store, valid_store = (stack.enter_context(open_store(shards)) for _ in range(2))
         examples = _labelled(task, annotations, "train")
-        start = begin(
+        start = open_run(
             out,
             config,
             _inputs(task, annotations, shards, init, valid),
@@ -82,7 +82,9 @@ def finetune(
             return RunReport(what=what, run=out, steps=start.state.step)
         model = load_model(SemVLPForTask, start.path)
         tokenizer = load_tokenizer(str(start.path))
-        source = ExampleSource(task, examples, model.config.labels, tokenizer, store, config, world)
+        source = FinetuningBatches(
+            task, examples, model.config.labels, tokenizer, store, config, world
+        )
         validate = validation(task, valid, model, tokenizer, valid_store, config, world)
         job = Job(
             what=what,
@@ -93,7 +95,7 @@ def finetune(
             weights={"task": 1.0},
             model=model,
             tokenizer=tokenizer,
-            losses_of=TaskLoss(model),
+            loss_module=TaskLoss(model),
             scale_of=partial(
                 layer_scale,
                 num_layers=model.config.num_hidden_layers,
@@ -142,7 +144,7 @@ def validation(
             max_text_length=config.data.max_text_length, max_regions=config.data.max_regions
         ),
     )
-    mode, way = config.train.validation_mode, Way(world=world)
+    mode, way = config.train.validation_mode, PredictOptions(world=world)
 
     def score() -> Mapping[str, float]:
         answers = answers_by_mode(network, task, examples, store, mode, way)
@@ -158,11 +160,13 @@ class TaskLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, part: Part, mode: Mode) -> dict[str, Tensor]:
+    def forward(self, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
         """Sum of the loss over the examples of the part."""
         targets = part.targets
         assert isinstance(targets, TaskTargets)
-        batch = hardest(self.model, targets.choices, mode) if targets.choices else part.batch
+        batch = (
+            mine_hard_negative(self.model, targets.choices, mode) if targets.choices else part.batch
+        )
         return {"task": task_loss(self.model(batch, mode), targets)}
 
 

@@ -71,7 +71,9 @@ def fresh_config(
         raise ConfigError(f"model: {error}") from error
 
 
-def fill(model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]) -> None:
+def load_pretrained(
+    model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]
+) -> None:
     """Take over the weights that `model.bert` names, and the scale of some `features` [R, F].
 
     A network that has seen features goes on with the scale that it knows.
@@ -210,7 +212,7 @@ def _fresh(
     labels, pair_head = task.labels(examples), config.model.pair_head
     model = SemVLPForTask(network.for_task(task.head, labels, pair_head=pair_head))
     features = _some_features(examples, store, config.data.max_regions)
-    fill(model.semvlp, config.model, features)
+    load_pretrained(model.semvlp, config.model, features)
     return model, tokenizer
 
 

@@ -24,7 +24,7 @@ from semvlp.errors import Interrupted
 from semvlp.model.packing import Mode
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shards.stream.order import draw
-from semvlp.train.data.source import Ready, Source, prefetched
+from semvlp.train.data.source import BatchSource, Prefetched, prefetched
 from semvlp.train.distributed import gathered, parallelize
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import Scale, make_optimizer
@@ -33,7 +33,7 @@ from semvlp.train.run.checkpoint import Checkpoint
 from semvlp.train.run.log import RunLog
 from semvlp.train.run.report import RunReport
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
-from semvlp.train.step import Part, StepFound, StepResult, results, train_step
+from semvlp.train.step import MicroBatch, StepResult, StepSums, results, train_step
 from semvlp.train.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,12 @@ class Job:
     steps: int
     save_every: int
     weights: Mapping[str, float]
-    """Weight of each objective that `losses_of` gives."""
+    """Weight of each objective that `loss_module` gives."""
     model: SemVLPPreTrainedModel
     tokenizer: PreTrainedTokenizerFast
-    losses_of: nn.Module
+    loss_module: nn.Module
     """Holds `model`; (part, mode) -> sum of each objective by name."""
-    source: Source
+    source: BatchSource
     validate: Callable[[], Mapping[str, float]] | None = None
     """Scores of the model as it is, the same on all ranks, which run it together at every
     checkpoint."""
@@ -109,7 +109,7 @@ class Done:
     """A step that was done, and whose losses nobody has asked the device for yet."""
 
     step: int
-    found: StepFound
+    found: StepSums
     batch: Mapping[str, Any]
     """What it was made of, for people."""
 
@@ -134,9 +134,9 @@ class Loop:
         self.job, self.world, self.state = job, world, start.state
         config = job.config
         _prepare(job.model, config)
-        job.losses_of.to(world.device).train()
-        self.losses_of = parallelize(
-            job.losses_of, job.model, world, config.parallel, config.precision
+        job.loss_module.to(world.device).train()
+        self.loss_module = parallelize(
+            job.loss_module, job.model, world, config.parallel, config.precision
         )
         # The optimiser comes after: sharing may replace the parameters by parts of them.
         self.optimizer = make_optimizer(job.model, config, job.scale_of)
@@ -150,7 +150,7 @@ class Loop:
         self.scores: Mapping[str, float] = {}
         self.done: list[Done] = []
         """Steps whose losses are still on the device."""
-        self.paces: list[Pace] = []
+        self.timings: list[Pace] = []
         """Of the steps since the last entry of the log."""
 
     def run(self) -> RunReport:
@@ -183,7 +183,7 @@ class Loop:
             best_step=self.state.best_step,
         )
 
-    def _step(self, take: Callable[[], Ready], stop: StopRequest) -> float | None:
+    def _step(self, take: Callable[[], Prefetched], stop: StopRequest) -> float | None:
         """One step and what is due after it; returns its loss where it was asked for."""
         begin = time.monotonic()
         ready, step = take(), self.state.step + 1
@@ -194,7 +194,7 @@ class Loop:
         saved = is_saved(step, self.job.steps, self.job.save_every)
         result = self._ask() if logged or saved or found.stop else None
         seconds = time.monotonic() - begin
-        self.paces.append(
+        self.timings.append(
             Pace(seconds=seconds, waited=waited, flops=self._flops(step, ready.parts))
         )
         self.state = replace(
@@ -212,13 +212,13 @@ class Loop:
             )
         return result.loss if result else None
 
-    def _train(self, step: int, ready: Ready, stop: StopRequest) -> StepFound:
+    def _train(self, step: int, ready: Prefetched, stop: StopRequest) -> StepSums:
         config = self.job.config
         # Dropout follows from the step's number, so going on needs no stored random state.
         torch.manual_seed(draw(config.seed, step, f"dropout of rank {self.world.rank}"))
         try:
             found = train_step(
-                self.losses_of,
+                self.loss_module,
                 self.optimizer,
                 ready.parts,
                 self._mode(step),
@@ -242,7 +242,7 @@ class Loop:
     def _mode(self, step: int) -> Mode:
         return mode_of(step, self.job.config)
 
-    def _flops(self, step: int, parts: Sequence[Part]) -> float:
+    def _flops(self, step: int, parts: Sequence[MicroBatch]) -> float:
         if not self.peak:
             return 0.0
         config, mode = self.job.model.config, self._mode(step)
@@ -279,25 +279,25 @@ class Loop:
             if result:
                 self.log.metrics({"step": step, "mode": mode, **self._entry(result)})
         if result:
-            self.paces.clear()
+            self.timings.clear()
 
     def _entry(self, result: StepResult) -> dict[str, float]:
         """The numbers of the log entry that is due."""
         step, steps, config = self.state.step, self.job.steps, self.job.config
-        paces = [pace.seconds for pace in self.paces]
+        timings = [pace.seconds for pace in self.timings]
         entry = {
             "loss": result.loss,
             **{f"loss_{name}": value for name, value in result.losses.items()},
             "lr": learning_rate(step, steps, config),
             "grad_norm": result.grad_norm,
-            "pairs_per_second": throughput.pairs_per_second(config.batch_size, paces),
-            "waiting": sum(pace.waited for pace in self.paces) / sum(paces),
+            "pairs_per_second": throughput.pairs_per_second(config.batch_size, timings),
+            "waiting": sum(pace.waited for pace in self.timings) / sum(timings),
             "seconds": self.state.seconds,
-            "seconds_left": throughput.seconds_left(step, steps, paces),
+            "seconds_left": throughput.seconds_left(step, steps, timings),
         }
         if self.peak:
-            flops = sum(pace.flops for pace in self.paces)
-            entry["mfu"] = throughput.utilisation(flops, sum(paces), self.peak)
+            flops = sum(pace.flops for pace in self.timings)
+            entry["mfu"] = throughput.utilisation(flops, sum(timings), self.peak)
         return entry
 
     def _judge(self) -> None:
@@ -324,7 +324,7 @@ class Loop:
                 stack.enter_context(self.average.in_place())
             stack.enter_context(gathered(self.job.model))
             self.scores = self.job.validate()
-        self.job.losses_of.train()
+        self.job.loss_module.train()
         if self.log is not None:
             self.log.validation(self.state.step, self.scores)
         return self.scores[self.job.metric]

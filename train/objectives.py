@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semvlp.model.packing import moved
+from semvlp.model.packing import to_device
 from semvlp.model.semvlp import PreTrainingOutput
 from semvlp.train.config import ClassLoss, FeatureLoss, ObjectivesConfig
 
@@ -54,7 +54,9 @@ class Targets:
 
     def to(self, device: torch.device) -> Self:
         """The same targets on another device."""
-        return type(self)(**{f.name: moved(getattr(self, f.name), device) for f in fields(self)})
+        return type(self)(
+            **{f.name: to_device(getattr(self, f.name), device) for f in fields(self)}
+        )
 
     def counts(self) -> dict[str, int]:
         """How many things each objective predicts: the divisor of its sum."""

@@ -17,20 +17,20 @@ from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
-from semvlp.shards.stream.reader import Reader, leave_if_reader
+from semvlp.shards.stream.reader import Reader, exit_if_reader
 from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import ObjectivesConfig, PretrainConfig
-from semvlp.train.data.pretraining import Examples
-from semvlp.train.data.source import VisitSource
+from semvlp.train.data.pretraining import PretrainingCollator
+from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.data.texts import check_texts, most_frequent_answers, read_all, sentences
 from semvlp.train.distributed import training_world
-from semvlp.train.initial_model import fill, fresh_config, make_tokenizer, some_features
+from semvlp.train.initial_model import fresh_config, load_pretrained, make_tokenizer, some_features
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import begin
+from semvlp.train.run.folder import open_run
 from semvlp.train.run.report import RunReport, write_report
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 
 WHAT = "Pre-training"
 log = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ def pretrain(
         InputError: stores that are damaged, of different detectors, or without texts.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
-    leave_if_reader()
+    exit_if_reader()
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(path)) for path in shards]
         world = stack.enter_context(training_world(config.train))
         stream = open_stream(stores, config, world)
-        start = begin(
+        start = open_run(
             out,
             config,
             {"task": "pretrain", "shards": [str(path.absolute()) for path in shards]},
@@ -73,9 +73,9 @@ def pretrain(
             stack.callback(write_report, out)
         model = load_model(SemVLPForPreTraining, start.path)
         tokenizer = load_tokenizer(str(start.path))
-        source = VisitSource(
+        source = PretrainingBatches(
             stack.enter_context(Reader(stream)),
-            Examples(config, tokenizer, model.config.answers or []),
+            PretrainingCollator(config, tokenizer, model.config.answers or []),
             workers=config.data.workers,
             pinned=pins_memory(world.device),
         )
@@ -88,7 +88,7 @@ def _job(
     config: PretrainConfig,
     model: SemVLPForPreTraining,
     tokenizer: PreTrainedTokenizerFast,
-    source: VisitSource,
+    source: PretrainingBatches,
 ) -> Job:
     """What the loop is to do."""
     weights = active_weights(config, model.config)
@@ -101,7 +101,7 @@ def _job(
         weights=weights,
         model=model,
         tokenizer=tokenizer,
-        losses_of=PreTrainingLosses(model, weights, config.objectives),
+        loss_module=PreTrainingLosses(model, weights, config.objectives),
         source=source,
     )
 
@@ -116,7 +116,7 @@ def build(
     network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)
-    fill(model.semvlp, config.model, some_features(stores))
+    load_pretrained(model.semvlp, config.model, some_features(stores))
     return model, tokenizer
 
 
@@ -168,7 +168,7 @@ class PreTrainingLosses(nn.Module):
         self.model = model
         self._names, self._config = tuple(names), config
 
-    def forward(self, part: Part, mode: Mode) -> dict[str, Tensor]:
+    def forward(self, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
         """Sum of each objective over the part, by name."""
         targets = part.targets
         assert isinstance(targets, Targets)

@@ -7,7 +7,7 @@ import math
 
 from semvlp.model.packing import Mode
 from semvlp.shards.stream.order import generator
-from semvlp.train.train_config import TrainConfig, Turns
+from semvlp.train.train_config import ModeSchedule, TrainConfig
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:
@@ -21,7 +21,7 @@ def mode_of(step: int, config: TrainConfig) -> Mode:
     return "single" if step % 2 else "two"
 
 
-def turns_at(step: int, config: TrainConfig) -> Turns:
+def turns_at(step: int, config: TrainConfig) -> ModeSchedule:
     """How the modes take turns in the phase that the step belongs to."""
     end = 0.0
     for phase in config.phases:

@@ -31,7 +31,7 @@ class Movable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Part:
+class MicroBatch:
     """What one forward pass takes: a rank's share of a step, or a piece of it."""
 
     batch: PackedBatch
@@ -46,7 +46,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepFound:
+class StepSums:
     """What a step found, still on the device of this rank."""
 
     numbers: Tensor
@@ -75,9 +75,9 @@ class StepResult:
 
 
 def train_step(
-    losses_of: nn.Module,
+    loss_module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    parts: Sequence[Part],
+    parts: Sequence[MicroBatch],
     mode: Mode,
     *,
     lr: float,
@@ -85,7 +85,7 @@ def train_step(
     config: TrainConfig,
     world: World,
     stop: bool = False,
-) -> StepFound:
+) -> StepSums:
     """Update the weights once by the mean losses over the parts of all ranks.
 
     Weights and optimiser stay as they are where loss or gradient is not finite.
@@ -98,12 +98,12 @@ def train_step(
     """
     counts, stop = _global_counts(parts, weights, world, stop)
     sums = torch.zeros(len(weights), device=world.device)
-    for part, counted, is_last in _rounds(parts, losses_of, world):
-        with _sync_when(losses_of, last=is_last):
+    for part, counted, is_last in _rounds(parts, loss_module, world):
+        with _sync_when(loss_module, last=is_last):
             with torch.autocast(
                 world.device.type, torch.bfloat16, enabled=config.precision == "bf16"
             ):
-                losses: dict[str, Tensor] = losses_of(part.to(world.device), mode)
+                losses: dict[str, Tensor] = loss_module(part.to(world.device), mode)
             # Gradients are averaged over the ranks, but the counts are those of all ranks.
             scale = {
                 name: counted * weights[name] * world.size / max(counts[name], 1)
@@ -111,7 +111,7 @@ def train_step(
             }
             torch.stack([losses[name] * scale[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
         sums += torch.stack([losses[name].detach() for name in weights]) * counted
-    norm = nn.utils.clip_grad_norm_(losses_of.parameters(), config.clip or math.inf)
+    norm = nn.utils.clip_grad_norm_(loss_module.parameters(), config.clip or math.inf)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
@@ -120,11 +120,11 @@ def train_step(
     optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepFound(torch.cat([sums, norm[None]]), counts, stop)
+    return StepSums(torch.cat([sums, norm[None]]), counts, stop)
 
 
 def results(
-    found: Sequence[StepFound], weights: Mapping[str, float], world: World
+    found: Sequence[StepSums], weights: Mapping[str, float], world: World
 ) -> list[StepResult]:
     """What some steps found, over all ranks: one transfer from the device for all of them."""
     if not found:
@@ -139,7 +139,7 @@ def results(
 
 
 def _global_counts(
-    parts: Sequence[Part], weights: Mapping[str, float], world: World, stop: bool
+    parts: Sequence[MicroBatch], weights: Mapping[str, float], world: World, stop: bool
 ) -> tuple[dict[str, float], bool]:
     """Things predicted by each objective over all ranks; and whether any rank stops."""
     own = [sum(part.counts[name] for part in parts) for name in weights]
@@ -148,8 +148,8 @@ def _global_counts(
 
 
 def _rounds(
-    parts: Sequence[Part], module: nn.Module, world: World
-) -> list[tuple[Part, float, bool]]:
+    parts: Sequence[MicroBatch], module: nn.Module, world: World
+) -> list[tuple[MicroBatch, float, bool]]:
     """The parts, how much each counts, and whether it is the last.
 
     Cut weights are gathered by all ranks together, so there a rank with fewer parts than another
@@ -189,7 +189,7 @@ def _result(
     return StepResult(loss, losses, grad_norm)
 
 
-def cut(rows: Sequence[int], config: TrainConfig) -> list[slice]:
+def split(rows: Sequence[int], config: TrainConfig) -> list[slice]:
     """Runs of the things of a step, which take so many `rows` of a packed batch each."""
     if config.part_rows:
         return list(filled(rows, config.part_rows))

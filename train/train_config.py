@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple, cast, get_args
 from semvlp.devices import Device
 from semvlp.settings import at_least, between
 
-Turns = Literal["alternate", "ratio", "single", "two"]
+ModeSchedule = Literal["alternate", "ratio", "single", "two"]
 
 
 class Phase(NamedTuple):
     """A run of steps whose modes take turns in one way."""
 
-    turns: Turns
+    turns: ModeSchedule
     steps: float
     """How many; infinite in the last phase."""
 
@@ -30,12 +30,12 @@ def read_phase(text: str, *, is_last: bool) -> Phase:
     """
     turns, *steps = text.split()
     number = math.inf if is_last and not steps else _whole_number("".join(steps))
-    if turns not in get_args(Turns) or number < 1 or (is_last and steps):
+    if turns not in get_args(ModeSchedule) or number < 1 or (is_last and steps):
         raise ValueError(
             "schedule must name phases, each with its steps but the last without, such as "
-            f'["single 100000", "alternate"], of {", ".join(get_args(Turns))}; got {text!r}'
+            f'["single 100000", "alternate"], of {", ".join(get_args(ModeSchedule))}; got {text!r}'
         )
-    return Phase(cast(Turns, turns), number)
+    return Phase(cast(ModeSchedule, turns), number)
 
 
 def _whole_number(text: str) -> int:
@@ -56,7 +56,7 @@ class TrainConfig:
     """The optimisation: how long, how fast, how often something is written."""
 
     # The list first: an error then speaks of what can be written as one word.
-    schedule: tuple[str, ...] | Turns = "alternate"
+    schedule: tuple[str, ...] | ModeSchedule = "alternate"
     """`alternate`: single, two, single, ...; `ratio`: drawn; `single` or `two`: that mode alone. Or
     phases, the last one open: ["single 100000", "alternate"]."""
     single_share: float = 0.5

@@ -23,7 +23,7 @@ from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.train import train_detector
 from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
@@ -47,7 +47,7 @@ PLAIN = WorldConfig(
     statements=34,
 )
 ALIKE = replace(PLAIN, statements=10, alike_statements=24)
-DETECTOR = FitConfig(steps=800)
+DETECTOR = DetectorTrainConfig(steps=800)
 PRETRAIN = (
     *recipe.PRETRAIN,
     *recipe.MUON,

@@ -43,7 +43,7 @@ class ItemKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where in its panel an item is."""
 
     phrase: str
@@ -78,7 +78,7 @@ def topmost(panel: Panel) -> Item:
     return min(panel, key=lambda item: (item.y, item.x))
 
 
-def wall_place(rng: Random, side: int) -> Place:
+def wall_place(rng: Random, side: int) -> Position:
     """A place at a wall, or away from all walls."""
     verb = rng.choice(("touching", "touching", "closely touching", "that is touching"))
     return rng.choice(
@@ -86,7 +86,7 @@ def wall_place(rng: Random, side: int) -> Place:
     )(verb, rng, side)
 
 
-def _at_wall(verb: str, rng: Random, side: int) -> Place:
+def _at_wall(verb: str, rng: Random, side: int) -> Position:
     words = (
         "the wall",
         "the wall",
@@ -97,32 +97,32 @@ def _at_wall(verb: str, rng: Random, side: int) -> Place:
         "the side",
         "a side",
     )
-    return Place(f"{verb} {rng.choice(words)}", lambda item, _: bool(touched_walls(item, side)))
+    return Position(f"{verb} {rng.choice(words)}", lambda item, _: bool(touched_walls(item, side)))
 
 
-def _off_walls(_: str, rng: Random, side: int) -> Place:
+def _off_walls(_: str, rng: Random, side: int) -> Position:
     verb = rng.choice(("not touching", "not touching", "not closely touching", "that do not touch"))
     words = ("any edge", "any edge", "the wall", "the edge", "any wall", "a wall", "the side")
-    return Place(f"{verb} {rng.choice(words)}", lambda item, _: not touched_walls(item, side))
+    return Position(f"{verb} {rng.choice(words)}", lambda item, _: not touched_walls(item, side))
 
 
-def _at_bottom(verb: str, rng: Random, side: int) -> Place:
+def _at_bottom(verb: str, rng: Random, side: int) -> Position:
     words = ("the base", "the base", "the bottom", "the bottom of a box", "the bottom edge")
     phrase = f"{verb} {rng.choice(words)}"
-    return Place(phrase, lambda item, _: "bottom" in touched_walls(item, side))
+    return Position(phrase, lambda item, _: "bottom" in touched_walls(item, side))
 
 
-def _in_corner(verb: str, rng: Random, side: int) -> Place:
+def _in_corner(verb: str, rng: Random, side: int) -> Position:
     words = ("a corner", "the corner", "a corner of a box", "a box corner", "the corner of a box")
     phrase = f"{verb} {rng.choice(words)}"
-    return Place(phrase, lambda item, _: len(touched_walls(item, side)) >= 2)
+    return Position(phrase, lambda item, _: len(touched_walls(item, side)) >= 2)
 
 
-def _at_one(verb: str, rng: Random, side: int) -> Place:
+def _at_one(verb: str, rng: Random, side: int) -> Position:
     wall = rng.choice(("right", "right", "right", "left", "top"))
     words = (f"{wall} wall of a box", f"the {wall} wall", f"the {wall} edge", f"the {wall} side")
     phrase = f"{verb} {rng.choice(words)}"
-    return Place(phrase, lambda item, _: wall in touched_walls(item, side))
+    return Position(phrase, lambda item, _: wall in touched_walls(item, side))
 
 
 def colors_of(items: Collection[Item]) -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from semvlp.demo.language.claims import Claim, statement
-from semvlp.demo.language.item_words import ItemKind, Place, touched_walls, wall_place
+from semvlp.demo.language.item_words import ItemKind, Position, touched_walls, wall_place
 from semvlp.demo.language.panel_sentences import panel_sentence
 from semvlp.demo.language.scatter_traits import (
     above_trait,
@@ -28,7 +28,7 @@ def scatter_statement(rng: Random) -> Claim[Scene]:
     return statement(written(text, rng), holds)
 
 
-def _count_all(scene: Scene, kind: ItemKind, place: Place | None = None) -> int:
+def _count_all(scene: Scene, kind: ItemKind, place: Position | None = None) -> int:
     return sum(count_items(panel, kind, place) for panel in scene.panels)
 
 

@@ -9,7 +9,7 @@ from random import Random
 
 from semvlp.demo.language.item_words import (
     ItemKind,
-    Place,
+    Position,
     any_kind,
     colors_of,
     topmost,
@@ -33,7 +33,7 @@ def box_kind(rng: Random) -> ItemKind:
     return any_kind(rng, BOX_COLORS, BOX_SHAPES)
 
 
-def count_items(panel: Panel, kind: ItemKind, place: Place | None = None) -> int:
+def count_items(panel: Panel, kind: ItemKind, place: Position | None = None) -> int:
     """How many items of a box are of the kind and at the place."""
     return sum(kind.fits(item) and (place is None or place.holds(item, panel)) for item in panel)
 

@@ -42,11 +42,13 @@ class LeaderboardFile:
         """One answer to each example."""
         return [example.example_id for example in examples]
 
-    def credit(self, example: Example, answer: Answer) -> float:
+    def example_score(self, example: Example, answer: Answer) -> float:
         """The score of the answer as the target states it."""
         return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
 
-    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+    def warnings(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> list[str]:
         """None, unless the task knows better."""
         return []
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semvlp.eval.network import Network
 from semvlp.model.packing import PairRegions, starts_of
-from semvlp.model.two_stream_cache import Half
+from semvlp.model.two_stream_cache import LowerStates
 
 # Above this the rows go to a memory-mapped file in float16. The captions of COCO's test split take
 # 1.1 GiB in a base network in float32.
@@ -32,13 +32,13 @@ class Kept:
     like: Tensor
     """Rows are taken out in its dtype and on its device."""
 
-    def take(self, items: Tensor) -> Half:
+    def take(self, items: Tensor) -> LowerStates:
         """The rows of some items [n] one after the other, and their lengths [n]."""
         lengths = self.lengths[items]
         shift = starts_of(self.lengths)[items] - starts_of(lengths)
         index = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
         rows = self.rows.index_select(0, index.to(self.rows.device, non_blocking=True))
-        return Half(rows.to(self.like.device, self.like.dtype), lengths)
+        return LowerStates(rows.to(self.like.device, self.like.dtype), lengths)
 
 
 def keep_texts(

@@ -94,7 +94,9 @@ def grouped(
     """The examples answered wrongly and rightly, or all without labels; no group is empty."""
     if not any(example.target for example in examples):
         return {"Answers": list(examples)}
-    right = [task.credit(example, answers[example.example_id]) >= 0.5 for example in examples]
+    right = [
+        task.example_score(example, answers[example.example_id]) >= 0.5 for example in examples
+    ]
     pairs = list(zip(examples, right, strict=True))
     groups = {
         "Wrong answers": [example for example, good in pairs if not good],

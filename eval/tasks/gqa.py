@@ -57,7 +57,9 @@ class Gqa(LeaderboardFile):
         """Every answer of the training questions, in alphabetical order."""
         return sorted({answer for example in examples for answer in example.target})
 
-    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+    def warnings(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> list[str]:
         """Answers that raw equality can hardly meet, and no yes or no where only these fit."""
         odd = [a for a in map(str, answers.values()) if a != a.lower().strip().rstrip(".")]
         judged = [

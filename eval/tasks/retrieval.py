@@ -49,7 +49,7 @@ class Retrieval(LeaderboardFile):
         """Every caption, then every image."""
         return [example.example_id for example in examples] + list(image_names(examples))
 
-    def credit(self, example: Example, answer: Answer) -> float:
+    def example_score(self, example: Example, answer: Answer) -> float:
         """1 where the image of the caption stands first."""
         return float(isinstance(answer, Rank) and answer.rank == 1)
 

@@ -162,11 +162,13 @@ class Vqa(LeaderboardFile):
         frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
         return sorted(frequent or counts)
 
-    def credit(self, example: Example, answer: Answer) -> float:
+    def example_score(self, example: Example, answer: Answer) -> float:
         """The official score of one answer."""
         return vqa_score(str(answer), example.meta["answers"])
 
-    def doubts(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[str]:
+    def warnings(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> list[str]:
         """Answers that can hardly be right: not normalised, empty, or nearly all the same."""
         given = [str(answer) for answer in answers.values()]
         odd = [answer for answer in given if normalise(answer) != answer]

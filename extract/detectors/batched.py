@@ -26,7 +26,7 @@ _ON_A_GPU = 8
 REGIONS_AT_ONCE = 300
 
 
-class Place(NamedTuple):
+class Execution(NamedTuple):
     """Where and how exactly a network runs."""
 
     device: str = "cpu"
@@ -45,7 +45,7 @@ class Place(NamedTuple):
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
 
-class Found(NamedTuple):
+class RawDetections(NamedTuple):
     """What a network finds in one image, boxes in pixels of the resized image."""
 
     proposals: Tensor
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     """[P, F]."""
 
 
-class InPasses(ABC):
+class BatchedDetector(ABC):
     """What a detector does around its network's own `_find`; see `detector.py`."""
 
     def __init__(self, rule: ResizeRule, images_per_pass: int) -> None:
@@ -88,11 +88,11 @@ class InPasses(ABC):
         return [_proposals(each, image) for each, image in zip(found, images, strict=True)]
 
     @abstractmethod
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
         """Find in a stack [n, h, w, 3] of images, each with its scale: resized over original."""
 
 
-def _proposals(found: Found, image: Resized) -> Proposals:
+def _proposals(found: RawDetections, image: Resized) -> Proposals:
     """Back to pixels of the original image, in numpy."""
     height, width = image.size
     return Proposals(

@@ -182,11 +182,11 @@ def _with_torchvision(
     name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
     from semvlp.distributed import device_of
-    from semvlp.extract.detectors.batched import Place
+    from semvlp.extract.detectors.batched import Execution
     from semvlp.extract.detectors.on_torchvision import backend as torchvision
     from semvlp.extract.networks import NETWORKS
 
-    place = Place(str(device_of(device, setting="--device")), precision)
+    place = Execution(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if spec is None:
         return torchvision.open_trained(Path(name, "detector.json"), place, settings)
@@ -207,11 +207,11 @@ def _with_detectron2(
     except (ImportError, OSError) as error:
         raise without_detectron2(error, f"--detector {name}") from error
     from semvlp.distributed import device_of
-    from semvlp.extract.detectors.batched import Place
+    from semvlp.extract.detectors.batched import Execution
     from semvlp.extract.networks import NETWORKS
     from semvlp.extract.weights.checkpoint import DESCRIPTION
 
-    place = Place(str(device_of(device, setting="--device")), precision)
+    place = Execution(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if is_config(name):
         return detectron2.open_config(name, weights, place, settings)

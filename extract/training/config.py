@@ -16,7 +16,7 @@ TRAINABLE = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig:
+class DetectorTrainConfig:
     """How a detector is trained."""
 
     network: str = "small"
@@ -86,7 +86,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitReport:
+class DetectorTrainReport:
     """What a training made."""
 
     out: Path

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semvlp.distributed import device_of
 from semvlp.errors import ConfigError
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.on_detectron2.backend import (
     build_network,
     learns_attributes,
@@ -36,7 +36,7 @@ from semvlp.extract.detectors.on_torchvision.faster_rcnn import Target
 from semvlp.extract.detectors.published import constants_of
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.training.coco import Annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.initial_network import starting_network
 from semvlp.extract.weights.checkpoint import Description, load_strict, save_detector
 from semvlp.extract.weights.download import fetch
@@ -53,7 +53,7 @@ _NAMES = {
 """detectron2's losses under the names they have in the torchvision backend."""
 
 
-def open_learner(config: FitConfig, data: Annotations) -> "Detectron2Learner":
+def open_learner(config: DetectorTrainConfig, data: Annotations) -> "Detectron2Learner":
     """The network of `config` for the labels of `data`, with the weights it starts from."""
     if config.architecture is None:
         return _from_config(config, data)
@@ -64,12 +64,12 @@ def open_learner(config: FitConfig, data: Annotations) -> "Detectron2Learner":
         num_attributes=len(data.attribute_labels),
     )
     cfg.merge_from_other_cfg(CfgNode(training_settings_of(start.config)))
-    model = build_network(cfg, Place(str(start.mean.device)), config.network)
+    model = build_network(cfg, Execution(str(start.mean.device)), config.network)
     load_strict(model, from_ours(start.state_dict(), in_detectron2(start.config)), config.network)
     return Detectron2Learner(model, cfg, data, start.config)
 
 
-def _from_config(config: FitConfig, data: Annotations) -> "Detectron2Learner":
+def _from_config(config: DetectorTrainConfig, data: Annotations) -> "Detectron2Learner":
     """The network of a detectron2 config; it starts from the weights the config names."""
     cfg = read_config(config.network)
     set_keys(cfg, config.settings)
@@ -82,7 +82,7 @@ def _from_config(config: FitConfig, data: Annotations) -> "Detectron2Learner":
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.object_labels)
     cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES = len(data.attribute_labels)
-    place = Place(str(device_of(config.device)))
+    place = Execution(str(device_of(config.device)))
     model = build_network(cfg, place, config.network, seed=config.seed)
     if start:
         path = fetch(start)

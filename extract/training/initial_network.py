@@ -7,13 +7,13 @@ from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import read_published
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.training.coco import Annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.weights.checkpoint import load_body
 from semvlp.extract.weights.download import fetch
 from semvlp.settings import override
 
 
-def starting_network(config: FitConfig, data: Annotations) -> FasterRCNN:
+def starting_network(config: DetectorTrainConfig, data: Annotations) -> FasterRCNN:
     """A network of `NETWORKS` with random weights, those of `config.start` over them."""
     name = config.architecture or config.network
     with torch.random.fork_rng(devices=[]):

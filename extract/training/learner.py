@@ -15,7 +15,7 @@ from semvlp.extract.detectors.detector import Backend, Runner
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.training.coco import Annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.initial_network import starting_network
 from semvlp.extract.weights.checkpoint import Description, save_detector
 
@@ -41,7 +41,7 @@ class Learner(Protocol):
         """Write the detector that was learned into the directory `out`."""
 
 
-def runner_of(config: FitConfig, backend: Backend) -> Runner:
+def runner_of(config: DetectorTrainConfig, backend: Backend) -> Runner:
     """Which backend trains the network of `config`.
 
     Raises:
@@ -58,7 +58,7 @@ def runner_of(config: FitConfig, backend: Backend) -> Runner:
     return "detectron2" if is_config or backend == "detectron2" else "torchvision"
 
 
-def open_learner(config: FitConfig, data: Annotations, runner: Runner) -> Learner:
+def open_learner(config: DetectorTrainConfig, data: Annotations, runner: Runner) -> Learner:
     """The network of `config` for the labels of `data`, with the weights it starts from.
 
     Raises:

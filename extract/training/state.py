@@ -18,7 +18,7 @@ from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
 STATE, METRICS = "training.pt", "metrics.jsonl"
 
 
-class FitState:
+class TrainingState:
     """The directory of one training: `training.pt`, `metrics.jsonl`."""
 
     def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:

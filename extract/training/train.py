@@ -19,9 +19,9 @@ from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.training.average_precision import score_detector
 from semvlp.extract.training.batches import Group, batch_indices, flips, load_groups
 from semvlp.extract.training.coco import Annotations, read_annotations
-from semvlp.extract.training.config import FitConfig, FitReport
+from semvlp.extract.training.config import DetectorTrainConfig, DetectorTrainReport
 from semvlp.extract.training.learner import Learner, open_learner, runner_of
-from semvlp.extract.training.state import FitState
+from semvlp.extract.training.state import TrainingState
 from semvlp.progress import Progress
 from semvlp.settings import to_tree
 
@@ -32,12 +32,12 @@ def train_detector(
     annotations: Path,
     images: Path,
     out: Path,
-    config: FitConfig | None = None,
+    config: DetectorTrainConfig | None = None,
     *,
     backend: Backend = "auto",
     resume: bool = True,
     overwrite: bool = False,
-) -> FitReport:
+) -> DetectorTrainReport:
     """Train on the COCO file `annotations` of `images`; `load_detector(str(out))` opens the result.
 
     Interrupted at any point, the same call goes on from the last saved state and ends with the very
@@ -50,14 +50,14 @@ def train_detector(
             does not have the network.
         SemVLPError: the loss is no longer finite.
     """
-    started, config = monotonic(), config or FitConfig()
+    started, config = monotonic(), config or DetectorTrainConfig()
     runner = runner_of(config, backend)
     data = _read(annotations, images)
     # Read before hours of training, not after.
     valid = _validation(config, images, data)
     learner = open_learner(config, data, runner)
     optimizer = AdamW(_learned(learner.network), lr=config.lr, weight_decay=config.weight_decay)
-    state = FitState(out, {**_plan(config, annotations, data), **learner.plan})
+    state = TrainingState(out, {**_plan(config, annotations, data), **learner.plan})
     state.open(learner.network, optimizer, resume=resume, overwrite=overwrite)
     _steps(learner, optimizer, state, data, config)
     learner.save(out)
@@ -66,13 +66,17 @@ def train_detector(
         detector = load_detector(str(out), backend=runner, device=config.device)
         scores = score_detector(detector, valid)
     seconds = monotonic() - started
-    return FitReport(
+    return DetectorTrainReport(
         out=out, steps=config.steps, images=len(data.images), seconds=seconds, scores=scores
     )
 
 
 def _steps(
-    learner: Learner, optimizer: AdamW, state: FitState, data: Annotations, config: FitConfig
+    learner: Learner,
+    optimizer: AdamW,
+    state: TrainingState,
+    data: Annotations,
+    config: DetectorTrainConfig,
 ) -> None:
     with Progress("training", total=config.steps, unit="steps", done=state.step) as bar:
         for step in range(state.step, config.steps):
@@ -88,7 +92,11 @@ def _steps(
 
 
 def _step(
-    learner: Learner, optimizer: AdamW, groups: Sequence[Group], config: FitConfig, step: int
+    learner: Learner,
+    optimizer: AdamW,
+    groups: Sequence[Group],
+    config: DetectorTrainConfig,
+    step: int,
 ) -> dict[str, float]:
     """One update; every image weighs the same whatever group it is in."""
     optimizer.zero_grad(set_to_none=True)
@@ -112,7 +120,7 @@ def _step(
     return sums
 
 
-def learning_rate(step: int, config: FitConfig) -> float:
+def learning_rate(step: int, config: DetectorTrainConfig) -> float:
     """Of `step`, counted from 0: linear up, then half a cosine down to 0."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -125,7 +133,9 @@ def _learned(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _groups(data: Annotations, rule: ResizeRule, config: FitConfig, step: int) -> list[Group]:
+def _groups(
+    data: Annotations, rule: ResizeRule, config: DetectorTrainConfig, step: int
+) -> list[Group]:
     size, count = config.batch_size, len(data.images)
     indices = batch_indices(step, batch_size=size, num_images=count, seed=config.seed)
     flipped = flips(step, batch_size=size, seed=config.seed) if config.flip else [False] * size
@@ -133,7 +143,7 @@ def _groups(data: Annotations, rule: ResizeRule, config: FitConfig, step: int) -
     return load_groups(chosen, flipped, rule, len(data.attribute_labels))
 
 
-def _plan(config: FitConfig, annotations: Path, data: Annotations) -> dict[str, Any]:
+def _plan(config: DetectorTrainConfig, annotations: Path, data: Annotations) -> dict[str, Any]:
     """Everything that must not change between the parts of one run."""
     unchecked = ("log_every", "save_every", "valid", "valid_images", "device")
     settings = {key: value for key, value in to_tree(config).items() if key not in unchecked}
@@ -160,7 +170,7 @@ def _read(path: Path, images: Path) -> Annotations:
     return data
 
 
-def _validation(config: FitConfig, images: Path, data: Annotations) -> Annotations | None:
+def _validation(config: DetectorTrainConfig, images: Path, data: Annotations) -> Annotations | None:
     if config.valid is None:
         if config.valid_images is not None:
             raise ConfigError("valid_images needs `valid`, the annotations of those images")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from transformers import BertModel
 
-from semvlp.model.block import twins
+from semvlp.model.block import attention_twins
 from semvlp.model.hub import read_encoder
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, copy_tensors
@@ -64,7 +64,7 @@ def load_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     names = bert_names(bert.config.num_hidden_layers)
     tensors = {names[name]: tensor for name, tensor in bert.state_dict().items()}
     if model.config.cross_start == "self-attention":
-        started = twins(name for name, _ in model.named_parameters())
+        started = attention_twins(name for name, _ in model.named_parameters())
         tensors |= {twin: tensors[name] for name, twin in started if name in tensors}
     required = bert_names(model.config.num_hidden_layers).values()
     return copy_tensors(model, tensors, name_or_path, required=required, unused=unused)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import VisualBertModel
 
-from semvlp.model.block import twins
+from semvlp.model.block import attention_twins
 from semvlp.model.embeddings import REGION_TYPE, TEXT_TYPE
 from semvlp.model.hub import read_encoder
 from semvlp.model.published.bert import bert_names
@@ -49,7 +49,7 @@ def load_visual_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     tensors = {own: state[name] for name, own in (*names.items(), *REGIONS.items())}
     tensors |= _regions(model, state)
     if model.config.cross_start == "self-attention":
-        started = twins(name for name, _ in model.named_parameters())
+        started = attention_twins(name for name, _ in model.named_parameters())
         tensors |= {twin: tensors[name] for name, twin in started if name in tensors}
     required = [*bert_names(model.config.num_hidden_layers).values(), *REGIONS.values()]
     model.region_embeddings.standardisable = False

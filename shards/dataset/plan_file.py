@@ -31,7 +31,7 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / PART_DIR, ignore_errors=True)
 
 
-def settle_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
+def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
     """Write plan.json, or compare with the one that is there.
 
     Raises:

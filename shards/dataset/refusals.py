@@ -55,7 +55,7 @@ class RefusalLog:
             self._file.truncate(len(whole))
         return _refusals(self.path, whole, plan)
 
-    def take_over(self, plan: Plan) -> None:
+    def merge_logs(self, plan: Plan) -> None:
         """Add what other processes of an earlier run refused, and remove their logs."""
         known = self.read(plan)
         for path in sorted((self._directory / PART_DIR).glob("refused-*.jsonl")):

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import (
-    Place,
+    RowOffset,
     encode_array,
     first_row,
     labelled_regions,
@@ -41,7 +41,7 @@ LXMERT_FIELDS = (
 )
 
 
-def open_lxmert_tsv(path: Path) -> Source:
+def open_lxmert_tsv(path: Path) -> CommunityDataset:
     """The rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
@@ -83,7 +83,7 @@ def write_lxmert_tsv(
     return write_rows(path, rows)
 
 
-def _read_lxmert(place: Place) -> RawRegions:
+def _read_lxmert(place: RowOffset) -> RawRegions:
     row = read_row(place)
     if len(row) < len(LXMERT_FIELDS):
         raise InputError(
@@ -102,7 +102,7 @@ LXMERT_TSV = CommunityFormat(
 BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 
 
-def open_butd_tsv(path: Path) -> Source:
+def open_butd_tsv(path: Path) -> CommunityDataset:
     """The rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
@@ -136,7 +136,7 @@ def _butd_row(regions: Regions) -> list[object]:
     ]
 
 
-def _read_butd(place: Place) -> RawRegions:
+def _read_butd(place: RowOffset) -> RawRegions:
     row = read_row(place)
     if len(row) != len(BUTD_FIELDS):
         raise InputError(

@@ -10,7 +10,7 @@ from semvlp.shards.record import Regions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class CommunityDataset:
     """The images of a data set in its own order; each is read when it is asked for."""
 
     image_ids: tuple[str, ...]
@@ -46,7 +46,7 @@ class CommunityFormat:
 
     what: str
     """The layout in a few words, with the system it comes from."""
-    open: Callable[[Path], Source]
+    open: Callable[[Path], CommunityDataset]
     """The data set at a path.
 
     Raises:

@@ -25,7 +25,7 @@ from semvlp.progress import Progress
 from semvlp.shards.codec import encode, encode_regions
 from semvlp.shards.dataset.manifest import Manifest, StoreFormat
 from semvlp.shards.dataset.plan import Plan, check_fits
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.raw import RawRegions, to_regions
 from semvlp.shards.formats.table import FORMATS
 from semvlp.shards.open import open_store
@@ -44,7 +44,7 @@ Encoded = tuple[bytes, bytes]
 
 
 def encoded_images(
-    opened: Source, wanted: Sequence[str], plan: Plan
+    opened: CommunityDataset, wanted: Sequence[str], plan: Plan
 ) -> Iterator[tuple[str, Encoded | InputError]]:
     """The members of each image in its turn, fit for the plan, or why there are none.
 
@@ -178,7 +178,7 @@ def _format(name: str) -> CommunityFormat:
     return FORMATS[name]
 
 
-def _plan(opened: Source, extractor: dict[str, object], src: Path) -> Plan:
+def _plan(opened: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:
     first = _first_readable(opened, src)
     return Plan(
         image_ids=opened.image_ids,
@@ -190,7 +190,7 @@ def _plan(opened: Source, extractor: dict[str, object], src: Path) -> Plan:
     )
 
 
-def _first_readable(opened: Source, src: Path) -> Regions:
+def _first_readable(opened: CommunityDataset, src: Path) -> Regions:
     """The first image that is not damaged and has regions: it tells the feature size."""
     reason = "it lists no image"
     for image_id in opened.image_ids:
@@ -208,7 +208,7 @@ def _samples_per_shard(typical: Regions) -> int:
     return max(1, min(MOST_SAMPLES_PER_SHARD, SHARD_BYTES // len(encode_regions(typical))))
 
 
-def _copy(opened: Source, writer: Writer) -> None:
+def _copy(opened: CommunityDataset, writer: Writer) -> None:
     pending = writer.pending
     done = len(opened.image_ids) - len(pending)
     refused = 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.npz import Npz, by_image, files_source, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import decode_number
@@ -21,7 +21,7 @@ from semvlp.shards.record import NO_ATTRIBUTE, Regions
 log = logging.getLogger(__name__)
 
 
-def open_milvlg_npz(path: Path) -> Source:
+def open_milvlg_npz(path: Path) -> CommunityDataset:
     """The `.npz` files of a directory.
 
     Labels are optional. Where the first file's `info` holds pickled tensors of its own classes, as

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.npz import by_image, image_files
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
@@ -26,7 +26,7 @@ RELATIVE_BOX = 6
 """x1/W, y1/H, x2/W, y2/H, w/W, h/H."""
 
 
-def open_mmf_npy(path: Path) -> Source:
+def open_mmf_npy(path: Path) -> CommunityDataset:
     """The pairs of a directory.
 
     Raises:
@@ -34,7 +34,7 @@ def open_mmf_npy(path: Path) -> Source:
     """
     features = [file for file in image_files(path, "*.npy") if not file.name.endswith(INFO)]
     files = by_image(features)
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(files),
         read=lambda image_id: _read(files[image_id]),
         file_of=lambda image_id: str(files[image_id]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import Source
+from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
 from semvlp.shards.texts.image_ids import stem
@@ -92,9 +92,9 @@ def files_source(
     files: Mapping[str, Path],
     decode: Callable[[bytes], RawRegions],
     facts: Mapping[str, Any],
-) -> Source:
+) -> CommunityDataset:
     """A data set of one file an image."""
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(files),
         read=lambda image_id: decode(files[image_id].read_bytes()),
         file_of=lambda image_id: str(files[image_id]),

@@ -18,7 +18,7 @@ import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.formats.bottom_up_tsv import lxmert_columns
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, community_key, write_database
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dumps, loads
@@ -41,7 +41,7 @@ def pickle_format(
     return CommunityFormat(what=what, open=lambda path: _open(path, decode), write=write)
 
 
-def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> Source:
+def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset:
     database = ForeignLmdb(path)
     keys = by_key(_keys(database), database.path)
 
@@ -54,7 +54,7 @@ def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> Source:
         except KeyError as error:
             raise InputError(f"the entry lacks {error}") from error
 
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(keys),
         read=read,
         file_of=lambda image_id: str(database.path),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import Source
+from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.texts.image_ids import stem
 
@@ -28,7 +28,7 @@ LONGEST_ID = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowOffset:
     """Where a row starts."""
 
     path: Path
@@ -50,12 +50,12 @@ def tsv_files(path: Path, pattern: str = "*.tsv") -> list[Path]:
     return files
 
 
-def index_rows(files: Sequence[Path]) -> dict[str, Place]:
+def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
     """The first row of every image; ids lose directory and image extension.
 
     Rows that come again, as after an extraction that was started twice, are counted and left out.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, RowOffset] = {}
     again = 0
     for path in files:
         for name, place in _rows(path):
@@ -67,10 +67,10 @@ def index_rows(files: Sequence[Path]) -> dict[str, Place]:
     return places
 
 
-def rows_source(files: Sequence[Path], read: Callable[[Place], RawRegions]) -> Source:
+def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) -> CommunityDataset:
     """The data set whose images `read` finds in one row each; other processes can read it too."""
     places = index_rows(files)
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(places),
         read=lambda image_id: read(places[image_id]),
         task=lambda image_id: partial(read, places[image_id]),
@@ -78,7 +78,7 @@ def rows_source(files: Sequence[Path], read: Callable[[Place], RawRegions]) -> S
     )
 
 
-def read_row(place: Place) -> list[bytes | memoryview]:
+def read_row(place: RowOffset) -> list[bytes | memoryview]:
     """The columns of the row; long ones are views, as a copy would take longer than the reading."""
     with place.path.open("rb", buffering=0) as file:
         row = os.pread(file.fileno(), place.size, place.offset)
@@ -125,7 +125,7 @@ def write_rows(path: Path, rows: Iterable[Iterable[object]]) -> int:
     return len(writer.offsets)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Place]]:
+def _rows(path: Path) -> Iterator[tuple[str, RowOffset]]:
     """Id and place of every row that is not blank."""
     with path.open("rb", buffering=0) as file:
         start = 0
@@ -135,7 +135,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Place]]:
             if not tab and end - start > LONGEST_ID:
                 raise InputError(f"{path}: the row at byte {start} does not begin with an image id")
             if name.strip():
-                yield _decoded(name.strip(), path, start), Place(path, start, end - start)
+                yield _decoded(name.strip(), path, start), RowOffset(path, start, end - start)
             start = end + 1
 
 

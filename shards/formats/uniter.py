@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, write_database
 from semvlp.shards.formats.npz import Npz, by_image, files_source, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
@@ -103,7 +103,7 @@ def uniter_arrays(regions: Regions, object_labels: tuple[str, ...]) -> dict[str,
     }
 
 
-def open_uniter_npz(path: Path) -> Source:
+def open_uniter_npz(path: Path) -> CommunityDataset:
     """The `.npz` files of a directory.
 
     Raises:
@@ -159,7 +159,7 @@ SUFFIX = "th0.2_max100_min10"
 ZIP_MAGIC = b"PK"
 
 
-def open_uniter_lmdb(path: Path) -> Source:
+def open_uniter_lmdb(path: Path) -> CommunityDataset:
     """The database directory, or the directory above the only one.
 
     Raises:
@@ -172,7 +172,7 @@ def open_uniter_lmdb(path: Path) -> Source:
         if image_id in keys:
             raise InputError(f"{database.path}: {key!r} is a second entry of image {image_id!r}")
         keys[image_id] = key.encode()
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(keys),
         read=lambda image_id: _decode(database.value(keys[image_id])),
         file_of=lambda image_id: str(database.path),

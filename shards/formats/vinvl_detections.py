@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.tsv import Place, decode_number, index_rows, read_row
+from semvlp.shards.formats.tsv import RowOffset, decode_number, index_rows, read_row
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 class Detections:
     """Rows of `predictions.tsv`, `*.label.tsv` and `*.hw.tsv`, each possibly absent."""
 
-    predictions: Mapping[str, Place]
+    predictions: Mapping[str, RowOffset]
     """id -> {"image_h", "image_w", "objects": [{"class", "rect", "conf"}]}; sizes are optional."""
-    labels_only: Mapping[str, Place]
+    labels_only: Mapping[str, RowOffset]
     """id -> [{"class", "rect", "conf"}]"""
-    sizes: Mapping[str, Place]
+    sizes: Mapping[str, RowOffset]
     """id -> [{"height", "width"}]"""
 
     @cached_property
@@ -121,7 +121,7 @@ def parse_json(text: bytes | memoryview) -> Any:
         raise InputError(f"its JSON is damaged: {error}") from error
 
 
-def _index_one(folder: Path, pattern: str) -> Mapping[str, Place]:
+def _index_one(folder: Path, pattern: str) -> Mapping[str, RowOffset]:
     files = sorted(folder.glob(pattern))
     return index_rows(files[:1]) if files else {}
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.formats.community import CommunityFormat, Source
+from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import (
     RowWriter,
@@ -36,7 +36,7 @@ RELATIVE_BOX = 6
 NAMES = ("features.tsv", "*.feature.tsv", "*.features.tsv", "predictions.tsv")
 
 
-def open_vinvl_tsv(path: Path) -> Source:
+def open_vinvl_tsv(path: Path) -> CommunityDataset:
     """The feature file, or the one in a directory.
 
     Raises:
@@ -55,7 +55,7 @@ def open_vinvl_tsv(path: Path) -> Source:
             return _read_objects(row, beside, image_id)
         return _read_features(row, beside, image_id)
 
-    return Source(
+    return CommunityDataset(
         image_ids=tuple(places),
         read=read,
         file_of=lambda image_id: str(file),

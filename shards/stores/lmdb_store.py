@@ -15,7 +15,7 @@ from typing import Any
 import lmdb
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import Held
+from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
@@ -62,7 +62,7 @@ class LmdbStore(Store):
         return [len(found.captions) + len(found.questions) for found in texts]
 
     @contextmanager
-    def borrow(self, indices: Sequence[int]) -> Iterator[Iterator[Held]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
         with self._values() as get:
             yield (self._held(index, self._members(index, get)) for index in indices)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError
-from semvlp.shards.batch import Held
+from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import Layout, blob_layout, check_blob, decode, decode_entry, texts_of
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import Sample, Texts
@@ -84,7 +84,7 @@ class Store(Closing, ABC):
         """Number of texts of each image."""
 
     @abstractmethod
-    def borrow(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[Held]]:
+    def view(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[StoredSample]]:
         """Samples to look at without a copy, for as long as the context; checked like `sample`.
 
         Each is looked up when it is asked for: bytes that were just touched are copied fastest.
@@ -121,7 +121,7 @@ class Store(Closing, ABC):
         self._layouts[index] = blob_layout(members[1])
         return sample
 
-    def _held(self, index: int, members: Members) -> Held:
+    def _held(self, index: int, members: Members) -> StoredSample:
         """The members, compared with their checksum unless that was done before."""
         layout = self._layouts[index]
         if layout is None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import Held
+from semvlp.shards.batch import StoredSample
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
@@ -64,7 +64,7 @@ class TarStore(Store):
         return counts
 
     @contextmanager
-    def borrow(self, indices: Sequence[int]) -> Iterator[Iterator[Held]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
         yield (
             self._held(index, self._view(index))
             if (layout := self._layouts[index]) is None

@@ -10,17 +10,17 @@ from typing import Any, Literal
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import Held
+from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.order import draw
-from semvlp.shards.stream.sequence import WINDOW, Epochs, Images, Order, Pairs
+from semvlp.shards.stream.sequence import WINDOW, Epochs, ImageEpochs, Order, PairEpochs
 
 VisitKind = Literal["images", "pairs"]
 """An epoch visits every image once with all its texts, or every text of every image once."""
 
 
-class Source:
+class ConcatStores:
     """The images of some stores by one index.
 
     Raises:
@@ -40,11 +40,11 @@ class Source:
         self._ends = list(accumulate(map(len, stores)))
         self._check_different()
         sizes = [size for store in stores for size in store.shard_sizes]
-        images = Images(sizes, seed=seed, order=order, block_shards=block_shards)
+        images = ImageEpochs(sizes, seed=seed, order=order, block_shards=block_shards)
         self.epochs: Epochs = images
         if visit == "pairs":
             counts = np.concatenate([np.array(store.text_counts()) for store in stores])
-            self.epochs = Pairs(images, counts, seed=seed)
+            self.epochs = PairEpochs(images, counts, seed=seed)
         self._keep()
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Source:
         }
         return [next(found[self._number(index)]) for index in indices]
 
-    def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[Held]:
+    def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[StoredSample]:
         """The members of images, for as long as `stack`.
 
         Where pairs are visited they are kept, so that an image is read once for all its texts.
@@ -80,7 +80,7 @@ class Source:
         if self._visit == "pairs":
             return map(self._kept, indices)
         found = {
-            number: stack.enter_context(self._stores[number].borrow(own))
+            number: stack.enter_context(self._stores[number].view(own))
             for number, own in self._groups(indices)
         }
         if len(self._stores) == 1:
@@ -104,7 +104,7 @@ class Source:
     def _keep(self) -> None:
         self._kept = lru_cache(maxsize=WINDOW)(self._read)
 
-    def _read(self, index: int) -> Held:
+    def _read(self, index: int) -> StoredSample:
         store, local = self._locate(index)
         text, blob = store.members(local)
         return text, blob, blob_layout(blob)

@@ -33,7 +33,7 @@ NAME = "semvlp-reader"
 UNGUARDED = 64  # EX_USAGE of sysexits.h
 
 
-def leave_if_reader() -> None:
+def exit_if_reader() -> None:
     """End the reading process where it comes to what only the process it reads for should do.
 
     It imports the main script, and all of it where that has no `if __name__ == "__main__":`.
@@ -54,11 +54,11 @@ class Reader(Closing):
     """
 
     def __init__(self, stream: Stream, *, slots: int = SLOTS) -> None:
-        leave_if_reader()
+        exit_if_reader()
         if slots < 2:
             raise ConfigError(f"slots must be 2 or more, one in use and one to fill, got {slots}")
         self._stream, self._slots = stream, slots
-        self._work: _Work | None = None
+        self._work: _ReaderProcess | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class Reader(Closing):
             SemVLPError: the reading process ended.
         """
         if self._work is None:
-            self._work = _Work(self._stream, self._slots)
+            self._work = _ReaderProcess(self._stream, self._slots)
         try:
             batch = self._work.take()
         except BaseException:
@@ -100,7 +100,7 @@ class Reader(Closing):
             self._work = None
 
 
-class _Work:
+class _ReaderProcess:
     """A running process, and what was asked of it."""
 
     def __init__(self, stream: Stream, slots: int) -> None:
@@ -179,7 +179,7 @@ class _Work:
         )
 
 
-def as_helper(parent: int) -> None:
+def become_worker(parent: int) -> None:
     """Make this process one that works for `parent` and ends with it, however that ends."""
     # A stop is the trainer's to handle; it ends its helpers when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -189,7 +189,7 @@ def as_helper(parent: int) -> None:
 
 def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> None:
     """Fill slots as they are asked for, until the other end is closed."""
-    as_helper(parent)
+    become_worker(parent)
     while True:
         try:
             position, slot = connection.recv()
@@ -204,7 +204,7 @@ def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> N
 
 def _answer(stream: Stream, position: int, ring: Ring, slot: int) -> Any:
     try:
-        batch = stream.pack(position, ring.columns(slot))
+        batch = stream.read(position, ring.columns(slot))
     except SemVLPError as error:
         return error
     except Exception as error:

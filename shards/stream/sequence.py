@@ -26,7 +26,7 @@ CYCLE = 4096
 Numbers = NDArray[np.int64]
 
 
-class Turns(NamedTuple):
+class Schedule(NamedTuple):
     """What some positions of a data set visit; [P] each."""
 
     epochs: Numbers
@@ -42,10 +42,10 @@ class Epochs(Protocol):
     def __len__(self) -> int:
         """Positions of one epoch."""
 
-    def at(self, positions: Numbers) -> Turns: ...
+    def at(self, positions: Numbers) -> Schedule: ...
 
 
-class Images:
+class ImageEpochs:
     """Epochs that visit every image once.
 
     Raises:
@@ -66,9 +66,9 @@ class Images:
     def __len__(self) -> int:
         return self._total
 
-    def at(self, positions: Numbers) -> Turns:
+    def at(self, positions: Numbers) -> Schedule:
         epochs, turns = np.divmod(positions, self._total)
-        return Turns(epochs, _by_group(epochs, turns, self.of_epoch))
+        return Schedule(epochs, _by_group(epochs, turns, self.of_epoch))
 
     def of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
         """The images at some turns of one epoch."""
@@ -113,14 +113,14 @@ class _Block:
         return places + self._shifts[np.searchsorted(self._ends, places, "right")]
 
 
-class Pairs:
+class PairEpochs:
     """Epochs that visit every text of every image once; an image without texts counts as one.
 
     The pairs of WINDOW images that follow one another are mixed: a reader that keeps as many images
     reads each once an epoch.
     """
 
-    def __init__(self, images: Images, texts: Numbers, *, seed: int) -> None:
+    def __init__(self, images: ImageEpochs, texts: Numbers, *, seed: int) -> None:
         self._images, self._seed = images, seed
         self._texts = np.maximum(texts, 1)
         self._total = int(self._texts.sum())
@@ -129,10 +129,10 @@ class Pairs:
     def __len__(self) -> int:
         return self._total
 
-    def at(self, positions: Numbers) -> Turns:
+    def at(self, positions: Numbers) -> Schedule:
         epochs, turns = np.divmod(positions, self._total)
         pairs = _by_group(epochs, turns, self._of_epoch)
-        return Turns(epochs, pairs[:, 0], pairs[:, 1])
+        return Schedule(epochs, pairs[:, 0], pairs[:, 1])
 
     def _of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
         """[P, 2] image and text."""

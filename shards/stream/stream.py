@@ -18,14 +18,14 @@ from semvlp.shards.batch import (
     Batch,
     Columns,
     Entry,
-    Held,
+    StoredSample,
     Visit,
     concatenate,
     empty_columns,
 )
 from semvlp.shards.dataset.hashes import list_sha256
 from semvlp.shards.stores.store import Store
-from semvlp.shards.stream.dataset import Source, VisitKind
+from semvlp.shards.stream.dataset import ConcatStores, VisitKind
 from semvlp.shards.stream.order import draw
 from semvlp.shards.stream.sequence import Mixture, Numbers, Order
 
@@ -73,11 +73,11 @@ class Stream:
             )
         settings: dict[str, Any] = {"order": order, "block_shards": block_shards, "visit": visit}
         if weights is None:
-            self._sources = [Source(stores, seed=seed, **settings)]
+            self._sources = [ConcatStores(stores, seed=seed, **settings)]
             self._mixture = None
         else:
             self._sources = [
-                Source([store], seed=draw(seed, number, "source"), **settings)
+                ConcatStores([store], seed=draw(seed, number, "source"), **settings)
                 for number, store in enumerate(stores)
             ]
             self._mixture = Mixture(weights, seed=seed)
@@ -94,7 +94,7 @@ class Stream:
             **({"weights": list(weights)} if weights is not None else {}),
         }
         self._blocks_read = -1
-        self._ahead: tuple[int, list[_Turn]] = (-1, [])
+        self._ahead: tuple[int, list[_Scheduled]] = (-1, [])
         self.position = position
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class Stream:
         return self
 
     def __next__(self) -> list[Visit]:
-        visits = self.pack(self.position).visits()
+        visits = self.read(self.position).visits()
         self.skip()
         return visits
 
@@ -124,7 +124,7 @@ class Stream:
         """Count the next batches as taken."""
         self.position += batches * self.batch_size
 
-    def pack(self, position: int, out: Columns | None = None) -> Batch:
+    def read(self, position: int, out: Columns | None = None) -> Batch:
         """This rank's slice of the batch at `position`, its rows copied into `out`.
 
         The stores are told what it and the batch behind it need. Without `out`, room is made.
@@ -137,7 +137,7 @@ class Stream:
         turns = self._ahead[1]
         self._prefetch(position + self.batch_size)
         with ExitStack() as stack:
-            samples: Iterable[Held] = self._members(turns, stack)
+            samples: Iterable[StoredSample] = self._members(turns, stack)
             if out is None:
                 samples = list(samples)
                 out = empty_columns(sum(sample[2].rows for sample in samples), self.feature_size)
@@ -167,7 +167,7 @@ class Stream:
                 )
         self.position = int(state["position"])
 
-    def _turns(self, position: int) -> list["_Turn"]:
+    def _turns(self, position: int) -> list["_Scheduled"]:
         """This rank's slice of the batch at `position`."""
         share = self.batch_size // self._world_size
         first = position + self._rank * share
@@ -181,27 +181,27 @@ class Stream:
         ]
         return sorted(chain.from_iterable(turns))
 
-    def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Turn"]:
+    def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Scheduled"]:
         """The visits of one source; `own` are the positions in its epochs."""
         source = self._sources[number]
         other = source.other if self._negatives else lambda index, position: index
         epochs, indices, texts = source.epochs.at(own)
         named = [None] * len(own) if texts is None else texts.tolist()
         return [
-            _Turn(position, number, epoch, index, text, other(index, position))
+            _Scheduled(position, number, epoch, index, text, other(index, position))
             for position, epoch, index, text in zip(
                 positions.tolist(), epochs.tolist(), indices.tolist(), named, strict=True
             )
         ]
 
-    def _members(self, turns: Sequence["_Turn"], stack: ExitStack) -> Iterator[Held]:
+    def _members(self, turns: Sequence["_Scheduled"], stack: ExitStack) -> Iterator[StoredSample]:
         found = [
             source.members([t.image for t in turns if t.source == number], stack)
             for number, source in enumerate(self._sources)
         ]
         return found[0] if len(found) == 1 else (next(found[turn.source]) for turn in turns)
 
-    def _other_entries(self, turns: Sequence["_Turn"]) -> list[bytes | None]:
+    def _other_entries(self, turns: Sequence["_Scheduled"]) -> list[bytes | None]:
         """The JSON that each negative text is taken from."""
         if not self._negatives:
             return [None] * len(turns)
@@ -224,7 +224,7 @@ class Stream:
             source.prefetch([turn.image for turn in own], others)
 
 
-class _Turn(NamedTuple):
+class _Scheduled(NamedTuple):
     """What one position visits."""
 
     position: int

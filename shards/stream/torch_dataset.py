@@ -34,7 +34,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
             self.stream.skip(own)
             self._begun = True
         while True:
-            batch = self.stream.pack(self.stream.position)
+            batch = self.stream.read(self.stream.position)
             visits = [
                 {
                     "position": visit.position,

@@ -35,7 +35,7 @@ def test_vqa(real_data: Path) -> None:
     }
     found = Vqa().score(examples, answers)
     assert found == {"accuracy": 58.02, "number": 61.77, "other": 55.21, "yes/no": 57.2}
-    credits = [Vqa().credit(e, answers[e.example_id]) for e in examples]
+    credits = [Vqa().example_score(e, answers[e.example_id]) for e in examples]
     types = scores.by_part(examples, credits)["question type"]
     assert len(types) == 65
     assert round(types["how many"][0], 2) == 63.12

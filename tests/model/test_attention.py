@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from semvlp.model import PackedBatch
 from semvlp.model.attention import segment_attention
 from semvlp.model.encoder import self_attention_cuts
-from semvlp.model.segments import Cuts, Segments, cut
+from semvlp.model.segments import AttentionLayout, Segments, cut
 
 # Sums of the same numbers in another order, in double precision.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -42,7 +42,7 @@ def one_by_one(
     return output
 
 
-def check(cuts: Cuts, rows: int, spans: list[tuple[slice, slice]]) -> None:
+def check(cuts: AttentionLayout, rows: int, spans: list[tuple[slice, slice]]) -> None:
     """Outputs and gradients of both ways are the same."""
     own = tensors(rows)
     reference = [tensor.detach().clone().requires_grad_() for tensor in own]

@@ -76,12 +76,12 @@ def test_replace_keeps_the_rest_and_checks_again(make_batch: MakeBatch) -> None:
 
 def test_to_moves_contents_and_leaves_lengths(make_batch: MakeBatch) -> None:
     batch = make_batch(LENGTHS)
-    moved = batch.replace(region_mask=torch.zeros(6, dtype=torch.bool)).to("meta")
-    assert moved.device.type == "meta"
-    assert moved.region_mask is not None
+    to_device = batch.replace(region_mask=torch.zeros(6, dtype=torch.bool)).to("meta")
+    assert to_device.device.type == "meta"
+    assert to_device.region_mask is not None
     for name in ("region_features", "region_boxes", "region_mask", "text_rows", "row_sources"):
-        assert getattr(moved, name).device.type == "meta", name
-    assert moved.text_lengths.device.type == moved.region_lengths.device.type == "cpu"
+        assert getattr(to_device, name).device.type == "meta", name
+    assert to_device.text_lengths.device.type == to_device.region_lengths.device.type == "cpu"
 
 
 def test_padded_round_trip_is_exact() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semvlp.model.segments import PaddedCuts, Segments, VarlenCuts, cut, two_way_cuts
+from semvlp.model.segments import PaddedCuts, Segments, VarlenLayout, cut, two_way_cuts
 
 
 def segments(*spans: tuple[int, int]) -> Segments:
@@ -17,32 +17,32 @@ TEXT = segments((0, 3), (5, 1), (9, 2))
 REGIONS = segments((3, 2), (6, 3), (11, 0))
 
 
-def varlen(*pairs: tuple[Segments, Segments]) -> VarlenCuts:
+def varlen(*pairs: tuple[Segments, Segments]) -> VarlenLayout:
     cuts = cut(pairs, path="varlen")
-    assert isinstance(cuts, VarlenCuts)
+    assert isinstance(cuts, VarlenLayout)
     return cuts
 
 
 def test_self_attention_moves_no_key() -> None:
     cuts = varlen((TEXT, TEXT), (REGIONS, REGIONS))
-    assert cuts.query_bounds.tolist() == [0, 3, 5, 6, 9, 11]
-    assert cuts.key_bounds.tolist() == cuts.query_bounds.tolist()
-    assert cuts.query_bounds.dtype == cuts.key_bounds.dtype == torch.int32
+    assert cuts.cu_seqlens_q.tolist() == [0, 3, 5, 6, 9, 11]
+    assert cuts.cu_seqlens_k.tolist() == cuts.cu_seqlens_q.tolist()
+    assert cuts.cu_seqlens_q.dtype == cuts.cu_seqlens_k.dtype == torch.int32
     assert cuts.key_rows is None
     assert cuts.has_keys is None
-    assert cuts.max_queries == cuts.max_keys == 3
+    assert cuts.max_seqlen_q == cuts.max_seqlen_k == 3
 
 
 def test_cross_attention_orders_the_keys_as_the_queries_lie() -> None:
     cuts = varlen((TEXT, REGIONS), (REGIONS, TEXT))
-    assert cuts.query_bounds.tolist() == [0, 3, 5, 6, 9, 11]
+    assert cuts.cu_seqlens_q.tolist() == [0, 3, 5, 6, 9, 11]
     assert cuts.key_rows is not None
     # The last text has no regions: row 0 stands in, and what it gives is discarded.
     assert cuts.key_rows.tolist() == [3, 4, 0, 1, 2, 6, 7, 8, 5, 0]
-    assert cuts.key_bounds.tolist() == [0, 2, 5, 8, 9, 10]
+    assert cuts.cu_seqlens_k.tolist() == [0, 2, 5, 8, 9, 10]
     assert cuts.has_keys is not None
     assert cuts.has_keys.flatten().tolist() == [True] * 9 + [False] * 2
-    assert (cuts.max_queries, cuts.max_keys) == (3, 3)
+    assert (cuts.max_seqlen_q, cuts.max_seqlen_k) == (3, 3)
 
 
 def test_keys_that_are_some_rows_of_another_tensor_are_picked() -> None:
@@ -54,8 +54,8 @@ def test_keys_that_are_some_rows_of_another_tensor_are_picked() -> None:
 
 def test_nothing_to_cut() -> None:
     cuts = varlen((segments((0, 0)), segments((0, 0))))
-    assert cuts.query_bounds.tolist() == cuts.key_bounds.tolist() == [0]
-    assert (cuts.max_queries, cuts.max_keys) == (0, 0)
+    assert cuts.cu_seqlens_q.tolist() == cuts.cu_seqlens_k.tolist() == [0]
+    assert (cuts.max_seqlen_q, cuts.max_seqlen_k) == (0, 0)
 
 
 @pytest.mark.parametrize(("count", "groups"), [(7, 1), (8, 2), (16, 4), (200, 4)])

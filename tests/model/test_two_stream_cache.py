@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
-from semvlp.model.two_stream_cache import Half
+from semvlp.model.two_stream_cache import LowerStates
 
 # Sums of the same float32 numbers in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -40,10 +40,10 @@ def test_the_lower_half_sees_no_other_modality(
     assert abs(whole - other).max() > 100 * CLOSE["atol"]
 
 
-def taken(half: Half, items: torch.Tensor) -> Half:
+def taken(half: LowerStates, items: torch.Tensor) -> LowerStates:
     """Some of the texts or images, each with rows of its own."""
     pieces = half.rows.split(half.lengths.tolist())
-    return Half(torch.cat([pieces[item] for item in items]), half.lengths[items])
+    return LowerStates(torch.cat([pieces[item] for item in items]), half.lengths[items])
 
 
 @pytest.mark.parametrize("cross_layers", [0, 1, 2, 3])

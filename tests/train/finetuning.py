@@ -16,7 +16,7 @@ from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
-from semvlp.train.step import StepFound, train_step
+from semvlp.train.step import StepSums, train_step
 
 Config = Callable[..., FinetuneConfig]
 
@@ -77,7 +77,7 @@ def check_resume(
 
     done = 0
 
-    def stopped(*args: Any, **kwargs: Any) -> StepFound:
+    def stopped(*args: Any, **kwargs: Any) -> StepSums:
         nonlocal done
         done += 1
         return train_step(*args, **{**kwargs, "stop": done == 5})

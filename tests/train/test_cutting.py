@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semvlp.train.step import cut, evenly, filled
+from semvlp.train.step import evenly, filled, split
 from semvlp.train.train_config import TrainConfig
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)
@@ -31,8 +31,8 @@ def test_filled_parts_keep_order_and_all_and_the_limit(rows: list[int], most: in
 
 
 def test_the_settings_choose() -> None:
-    assert cut([5, 5, 5, 5], TrainConfig()) == [slice(0, 4)]
-    assert cut([5, 5, 5, 5], TrainConfig(accumulate=2)) == [slice(0, 2), slice(2, 4)]
-    assert cut([5, 5, 5, 5], TrainConfig(part_rows=15)) == [slice(0, 3), slice(3, 4)]
+    assert split([5, 5, 5, 5], TrainConfig()) == [slice(0, 4)]
+    assert split([5, 5, 5, 5], TrainConfig(accumulate=2)) == [slice(0, 2), slice(2, 4)]
+    assert split([5, 5, 5, 5], TrainConfig(part_rows=15)) == [slice(0, 3), slice(3, 4)]
     with pytest.raises(ValueError, match="give one"):
         TrainConfig(accumulate=2, part_rows=15)

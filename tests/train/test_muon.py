@@ -16,7 +16,7 @@ from semvlp.train import loop
 from semvlp.train.config import PretrainConfig
 from semvlp.train.optim import EPSILON, make_optimizer
 from semvlp.train.pretrain import pretrain
-from semvlp.train.step import StepFound, train_step
+from semvlp.train.step import StepSums, train_step
 from semvlp.train.train_config import TrainConfig
 
 CONFIG = TrainConfig(optimizer="muon", lr=0.02, weight_decay=0.1)
@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_with_the_same_weights(
     pretrain([shards], tmp_path / "whole", config)
     done = 0
 
-    def stops(*args: object, **kwargs: object) -> StepFound:
+    def stops(*args: object, **kwargs: object) -> StepSums:
         nonlocal done
         done += 1
         return train_step(*args, **{**kwargs, "stop": done == 3})  # type: ignore[arg-type]

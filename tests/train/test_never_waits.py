@@ -18,12 +18,12 @@ from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
 from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import OBJECTIVES, PretrainConfig
-from semvlp.train.data.pretraining import Examples
+from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.data.texts import read_all, sentences
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import make_optimizer
 from semvlp.train.pretrain import PreTrainingLosses
-from semvlp.train.step import Part, StepFound, train_step
+from semvlp.train.step import MicroBatch, StepSums, train_step
 from tests.fake_gpu import GPU, FakeGpu, fake_gpu
 
 ANSWERS = ["red", "green", "blue", "grey"]
@@ -34,12 +34,12 @@ BASIS = ("train.precision=bf16", "train.accumulate=2", "train.clip=1.0", "train.
 def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., Any]:
     """(settings) -> their config, a network's configuration, the parts of a step."""
 
-    def make(*settings: str) -> tuple[PretrainConfig, SemVLPConfig, list[Part]]:
+    def make(*settings: str) -> tuple[PretrainConfig, SemVLPConfig, list[MicroBatch]]:
         config = small(*BASIS, *settings)
         with open_store(shards) as store:
             tokenizer = train_wordpiece(sentences(read_all([store])), 300)
             visits = next(Stream([store], seed=0, batch_size=16))
-            parts = Examples(config, tokenizer, ANSWERS).parts(visits)
+            parts = PretrainingCollator(config, tokenizer, ANSWERS).parts(visits)
             network = SemVLPConfig.preset(
                 "tiny",
                 vocab_size=len(tokenizer),
@@ -72,20 +72,20 @@ def backward_by_shape(gpu: FakeGpu, model: torch.nn.Module) -> Iterator[None]:
 
 
 def run(
-    gpu: FakeGpu, config: PretrainConfig, network: SemVLPConfig, parts: list[Part], mode: Mode
-) -> StepFound:
+    gpu: FakeGpu, config: PretrainConfig, network: SemVLPConfig, parts: list[MicroBatch], mode: Mode
+) -> StepSums:
     """Two steps, the first of which gives the optimiser its state."""
     weights = dict.fromkeys(OBJECTIVES, 1.0)
     with gpu.shapes, GPU:
         model = SemVLPForPreTraining(network).train()
-        losses_of = PreTrainingLosses(model, weights, config.objectives)
+        loss_module = PreTrainingLosses(model, weights, config.objectives)
     with gpu.shapes:
         optimizer = make_optimizer(model, config.train)
         average = WeightAverage(model, 0.99)
     with backward_by_shape(gpu, model):
         for _ in range(2):
             found = train_step(
-                losses_of,
+                loss_module,
                 optimizer,
                 parts,
                 mode,
@@ -123,7 +123,7 @@ def test_a_step(made: Callable[..., Any], mode: Mode, settings: tuple[str, ...])
 def test_a_step_that_asks_fails(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     forward = PreTrainingLosses.forward
 
-    def asking(self: PreTrainingLosses, part: Part, mode: Mode) -> dict[str, Tensor]:
+    def asking(self: PreTrainingLosses, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
         losses = forward(self, part, mode)
         losses["mlm"].item()
         return losses

@@ -20,7 +20,7 @@ from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import PreTrainingLosses, pretrain
 from semvlp.train.run.checkpoint import read_state
 from semvlp.train.run.log import METRICS, read_lines
-from semvlp.train.step import Part, StepFound, StepResult, results, train_step
+from semvlp.train.step import MicroBatch, StepResult, StepSums, results, train_step
 
 Config = Callable[..., PretrainConfig]
 
@@ -41,7 +41,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send ourselves a SIGTERM while the step is computed, once."""
     done = 0
 
-    def step_and_kill(*args: Any, **kwargs: Any) -> StepFound:
+    def step_and_kill(*args: Any, **kwargs: Any) -> StepSums:
         nonlocal done
         done += 1
         if done == step:
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     """Without a chance to save: lines after the checkpoint are written anew, none twice."""
     done = 0
 
-    def dies(*args: Any, **kwargs: Any) -> StepFound:
+    def dies(*args: Any, **kwargs: Any) -> StepSums:
         nonlocal done
         done += 1
         if done == 7:
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_names_the_images(
 def test_out_of_memory_names_the_batch(
     shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(self: PreTrainingLosses, part: Part, mode: str) -> dict[str, torch.Tensor]:
+    def too_large(self: PreTrainingLosses, part: MicroBatch, mode: str) -> dict[str, torch.Tensor]:
         # More than any machine has: the allocator itself says so.
         return {"mlm": torch.empty(2**58, dtype=torch.uint8)}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from semvlp.distributed import ALONE
 from semvlp.train.optim import make_optimizer
-from semvlp.train.step import Part, StepResult, results, train_step
+from semvlp.train.step import MicroBatch, StepResult, results, train_step
 from semvlp.train.train_config import TrainConfig
 
 WEIGHTS = {"left": 1.0, "right": 2.0}
@@ -37,20 +37,20 @@ class Squares(nn.Module):
         super().__init__()
         self.linear = nn.Linear(2, 2)
 
-    def forward(self, part: Part, mode: str) -> dict[str, Tensor]:
+    def forward(self, part: MicroBatch, mode: str) -> dict[str, Tensor]:
         assert isinstance(part.targets, Points)
         out = self.linear(part.targets.inputs)
         return {"left": (out[:, 0] ** 2).sum(), "right": (out[: mode == "two", 1] ** 2).sum()}
 
 
-def part_of(inputs: Tensor, right: int = 0) -> Part:
+def part_of(inputs: Tensor, right: int = 0) -> MicroBatch:
     batch = SimpleNamespace(to=lambda device: None)
     counts = {"left": len(inputs), "right": right}
-    return Part(batch=batch, targets=Points(inputs), counts=counts, image_ids=())  # type: ignore[arg-type]
+    return MicroBatch(batch=batch, targets=Points(inputs), counts=counts, image_ids=())  # type: ignore[arg-type]
 
 
 def step(
-    module: nn.Module, parts: Sequence[Part], *, mode: str = "single", **config: Any
+    module: nn.Module, parts: Sequence[MicroBatch], *, mode: str = "single", **config: Any
 ) -> StepResult:
     settings = TrainConfig(**{"clip": 0.0, **config})
     found = train_step(

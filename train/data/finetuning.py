@@ -15,13 +15,13 @@ from semvlp.distributed import World
 from semvlp.errors import InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
-from semvlp.model.packing import PairRegions, moved, pack
+from semvlp.model.packing import PairRegions, pack, to_device
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.order import key, permute
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.data.hard_negatives import Choice, Choices, Mismatches, choices_of
+from semvlp.train.data.hard_negatives import Candidates, Choice, HardNegatives, choices_of
 from semvlp.train.data.texts import TextCache
-from semvlp.train.step import Part, cut
+from semvlp.train.step import MicroBatch, split
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -32,14 +32,14 @@ class TaskTargets:
     """[B, C] float32, score of each label in 0..1."""
     loss: Loss
     """How predictions are compared with them."""
-    choices: Choices | None = None
+    choices: Candidates | None = None
     """What each example may become where the network is to choose: then the packed batch holds
     the first choice of each."""
 
     def to(self, device: torch.device) -> Self:
         """The same targets on another device."""
         choices = self.choices.to(device) if self.choices else None
-        return replace(self, scores=moved(self.scores, device), choices=choices)
+        return replace(self, scores=to_device(self.scores, device), choices=choices)
 
 
 class RegionCache:
@@ -57,7 +57,7 @@ class RegionCache:
         return [read[name] if name in read else self._kept[name] for name in names]
 
 
-class ExampleSource:
+class FinetuningBatches:
     """The steps of fine-tuning: seeded epochs over the examples, each exactly once an epoch.
 
     Steps cross the end of an epoch, so every step is full. The state is one position.
@@ -81,14 +81,14 @@ class ExampleSource:
         self._train, self._world = config.train, world
         matching = task.head == "match"
         self._mismatches = (
-            Mismatches(examples, config.retrieval, config.train.seed) if matching else None
+            HardNegatives(examples, config.retrieval, config.train.seed) if matching else None
         )
         hard = matching and config.retrieval.negatives == "hard"
         self._pool = config.retrieval.pool if hard else 0
         self._known_step: tuple[int, list[Example]] = (-1, [])
         self._position = 0
 
-    def next_step(self) -> list[Part]:
+    def next_step(self) -> list[MicroBatch]:
         """The parts of the next step of this rank."""
         share = self._train.batch_size // self._world.size
         first = self._position + self._world.rank * share
@@ -112,13 +112,13 @@ class ExampleSource:
             )
         self._position = state.get("position", 0)
 
-    def parts(self, positions: Sequence[int]) -> list[Part]:
+    def parts(self, positions: Sequence[int]) -> list[MicroBatch]:
         """The examples at some positions of the endless sequence, cut as the settings say."""
         examples = [self._choices(position) for position in positions]
         names = dict.fromkeys(n for choices in examples for one in choices for n in one.images)
         regions = dict(zip(names, self._regions(list(names)), strict=True))
         rows = [max(self._rows(one, regions) for one in choices) for choices in examples]
-        return [self._part(examples[run], regions) for run in cut(rows, self._train)]
+        return [self._part(examples[run], regions) for run in split(rows, self._train)]
 
     def _rows(self, example: Example, regions: Mapping[str, PairRegions]) -> int:
         """Tokens and regions of one example."""
@@ -127,7 +127,7 @@ class ExampleSource:
 
     def _part(
         self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
-    ) -> Part:
+    ) -> MicroBatch:
         """Examples packed, with what they should give; all choices of one have the same label."""
         examples = [first for first, *_ in choices]
         # One text goes with each image: a pair of images makes two pairs, side by side.
@@ -135,7 +135,7 @@ class ExampleSource:
         names = [name for example in examples for name in example.images]
         scores = torch.tensor([self._scores(example) for example in examples])
         answerable = scores.any(dim=1) if self._task.loss == "cross_entropy" else len(examples)
-        return Part(
+        return MicroBatch(
             batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
             targets=TaskTargets(
                 scores=scores, loss=self._task.loss, choices=self._open(choices, regions)
@@ -146,7 +146,7 @@ class ExampleSource:
 
     def _open(
         self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
-    ) -> Choices | None:
+    ) -> Candidates | None:
         """The choices for the network to make, where it is asked."""
         if not self._pool:
             return None

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.retrieval import LABELS
-from semvlp.model.packing import Mode, PackedBatch, PairRegions, moved, pack, spans, starts_of
+from semvlp.model.packing import (
+    Mode,
+    PackedBatch,
+    PairRegions,
+    pack,
+    row_indices,
+    starts_of,
+    to_device,
+)
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.shards.stream.order import generator
 from semvlp.train.config import RetrievalConfig
@@ -34,7 +42,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Choices:
+class Candidates:
     """What each example may become, as places on a deck."""
 
     deck: PackedBatch
@@ -51,7 +59,7 @@ class Choices:
 
 def choices_of(
     examples: Sequence[Sequence[Choice]], regions: Mapping[str, PairRegions], width: int
-) -> Choices:
+) -> Candidates:
     """The 1..P choices of each of B examples; P is `width` everywhere, or ranks would wait.
 
     Args:
@@ -61,14 +69,14 @@ def choices_of(
     texts = {text: place for place, text in enumerate(dict.fromkeys(c.text for c in every))}
     images = {name: place for place, name in enumerate(dict.fromkeys(c.image for c in every))}
     rows = [list(islice(chain(choices, repeat(choices[0])), width)) for choices in examples]
-    return Choices(
+    return Candidates(
         deck=_deck(list(texts), [regions[name] for name in images]),
         texts=torch.tensor([[texts[choice.text] for choice in row] for row in rows]),
         images=torch.tensor([[images[choice.image] for choice in row] for row in rows]),
     )
 
 
-def hardest(model: SemVLPForTask, choices: Choices, mode: Mode) -> PackedBatch:
+def mine_hard_negative(model: SemVLPForTask, choices: Candidates, mode: Mode) -> PackedBatch:
     """The B pairs of each example's choice that the match head of `model` scores highest.
 
     Scores are taken without gradients and without dropout, P batches of M pairs one after another.
@@ -89,8 +97,8 @@ def hardest(model: SemVLPForTask, choices: Choices, mode: Mode) -> PackedBatch:
 
 def paired(deck: PackedBatch, texts: Tensor, images: Tensor) -> PackedBatch:
     """The pairs of texts [N] and images [N], places on the deck int64 on the CPU."""
-    tokens = moved(_rows(deck.text_lengths, texts), deck.device)
-    regions = moved(_rows(deck.region_lengths, images), deck.device)
+    tokens = to_device(_rows(deck.text_lengths, texts), deck.device)
+    regions = to_device(_rows(deck.region_lengths, images), deck.device)
     return PackedBatch(
         input_ids=deck.input_ids.index_select(0, tokens),
         region_features=deck.region_features.index_select(0, regions),
@@ -101,7 +109,7 @@ def paired(deck: PackedBatch, texts: Tensor, images: Tensor) -> PackedBatch:
 
 
 def _rows(lengths: Tensor, places: Tensor) -> Tensor:
-    return spans(starts_of(lengths)[places], lengths[places])
+    return row_indices(starts_of(lengths)[places], lengths[places])
 
 
 def _deck(texts: list[tuple[int, ...]], images: list[PairRegions]) -> PackedBatch:
@@ -137,7 +145,7 @@ TRIES = 16
 """How many examples of all are drawn to find one that does not belong to the image."""
 
 
-class Mismatches:
+class HardNegatives:
     """What the examples of a matching task are trained as."""
 
     def __init__(self, examples: Sequence[Example], config: RetrievalConfig, seed: int) -> None:

@@ -128,12 +128,12 @@ def _other(
     if not others:
         return None
     if hard:
-        return max(others, key=lambda o: likeness(visit.sample.regions, o.sample.regions)), by
+        return max(others, key=lambda o: object_overlap(visit.sample.regions, o.sample.regions)), by
     index = int(by * len(others))
     return others[index], by * len(others) - index
 
 
-def likeness(regions: Regions, others: Regions) -> float:
+def object_overlap(regions: Regions, others: Regions) -> float:
     """Jaccard index, 0..1, of the object classes detected in two images."""
     ours, theirs = set(regions.object_ids.tolist()), set(others.object_ids.tolist())
     return len(ours & theirs) / max(len(ours | theirs), 1)

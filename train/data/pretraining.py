@@ -29,12 +29,12 @@ from semvlp.train.data.masking import (
 from semvlp.train.data.pairs import Match, Pair, pairs_of
 from semvlp.train.data.texts import TextCache, masking_vocabulary
 from semvlp.train.objectives import IGNORED, Targets
-from semvlp.train.step import Part, cut
+from semvlp.train.step import MicroBatch, split
 
 MATCH_CLASS: dict[Match, int] = {"match": 1, "mismatch": 0, "none": IGNORED}
 
 
-class Examples:
+class PretrainingCollator:
     """Makes the parts of pre-training steps; the same visits always give the same parts."""
 
     def __init__(
@@ -46,13 +46,13 @@ class Examples:
         self._answers = {answer: index for index, answer in enumerate(answers)}
         self._masks, self._others = Generators(), Generators()
 
-    def parts(self, visits: Sequence[Visit]) -> list[Part]:
+    def parts(self, visits: Sequence[Visit]) -> list[MicroBatch]:
         """The pairs of a rank's share of a step, cut as the settings say."""
         pairs = [self._pairs(visit, visits) for visit in visits]
         rows = [self._rows(of_visit) for of_visit in pairs]
         return [
             self._part([pair for of_visit in pairs[run] for pair in of_visit])
-            for run in cut(rows, self._config.train)
+            for run in split(rows, self._config.train)
         ]
 
     def _rows(self, pairs: Sequence[Pair]) -> int:
@@ -61,7 +61,7 @@ class Examples:
         tokens = sum(map(len, self._texts([pair.text for pair in pairs])))
         return tokens + sum(min(len(pair.regions), most) for pair in pairs)
 
-    def _part(self, pairs: Sequence[Pair]) -> Part:
+    def _part(self, pairs: Sequence[Pair]) -> MicroBatch:
         """Pairs masked and packed, with their targets."""
         ids = self._texts([pair.text for pair in pairs])
         # One image may serve several pairs; its regions are taken once.
@@ -79,7 +79,7 @@ class Examples:
         masked = _in_batch([found for _, found in hidden])
         targets = self._targets(batch, masked.chosen, told, pairs, ids, tokens, regions)
         _replace_features(batch.region_features, masked)
-        return Part(
+        return MicroBatch(
             batch=batch.replace(region_mask=torch.from_numpy(masked.zeroed)),
             targets=targets,
             counts=targets.counts(),

@@ -27,10 +27,10 @@ from torch import Tensor
 from semvlp.closing import Closing
 from semvlp.errors import SemVLPError
 from semvlp.shards.batch import Batch
-from semvlp.shards.stream.reader import Reader, as_helper
-from semvlp.train.data.pretraining import Examples
+from semvlp.shards.stream.reader import Reader, become_worker
+from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.objectives import Targets
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 
 SPARE = 1.25
 """Room for the next steps, which may have more regions."""
@@ -68,7 +68,7 @@ class FeatureMemory:
         return np.empty((int(len(features) * SPARE), features.shape[1]), features.dtype)
 
 
-class VisitSource(Closing):
+class PretrainingBatches(Closing):
     """The steps of one rank; they and their order depend neither on `workers` nor on `pinned`.
 
     Args:
@@ -77,7 +77,12 @@ class VisitSource(Closing):
     """
 
     def __init__(
-        self, reader: Reader, examples: Examples, *, workers: int = 0, pinned: bool = False
+        self,
+        reader: Reader,
+        examples: PretrainingCollator,
+        *,
+        workers: int = 0,
+        pinned: bool = False,
     ) -> None:
         self._reader, self._examples = reader, examples
         self._memory = FeatureMemory(pinned=pinned)
@@ -86,7 +91,7 @@ class VisitSource(Closing):
         self._begun: deque[_Begun] = deque()
         self._state: Mapping[str, Any] = reader.state_dict()
 
-    def next_step(self) -> list[Part]:
+    def next_step(self) -> list[MicroBatch]:
         """The parts of the next step of this rank.
 
         Raises:
@@ -129,7 +134,7 @@ class VisitSource(Closing):
         light = numbered(batch)
         if self._pool:
             made = self._pool.submit(_made, light)
-            parts: Callable[[], list[Part]] = lambda: pickle.loads(made.result())  # noqa: E731
+            parts: Callable[[], list[MicroBatch]] = lambda: pickle.loads(made.result())  # noqa: E731
         else:
             parts = partial(self._examples.parts, light.visits())
         self._begun.append(_Begun(parts, features, self._reader.state_dict()))
@@ -138,7 +143,7 @@ class VisitSource(Closing):
 class _Begun(NamedTuple):
     """A step whose parts are being made."""
 
-    parts: Callable[[], list[Part]]
+    parts: Callable[[], list[MicroBatch]]
     features: Tensor
     """[rows, F] float16 of all its regions."""
     state: Mapping[str, Any]
@@ -152,7 +157,7 @@ def numbered(batch: Batch) -> Batch:
     return replace(batch, columns={**columns, "features": rows})
 
 
-def with_features(part: Part, features: Tensor) -> Part:
+def with_features(part: MicroBatch, features: Tensor) -> MicroBatch:
     """The part with rows of `features` [rows, F] where it has their numbers."""
     targets = part.targets
     assert isinstance(targets, Targets)
@@ -171,18 +176,18 @@ def _taken(features: Tensor, numbers: Tensor) -> Tensor:
     return torch.index_select(features, 0, rows, out=taken)
 
 
-def _pool(workers: int, examples: Examples) -> ProcessPoolExecutor:
+def _pool(workers: int, examples: PretrainingCollator) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_begin_work, initargs=(examples, os.getpid())
     )
 
 
-_examples: list[Examples] = []
+_examples: list[PretrainingCollator] = []
 """In a process that makes parts: how."""
 
 
-def _begin_work(examples: Examples, parent: int) -> None:
-    as_helper(parent)
+def _begin_work(examples: PretrainingCollator, parent: int) -> None:
+    become_worker(parent)
     torch.set_num_threads(1)
     _examples.append(examples)
 
@@ -195,10 +200,10 @@ def _made(batch: Batch) -> bytes:
 CPU = torch.device("cpu")
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Endless steps of one rank, at a place that can be stored."""
 
-    def next_step(self) -> Sequence[Part]:
+    def next_step(self) -> Sequence[MicroBatch]:
         """The parts of the next step."""
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -208,24 +213,24 @@ class Source(Protocol):
         """Go on where `state` was taken; an empty state is the beginning."""
 
 
-class Ready(NamedTuple):
+class Prefetched(NamedTuple):
     """One step's parts, and where the source stood right after them."""
 
-    parts: Sequence[Part]
+    parts: Sequence[MicroBatch]
     state: Mapping[str, Any]
 
 
 @contextmanager
-def prefetched(source: Source, device: torch.device = CPU) -> Iterator[Iterator[Ready]]:
+def prefetched(source: BatchSource, device: torch.device = CPU) -> Iterator[Iterator[Prefetched]]:
     """The steps of a source for `device`, always one read ahead by a thread of its own.
 
     An error of the source is raised where its step is taken.
     """
 
-    def read() -> Ready:
-        return Ready(source.next_step(), source.state_dict())
+    def read() -> Prefetched:
+        return Prefetched(source.next_step(), source.state_dict())
 
-    def ahead(pool: ThreadPoolExecutor) -> Iterator[Ready]:
+    def ahead(pool: ThreadPoolExecutor) -> Iterator[Prefetched]:
         coming = pool.submit(read)
         while True:
             ready = coming.result()

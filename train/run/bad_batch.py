@@ -8,7 +8,7 @@ import torch
 
 from semvlp.atomic import write_json
 from semvlp.errors import SemVLPError
-from semvlp.train.step import Part, StepResult
+from semvlp.train.step import MicroBatch, StepResult
 
 
 def not_finite(
@@ -39,7 +39,7 @@ def out_of_memory(
     )
 
 
-def described(parts: Sequence[Part]) -> dict[str, Any]:
+def described(parts: Sequence[MicroBatch]) -> dict[str, Any]:
     """What a step was made of: sizes of its parts, and the ids of its images."""
     return {
         "parts": [

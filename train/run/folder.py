@@ -30,7 +30,7 @@ MADE_BY_A_RUN = (
     "checkpoints",
 )
 # Settings that a run may be continued with although they changed: none shapes a number.
-FREE = frozenset(
+MAY_CHANGE = frozenset(
     {
         "train.log_every",
         "train.save_every",
@@ -48,7 +48,7 @@ Config = PretrainConfig | FinetuneConfig
 Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
 
 
-def begin(
+def open_run(
     out: Path,
     config: Config,
     inputs: Mapping[str, Any],
@@ -114,7 +114,7 @@ def _check_same_settings(saved: Path, config: Config) -> None:
     before = flatten(settings.to_tree(settings.load(type(config), saved)))
     now = flatten(settings.to_tree(config))
     for name in sorted({**before, **now}):
-        if name not in FREE:
+        if name not in MAY_CHANGE:
             _check_same(saved.parent, name, before.get(name), now.get(name))
 
 

@@ -79,14 +79,14 @@ def utilisation(flops: float, seconds: float, peak: float) -> float:
     return flops / seconds / peak
 
 
-def pairs_per_second(pairs: int, paces: Sequence[float]) -> float:
-    """Pairs per second where each step has `pairs` and took the seconds in `paces`."""
-    return pairs * len(paces) / sum(paces)
+def pairs_per_second(pairs: int, timings: Sequence[float]) -> float:
+    """Pairs per second where each step has `pairs` and took the seconds in `timings`."""
+    return pairs * len(timings) / sum(timings)
 
 
-def seconds_left(step: int, steps: int, paces: Sequence[float]) -> float:
+def seconds_left(step: int, steps: int, timings: Sequence[float]) -> float:
     """Expected time until the last step, at the pace of the latest ones."""
-    return (steps - step) * sum(paces) / len(paces)
+    return (steps - step) * sum(timings) / len(timings)
 
 
 def hours(pairs: float, pairs_per_second: float) -> float:

@@ -18,7 +18,12 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from semvlp.errors import ConfigError
-from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Found, InPasses, Place
+from semvlp.extract.detectors.batched import (
+    REGIONS_AT_ONCE,
+    BatchedDetector,
+    Execution,
+    RawDetections,
+)
 from semvlp.extract.detectors.on_detectron2.cfg import (
     address_of,
     check_format,
@@ -61,7 +66,7 @@ Labels = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def open_config(
-    name: str, weights: str | None, place: Place, settings: Sequence[str] = ()
+    name: str, weights: str | None, place: Execution, settings: Sequence[str] = ()
 ) -> "Detectron2Detector":
     """The network of a detectron2 config.
 
@@ -88,7 +93,9 @@ def open_config(
     return Detectron2Detector(model, cfg, place)
 
 
-def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> "Detectron2Detector":
+def open_trained(
+    path: Path, place: Execution, settings: Sequence[str] = ()
+) -> "Detectron2Detector":
     """The detector of our own whose JSON file is `path`, whichever backend it learned in."""
     description, state = read_detector(path)
     labels = description.object_labels, description.attribute_labels
@@ -105,7 +112,7 @@ def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> "Det
 
 
 def open_published(
-    name: str, config: NetworkConfig, weights: Path, place: Place
+    name: str, config: NetworkConfig, weights: Path, place: Execution
 ) -> "Detectron2Detector":
     """The network `name` of `NETWORKS` with published weights, or some of our own.
 
@@ -114,13 +121,13 @@ def open_published(
     return _open(read_published(weights, name), config, place, str(weights))
 
 
-def open_untrained(config: NetworkConfig, place: Place) -> "Detectron2Detector":
+def open_untrained(config: NetworkConfig, place: Execution) -> "Detectron2Detector":
     """A network with the random weights it has in the torchvision backend."""
     return _open(untrained(config).state_dict(), config, place, "random weights")
 
 
 def _open(
-    state: State, config: NetworkConfig, place: Place, source: str, labels: Labels | None = None
+    state: State, config: NetworkConfig, place: Execution, source: str, labels: Labels | None = None
 ) -> "Detectron2Detector":
     """The network of a config with tensors under our names."""
     num_objects, num_attributes = count_labels(state, source)
@@ -131,14 +138,14 @@ def _open(
     return Detectron2Detector(model, cfg, place, labels)
 
 
-class Detectron2Detector(InPasses):
+class Detectron2Detector(BatchedDetector):
     """A detectron2 network, taken over, that only finds; see `Detector`.
 
     Feature pyramids pad an image to a multiple of their largest stride, each by its own shape.
     """
 
     def __init__(
-        self, model: GeneralizedRCNN, cfg: CfgNode, place: Place, labels: Labels | None = None
+        self, model: GeneralizedRCNN, cfg: CfgNode, place: Execution, labels: Labels | None = None
     ) -> None:
         super().__init__(resize_rule_of(cfg), place.images_per_pass)
         self._cfg, self._place = cfg, place
@@ -157,7 +164,7 @@ class Detectron2Detector(InPasses):
         self._model, self._region_step = model.eval(), _only_find(model)
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
         """`GeneralizedRCNN.inference` up to the point where boxes are selected."""
         if self._cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[..., ::-1].copy()
@@ -189,7 +196,9 @@ class Detectron2Detector(InPasses):
         # A head that ends in convolutions leaves maps, which the predictor takes flattened.
         return heads.box_head(pooled).flatten(1)  # type: ignore[no-any-return]
 
-    def _found(self, proposals: list[Any], features: Tensor, scales: list[float]) -> list[Found]:
+    def _found(
+        self, proposals: list[Any], features: Tensor, scales: list[float]
+    ) -> list[RawDetections]:
         """Scores and boxes of every class for the regions of all images, cut into images."""
         predictor = self._model.roi_heads.box_predictor
         predictions = predictor(features)
@@ -203,7 +212,7 @@ class Detectron2Detector(InPasses):
             strict=True,
         )
         return [
-            Found(
+            RawDetections(
                 proposals=each.proposal_boxes.tensor,
                 boxes=boxes,
                 object_scores=scores,
@@ -244,7 +253,7 @@ class Detectron2Detector(InPasses):
         return logits.softmax(-1)[:, :-1]  # type: ignore[no-any-return]
 
 
-def build_network(cfg: CfgNode, place: Place, name: str, *, seed: int = 0) -> GeneralizedRCNN:
+def build_network(cfg: CfgNode, place: Execution, name: str, *, seed: int = 0) -> GeneralizedRCNN:
     """The network of a config with random weights from `seed`.
 
     Raises:

@@ -70,7 +70,7 @@ class Trunk(nn.Module):
         """[P, channels, pool_size, pool_size] -> [P, F], never negative."""
         raise NotImplementedError
 
-    def only_find(self) -> None:
+    def fuse_for_inference(self) -> None:
         """Make the layers faster, now that they will learn no more."""
 
 
@@ -151,7 +151,7 @@ class ResNetTrunk(Trunk):
             return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
-    def only_find(self) -> None:
+    def fuse_for_inference(self) -> None:
         fold(self.conv1, self.bn1)
         self.bn1 = nn.Identity()
         for module in list(self.modules()):
@@ -175,7 +175,7 @@ class ResNetC4(ResNetTrunk):
     strides = (16,)
     channels = 1024
     region_step = 0
-    """Which pooled cells the region stage sees, once `only_find` took its stride out."""
+    """Which pooled cells the region stage sees, once `fuse_for_inference` took its stride out."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [self.layer3(self.layer2(self.layer1(self.stem(images))))]
@@ -185,8 +185,8 @@ class ResNetC4(ResNetTrunk):
             pooled = every(self.region_step, pooled)
         return self.layer4(pooled).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
-    def only_find(self) -> None:
-        super().only_find()
+    def fuse_for_inference(self) -> None:
+        super().fuse_for_inference()
         self.region_step = unstride(self.layer4[0].conv1, self.layer4[0].downsample[0])
 
 

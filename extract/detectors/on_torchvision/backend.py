@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from semvlp.errors import ConfigError
-from semvlp.extract.detectors.batched import Found, InPasses, Place
+from semvlp.extract.detectors.batched import BatchedDetector, Execution, RawDetections
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import (
     attribute_labels,
@@ -24,7 +24,7 @@ UNTRAINED = (100, 20)
 """Object classes and attributes of a network that was not trained."""
 
 
-class TorchvisionDetector(InPasses):
+class TorchvisionDetector(BatchedDetector):
     """A `FasterRCNN`, taken over, that only finds; see `Detector`."""
 
     def __init__(
@@ -32,7 +32,7 @@ class TorchvisionDetector(InPasses):
         network: FasterRCNN,
         object_labels: Sequence[str],
         attribute_labels: Sequence[str],
-        place: Place,
+        place: Execution,
         *,
         images_per_pass: int | None = None,
     ) -> None:
@@ -46,17 +46,17 @@ class TorchvisionDetector(InPasses):
             "weights_sha256": state_sha256(network.state_dict()),
             "precision": place.precision,
         }
-        network.trunk.only_find()
+        network.trunk.fuse_for_inference()
         network.to(memory_format=network.trunk.memory_format)
         self._network, self._place = network.to(place.device).eval(), place
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
         batch = torch.from_numpy(pixels).to(self._place.device).permute(0, 3, 1, 2)
         return self._network.find(batch, scales, self._place)
 
 
-def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> TorchvisionDetector:
+def open_trained(path: Path, place: Execution, settings: Sequence[str] = ()) -> TorchvisionDetector:
     """The detector of our own whose JSON file is `path`; `settings` change its network config."""
     description, state = read_detector(path)
     if description.network is None:
@@ -67,7 +67,7 @@ def open_trained(path: Path, place: Place, settings: Sequence[str] = ()) -> Torc
     return TorchvisionDetector(network, objects, attributes, place)
 
 
-def open_untrained(config: NetworkConfig, place: Place) -> TorchvisionDetector:
+def open_untrained(config: NetworkConfig, place: Execution) -> TorchvisionDetector:
     """A network with random weights, the same every time."""
     network = untrained(config)
     objects, attributes = object_labels(UNTRAINED[0]), attribute_labels(UNTRAINED[1])
@@ -82,7 +82,7 @@ def untrained(config: NetworkConfig) -> FasterRCNN:
 
 
 def open_published(
-    name: str, config: NetworkConfig, weights: Path, place: Place
+    name: str, config: NetworkConfig, weights: Path, place: Execution
 ) -> TorchvisionDetector:
     """The network `name` of `NETWORKS` with published weights, or some of our own.
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Found, Place
+from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Execution, RawDetections
 from semvlp.extract.detectors.on_torchvision.backbones import ResNetC4, SmallTrunk, Trunk
 from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, pool_regions
 from semvlp.extract.detectors.on_torchvision.rpn import clip, decode, region_proposal_network
@@ -60,7 +60,7 @@ class FasterRCNN(nn.Module):
         self.register_buffer("mean", _per_channel(config.pixel_mean), persistent=False)
         self.register_buffer("std", _per_channel(config.pixel_std), persistent=False)
 
-    def find(self, images: Tensor, scales: list[float], place: Place) -> list[Found]:
+    def find(self, images: Tensor, scales: list[float], place: Execution) -> list[RawDetections]:
         """Find in RGB images [B, 3, H, W] of 0..255 of one shape.
 
         `scales` are resized over original size, where the network's rules need them.
@@ -128,7 +128,7 @@ class FasterRCNN(nn.Module):
 
     def _found(
         self, proposals: Tensor, features: Tensor, size: tuple[int, int], scale: float
-    ) -> Found:
+    ) -> RawDetections:
         object_logits, deltas = self.predictor(features)
         variant = self.variant
         # Caffe regresses regions in pixels of the original image.
@@ -143,7 +143,7 @@ class FasterRCNN(nn.Module):
         given = (
             object_logits[:, :-1] if variant.attribute_given == "object class" else object_logits
         )
-        return Found(
+        return RawDetections(
             proposals=proposals,
             boxes=clip(boxes, size, rule=variant.boxes, pixel=pixel),
             object_scores=object_logits.softmax(-1),

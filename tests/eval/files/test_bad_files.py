@@ -339,12 +339,12 @@ def test_what_is_accepted_but_hardly_meant(
 def test_doubts_about_many_answers(save: Callable[..., Path], make: type) -> None:
     people = {n * 1000: ["yes"] * 10 for n in range(1, 101)}
     examples = TASKS["vqa"].read([save("vqa.json", make.vqa(people))])
-    (doubt,) = TASKS["vqa"].doubts(examples, dict.fromkeys(people, "no"))
+    (doubt,) = TASKS["vqa"].warnings(examples, dict.fromkeys(people, "no"))
     assert doubt == "100% of the answers are 'no'"
     types = {"structural": "verify", "semantic": "obj", "detailed": "existTrue"}
     judged = {"1": make.gqa("yes", types=types), "2": make.gqa("no", types=types)}
     examples = TASKS["gqa"].read([save("gqa.json", judged)])
-    (doubt,) = TASKS["gqa"].doubts(examples, {"1": "red", "2": "no"})
+    (doubt,) = TASKS["gqa"].warnings(examples, {"1": "red", "2": "no"})
     assert doubt.startswith("1 of 2 verify and logical questions get neither")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Detector, Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, levels_of
@@ -145,9 +145,9 @@ def zoos_own(name: str, weights: Path, size: Size) -> Detector:
 
     cfg = read_config(f"COCO-Detection/{ZOO[name]}.yaml")
     set_keys(cfg, size.detectron2s())
-    model = build_network(cfg, Place(), name)
+    model = build_network(cfg, Execution(), name)
     model.load_state_dict(torch.load(weights, weights_only=True)["model"], strict=True)
-    return Detectron2Detector(model, cfg, Place())
+    return Detectron2Detector(model, cfg, Execution())
 
 
 def maps_of(found: Proposals, size: Size) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from semvlp.extract.detectors.batched import Found, InPasses
+from semvlp.extract.detectors.batched import BatchedDetector, RawDetections
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.images.resize import Pixels, Resized, ResizeRule
 from semvlp.extract.pipeline import ExtractSettings, extract
@@ -19,7 +19,7 @@ from tests.extract.fake_detector import FakeDetector
 ATTRIBUTES, FEATURES = 3, 5
 
 
-class Corners(InPasses):
+class Corners(BatchedDetector):
     """Finds boxes that are drawn from a seed, some of them over the border."""
 
     def __init__(self, rule: ResizeRule, count: int, classes: int) -> None:
@@ -29,9 +29,9 @@ class Corners(InPasses):
         self.boxes = rng.uniform(0, 90, (count, classes, 4)).astype(np.float32)
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[Found]:
+    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
         count = len(self.proposals)
-        found = Found(
+        found = RawDetections(
             proposals=torch.tensor(self.proposals),
             boxes=torch.tensor(self.boxes),
             object_scores=torch.full((count, 3), 1 / 3),

@@ -20,7 +20,7 @@ from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.training import train as fit
 from semvlp.extract.training.batches import load_groups
 from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.learner import open_learner
 from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.checkpoint import read_description
@@ -38,7 +38,7 @@ pytestmark = [
 
 # Small images, maps and numbers of regions keep the tests fast; the rules are those of every size.
 SETTINGS = ("shorter_side=64", "longer_side=96", "num_proposals=12", "pool_size=5")
-SHORT = FitConfig(
+SHORT = DetectorTrainConfig(
     network="resnet50_c4",
     settings=SETTINGS,
     init="set by each test",
@@ -108,7 +108,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def losses_of_everything(
-    runner: Runner, config: FitConfig, drawn: Path, images: Sequence[int]
+    runner: Runner, config: DetectorTrainConfig, drawn: Path, images: Sequence[int]
 ) -> dict[str, float]:
     """The losses where nothing is drawn by chance: every anchor and region is learned from."""
     data = read_annotations(drawn / "boxes.json", drawn)
@@ -126,7 +126,7 @@ def losses_of_everything(
     return {name: float(loss.detach()) for name, loss in learner.losses(pixels, targets).items()}
 
 
-def check_same_losses(config: FitConfig, drawn: Path) -> None:
+def check_same_losses(config: DetectorTrainConfig, drawn: Path) -> None:
     """Both backends have the same losses from the same weights."""
     ours, theirs = (
         losses_of_everything(runner, config, drawn, [0, 3])

@@ -20,16 +20,16 @@ from semvlp.extract.networks import NETWORKS, SMALL
 from semvlp.extract.training import train as fit
 from semvlp.extract.training.batches import batch_indices, flips, load_groups
 from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.learner import runner_of
-from semvlp.extract.training.state import FitState
+from semvlp.extract.training.state import TrainingState
 from semvlp.extract.training.train import learning_rate, train_detector
 from semvlp.extract.weights.checkpoint import read_description, read_weights
 from semvlp.settings import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHORT = FitConfig(
+SHORT = DetectorTrainConfig(
     steps=6, batch_size=2, lr=2e-3, warmup_steps=2, log_every=2, save_every=3, device="cpu"
 )
 
@@ -187,8 +187,8 @@ def test_weights_of_another_network_do_not_start_a_run(drawn: Path, tmp_path: Pa
 
 def test_a_resnet_is_not_trained_from_random_weights() -> None:
     with pytest.raises(ConfigError, match="set `init`"):
-        load(FitConfig, None, ["network=resnet50_c4"])
-    assert load(FitConfig, None, ["network=resnet50_c4", "init=w.pth"]).init == "w.pth"
+        load(DetectorTrainConfig, None, ["network=resnet50_c4"])
+    assert load(DetectorTrainConfig, None, ["network=resnet50_c4", "init=w.pth"]).init == "w.pth"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_resnet_is_not_trained_from_random_weights() -> None:
 def test_a_known_detector_is_its_network_and_starts_from_its_weights(
     name: str, architecture: str | None, start: str | None
 ) -> None:
-    config = FitConfig(network=name)
+    config = DetectorTrainConfig(network=name)
     assert (config.architecture, config.start) == (architecture, start)
     assert replace(config, init="other.pth").start == "other.pth"
 
@@ -212,12 +212,12 @@ def test_a_known_detector_is_its_network_and_starts_from_its_weights(
 @pytest.mark.parametrize("name", ["vinvl", "butd-caffe", "resnet101_c4_caffe", "nothing"])
 def test_a_network_whose_rules_of_learning_are_not_here_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"must be one of small, .*, got '{name}'"):
-        FitConfig(network=name, init="weights.pth")
+        DetectorTrainConfig(network=name, init="weights.pth")
 
 
 def test_the_backend_that_has_the_network_trains_it() -> None:
-    small, resnet = FitConfig(), FitConfig(network="coco-r50-c4")
-    config = FitConfig(network="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml")
+    small, resnet = DetectorTrainConfig(), DetectorTrainConfig(network="coco-r50-c4")
+    config = DetectorTrainConfig(network="COCO-Detection/faster_rcnn_R_50_C4_3x.yaml")
     assert [runner_of(each, "auto") for each in (small, resnet, config)] == [
         "torchvision",
         "torchvision",
@@ -270,7 +270,7 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "training.pt").write_bytes(b"no state")
     layer = torch.nn.Linear(1, 1)
     with pytest.raises(InputError, match=r"training\.pt: damaged; --overwrite"):
-        FitState(tmp_path, {}).open(
+        TrainingState(tmp_path, {}).open(
             layer, torch.optim.AdamW(layer.parameters()), resume=True, overwrite=False
         )
 
@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(drawn: Path, tmp_path: Path) -> 
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    config = FitConfig(steps=100, warmup_steps=10, lr=1.0)
+    config = DetectorTrainConfig(steps=100, warmup_steps=10, lr=1.0)
     rates = [learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
@@ -292,7 +292,7 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 
 
 def test_settings_load_from_the_command_line() -> None:
-    config = load(FitConfig, None, ["steps=5", "valid=a/b.json", "flip=true"])
-    assert config == FitConfig(steps=5, valid=Path("a/b.json"), flip=True)
+    config = load(DetectorTrainConfig, None, ["steps=5", "valid=a/b.json", "flip=true"])
+    assert config == DetectorTrainConfig(steps=5, valid=Path("a/b.json"), flip=True)
     with pytest.raises(ConfigError, match="steps"):
-        load(FitConfig, None, ["steps=0"])
+        load(DetectorTrainConfig, None, ["steps=0"])

@@ -156,12 +156,12 @@ def test_parts_of_the_upper_blocks_are_lxmerts(
     things = Segments(torch.tensor([5]), torch.tensor([3]))
     row = torch.cat([text, regions])
     crossed = other.cross_att(text[None], None, regions[None], None)
-    found = block.across(row, cut([(tokens, things), (things, tokens)]))
+    found = block.cross_attend(row, cut([(tokens, things), (things, tokens)]))
     torch.testing.assert_close(found, torch.cat([part[0][0] for part in crossed]), **CLOSE)
     attended = other.lang_self_att(text[None], None)[0][0]
-    torch.testing.assert_close(block.within(text, cut([(tokens, tokens)])), attended, **CLOSE)
+    torch.testing.assert_close(block.self_attend(text, cut([(tokens, tokens)])), attended, **CLOSE)
     fed = other.output_fc(text[None], regions[None])[0][0]
-    torch.testing.assert_close(block.onward(text), fed, **CLOSE)
+    torch.testing.assert_close(block.apply_feed_forward(text), fed, **CLOSE)
 
 
 def test_what_lxmert_has_no_place_for(

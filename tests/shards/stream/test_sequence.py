@@ -8,7 +8,15 @@ import pytest
 import webdataset
 from numpy.typing import NDArray
 
-from semvlp.shards.stream.sequence import CYCLE, WINDOW, Images, Mixture, Order, Pairs, shares
+from semvlp.shards.stream.sequence import (
+    CYCLE,
+    WINDOW,
+    ImageEpochs,
+    Mixture,
+    Order,
+    PairEpochs,
+    shares,
+)
 
 # Pinned integers: a change here changes the order of every run that is resumed.
 GOLDEN_FULL = [10, 2, 5, 18, 9, 21]
@@ -19,12 +27,14 @@ GOLDEN_MIXTURE = [[0, 1, 0, 0, 0, 0], [0, 0, 1, 2, 3, 4]]
 SIZES = (5, 0, 7, 1, 5, 4)
 
 
-def images(sizes: tuple[int, ...] = SIZES, order: Order = "block", block_shards: int = 2) -> Images:
-    return Images(sizes, seed=7, order=order, block_shards=block_shards)
+def images(
+    sizes: tuple[int, ...] = SIZES, order: Order = "block", block_shards: int = 2
+) -> ImageEpochs:
+    return ImageEpochs(sizes, seed=7, order=order, block_shards=block_shards)
 
 
-def pairs() -> Pairs:
-    return Pairs(images(), np.arange(sum(SIZES)) % 4, seed=7)
+def pairs() -> PairEpochs:
+    return PairEpochs(images(), np.arange(sum(SIZES)) % 4, seed=7)
 
 
 def test_golden_vectors() -> None:
@@ -80,7 +90,7 @@ def test_every_epoch_has_every_pair_once() -> None:
 
 def test_the_pairs_of_an_image_stay_within_a_window() -> None:
     count = 3 * WINDOW + 10
-    source = Pairs(images((count,), order="full"), np.full(count, 5), seed=1)
+    source = PairEpochs(images((count,), order="full"), np.full(count, 5), seed=1)
     found = source.at(np.arange(len(source))).indices
     places: dict[int, list[int]] = {}
     for place, index in enumerate(found.tolist()):
@@ -109,7 +119,7 @@ def test_a_mixture_is_mixed() -> None:
 
 
 @pytest.mark.parametrize("source", [images(), pairs()])
-def test_a_copy_for_another_process_gives_the_same(source: Images | Pairs) -> None:
+def test_a_copy_for_another_process_gives_the_same(source: ImageEpochs | PairEpochs) -> None:
     source.at(np.arange(10))
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy.at(np.arange(60)).indices, source.at(np.arange(60)).indices)
@@ -137,7 +147,7 @@ def test_blocks_mix_better_than_a_buffer_and_full_order_best() -> None:
     orders: tuple[Order, ...] = ("full", "block")
     found = {}
     for order in orders:
-        source = Images((SHARD,) * 60, seed=5, order=order, block_shards=16)
+        source = ImageEpochs((SHARD,) * 60, seed=5, order=order, block_shards=16)
         found[order] = distinct(source.at(np.arange(count)).indices, SHARD, 256)
     # 256 draws among 60 shards meet 59.2 of them on average, among 16 all.
     assert abs(found["full"] - 60 * (1 - (59 / 60) ** 256)) < 0.5

@@ -192,11 +192,11 @@ def test_only_the_texts_of_the_negative_are_read(
 def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The images whose regions are read from now on."""
     read: list[int] = []
-    borrow, members = store.borrow, store.members
+    view, members = store.view, store.members
 
     def borrowed(indices: Sequence[int]) -> Any:
         read.extend(indices)
-        return borrow(indices)
+        return view(indices)
 
     def owned(index: int) -> Any:
         read.append(index)

@@ -16,8 +16,8 @@ from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.data.finetuning import ExampleSource, RegionCache, TaskTargets
-from semvlp.train.step import Part
+from semvlp.train.data.finetuning import FinetuningBatches, RegionCache, TaskTargets
+from semvlp.train.step import MicroBatch
 
 EXAMPLES = [
     Example(
@@ -39,25 +39,25 @@ def store(shards: Path) -> Iterator[Store]:
 @pytest.fixture
 def source_of(
     store: Store, small_task: Callable[..., FinetuneConfig]
-) -> Callable[..., ExampleSource]:
+) -> Callable[..., FinetuningBatches]:
     tokenizer = train_wordpiece([example.text for example in EXAMPLES], 100)
 
     def build(*overrides: str, rank: int = 0, size: int = 1, task: str = "retrieval") -> Any:
         world = World(rank, size)
         labels = ["mismatch", "match"]
         config = small_task(*overrides)
-        return ExampleSource(load_task(task), EXAMPLES, labels, tokenizer, store, config, world)
+        return FinetuningBatches(load_task(task), EXAMPLES, labels, tokenizer, store, config, world)
 
     return build
 
 
-def scores(source: ExampleSource) -> torch.Tensor:
+def scores(source: FinetuningBatches) -> torch.Tensor:
     parts = source.next_step()
     assert all(isinstance(part.targets, TaskTargets) for part in parts)
     return torch.cat([part.targets.scores for part in parts])  # type: ignore[attr-defined]
 
 
-def test_an_epoch_has_every_example_once(source_of: Callable[..., ExampleSource]) -> None:
+def test_an_epoch_has_every_example_once(source_of: Callable[..., FinetuningBatches]) -> None:
     source = source_of("train.batch_size=5")
     epochs = [
         [source._at(position).images[0] for position in range(start, start + 20)]
@@ -69,7 +69,7 @@ def test_an_epoch_has_every_example_once(source_of: Callable[..., ExampleSource]
 
 
 def test_half_of_the_match_pairs_are_of_another_image(
-    source_of: Callable[..., ExampleSource],
+    source_of: Callable[..., FinetuningBatches],
 ) -> None:
     source = source_of("train.batch_size=400")
     found = scores(source)
@@ -87,7 +87,7 @@ NEGATIVES = pytest.mark.parametrize("negatives", ["random", "batch", "hard"])
 @NEGATIVES
 @pytest.mark.parametrize("replaced", ["text", "image"])
 def test_ranks_and_parts_cut_one_sequence(
-    source_of: Callable[..., ExampleSource], negatives: str, replaced: str
+    source_of: Callable[..., FinetuningBatches], negatives: str, replaced: str
 ) -> None:
     settings = (
         "train.batch_size=8",
@@ -107,7 +107,7 @@ def test_ranks_and_parts_cut_one_sequence(
         assert [row for part in parts for row in offered(part)] == offered(one)
 
 
-def offered(part: Part) -> list[list[Any]]:
+def offered(part: MicroBatch) -> list[list[Any]]:
     """The texts and images that each example of a part may become."""
     choices = part.targets.choices  # type: ignore[attr-defined]
     if choices is None:
@@ -122,7 +122,9 @@ def offered(part: Part) -> list[list[Any]]:
 
 
 @NEGATIVES
-def test_the_position_is_the_state(source_of: Callable[..., ExampleSource], negatives: str) -> None:
+def test_the_position_is_the_state(
+    source_of: Callable[..., FinetuningBatches], negatives: str
+) -> None:
     source = source_of(f"retrieval.negatives={negatives}")
     source.next_step()
     state = source.state_dict()
@@ -136,7 +138,7 @@ def test_the_position_is_the_state(source_of: Callable[..., ExampleSource], nega
 
 
 def test_in_batch_pairs_need_no_second_read(
-    source_of: Callable[..., ExampleSource], store: Store
+    source_of: Callable[..., FinetuningBatches], store: Store
 ) -> None:
     for replaced in ("text", "either"):
         source = source_of(
@@ -151,7 +153,7 @@ def test_in_batch_pairs_need_no_second_read(
 
 
 def test_only_hard_negatives_are_left_to_the_network(
-    source_of: Callable[..., ExampleSource],
+    source_of: Callable[..., FinetuningBatches],
 ) -> None:
     for negatives, asked in (("random", False), ("batch", False), ("hard", True)):
         (part,) = source_of(f"retrieval.negatives={negatives}", "retrieval.pool=3").next_step()

@@ -8,9 +8,15 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode, PackedBatch, PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.train.data.finetuning import TaskTargets
-from semvlp.train.data.hard_negatives import Choice, Choices, choices_of, hardest, paired
+from semvlp.train.data.hard_negatives import (
+    Candidates,
+    Choice,
+    choices_of,
+    mine_hard_negative,
+    paired,
+)
 from semvlp.train.finetune import TaskLoss
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 
 FEATURES, POOL = 16, 3
 TEXTS = [(2, 10 + n, 20 + n, *range(30, 30 + n), 3) for n in range(6)]
@@ -51,7 +57,7 @@ def model() -> SemVLPForTask:
     return network(dropout=0.1)
 
 
-def choices() -> Choices:
+def choices() -> Candidates:
     return choices_of(EXAMPLES, REGIONS, POOL)
 
 
@@ -96,21 +102,23 @@ def test_the_hardest_is_chosen(model: SemVLPForTask, mode: Mode) -> None:
             expected.append(row[int((logits[:, 1] - logits[:, 0]).argmax())])
     model.train()
     assert len({row.index(one) for row, one in zip(EXAMPLES, expected, strict=True)}) > 1
-    assert_same(hardest(model, choices(), mode), packed(expected))
+    assert_same(mine_hard_negative(model, choices(), mode), packed(expected))
 
 
 def test_it_follows_the_network(model: SemVLPForTask) -> None:
-    before = hardest(model, choices(), "single")
+    before = mine_hard_negative(model, choices(), "single")
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.neg_()
     # What was believed most is believed least now.
-    assert not torch.equal(hardest(model, choices(), "single").input_ids, before.input_ids)
+    assert not torch.equal(
+        mine_hard_negative(model, choices(), "single").input_ids, before.input_ids
+    )
 
 
 def test_nothing_is_left_behind(model: SemVLPForTask) -> None:
     state = torch.get_rng_state()
-    hardest(model, choices(), "two")
+    mine_hard_negative(model, choices(), "two")
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -122,9 +130,9 @@ def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> No
     found, loss_of = choices(), TaskLoss(model)
     scores = torch.tensor([[0.0, 1.0]] + [[1.0, 0.0]] * 4)
 
-    def gradients(batch: PackedBatch, open_choices: Choices | None) -> dict[str, torch.Tensor]:
+    def gradients(batch: PackedBatch, open_choices: Candidates | None) -> dict[str, torch.Tensor]:
         targets = TaskTargets(scores=scores, loss="cross_entropy", choices=open_choices)
-        part = Part(batch=batch, targets=targets, counts={"task": 5}, image_ids=())
+        part = MicroBatch(batch=batch, targets=targets, counts={"task": 5}, image_ids=())
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = loss_of(part, "two")["task"]
@@ -132,7 +140,7 @@ def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> No
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        chosen = hardest(model, found, "two")
+        chosen = mine_hard_negative(model, found, "two")
     ours, theirs = gradients(packed([row[0] for row in EXAMPLES]), found), gradients(chosen, None)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -141,5 +149,5 @@ def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> No
 
 def test_where_nothing_is_open_the_pairs_stand(model: SemVLPForTask) -> None:
     rows = [[row[0]] for row in EXAMPLES]
-    found = hardest(model, choices_of(rows, REGIONS, POOL), "two")
+    found = mine_hard_negative(model, choices_of(rows, REGIONS, POOL), "two")
     assert_same(found, packed([row[0] for row in rows]))

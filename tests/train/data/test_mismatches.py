@@ -7,7 +7,7 @@ import pytest
 
 from semvlp.eval.task import Example
 from semvlp.train.config import RetrievalConfig
-from semvlp.train.data.hard_negatives import Mismatches
+from semvlp.train.data.hard_negatives import HardNegatives
 
 CAPTIONS = 3
 TOLD_TWICE = "the same of two images"
@@ -31,7 +31,9 @@ TRUE = {(example.text, example.images[0]) for example in EXAMPLES}
 
 
 def drawn(n: int = 300, example: Example = STEP[1], **fields: Any) -> list[list[Example]]:
-    mismatches = Mismatches(EXAMPLES, RetrievalConfig(**{"mismatch_rate": 1.0, **fields}), seed=0)
+    mismatches = HardNegatives(
+        EXAMPLES, RetrievalConfig(**{"mismatch_rate": 1.0, **fields}), seed=0
+    )
     return [mismatches.of(example, position, STEP) for position in range(n)]
 
 
@@ -83,7 +85,9 @@ def test_hard_ones_are_offered_as_a_pool_without_repetition() -> None:
 
 
 def test_a_batch_of_one_image_has_no_wrong_pair() -> None:
-    mismatches = Mismatches(EXAMPLES, RetrievalConfig(mismatch_rate=1.0, negatives="batch"), seed=0)
+    mismatches = HardNegatives(
+        EXAMPLES, RetrievalConfig(mismatch_rate=1.0, negatives="batch"), seed=0
+    )
     step = EXAMPLES[:CAPTIONS]
     assert mismatches.of(step[0], 5, step) == [step[0]]
 
@@ -92,7 +96,7 @@ def test_a_batch_of_one_image_has_no_wrong_pair() -> None:
 def test_seed_and_position_decide(negatives: str) -> None:
     config = RetrievalConfig(negatives=negatives, replaced="either")  # type: ignore[arg-type]
     runs = [
-        [Mismatches(EXAMPLES, config, seed).of(STEP[1], p, STEP) for p in range(40)]
+        [HardNegatives(EXAMPLES, config, seed).of(STEP[1], p, STEP) for p in range(40)]
         for seed in (0, 0, 1)
     ]
     assert runs[0] == runs[1]

@@ -10,7 +10,7 @@ import pytest
 from semvlp.shards.record import Question, Sample, Texts
 from semvlp.shards.stream.stream import Visit
 from semvlp.train.config import Negatives
-from semvlp.train.data.pairs import Pair, likeness, pairs_of
+from semvlp.train.data.pairs import Pair, object_overlap, pairs_of
 
 CAPTIONS = ("a cat", "a dog")
 QUESTION = Question(question="what?", answers={"cat": 1.0})
@@ -138,8 +138,8 @@ def test_regions_of_the_batch_take_the_place_of_the_image() -> None:
 
 def test_hard_negatives_are_the_most_alike() -> None:
     alike = BATCH[:3]
-    assert likeness(alike[0].sample.regions, alike[2].sample.regions) == pytest.approx(0.5)
-    assert likeness(alike[0].sample.regions, alike[1].sample.regions) == 0
+    assert object_overlap(alike[0].sample.regions, alike[2].sample.regions) == pytest.approx(0.5)
+    assert object_overlap(alike[0].sample.regions, alike[1].sample.regions) == 0
     for negatives in ("hard_text", "hard_image"):
         pairs = pairs_of(
             alike[0],

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.stream import Stream, Visit
 from semvlp.train.config import PretrainConfig
-from semvlp.train.data.pretraining import Examples
+from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.objectives import IGNORED, Targets
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 
 ANSWERS = ["red", "green", "blue", "grey"]
 Config = Callable[..., PretrainConfig]
@@ -25,21 +25,23 @@ def visits(store: Store) -> list[Visit]:
 @pytest.fixture
 def part_of(
     tokenizer: PreTrainedTokenizerFast, small: Config, visits: list[Visit]
-) -> Callable[..., Part]:
-    def build(*overrides: str, of: list[Visit] = visits, answers: list[str] = ANSWERS) -> Part:
-        (part,) = Examples(small(*overrides), tokenizer, answers).parts(of)
+) -> Callable[..., MicroBatch]:
+    def build(
+        *overrides: str, of: list[Visit] = visits, answers: list[str] = ANSWERS
+    ) -> MicroBatch:
+        (part,) = PretrainingCollator(small(*overrides), tokenizer, answers).parts(of)
         return part
 
     return build
 
 
-def targets(part: Part) -> Targets:
+def targets(part: MicroBatch) -> Targets:
     assert isinstance(part.targets, Targets)
     return part.targets
 
 
 def test_masked_regions_are_marked_and_are_the_targets(
-    part_of: Callable[..., Part], visits: list[Visit]
+    part_of: Callable[..., MicroBatch], visits: list[Visit]
 ) -> None:
     part = part_of("objectives.mismatch_rate=0.0")
     aim, batch = targets(part), part.batch
@@ -58,7 +60,7 @@ def test_masked_regions_are_marked_and_are_the_targets(
 
 
 def test_masked_tokens_restore_the_texts(
-    part_of: Callable[..., Part], tokenizer: PreTrainedTokenizerFast
+    part_of: Callable[..., MicroBatch], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     hidden = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.5")
     plain = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.0")
@@ -70,7 +72,7 @@ def test_masked_tokens_restore_the_texts(
     assert len(aim.token_ids) == hidden.counts["mlm"] > 0
 
 
-def hidden_per_pair(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+def hidden_per_pair(part: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden regions [N] of each pair, and those among them that are asked for."""
     assert part.batch.region_mask is not None
     count = len(part.batch.region_lengths)
@@ -82,7 +84,7 @@ def hidden_per_pair(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("on_mismatched", ["true", "false"])
 def test_masks_do_not_tell_matches_from_mismatches(
-    part_of: Callable[..., Part], on_mismatched: str
+    part_of: Callable[..., MicroBatch], on_mismatched: str
 ) -> None:
     part = part_of(
         "objectives.mismatch_rate=0.5",
@@ -100,7 +102,7 @@ def test_masks_do_not_tell_matches_from_mismatches(
     assert bool(told) == (on_mismatched == "true")
 
 
-def test_questions_have_answers_and_no_matching(part_of: Callable[..., Part]) -> None:
+def test_questions_have_answers_and_no_matching(part_of: Callable[..., MicroBatch]) -> None:
     part = part_of("data.texts_per_image=4", "train.batch_size=64")
     aim = targets(part)
     assert (aim.matched[aim.question_pairs] == IGNORED).all()
@@ -111,7 +113,7 @@ def test_questions_have_answers_and_no_matching(part_of: Callable[..., Part]) ->
     assert 16 <= len(aim.question_pairs) <= 32
 
 
-def test_questions_see_everything_where_asked(part_of: Callable[..., Part]) -> None:
+def test_questions_see_everything_where_asked(part_of: Callable[..., MicroBatch]) -> None:
     sizes = ("data.texts_per_image=4", "train.batch_size=64")
     part = part_of(*sizes, "objectives.on_questions=false")
     asked = targets(part).question_pairs
@@ -124,13 +126,13 @@ def test_questions_see_everything_where_asked(part_of: Callable[..., Part]) -> N
     assert len(hidden) > 0
 
 
-def test_an_unknown_answer_is_not_asked_for(part_of: Callable[..., Part]) -> None:
+def test_an_unknown_answer_is_not_asked_for(part_of: Callable[..., MicroBatch]) -> None:
     part = part_of("data.texts_per_image=4", "train.batch_size=64", answers=["mauve"])
     assert part.counts["answers"] == 0
     assert targets(part).answer_scores.shape == (0, 1)
 
 
-def test_counts_are_the_lengths_of_the_targets(part_of: Callable[..., Part]) -> None:
+def test_counts_are_the_lengths_of_the_targets(part_of: Callable[..., MicroBatch]) -> None:
     part = part_of()
     aim = targets(part)
     assert part.counts["features"] == part.counts["objects"] == len(aim.region_positions)
@@ -140,7 +142,7 @@ def test_counts_are_the_lengths_of_the_targets(part_of: Callable[..., Part]) -> 
 
 
 def test_a_part_is_the_same_wherever_it_is_made(
-    part_of: Callable[..., Part], visits: list[Visit]
+    part_of: Callable[..., MicroBatch], visits: list[Visit]
 ) -> None:
     """Cut into two ranks, the same pairs are made with the same things hidden."""
     whole = part_of()
@@ -153,17 +155,19 @@ def test_a_part_is_the_same_wherever_it_is_made(
         assert torch.equal(getattr(whole.targets, name), joined), name
 
 
-def test_regions_and_texts_are_cut(part_of: Callable[..., Part]) -> None:
+def test_regions_and_texts_are_cut(part_of: Callable[..., MicroBatch]) -> None:
     part = part_of("data.max_regions=2", "data.max_text_length=4")
     assert part.batch.region_lengths.max() == 2
     assert part.batch.text_lengths.max() == 4
 
 
-def test_the_images_are_named(part_of: Callable[..., Part], visits: list[Visit]) -> None:
+def test_the_images_are_named(part_of: Callable[..., MicroBatch], visits: list[Visit]) -> None:
     assert part_of().image_ids == tuple(v.sample.regions.image_id for v in visits)
 
 
-def test_one_side_of_a_pair_is_masked_and_both_are_at_times(part_of: Callable[..., Part]) -> None:
+def test_one_side_of_a_pair_is_masked_and_both_are_at_times(
+    part_of: Callable[..., MicroBatch],
+) -> None:
     part = part_of("objectives.masked_sides=one", "objectives.mismatch_rate=0.0")
     texts = torch.arange(len(part.batch.text_lengths)).repeat_interleave(part.batch.text_lengths)
     with_tokens = set(texts[targets(part).token_positions].tolist())
@@ -176,7 +180,7 @@ def test_one_side_of_a_pair_is_masked_and_both_are_at_times(part_of: Callable[..
 
 
 def test_classes_of_all_regions_and_features_of_the_masked_ones(
-    part_of: Callable[..., Part],
+    part_of: Callable[..., MicroBatch],
 ) -> None:
     masked = targets(part_of("objectives.mismatch_rate=0.0"))
     every = part_of("objectives.mismatch_rate=0.0", "objectives.classes_on=all")
@@ -188,7 +192,7 @@ def test_classes_of_all_regions_and_features_of_the_masked_ones(
     assert (aim.object_ids[aim.restored] == masked.object_ids).all()
 
 
-def test_masked_regions_may_be_replaced_or_stay(part_of: Callable[..., Part]) -> None:
+def test_masked_regions_may_be_replaced_or_stay(part_of: Callable[..., MicroBatch]) -> None:
     plain = part_of("objectives.mismatch_rate=0.0", "objectives.region_rate=0.0")
     part = part_of(
         "objectives.mismatch_rate=0.0",
@@ -212,7 +216,7 @@ def test_masked_regions_may_be_replaced_or_stay(part_of: Callable[..., Part]) ->
 
 
 def test_whole_words_are_masked_in_real_texts(
-    part_of: Callable[..., Part], tokenizer: PreTrainedTokenizerFast
+    part_of: Callable[..., MicroBatch], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     part = part_of("objectives.token_unit=word", "objectives.token_rate=0.3")
     aim = targets(part)
@@ -226,6 +230,6 @@ def test_whole_words_are_masked_in_real_texts(
         assert (place in chosen) == (place - 1 in chosen)
 
 
-def test_images_of_the_batch_make_mismatches(part_of: Callable[..., Part]) -> None:
+def test_images_of_the_batch_make_mismatches(part_of: Callable[..., MicroBatch]) -> None:
     part = part_of("objectives.negatives=batch_image", "objectives.mismatch_rate=1.0")
     assert (targets(part).matched == 0).any()

@@ -14,10 +14,10 @@ from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.reader import NAME, Reader
 from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import PretrainConfig
-from semvlp.train.data.pretraining import Examples
-from semvlp.train.data.source import VisitSource
+from semvlp.train.data.pretraining import PretrainingCollator
+from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.objectives import Targets
-from semvlp.train.step import Part
+from semvlp.train.step import MicroBatch
 
 ANSWERS = ["red", "green", "blue", "grey"]
 BATCH = 8
@@ -38,7 +38,7 @@ def stream_of(store: Store) -> Stream:
     return Stream([store], seed=0, batch_size=BATCH)
 
 
-def check_same(ours: Sequence[Part], theirs: Sequence[Part]) -> None:
+def check_same(ours: Sequence[MicroBatch], theirs: Sequence[MicroBatch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert (one.image_ids, one.counts) == (other.image_ids, other.counts)
@@ -59,11 +59,11 @@ def test_parts_are_those_of_the_visits_themselves(
     workers: int,
     choices: tuple[str, ...],
 ) -> None:
-    examples = Examples(small(*choices), tokenizer, ANSWERS)
+    examples = PretrainingCollator(small(*choices), tokenizer, ANSWERS)
     plain = stream_of(store)
     with (
         Reader(stream_of(store)) as reader,
-        VisitSource(reader, examples, workers=workers) as source,
+        PretrainingBatches(reader, examples, workers=workers) as source,
     ):
         assert source.state_dict() == plain.state_dict()
         # All at first: what was handed out must not change when the memory it was read to does.
@@ -79,8 +79,8 @@ def test_parts_are_those_of_the_visits_themselves(
 def test_features_stay_as_they_are_stored(
     store: Store, tokenizer: PreTrainedTokenizerFast, small: Config
 ) -> None:
-    examples = Examples(small(), tokenizer, ANSWERS)
-    with Reader(stream_of(store)) as reader, VisitSource(reader, examples) as source:
+    examples = PretrainingCollator(small(), tokenizer, ANSWERS)
+    with Reader(stream_of(store)) as reader, PretrainingBatches(reader, examples) as source:
         (part,) = source.next_step()
     assert isinstance(part.targets, Targets)
     assert part.batch.region_features.dtype == torch.float16
@@ -90,8 +90,11 @@ def test_features_stay_as_they_are_stored(
 def test_a_process_that_dies_is_told(
     store: Store, tokenizer: PreTrainedTokenizerFast, small: Config
 ) -> None:
-    examples = Examples(small(), tokenizer, ANSWERS)
-    with Reader(stream_of(store)) as reader, VisitSource(reader, examples, workers=1) as source:
+    examples = PretrainingCollator(small(), tokenizer, ANSWERS)
+    with (
+        Reader(stream_of(store)) as reader,
+        PretrainingBatches(reader, examples, workers=1) as source,
+    ):
         source.next_step()
         for process in active_children():
             if process.name != NAME:

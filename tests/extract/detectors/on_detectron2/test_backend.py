@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Backend, Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
@@ -101,7 +101,7 @@ def test_the_contract_of_proposals(
 def test_regions_are_selected_from_it(tmp_path: Path) -> None:
     from semvlp.extract.detectors.on_detectron2.backend import Detectron2Detector, open_config
 
-    found = open_config(write_config(tmp_path), None, Place())
+    found = open_config(write_config(tmp_path), None, Execution())
     assert isinstance(found, Detectron2Detector)
     (proposals,) = found(images((90, 140)))
     # Random frozen batch norms let features grow beyond what trained ones reach.
@@ -119,9 +119,9 @@ def test_random_weights_are_the_same_every_time_and_the_profile_follows_the_conf
     from semvlp.extract.detectors.on_detectron2.backend import open_config
 
     config = write_config(tmp_path)
-    first, second = (open_config(config, None, Place()) for _ in range(2))
+    first, second = (open_config(config, None, Execution()) for _ in range(2))
     assert first.profile == second.profile
-    fewer = open_config(config, None, Place(), ["MODEL.RPN.POST_NMS_TOPK_TEST=5"])
+    fewer = open_config(config, None, Execution(), ["MODEL.RPN.POST_NMS_TOPK_TEST=5"])
     assert fewer.profile["config_sha256"] != first.profile["config_sha256"]
     assert fewer.profile["weights_sha256"] == first.profile["weights_sha256"]
 
@@ -138,17 +138,17 @@ def test_stored_constants_must_be_those_of_the_config(tmp_path: Path) -> None:
     from semvlp.extract.detectors.on_detectron2.cfg import read_config
 
     name, weights = write_config(tmp_path), str(tmp_path / "weights.pth")
-    detector = open_config(name, None, Place())
-    model = build_network(read_config(name), Place(), name)
+    detector = open_config(name, None, Execution())
+    model = build_network(read_config(name), Execution(), name)
     cells = "proposal_generator.anchor_generator.cell_anchors.0"
     stored = {each: dict(model.named_buffers())[each] for each in ("pixel_mean", cells)}
     torch.save({"model": model.state_dict() | stored}, weights)
-    loaded = open_config(name, weights, Place())
+    loaded = open_config(name, weights, Execution())
     assert loaded.profile["weights_sha256"] == detector.profile["weights_sha256"]
     stored[cells] = stored[cells] / 2
     torch.save({"model": model.state_dict() | stored}, weights)
     with pytest.raises(InputError, match=r"weights\.pth: .*cell_anchors.* other anchors"):
-        open_config(name, weights, Place())
+        open_config(name, weights, Execution())
 
 
 def test_networks_that_select_on_their_own_are_refused(tmp_path: Path) -> None:

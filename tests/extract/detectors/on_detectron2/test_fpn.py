@@ -10,7 +10,7 @@ import torch
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.families import from_ours, in_detectron2
 
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> FitConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> DetectorTrainConfig:
     """A short training of a pyramid from weights as the model zoo has them."""
     torch.manual_seed(0)
     network = replace(NETWORKS["resnet50_fpn"], pool_size=5)
@@ -47,13 +47,13 @@ def test_region_heads_with_attributes_are_named_in_any_config(tmp_path: Path) ->
 
 
 def test_both_backends_have_the_same_losses_from_the_same_weights(
-    config: FitConfig, drawn: Path
+    config: DetectorTrainConfig, drawn: Path
 ) -> None:
     check_same_losses(config, drawn)
 
 
 def test_what_detectron2_trained_opens_in_both_backends(
-    config: FitConfig, drawn: Path, tmp_path: Path
+    config: DetectorTrainConfig, drawn: Path, tmp_path: Path
 ) -> None:
     train_detector(drawn / "boxes.json", drawn, tmp_path, config, backend="detectron2")
     image = [np.full((48, 64, 3), 200, np.uint8)]

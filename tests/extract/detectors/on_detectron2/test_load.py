@@ -13,7 +13,7 @@ from torch import Tensor
 from semvlp.errors import InputError
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.learner import open_learner
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
@@ -55,7 +55,7 @@ CAFFE2 = (
 def learner(folder: Path, drawn: Path, base: str, weights: str = "") -> dict[str, Tensor]:
     """The tensors that a training with these weights starts from."""
     state: dict[str, Tensor] = open_learner(
-        FitConfig(network=write_config(folder, base, weights), device="cpu"),
+        DetectorTrainConfig(network=write_config(folder, base, weights), device="cpu"),
         read_annotations(drawn / "boxes.json", drawn),
         "detectron2",
     ).network.state_dict()

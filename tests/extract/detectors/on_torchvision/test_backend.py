@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.detectors.on_torchvision import faster_rcnn
 from semvlp.extract.detectors.on_torchvision.backend import TorchvisionDetector, open_untrained
@@ -18,7 +18,7 @@ from semvlp.extract.detectors.on_torchvision.rpn import Anchors, cell_anchors
 from semvlp.extract.images.resize import ResizeRule, resize
 from semvlp.extract.networks import NETWORKS, SMALL, NetworkConfig
 
-CPU = Place()
+CPU = Execution()
 OBJECTS, ATTRIBUTES = ("cup", "cat", "box"), ("red", "big")
 # A pass of several images sums in another order than one of a single image.
 BATCH_TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ def network(config: NetworkConfig = SMALL) -> FasterRCNN:
 
 
 def detector(
-    config: NetworkConfig = SMALL, *, images_per_pass: int | None = None, place: Place = CPU
+    config: NetworkConfig = SMALL, *, images_per_pass: int | None = None, place: Execution = CPU
 ) -> TorchvisionDetector:
     made = network(config)
     return TorchvisionDetector(made, OBJECTS, ATTRIBUTES, place, images_per_pass=images_per_pass)
@@ -136,7 +136,7 @@ def test_the_colour_order_is_that_of_the_config() -> None:
 def test_bf16_keeps_boxes_and_probabilities_in_fp32() -> None:
     several = images((64, 64))
     (full,) = detector()(several)
-    (half,) = detector(place=Place("cpu", "bf16"))(several)
+    (half,) = detector(place=Execution("cpu", "bf16"))(several)
     np.testing.assert_allclose(half.object_scores.sum(1), 1, rtol=1e-5)
     # Boxes that had been rounded to bf16 would lie on a coarse grid.
     assert (half.proposals != torch.from_numpy(half.proposals).bfloat16().float().numpy()).any()
@@ -148,11 +148,11 @@ def test_the_profile_holds_everything_that_shapes_the_numbers() -> None:
     one = detector().profile
     assert one == detector(images_per_pass=4).profile
     assert one != detector(replace(SMALL, rpn_nms=0.6)).profile
-    assert one != detector(place=Place("cpu", "bf16")).profile
+    assert one != detector(place=Execution("cpu", "bf16")).profile
 
 
 def test_untrained_is_the_same_every_time() -> None:
-    first, second = (open_untrained(SMALL, Place()).profile for _ in range(2))
+    first, second = (open_untrained(SMALL, Execution()).profile for _ in range(2))
     assert first["weights_sha256"] == second["weights_sha256"]
 
 

@@ -85,7 +85,7 @@ def test_a_resnet_that_only_finds_gives_the_same(variant: Variant) -> None:
     config = replace(NETWORKS["resnet50_c4"], variant=variant)
     learning = lively(ResNetC4(config))
     finding = copy.deepcopy(learning)
-    finding.only_find()
+    finding.fuse_for_inference()
     assert not any(isinstance(module, FrozenBatchNorm2d) for module in finding.modules())
     images, pooled = torch.randn(1, 3, 50, 70), torch.rand(3, 1024, 14, 14)
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def test_a_resnet_that_only_finds_gives_the_same(variant: Variant) -> None:
 def test_a_feature_pyramid_that_only_finds_gives_the_same() -> None:
     learning = lively(ResNetPyramid(NETWORKS["resnet50_fpn"]))
     finding = copy.deepcopy(learning)
-    finding.only_find()
+    finding.fuse_for_inference()
     assert not any(isinstance(module, FrozenBatchNorm2d) for module in finding.modules())
     images = torch.randn(1, 3, 50, 70)
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def test_a_feature_pyramid_that_only_finds_gives_the_same() -> None:
 def test_the_small_network_is_left_as_it_is() -> None:
     trunk = SmallTrunk(SMALL)
     before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
-    trunk.only_find()
+    trunk.fuse_for_inference()
     after = trunk.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
 from semvlp.errors import ConfigError
-from semvlp.extract.detectors.batched import Place
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.on_torchvision.backend import TorchvisionDetector
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, levels_of, pool_regions
@@ -128,7 +128,7 @@ def detector(**settings: int) -> TorchvisionDetector:
     torch.manual_seed(0)
     config = replace(CONFIG, shorter_side=64, longer_side=96, **settings)
     network = FasterRCNN(config, num_objects=len(OBJECTS), num_attributes=len(ATTRIBUTES))
-    return TorchvisionDetector(network, OBJECTS, ATTRIBUTES, Place())
+    return TorchvisionDetector(network, OBJECTS, ATTRIBUTES, Execution())
 
 
 def test_candidates_are_counted_map_by_map_and_proposals_together() -> None:
