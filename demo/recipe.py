@@ -21,7 +21,7 @@ PRETRAIN = (
     "objectives.attributes=0.1",
     "train.batch_size=128",
     "train.lr=8e-4",
-    "train.warmup=0.02",
+    "train.warmup_ratio=0.02",
     "train.threads=1",
     "train.save_every=500",
 )

@@ -66,7 +66,7 @@ def read_encoder(kind: type[M], name_or_path: str) -> tuple[M, list[str]]:
             )
     except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"model.bert must be a local directory with a checkpoint of {kind.__name__} in "
+            f"model.pretrained must be a local directory with a checkpoint of {kind.__name__} in "
             f"safetensors or a name that the Hugging Face hub gives out (transformers makes "
             f"safetensors of a pytorch_model.bin: {kind.__name__}.from_pretrained(OLD)"
             f".save_pretrained(NEW)); {name_or_path!r} could not be read: {error}"

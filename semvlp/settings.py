@@ -3,16 +3,26 @@
 import dataclasses
 import difflib
 import json
+import logging
 import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from semvlp.errors import ConfigError
 
 T = TypeVar("T")
+FORMERLY = "formerly"
+
+log = logging.getLogger(__name__)
+
+
+def formerly(name: str, default: T) -> T:
+    """Return a field with a default that was called `name` before, which is read with a warning."""
+    return dataclasses.field(default=default, metadata={FORMERLY: name})
 
 
 def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -22,32 +32,23 @@ def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) 
         ConfigError: an unknown key (with the nearest known one), a value of the wrong type, or
             a combination that the dataclass itself refuses.
     """
-    tree = _read(path) if path is not None else {}
-    for override in overrides:
-        _apply(tree, override)
-    return build(cls, tree)
+    tree = _under_current_names(cls, _read(path)) if path is not None else {}
+    for each in overrides:
+        _apply(tree, each, cls)
+    return _build(cls, tree, "")
 
 
 def override(config: T, overrides: Sequence[str]) -> T:
     """`config` with `a.b=value` overrides; raises as `load` does."""
     tree = to_tree(config)
     for each in overrides:
-        _apply(tree, each)
-    return build(type(config), tree)
+        _apply(tree, each, type(config))
+    return _build(type(config), tree, "")
 
 
-def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
-    """Build the dataclass `cls` from nested mappings; `where` is the dotted name for messages."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    for key in tree:
-        if key not in fields:
-            raise ConfigError(_unknown(f"{where}{key}", key, list(fields)))
-    values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in tree.items()}
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where or 'config'}: {error}") from error
+def build(cls: type[T], tree: Mapping[str, Any]) -> T:
+    """Build the dataclass `cls` from nested mappings; raises as `load` does."""
+    return _build(cls, _under_current_names(cls, tree), "")
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -90,16 +91,73 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _build(cls: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """Build `cls`; `where` is the dotted name of its table for messages, with a dot behind."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in fields:
+            raise ConfigError(_unknown(f"{where}{key}", key, list(fields)))
+    values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in tree.items()}
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where or 'config'}: {error}") from error
+
+
+def _under_current_names(cls: Any, tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return the settings of `tree` with those that were renamed under their new names."""
+    hints, renamed = typing.get_type_hints(cls), _renamed(cls)
+    current = {}
+    for key, value in tree.items():
+        name = renamed.get(key, key)
+        if name != key and name in tree:
+            raise ConfigError(
+                f"{where}{key} is now {where}{name}, and both are given; leave it out"
+            )
+        if name != key:
+            _warn_of_renaming(f"{where}{key}", f"{where}{name}")
+        table = hints.get(name)
+        is_table = dataclasses.is_dataclass(table) and isinstance(value, Mapping)
+        current[name] = _under_current_names(table, value, f"{name}.") if is_table else value
+    return current
+
+
+def _renamed(cls: type) -> dict[str, str]:
+    """Return the new name of each former one."""
+    fields = dataclasses.fields(cls)
+    return {field.metadata[FORMERLY]: field.name for field in fields if FORMERLY in field.metadata}
+
+
+@cache
+def _warn_of_renaming(old: str, new: str) -> None:
+    log.warning("the setting %s is now called %s; the old name is read until version 0.3", old, new)
+
+
+def _apply(tree: dict[str, Any], override: str, cls: type) -> None:
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise ConfigError(f"--set takes name=value, e.g. train.lr=1e-4, but got {override!r}")
-    *parents, last = name.split(".")
+    *parents, last = _under_current_name(name, cls).split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {parent!r} is a value, not a table")
     tree[last] = _parse_value(text)
+
+
+def _under_current_name(dotted: str, cls: Any) -> str:
+    """Return the dotted name of a setting of `cls`, with a warning if it was renamed."""
+    parts: list[str] = []
+    for part in dotted.split("."):
+        if not dataclasses.is_dataclass(cls):
+            break
+        parts.append(_renamed(cls).get(part, part))  # type: ignore[arg-type]
+        cls = typing.get_type_hints(cls).get(parts[-1])
+    current = ".".join([*parts, *dotted.split(".")[len(parts) :]])
+    if current != dotted:
+        _warn_of_renaming(dotted, current)
+    return current
 
 
 def _parse_value(text: str) -> Any:
@@ -121,7 +179,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a table, got {value!r}")
-        return build(hint, value, f"{where}.")
+        return _build(hint, value, f"{where}.")
     if origin in (Union, types.UnionType):
         return _convert_union(typing.get_args(hint), value, where)
     if origin is Literal:

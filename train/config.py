@@ -11,7 +11,7 @@ from semvlp.model.config import (
     PairHead,
     RegionEmbedding,
 )
-from semvlp.settings import at_least, between
+from semvlp.settings import at_least, between, formerly
 from semvlp.train.train_config import FinetuneTrainConfig, TrainConfig
 
 TokenUnit = Literal["piece", "word"]
@@ -56,9 +56,9 @@ class ObjectivesConfig:
     masked_sides: MaskedSides = "both"
     """Mask text and regions of `both` sides of a pair, or of `one` side, drawn for each pair (as
     UNITER's conditional masking)."""
-    overlap: float = 0.5
+    joint_mask_iou: float = formerly("overlap", 0.5)
     """Regions whose IoU with a masked one exceeds this are masked too; 1.0 switches it off."""
-    mismatch_rate: float = 0.5
+    negative_rate: float = formerly("mismatch_rate", 0.5)
     """Chance of a caption's pair to be made a mismatch."""
     negatives: Negatives = "text"
     """What makes a mismatch. `text`: a caption of any other image of the data. `batch_text` and
@@ -80,7 +80,13 @@ class ObjectivesConfig:
     def __post_init__(self) -> None:
         for name in OBJECTIVES:
             at_least(name, getattr(self, name), 0)
-        for name in ("token_rate", "region_rate", "overlap", "mismatch_rate", *REGION_SHARES):
+        for name in (
+            "token_rate",
+            "region_rate",
+            "joint_mask_iou",
+            "negative_rate",
+            *REGION_SHARES,
+        ):
             between(name, getattr(self, name), 0, 1)
         if self.region_zeroed + self.region_random > 1:
             raise ValueError(
@@ -130,7 +136,7 @@ class ModelConfig:
     """Largest size of a trained WordPiece vocabulary."""
     pair_head: PairHead = "concatenation"
     """How a task with two images (NLVR2) joins them; `attention` is UNITER's. Not pre-trained."""
-    bert: str | None = None
+    pretrained: str | None = formerly("bert", None)
     """Hugging Face name or directory of BERT, LXMERT or VisualBERT weights to start from, or a
     SemVLP checkpoint, whose encoder then goes on with other data."""
 
@@ -141,9 +147,10 @@ class ModelConfig:
         if self.num_layers is not None:
             at_least("num_layers", self.num_layers, 1)
         at_least("vocab_size", self.vocab_size, 64)
-        if self.bert is not None and self.tokenizer == "train":
+        if self.pretrained is not None and self.tokenizer == "train":
             raise ValueError(
-                f"bert = {self.bert!r} needs its own vocabulary; set tokenizer = {self.bert!r}"
+                f"pretrained = {self.pretrained!r} needs its own vocabulary; "
+                f"set tokenizer = {self.pretrained!r}"
             )
 
 
@@ -212,7 +219,7 @@ class RetrievalConfig:
     A text that any caption of the image says is never taken for a wrong one.
     """
 
-    mismatch_rate: float = 0.5
+    negative_rate: float = formerly("mismatch_rate", 0.5)
     """Chance of a pair to be made a mismatch."""
     negatives: TaskNegatives = "random"
     """Of what it is made: another example of all (`random`), one of the same optimiser step
@@ -224,7 +231,7 @@ class RetrievalConfig:
     """How many wrong pairs the hardest is chosen of, each one more forward pass."""
 
     def __post_init__(self) -> None:
-        between("mismatch_rate", self.mismatch_rate, 0, 1)
+        between("negative_rate", self.negative_rate, 0, 1)
         at_least("pool", self.pool, 1)
 
 

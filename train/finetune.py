@@ -100,7 +100,7 @@ def finetune(
                 layer_scale,
                 num_layers=model.config.num_hidden_layers,
                 layer_decay=config.train.layer_decay,
-                head_lr=config.train.head_lr,
+                head_lr_multiplier=config.train.head_lr_multiplier,
             ),
             source=source,
             validate=validate,
@@ -215,11 +215,12 @@ def _labelled(task: Task, paths: Sequence[Path], split: str) -> list[Example]:
 
 
 def _check_split(config: FinetuneTrainConfig, world: World) -> None:
-    pieces = world.size * config.accumulate
+    pieces = world.size * config.gradient_accumulation_steps
     if config.batch_size % pieces:
         raise ConfigError(
             f"train.batch_size ({config.batch_size}) must be a multiple of {world.size} ranks x "
-            f"train.accumulate = {config.accumulate}; change one of them"
+            f"train.gradient_accumulation_steps = {config.gradient_accumulation_steps}; "
+            "change one of them"
         )
 
 

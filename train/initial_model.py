@@ -74,7 +74,7 @@ def fresh_config(
 def load_pretrained(
     model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]
 ) -> None:
-    """Take over the weights that `model.bert` names, and the scale of some `features` [R, F].
+    """Take over the weights that `model.pretrained` names, and the scale of some `features` [R, F].
 
     A network that has seen features goes on with the scale that it knows.
 
@@ -82,7 +82,7 @@ def load_pretrained(
         ConfigError: the weights cannot be had.
         WeightsError: they do not fit.
     """
-    loaded = () if config.bert is None else load_published(model, config.bert).loaded
+    loaded = () if config.pretrained is None else load_published(model, config.pretrained).loaded
     if config.standardise and FEATURE_MEAN not in loaded:
         standardise(model, features)
 
@@ -141,7 +141,7 @@ def task_model(
         return _pretrained(task, examples, store, folder, config)
     if folder is not None:
         name = str(folder)
-        config = replace(config, model=replace(config.model, bert=name, tokenizer=name))
+        config = replace(config, model=replace(config.model, pretrained=name, tokenizer=name))
     return _fresh(task, examples, store, config)
 
 

@@ -140,7 +140,7 @@ class Loop:
         )
         # The optimiser comes after: sharing may replace the parameters by parts of them.
         self.optimizer = make_optimizer(job.model, config, job.scale_of)
-        self.average = WeightAverage(job.model, config.average) if config.average else None
+        self.average = WeightAverage(job.model, config.ema_decay) if config.ema_decay else None
         checkpoint.load_optimizer(start, self.optimizer)
         if self.average:
             checkpoint.load_raw(start, self.average)

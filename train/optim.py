@@ -81,7 +81,7 @@ def make_optimizer(
     `scale`.
     """
     decay, no_decay = parameter_groups(model)
-    if config.decayed == "all":
+    if config.weight_decay_on == "all":
         decay, no_decay = decay | no_decay, {}
     betas = (config.beta1, config.beta2)
     if config.optimizer == "adamw":
@@ -103,14 +103,16 @@ def is_block_matrix(name: str, parameter: Parameter) -> bool:
     return parameter.ndim == 2 and BLOCK.search(name) is not None
 
 
-def layer_scale(name: str, *, num_layers: int, layer_decay: float, head_lr: float) -> float:
+def layer_scale(
+    name: str, *, num_layers: int, layer_decay: float, head_lr_multiplier: float
+) -> float:
     """Learning rate of a task model's parameter over the step's.
 
-    The head has `head_lr`, what lies right under it 1, and each block `layer_decay` of the one
-    above it, the embeddings last (Clark et al. 2020, ELECTRA, appendix).
+    The head has `head_lr_multiplier`, what lies right under it 1, and each block `layer_decay` of
+    the one above it, the embeddings last (Clark et al. 2020, ELECTRA, appendix).
     """
     if name.startswith(HEAD):
-        return head_lr
+        return head_lr_multiplier
     block = BLOCK.search(name)
     depth = int(block[1]) + 1 if block else 0 if "embeddings" in name else num_layers + 1
     return float(layer_decay ** (num_layers + 1 - depth))

@@ -141,10 +141,11 @@ def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -
         ConfigError: the images of a step do not divide among the ranks and accumulated parts.
     """
     share = config.images_per_step // world.size
-    if share < config.train.accumulate:
+    if share < config.train.gradient_accumulation_steps:
         raise ConfigError(
-            f"train.accumulate must be at most the {share} images that a rank reads for a step, "
-            f"got {config.train.accumulate}; lower it or raise train.batch_size"
+            f"train.gradient_accumulation_steps must be at most the {share} images that a rank "
+            "reads for a step, "
+            f"got {config.train.gradient_accumulation_steps}; lower it or raise train.batch_size"
         )
     return Stream(
         stores,

@@ -33,14 +33,14 @@ def turns_at(step: int, config: TrainConfig) -> ModeSchedule:
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Learning rate of a step: a linear rise to `config.lr`, then the decay, never quite to 0."""
-    warmup = round(config.warmup * steps)
+    warmup = round(config.warmup_ratio * steps)
     if step <= warmup:
         return config.lr * step / warmup
-    if config.decay == "constant":
+    if config.lr_schedule == "constant":
         return config.lr
     # The step after the warm-up has done 0 of the way, the step after the last would have done all.
     done = (step - warmup - 1) / (steps - warmup)
-    if config.decay == "cosine":
+    if config.lr_schedule == "cosine":
         return config.lr * (1 + math.cos(math.pi * done)) / 2
     return config.lr * (1 - done)
 

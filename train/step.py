@@ -111,7 +111,7 @@ def train_step(
             }
             torch.stack([losses[name] * scale[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
         sums += torch.stack([losses[name].detach() for name in weights]) * counted
-    norm = nn.utils.clip_grad_norm_(loss_module.parameters(), config.clip or math.inf)
+    norm = nn.utils.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm or math.inf)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
@@ -191,9 +191,9 @@ def _result(
 
 def split(rows: Sequence[int], config: TrainConfig) -> list[slice]:
     """Runs of the things of a step, which take so many `rows` of a packed batch each."""
-    if config.part_rows:
-        return list(filled(rows, config.part_rows))
-    return list(evenly(len(rows), config.accumulate))
+    if config.max_rows_per_micro_batch:
+        return list(filled(rows, config.max_rows_per_micro_batch))
+    return list(evenly(len(rows), config.gradient_accumulation_steps))
 
 
 def evenly(count: int, parts: int) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
 from semvlp.devices import Device
-from semvlp.settings import at_least, between
+from semvlp.settings import at_least, between, formerly
 
 ModeSchedule = Literal["alternate", "ratio", "single", "two"]
 
@@ -42,13 +42,13 @@ def _whole_number(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-Decay = Literal["linear", "cosine", "constant"]
-Decayed = Literal["matrices", "all"]
+LrSchedule = Literal["linear", "cosine", "constant"]
+WeightDecayOn = Literal["matrices", "all"]
 Precision = Literal["fp32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
 
-NOT_NEGATIVE = ("part_rows", "threads", "peak_tflops")
+NOT_NEGATIVE = ("max_rows_per_micro_batch", "threads", "peak_tflops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,32 +65,32 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 256
     """(text, image) pairs of one optimiser step, over all ranks and accumulated parts."""
-    accumulate: int = 1
+    gradient_accumulation_steps: int = formerly("accumulate", 1)
     """Parts that a rank's share of a step is cut into, where memory is short."""
-    part_rows: int = 0
+    max_rows_per_micro_batch: int = formerly("part_rows", 0)
     """Or cut it into parts of at most this many rows, tokens and regions together (UNITER: 10240 a
-    GPU); 0 leaves it to `accumulate`."""
+    GPU); 0 leaves it to `gradient_accumulation_steps`."""
     optimizer: Optimizer = "adamw"
     """`muon` gives the matrices of the blocks orthogonal updates (torch.optim.Muon), the rest
     AdamW's, at one learning rate. A tiny network learned drawn statements from less than half the
     pairs; not with `parallel` = fsdp."""
     lr: float = 1e-4
     """Peak learning rate."""
-    warmup: float = 0.05
+    warmup_ratio: float = formerly("warmup", 0.05)
     """Share of the steps over which the learning rate rises from zero."""
-    decay: Decay = "linear"
+    lr_schedule: LrSchedule = formerly("decay", "linear")
     """How it falls to zero after the warm-up; `constant` does not."""
     weight_decay: float = 0.01
     """AdamW's decay."""
-    decayed: Decayed = "matrices"
+    weight_decay_on: WeightDecayOn = formerly("decayed", "matrices")
     """What decays: the `matrices`, not biases and normalisation, or `all` (LXMERT)."""
     beta1: float = 0.9
     """AdamW's first moment."""
     beta2: float = 0.98
     """AdamW's second moment (UNITER)."""
-    clip: float = 1.0
+    max_grad_norm: float = formerly("clip", 1.0)
     """Largest norm of the gradient; 0 does not clip."""
-    average: float = 0.0
+    ema_decay: float = formerly("average", 0.0)
     """Decay of a moving average of the weights, which then is what is validated and saved, for
     instance 0.9999; 0 keeps none."""
     seed: int = 0
@@ -120,17 +120,26 @@ class TrainConfig:
     """Let torch.compile fuse the operations of each block; the first steps then take minutes."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "log_every", "keep"):
+        for name in ("batch_size", "gradient_accumulation_steps", "log_every", "keep"):
             at_least(name, getattr(self, name), 1)
-        for name in ("steps", "save_every", "weight_decay", "clip", "seed", "lr", *NOT_NEGATIVE):
+        for name in (
+            "steps",
+            "save_every",
+            "weight_decay",
+            "max_grad_norm",
+            "seed",
+            "lr",
+            *NOT_NEGATIVE,
+        ):
             at_least(name, getattr(self, name), 0)
-        for name in ("single_share", "warmup", "beta1", "beta2"):
+        for name in ("single_share", "warmup_ratio", "beta1", "beta2"):
             between(name, getattr(self, name), 0, 1)
-        between("average", self.average, 0, 0.999999)
-        if self.part_rows and self.accumulate > 1:
+        between("ema_decay", self.ema_decay, 0, 0.999999)
+        if self.max_rows_per_micro_batch and self.gradient_accumulation_steps > 1:
             raise ValueError(
-                "accumulate and part_rows both say how a step is cut; give one, got "
-                f"{self.accumulate} and {self.part_rows}"
+                "gradient_accumulation_steps and max_rows_per_micro_batch both say how a step is "
+                "cut; give one, got "
+                f"{self.gradient_accumulation_steps} and {self.max_rows_per_micro_batch}"
             )
         if self.optimizer == "muon" and self.parallel == "fsdp":
             raise ValueError(
@@ -167,9 +176,9 @@ class FinetuneTrainConfig(TrainConfig):
     """Peak learning rate."""
     layer_decay: float = 1.0
     """Learning rate of each block over that of the block above it; 1 treats all alike."""
-    head_lr: float = 1.0
+    head_lr_multiplier: float = formerly("head_lr", 1.0)
     """Learning rate of the task's head over `lr` (UNITER 10, METER 50)."""
-    warmup: float = 0.1
+    warmup_ratio: float = formerly("warmup", 0.1)
     """Share of the steps over which the learning rate rises from zero."""
     save_every: int = 0
     """Steps between two checkpoints, each validated; 0 is once an epoch."""
@@ -180,7 +189,7 @@ class FinetuneTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        for name in ("patience", "head_lr"):
+        for name in ("patience", "head_lr_multiplier"):
             at_least(name, getattr(self, name), 0)
         between("layer_decay", self.layer_decay, 0, 1)
         if self.steps == 0 and self.epochs <= 0:

@@ -63,7 +63,7 @@ PRETRAIN = (
     "objectives.objects=0.02",
     "objectives.attributes=0.02",
 )
-FIRST = ("train.steps=2500", "train.schedule=single", "train.decay=constant")
+FIRST = ("train.steps=2500", "train.schedule=single", "train.lr_schedule=constant")
 THEN = ("train.steps=5600", recipe.first_single(3400), "train.save_every=1000")
 FINETUNE = (
     "train.epochs=6",
@@ -93,7 +93,9 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 8000) -> EvalReport:
         for name, world in (("plain", PLAIN), ("alike", ALIKE))
     )
     start = _pretrain(first, out / "pretrain-plain", FIRST)
-    _pretrain(then, out / "pretrain", (*THEN, f"model.bert={start}", f"model.tokenizer={start}"))
+    _pretrain(
+        then, out / "pretrain", (*THEN, f"model.pretrained={start}", f"model.tokenizer={start}")
+    )
     finetune(
         load_task("nlvr"),
         [train],

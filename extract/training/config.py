@@ -8,6 +8,7 @@ from semvlp.devices import Device
 from semvlp.extract.detectors.zoo import KNOWN, is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.progress import duration
+from semvlp.settings import formerly
 
 # Networks whose boxes hold their last pixel find, but the rules by which they learned are not here.
 TRAINABLE = tuple(
@@ -34,7 +35,7 @@ class DetectorTrainConfig:
     """Steps of linear warm-up."""
     weight_decay: float = 1e-4
     """Of AdamW, on every tensor."""
-    clip: float = 5.0
+    max_grad_norm: float = formerly("clip", 5.0)
     """Largest norm of a step's gradient."""
     flip: bool = False
     """Mirror half of the images; off because left and right have names in the texts."""
@@ -58,9 +59,9 @@ class DetectorTrainConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.log_every, self.save_every) < 1:
             raise ValueError("steps, batch_size, log_every and save_every must be at least 1")
-        if self.lr <= 0 or self.clip <= 0 or min(self.warmup_steps, self.weight_decay) < 0:
+        if self.lr <= 0 or self.max_grad_norm <= 0 or min(self.warmup_steps, self.weight_decay) < 0:
             raise ValueError(
-                "lr and clip must be positive; warmup_steps, weight_decay not negative"
+                "lr and max_grad_norm must be positive; warmup_steps, weight_decay not negative"
             )
         if self.architecture not in (None, *TRAINABLE):
             raise ValueError(

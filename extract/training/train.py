@@ -115,7 +115,7 @@ def _step(
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
     if not math.isfinite(sums["loss"]):
         raise SemVLPError(f"the loss of step {step + 1} is {sums['loss']}; try a smaller `lr`")
-    torch.nn.utils.clip_grad_norm_(_learned(learner.network), config.clip)
+    torch.nn.utils.clip_grad_norm_(_learned(learner.network), config.max_grad_norm)
     optimizer.step()
     return sums
 

@@ -48,12 +48,12 @@ def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
         kind = AutoConfig.from_pretrained(name_or_path).model_type
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"model.bert must be a local directory with a checkpoint or a name that the Hugging "
-            f"Face hub gives out; {name_or_path!r} could not be read: {error}"
+            f"model.pretrained must be a local directory with a checkpoint or a name that the "
+            f"Hugging Face hub gives out; {name_or_path!r} could not be read: {error}"
         ) from error
     if kind not in STARTS:
         raise ConfigError(
-            f"model.bert must be a checkpoint of {', '.join(STARTS)}, got {kind} for "
+            f"model.pretrained must be a checkpoint of {', '.join(STARTS)}, got {kind} for "
             f"{name_or_path!r}"
         )
     report = STARTS[kind](model, name_or_path)

@@ -32,7 +32,13 @@ def test_filled_parts_keep_order_and_all_and_the_limit(rows: list[int], most: in
 
 def test_the_settings_choose() -> None:
     assert split([5, 5, 5, 5], TrainConfig()) == [slice(0, 4)]
-    assert split([5, 5, 5, 5], TrainConfig(accumulate=2)) == [slice(0, 2), slice(2, 4)]
-    assert split([5, 5, 5, 5], TrainConfig(part_rows=15)) == [slice(0, 3), slice(3, 4)]
+    assert split([5, 5, 5, 5], TrainConfig(gradient_accumulation_steps=2)) == [
+        slice(0, 2),
+        slice(2, 4),
+    ]
+    assert split([5, 5, 5, 5], TrainConfig(max_rows_per_micro_batch=15)) == [
+        slice(0, 3),
+        slice(3, 4),
+    ]
     with pytest.raises(ValueError, match="give one"):
-        TrainConfig(accumulate=2, part_rows=15)
+        TrainConfig(gradient_accumulation_steps=2, max_rows_per_micro_batch=15)

@@ -28,7 +28,7 @@ Config = Callable[..., FinetuneConfig]
 def test_it_learns_validates_and_keeps_the_best(
     annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
 ) -> None:
-    config = small_task("train.steps=60", "train.save_every=20", "train.warmup=0.3")
+    config = small_task("train.steps=60", "train.save_every=20", "train.warmup_ratio=0.3")
     report = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
     scores = {line["step"]: line["accuracy"] for line in read_lines(tmp_path / VALIDATION)}
     assert list(scores) == [20, 40, 60]
@@ -143,7 +143,14 @@ def test_the_batch_must_divide(
     annotations: Path, shards: Path, small_task: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size \(8\)"):
-        finetune(task_of(), [annotations], shards, None, tmp_path, small_task("train.accumulate=3"))
+        finetune(
+            task_of(),
+            [annotations],
+            shards,
+            None,
+            tmp_path,
+            small_task("train.gradient_accumulation_steps=3"),
+        )
 
 
 def test_cross_entropy_leaves_unknown_labels_out() -> None:
@@ -168,7 +175,7 @@ def test_steps_follow_from_epochs() -> None:
 def test_layer_decay_and_head_rate_reach_the_optimiser(
     annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
 ) -> None:
-    config = small_task("train.steps=1", "train.layer_decay=0.0", "train.head_lr=3.0")
+    config = small_task("train.steps=1", "train.layer_decay=0.0", "train.head_lr_multiplier=3.0")
     finetune(task_of(), [annotations], shards, init, tmp_path, config)
     # The power of zero is one for what lies right under the head: only the pooler learns.
     model = SemVLPForTask.from_pretrained(tmp_path / "last")

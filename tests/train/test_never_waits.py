@@ -27,7 +27,12 @@ from semvlp.train.step import MicroBatch, StepSums, train_step
 from tests.fake_gpu import GPU, FakeGpu, fake_gpu
 
 ANSWERS = ["red", "green", "blue", "grey"]
-BASIS = ("train.precision=bf16", "train.accumulate=2", "train.clip=1.0", "train.batch_size=16")
+BASIS = (
+    "train.precision=bf16",
+    "train.gradient_accumulation_steps=2",
+    "train.max_grad_norm=1.0",
+    "train.batch_size=16",
+)
 
 
 @pytest.fixture

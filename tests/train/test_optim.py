@@ -60,7 +60,7 @@ def test_only_the_first_group_decays() -> None:
 
 
 def test_all_decays_where_asked() -> None:
-    optimizer = make_optimizer(tiny(), TrainConfig(decayed="all", weight_decay=0.3))
+    optimizer = make_optimizer(tiny(), TrainConfig(weight_decay_on="all", weight_decay=0.3))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3]
 
 
@@ -74,7 +74,7 @@ def test_layers_learn_the_slower_the_lower_they_lie() -> None:
         "semvlp.region_embeddings.features.weight": 0.0625,
     }
     for name, scale in names.items():
-        assert layer_scale(name, num_layers=3, layer_decay=0.5, head_lr=10.0) == scale
+        assert layer_scale(name, num_layers=3, layer_decay=0.5, head_lr_multiplier=10.0) == scale
 
 
 def test_the_scale_of_a_group_is_used_at_each_step() -> None:

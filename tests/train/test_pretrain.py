@@ -206,7 +206,11 @@ def test_it_learns(shards: Path, small: Config, tmp_path: Path) -> None:
 
 
 def test_accumulation_changes_no_loss(shards: Path, small: Config, tmp_path: Path) -> None:
-    cuts = ("train.accumulate=1", "train.accumulate=3", "train.part_rows=40")
+    cuts = (
+        "train.gradient_accumulation_steps=1",
+        "train.gradient_accumulation_steps=3",
+        "train.max_rows_per_micro_batch=40",
+    )
     for cut in cuts:
         pretrain([shards], tmp_path / cut, small("train.steps=3", "model.dropout=0.0", cut))
     whole, *others = (losses(tmp_path / cut) for cut in cuts)
@@ -268,7 +272,9 @@ def test_out_of_memory_names_the_batch(
         return {"mlm": torch.empty(2**58, dtype=torch.uint8)}
 
     monkeypatch.setattr(PreTrainingLosses, "forward", too_large)
-    with pytest.raises(SemVLPError, match=r"out of memory at step 1.* 8 pairs .*part_rows"):
+    with pytest.raises(
+        SemVLPError, match=r"out of memory at step 1.* 8 pairs .*max_rows_per_micro_batch"
+    ):
         pretrain([shards], tmp_path, small())
     found = json.loads((tmp_path / "bad-batch-step-0000001-rank-0.json").read_text())
     assert len(found["image_ids"]) == 8
@@ -306,7 +312,7 @@ def test_a_loss_that_is_not_finite_is_found_at_the_next_log_step(
 def test_the_average_is_saved_and_the_run_goes_on_from_the_weights(
     finished: Path, shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small("train.save_every=4", "train.average=0.5")
+    config = small("train.save_every=4", "train.ema_decay=0.5")
     pretrain([shards], tmp_path / "whole", config)
     assert losses(tmp_path / "whole") == losses(finished)
     raw = load_file(tmp_path / "whole" / "last" / "training" / "weights.safetensors")
@@ -364,7 +370,7 @@ def test_compiled_blocks_give_the_same_losses(
             "objectives.region_zeroed=0.8",
             "objectives.region_random=0.1",
         ),
-        ('train.schedule=["single 2", "two"]', "train.part_rows=60"),
+        ('train.schedule=["single 2", "two"]', "train.max_rows_per_micro_batch=60"),
     ],
 )
 def test_the_choices_of_other_systems_train(
@@ -379,7 +385,10 @@ def test_the_choices_of_other_systems_train(
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("train.accumulate=9", "train.accumulate"), ("model.cross_layers=9", "cross_layers")],
+    [
+        ("train.gradient_accumulation_steps=9", "train.gradient_accumulation_steps"),
+        ("model.cross_layers=9", "cross_layers"),
+    ],
 )
 def test_settings_that_do_not_fit_the_data(
     shards: Path, small: Config, tmp_path: Path, override: str, message: str

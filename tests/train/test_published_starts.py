@@ -73,7 +73,7 @@ def test_fine_tuning_from_an_lxmert(
 def test_pre_training_from_an_lxmert(
     shards: Path, lxmert: Path, small: Callable[..., PretrainConfig], tmp_path: Path
 ) -> None:
-    names = (f"model.bert={lxmert}", f"model.tokenizer={lxmert}")
+    names = (f"model.pretrained={lxmert}", f"model.tokenizer={lxmert}")
     config = small("train.steps=1", "train.lr=0.0", *AS_LXMERT, *names)
     pretrain([shards], tmp_path, config)
     check_is_lxmert(SemVLPForPreTraining.from_pretrained(tmp_path / "last"), lxmert)
@@ -105,7 +105,7 @@ def test_a_learned_scale_of_features_is_kept(
     earlier.save_pretrained(tmp_path / "earlier")
     load_tokenizer(str(init)).save_pretrained(tmp_path / "earlier")
     name = str(tmp_path / "earlier")
-    start = (f"model.bert={name}", f"model.tokenizer={name}", "train.steps=1")
+    start = (f"model.pretrained={name}", f"model.tokenizer={name}", "train.steps=1")
     pretrain([shards], tmp_path / "pretrain", small(*start))
     finetune(task_of(), [annotations], shards, None, tmp_path / "finetune", small_task(*start))
     for kind, run in ((SemVLPForPreTraining, "pretrain"), (SemVLPForTask, "finetune")):

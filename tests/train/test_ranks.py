@@ -55,10 +55,10 @@ def one_process(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "more",
     [
         ["train.parallel=ddp"],
-        ["train.parallel=ddp", "train.accumulate=2"],
+        ["train.parallel=ddp", "train.gradient_accumulation_steps=2"],
         ["train.parallel=fsdp"],
         # Ranks with other numbers of parts must not wait for each other for ever.
-        ["train.parallel=fsdp", "train.part_rows=16"],
+        ["train.parallel=fsdp", "train.max_rows_per_micro_batch=16"],
     ],
 )
 def test_many_processes_give_the_curve_of_one(
@@ -97,7 +97,7 @@ def test_many_processes_give_the_curve_of_one_in_bf16(
 def test_a_checkpoint_of_four_ranks_goes_on_with_fewer(
     shards: Path, one_process: Path, tmp_path: Path, parallel: str, size: int
 ) -> None:
-    settings = [*SMALL, "train.steps=6", "train.save_every=2", "train.average=0.5"]
+    settings = [*SMALL, "train.steps=6", "train.save_every=2", "train.ema_decay=0.5"]
     job = pretraining(shards, tmp_path, [*settings, f"train.parallel={parallel}"])
     together(4, stopping_before(5, job))
     assert read_state(tmp_path / "last").step == 4
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_four_ranks_goes_on_with_fewer(
         ("retrieval", []),
         ("retrieval", ["retrieval.negatives=hard", "retrieval.replaced=either"]),
         # A rank whose part has nothing to choose must not leave the others waiting.
-        ("retrieval", ["retrieval.negatives=hard", "train.accumulate=2"]),
+        ("retrieval", ["retrieval.negatives=hard", "train.gradient_accumulation_steps=2"]),
         ("snli-ve", ["train.precision=bf16"]),
     ],
 )

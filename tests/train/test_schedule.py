@@ -39,21 +39,21 @@ def test_ratio_at_its_ends(share: float, mode: str) -> None:
 
 
 def test_linear_rise_and_fall() -> None:
-    config = TrainConfig(lr=1.0, warmup=0.2)
+    config = TrainConfig(lr=1.0, warmup_ratio=0.2)
     rates = [learning_rate(step, 10, config) for step in range(1, 11)]
     expected = [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
     assert rates == pytest.approx(expected)
 
 
 def test_cosine_is_half_way_down_in_the_middle() -> None:
-    config = TrainConfig(lr=2.0, warmup=0.0, decay="cosine")
+    config = TrainConfig(lr=2.0, warmup_ratio=0.0, lr_schedule="cosine")
     assert learning_rate(1, 100, config) == 2.0
     assert learning_rate(51, 100, config) == pytest.approx(1.0)
     assert 0 < learning_rate(100, 100, config) < 0.001
 
 
 def test_constant_stays() -> None:
-    config = TrainConfig(lr=0.5, warmup=0.1, decay="constant")
+    config = TrainConfig(lr=0.5, warmup_ratio=0.1, lr_schedule="constant")
     assert [learning_rate(step, 100, config) for step in (10, 11, 100)] == [0.5, 0.5, 0.5]
 
 
@@ -61,7 +61,7 @@ def test_constant_stays() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
 def test_every_rate_is_positive_and_at_most_the_peak(decay: str, steps: int, warmup: float) -> None:
-    config = TrainConfig(lr=1e-3, warmup=warmup, decay=decay)  # type: ignore[arg-type]
+    config = TrainConfig(lr=1e-3, warmup_ratio=warmup, lr_schedule=decay)  # type: ignore[arg-type]
     rates = [learning_rate(step, steps, config) for step in range(1, steps + 1)]
     assert all(0 < rate <= 1e-3 and math.isfinite(rate) for rate in rates)
 

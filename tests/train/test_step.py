@@ -52,7 +52,7 @@ def part_of(inputs: Tensor, right: int = 0) -> MicroBatch:
 def step(
     module: nn.Module, parts: Sequence[MicroBatch], *, mode: str = "single", **config: Any
 ) -> StepResult:
-    settings = TrainConfig(**{"clip": 0.0, **config})
+    settings = TrainConfig(**{"max_grad_norm": 0.0, **config})
     found = train_step(
         module,
         make_optimizer(module, settings),
@@ -114,7 +114,7 @@ def test_the_norm_is_told_before_clipping_and_clipping_acts(clip: float) -> None
         "single",
         lr=0.1,
         weights=WEIGHTS,
-        config=TrainConfig(clip=clip),
+        config=TrainConfig(max_grad_norm=clip),
         world=ALONE,
     )
     (result,) = results([found], WEIGHTS, ALONE)

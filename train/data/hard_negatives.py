@@ -165,7 +165,7 @@ class HardNegatives:
             step: all examples of its optimiser step, those of other ranks too.
         """
         random = generator(self._seed, position, "mismatch")
-        if random.random() >= self._config.mismatch_rate:
+        if random.random() >= self._config.negative_rate:
             return [example]
         replaced = self._config.replaced
         with_text = replaced == "text" or (replaced == "either" and bool(random.integers(2)))

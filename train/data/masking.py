@@ -85,18 +85,18 @@ def mask_tokens(
 
 
 def mask_regions(
-    boxes: NDArray[np.float32], rate: float, overlap: float, random: np.random.Generator
+    boxes: NDArray[np.float32], rate: float, joint_mask_iou: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Which regions [R] to hide: chosen ones and all that overlap one of them too much.
 
     Each of the regions `boxes` [R, 4] is chosen with chance `rate`, and at least one is. Regions
-    whose IoU with a chosen one exceeds `overlap` would give the answer away and are hidden too
-    (0.5 in StructVBERT, 0.4 in e-bug/volta).
+    whose IoU with a chosen one exceeds `joint_mask_iou` would give the answer away and are hidden
+    too (0.5 in StructVBERT, 0.4 in e-bug/volta).
     """
     chosen = choose(len(boxes), rate, random)
-    if overlap >= 1 or not chosen.any():
+    if joint_mask_iou >= 1 or not chosen.any():
         return chosen
-    covered = np.any(iou(boxes, boxes[chosen]) > overlap, axis=1)
+    covered = np.any(iou(boxes, boxes[chosen]) > joint_mask_iou, axis=1)
     return np.logical_or(chosen, covered)
 
 

@@ -45,7 +45,7 @@ def pairs_of(
     visit: Visit,
     *,
     count: int,
-    mismatch_rate: float,
+    negative_rate: float,
     seed: int,
     negatives: Negatives = "text",
     batch: Sequence[Visit] = (),
@@ -63,7 +63,7 @@ def pairs_of(
     pairs = [_pair(visit, number, index) for number, (index, _) in enumerate(drawn)]
     return [
         _mismatched(pair, visit, negatives, batch, by)
-        if pair.match == "match" and chance < mismatch_rate
+        if pair.match == "match" and chance < negative_rate
         else pair
         for pair, (_, (chance, by)) in zip(pairs, drawn, strict=True)
     ]

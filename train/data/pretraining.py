@@ -90,7 +90,7 @@ class PretrainingCollator:
         return pairs_of(
             visit,
             count=self._config.data.texts_per_image,
-            mismatch_rate=self._config.objectives.mismatch_rate,
+            negative_rate=self._config.objectives.negative_rate,
             seed=self._config.train.seed,
             negatives=self._config.objectives.negatives,
             batch=visits,
@@ -110,7 +110,7 @@ class PretrainingCollator:
         tokens = mask_tokens(
             ids, config.token_rate, self._vocabulary, random, unit=config.token_unit
         )
-        chosen = mask_regions(regions.boxes, config.region_rate, config.overlap, random)
+        chosen = mask_regions(regions.boxes, config.region_rate, config.joint_mask_iou, random)
         if config.masked_sides == "one":
             if self._others(seed, pair.position, f"side {pair.number}").random() < 0.5:
                 tokens = no_tokens

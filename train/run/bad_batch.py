@@ -21,7 +21,7 @@ def not_finite(
     return SemVLPError(
         f"loss and gradient must be finite, but step {step} has loss {found.loss} and gradient "
         f"norm {found.grad_norm}; its weights were not updated, its images are named in {path}; "
-        "lower train.lr or lengthen train.warmup and start anew with --overwrite"
+        "lower train.lr or lengthen train.warmup_ratio and start anew with --overwrite"
     )
 
 
@@ -34,7 +34,8 @@ def out_of_memory(
     return SemVLPError(
         f"{device} is out of memory at step {step}; its largest part has {largest['pairs']} pairs "
         f"with {largest['tokens']} tokens and {largest['regions']} regions, named in {path}; set "
-        "train.part_rows or train.accumulate, which cut a step into smaller parts, or "
+        "train.max_rows_per_micro_batch or train.gradient_accumulation_steps, which cut a step "
+        "into smaller parts, or "
         "train.activation_checkpointing"
     )
 

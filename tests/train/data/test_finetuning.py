@@ -95,7 +95,9 @@ def test_ranks_and_parts_cut_one_sequence(
         f"retrieval.replaced={replaced}",
     )
     whole = source_of(*settings)
-    ranks = [source_of(*settings, "train.accumulate=2", rank=r, size=2) for r in (0, 1)]
+    ranks = [
+        source_of(*settings, "train.gradient_accumulation_steps=2", rank=r, size=2) for r in (0, 1)
+    ]
     for _ in range(3):
         steps = [source.next_step() for source in ranks]
         assert [len(step) for step in steps] == [2, 2]

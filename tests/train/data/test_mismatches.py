@@ -32,7 +32,7 @@ TRUE = {(example.text, example.images[0]) for example in EXAMPLES}
 
 def drawn(n: int = 300, example: Example = STEP[1], **fields: Any) -> list[list[Example]]:
     mismatches = HardNegatives(
-        EXAMPLES, RetrievalConfig(**{"mismatch_rate": 1.0, **fields}), seed=0
+        EXAMPLES, RetrievalConfig(**{"negative_rate": 1.0, **fields}), seed=0
     )
     return [mismatches.of(example, position, STEP) for position in range(n)]
 
@@ -86,7 +86,7 @@ def test_hard_ones_are_offered_as_a_pool_without_repetition() -> None:
 
 def test_a_batch_of_one_image_has_no_wrong_pair() -> None:
     mismatches = HardNegatives(
-        EXAMPLES, RetrievalConfig(mismatch_rate=1.0, negatives="batch"), seed=0
+        EXAMPLES, RetrievalConfig(negative_rate=1.0, negatives="batch"), seed=0
     )
     step = EXAMPLES[:CAPTIONS]
     assert mismatches.of(step[0], 5, step) == [step[0]]

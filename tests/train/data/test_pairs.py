@@ -24,7 +24,7 @@ def visit(position: int, texts: Texts, negative: Texts = OTHER) -> Visit:
 
 def draw(texts: Texts, *, count: int = 1, rate: float = 0.5, n: int = 2000) -> list[Pair]:
     visits = (visit(position, texts) for position in range(n))
-    return [p for v in visits for p in pairs_of(v, count=count, mismatch_rate=rate, seed=0)]
+    return [p for v in visits for p in pairs_of(v, count=count, negative_rate=rate, seed=0)]
 
 
 def test_every_text_is_equally_likely() -> None:
@@ -54,24 +54,24 @@ def test_captions_have_no_answers() -> None:
 
 def test_a_caption_that_is_right_here_too_is_no_mismatch() -> None:
     same = visit(0, Texts(captions=CAPTIONS), Texts(captions=("a dog",)))
-    pairs = pairs_of(same, count=2, mismatch_rate=1.0, seed=0)
+    pairs = pairs_of(same, count=2, negative_rate=1.0, seed=0)
     assert {(pair.text, pair.match) for pair in pairs} == {("a cat", "match"), ("a dog", "match")}
 
 
 def test_another_image_without_captions_replaces_nothing() -> None:
-    pairs = pairs_of(visit(0, Texts(captions=CAPTIONS), Texts()), count=2, mismatch_rate=1, seed=0)
+    pairs = pairs_of(visit(0, Texts(captions=CAPTIONS), Texts()), count=2, negative_rate=1, seed=0)
     assert {pair.match for pair in pairs} == {"match"}
 
 
 def test_an_image_without_texts_gets_empty_ones() -> None:
-    pairs = pairs_of(visit(0, Texts()), count=2, mismatch_rate=1.0, seed=0)
+    pairs = pairs_of(visit(0, Texts()), count=2, negative_rate=1.0, seed=0)
     assert [(pair.text, pair.match) for pair in pairs] == [("", "none")] * 2
 
 
 def test_no_text_twice_before_all_once() -> None:
     texts = Texts(captions=CAPTIONS, questions=(QUESTION,))
     for position in range(20):
-        pairs = pairs_of(visit(position, texts), count=5, mismatch_rate=0.0, seed=0)
+        pairs = pairs_of(visit(position, texts), count=5, negative_rate=0.0, seed=0)
         assert {pair.text for pair in pairs[:3]} == {"a cat", "a dog", "what?"}
         assert [pair.text for pair in pairs[3:]] == [pair.text for pair in pairs[:2]]
         assert [pair.number for pair in pairs] == [0, 1, 2, 3, 4]
@@ -79,10 +79,10 @@ def test_no_text_twice_before_all_once() -> None:
 
 def test_position_and_seed_decide() -> None:
     texts = Texts(captions=tuple(f"caption {n}" for n in range(50)))
-    first = [pairs_of(visit(7, texts), count=3, mismatch_rate=0.5, seed=0) for _ in range(2)]
+    first = [pairs_of(visit(7, texts), count=3, negative_rate=0.5, seed=0) for _ in range(2)]
     assert first[0] == first[1]
-    assert first[0] != pairs_of(visit(8, texts), count=3, mismatch_rate=0.5, seed=0)
-    assert first[0] != pairs_of(visit(7, texts), count=3, mismatch_rate=0.5, seed=1)
+    assert first[0] != pairs_of(visit(8, texts), count=3, negative_rate=0.5, seed=0)
+    assert first[0] != pairs_of(visit(7, texts), count=3, negative_rate=0.5, seed=1)
 
 
 def image(name: str, objects: list[int], *captions: str) -> Visit:
@@ -106,7 +106,7 @@ def mismatches(negatives: Negatives, first: Visit = BATCH[0], n: int = 200) -> l
         for pair in pairs_of(
             replace(first, position=position),
             count=1,
-            mismatch_rate=1.0,
+            negative_rate=1.0,
             seed=0,
             negatives=negatives,
             batch=BATCH,
@@ -144,7 +144,7 @@ def test_hard_negatives_are_the_most_alike() -> None:
         pairs = pairs_of(
             alike[0],
             count=1,
-            mismatch_rate=1.0,
+            negative_rate=1.0,
             seed=0,
             negatives=negatives,  # type: ignore[arg-type]
             batch=alike,
@@ -159,6 +159,6 @@ def test_hard_negatives_are_the_most_alike() -> None:
 
 def test_a_batch_of_one_image_has_no_mismatch() -> None:
     (pair,) = pairs_of(
-        BATCH[0], count=1, mismatch_rate=1.0, seed=0, negatives="batch_text", batch=BATCH[:1]
+        BATCH[0], count=1, negative_rate=1.0, seed=0, negatives="batch_text", batch=BATCH[:1]
     )
     assert pair.match == "match"

@@ -43,7 +43,7 @@ def targets(part: MicroBatch) -> Targets:
 def test_masked_regions_are_marked_and_are_the_targets(
     part_of: Callable[..., MicroBatch], visits: list[Visit]
 ) -> None:
-    part = part_of("objectives.mismatch_rate=0.0")
+    part = part_of("objectives.negative_rate=0.0")
     aim, batch = targets(part), part.batch
     assert batch.region_mask is not None
     assert 0 < batch.region_mask.sum() < len(batch.region_mask)
@@ -62,8 +62,8 @@ def test_masked_regions_are_marked_and_are_the_targets(
 def test_masked_tokens_restore_the_texts(
     part_of: Callable[..., MicroBatch], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    hidden = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.5")
-    plain = part_of("objectives.mismatch_rate=0.0", "objectives.token_rate=0.0")
+    hidden = part_of("objectives.negative_rate=0.0", "objectives.token_rate=0.5")
+    plain = part_of("objectives.negative_rate=0.0", "objectives.token_rate=0.0")
     aim = targets(hidden)
     restored = hidden.batch.input_ids.clone()
     restored[aim.token_positions] = aim.token_ids
@@ -87,7 +87,7 @@ def test_masks_do_not_tell_matches_from_mismatches(
     part_of: Callable[..., MicroBatch], on_mismatched: str
 ) -> None:
     part = part_of(
-        "objectives.mismatch_rate=0.5",
+        "objectives.negative_rate=0.5",
         f"objectives.on_mismatched={on_mismatched}",
         "train.batch_size=64",
     )
@@ -168,7 +168,7 @@ def test_the_images_are_named(part_of: Callable[..., MicroBatch], visits: list[V
 def test_one_side_of_a_pair_is_masked_and_both_are_at_times(
     part_of: Callable[..., MicroBatch],
 ) -> None:
-    part = part_of("objectives.masked_sides=one", "objectives.mismatch_rate=0.0")
+    part = part_of("objectives.masked_sides=one", "objectives.negative_rate=0.0")
     texts = torch.arange(len(part.batch.text_lengths)).repeat_interleave(part.batch.text_lengths)
     with_tokens = set(texts[targets(part).token_positions].tolist())
     hidden, _ = hidden_per_pair(part)
@@ -182,8 +182,8 @@ def test_one_side_of_a_pair_is_masked_and_both_are_at_times(
 def test_classes_of_all_regions_and_features_of_the_masked_ones(
     part_of: Callable[..., MicroBatch],
 ) -> None:
-    masked = targets(part_of("objectives.mismatch_rate=0.0"))
-    every = part_of("objectives.mismatch_rate=0.0", "objectives.classes_on=all")
+    masked = targets(part_of("objectives.negative_rate=0.0"))
+    every = part_of("objectives.negative_rate=0.0", "objectives.classes_on=all")
     aim = targets(every)
     assert aim.region_positions.tolist() == list(range(len(every.batch.region_features)))
     assert aim.restored.tolist() == masked.region_positions.tolist()
@@ -193,9 +193,9 @@ def test_classes_of_all_regions_and_features_of_the_masked_ones(
 
 
 def test_masked_regions_may_be_replaced_or_stay(part_of: Callable[..., MicroBatch]) -> None:
-    plain = part_of("objectives.mismatch_rate=0.0", "objectives.region_rate=0.0")
+    plain = part_of("objectives.negative_rate=0.0", "objectives.region_rate=0.0")
     part = part_of(
-        "objectives.mismatch_rate=0.0",
+        "objectives.negative_rate=0.0",
         "objectives.region_rate=0.9",
         "objectives.region_zeroed=0.3",
         "objectives.region_random=0.4",
@@ -231,5 +231,5 @@ def test_whole_words_are_masked_in_real_texts(
 
 
 def test_images_of_the_batch_make_mismatches(part_of: Callable[..., MicroBatch]) -> None:
-    part = part_of("objectives.negatives=batch_image", "objectives.mismatch_rate=1.0")
+    part = part_of("objectives.negatives=batch_image", "objectives.negative_rate=1.0")
     assert (targets(part).matched == 0).any()

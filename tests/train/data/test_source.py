@@ -29,7 +29,7 @@ CHOICES = (
     "objectives.negatives=batch_image",
     "objectives.region_zeroed=0.5",
     "objectives.region_random=0.4",
-    "train.accumulate=2",
+    "train.gradient_accumulation_steps=2",
 )
 Config = Callable[..., PretrainConfig]
 
