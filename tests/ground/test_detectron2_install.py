@@ -15,9 +15,9 @@ from semvlp.extract.detectors.zoo import load_detector
 load_detector("butd", backend="detectron2", device="cpu")
 """
 TRAIN = """
-from semvlp.extract.training.config import FitConfig
+from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.training.learner import open_learner
-open_learner(FitConfig(network="butd"), None, "detectron2")
+open_learner(DetectorTrainConfig(network="butd"), None, "detectron2")
 """
 
 
