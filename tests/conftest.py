@@ -1,6 +1,8 @@
-"""What every test may use: the real data, where they are."""
+"""What every test may use: the real data, where they are; and a log as it was before."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data are not at {folder}; set SEMVLP_REAL_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A command sets how much is logged, by its flags and its rank; the next test starts anew."""
+    logger = logging.getLogger("semvlp")
+    before = logger.level
+    yield
+    logger.setLevel(before)
