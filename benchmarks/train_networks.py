@@ -15,9 +15,9 @@ from transformers import (
     VisualBertForPreTraining,
 )
 
+from semvlp.architecture import SizePreset
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining
 from semvlp.model.packing import Mode, to_padded
-from semvlp.train.config import Preset
 from semvlp.train.run.throughput import step_flops
 from semvlp.train.train_config import Device, Precision
 
@@ -34,7 +34,7 @@ PEERS = ("VisualBERT", "LXMERT")
 class Setting:
     """What is the same for every network of a run."""
 
-    preset: Preset
+    preset: SizePreset
     device: Device
     precision: Precision
     batch_size: int

@@ -10,13 +10,16 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 
+from semvlp.architecture import (
+    BoxSize,
+    CrossAttention,
+    CrossStart,
+    ImageToken,
+    PairHead,
+    RegionEmbedding,
+)
+
 TaskHead = Literal["pooled", "pair", "match"]
-PairHead = Literal["concatenation", "attention"]
-CrossAttention = Literal["shared", "separate"]
-CrossStart = Literal["fresh", "self-attention"]
-BoxSize = Literal[4, 5, 7]
-RegionEmbedding = Literal["mean-of-norms", "sum", "sum-of-norms"]
-ImageToken = Literal["none", "mean"]
 
 # The paper names no sizes; `base` and `large` are BERT's, the cross-attention in the upper half is
 # our choice, and `tiny` and `small` are for machines without a GPU. BERT's initializer_range, 0.02,

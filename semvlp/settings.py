@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -16,6 +17,7 @@ from semvlp.errors import ConfigError
 
 T = TypeVar("T")
 FORMERLY = "formerly"
+ALSO = "also"
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,11 @@ log = logging.getLogger(__name__)
 def formerly(name: str, default: T) -> T:
     """Return a field with a default that was called `name` before, which is read with a warning."""
     return dataclasses.field(default=default, metadata={FORMERLY: name})
+
+
+def also_called(name: str, default: T) -> T:
+    """Return a field with a default that may as well be called `name`, for good."""
+    return dataclasses.field(default=default, metadata={ALSO: name})
 
 
 def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -39,7 +46,7 @@ def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) 
 
 
 def override(config: T, overrides: Sequence[str]) -> T:
-    """`config` with `a.b=value` overrides; raises as `load` does."""
+    """Return `config` with `a.b=value` overrides; raises as `load` does."""
     tree = to_tree(config)
     for each in overrides:
         _apply(tree, each, type(config))
@@ -52,7 +59,7 @@ def build(cls: type[T], tree: Mapping[str, Any]) -> T:
 
 
 def to_tree(config: Any) -> dict[str, Any]:
-    """The nested plain mapping of a config; fields that are None are left out."""
+    """Return the nested plain mapping of a config; fields that are None are left out."""
     tree = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -62,22 +69,23 @@ def to_tree(config: Any) -> dict[str, Any]:
 
 
 def to_toml(config: Any) -> str:
-    """The TOML text that `load` reads back to an equal config."""
+    """Return the TOML text that `load` reads back to an equal config."""
     return "\n".join(_toml_lines(to_tree(config), prefix="")).strip() + "\n"
 
 
 def _toml_lines(tree: Mapping[str, Any], prefix: str) -> list[str]:
     plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in tree.items() if isinstance(value, Mapping)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {toml_value(value)}" for key, value in plain.items()]
     for key, table in tables.items():
         lines += ["", f"[{prefix}{key}]", *_toml_lines(table, f"{prefix}{key}.")]
     return lines
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a plain value as TOML writes it."""
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     # JSON and TOML write booleans, numbers and basic strings alike.
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
@@ -106,27 +114,37 @@ def _build(cls: type[T], tree: Mapping[str, Any], where: str) -> T:
 
 
 def _under_current_names(cls: Any, tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Return the settings of `tree` with those that were renamed under their new names."""
-    hints, renamed = typing.get_type_hints(cls), _renamed(cls)
+    """Return the settings of `tree` with those that have another name under that of their field."""
+    hints, fields = typing.get_type_hints(cls), fields_by_other_name(cls)
     current = {}
     for key, value in tree.items():
-        name = renamed.get(key, key)
+        name = fields[key].name if key in fields else key
         if name != key and name in tree:
             raise ConfigError(
-                f"{where}{key} is now {where}{name}, and both are given; leave it out"
+                f"{where}{key} and {where}{name} are one setting, and both are given; "
+                f"leave out {where}{key}"
             )
         if name != key:
-            _warn_of_renaming(f"{where}{key}", f"{where}{name}")
+            _warn_if_renamed(fields[key], f"{where}{key}", f"{where}{name}")
         table = hints.get(name)
         is_table = dataclasses.is_dataclass(table) and isinstance(value, Mapping)
-        current[name] = _under_current_names(table, value, f"{name}.") if is_table else value
+        current[name] = _under_current_names(table, value, f"{where}{name}.") if is_table else value
     return current
 
 
-def _renamed(cls: type) -> dict[str, str]:
-    """Return the new name of each former one."""
-    fields = dataclasses.fields(cls)
-    return {field.metadata[FORMERLY]: field.name for field in fields if FORMERLY in field.metadata}
+def fields_by_other_name(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of a dataclass by their aliases and by their names of before."""
+    return {
+        field.metadata[kind]: field
+        for field in dataclasses.fields(cls)
+        for kind in (FORMERLY, ALSO)
+        if kind in field.metadata
+    }
+
+
+def _warn_if_renamed(field: dataclasses.Field[Any], old: str, new: str) -> None:
+    if FORMERLY in field.metadata:
+        _warn_of_renaming(old, new)
 
 
 @cache
@@ -148,16 +166,18 @@ def _apply(tree: dict[str, Any], override: str, cls: type) -> None:
 
 def _under_current_name(dotted: str, cls: Any) -> str:
     """Return the dotted name of a setting of `cls`, with a warning if it was renamed."""
-    parts: list[str] = []
-    for part in dotted.split("."):
+    where = ""
+    parts = dotted.split(".")
+    for i, part in enumerate(parts):
         if not dataclasses.is_dataclass(cls):
             break
-        parts.append(_renamed(cls).get(part, part))  # type: ignore[arg-type]
-        cls = typing.get_type_hints(cls).get(parts[-1])
-    current = ".".join([*parts, *dotted.split(".")[len(parts) :]])
-    if current != dotted:
-        _warn_of_renaming(dotted, current)
-    return current
+        field = fields_by_other_name(cls).get(part)
+        if field is not None:
+            parts[i] = field.name
+            _warn_if_renamed(field, f"{where}{part}", f"{where}{field.name}")
+        cls = typing.get_type_hints(cls).get(parts[i])
+        where += f"{parts[i]}."
+    return ".".join(parts)
 
 
 def _parse_value(text: str) -> Any:
@@ -222,13 +242,25 @@ def _convert_plain(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def at_least(name: str, value: float, least: float) -> None:
-    """Raises ValueError: `value` is smaller, or no number."""
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+def require_at_least(config: Any, least: float, *names: str) -> None:
+    """Check that the settings `names` of `config`, those of a table as `train.lr`, are big enough.
+
+    Raises:
+        ValueError: one is smaller than `least`, or no number; None is allowed.
+    """
+    for name in names:
+        value = attrgetter(name)(config)
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-def between(name: str, value: float, low: float, high: float) -> None:
-    """Raises ValueError: `value` lies outside, or is no number."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, got {value}")
+def require_between(config: Any, low: float, high: float, *names: str) -> None:
+    """Check that the settings `names` of `config` lie in `low`..`high`.
+
+    Raises:
+        ValueError: one lies outside, or is no number; None is allowed.
+    """
+    for name in names:
+        value = attrgetter(name)(config)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} must be between {low} and {high}, got {value}")

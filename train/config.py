@@ -1,29 +1,123 @@
-"""Settings of pre-training and fine-tuning: their tables, and what must hold between them."""
+"""Settings of pre-training and fine-tuning: their tables, then the whole of each.
+
+The table `train` is in train_config.py. The string under a field is its documentation, which
+`semvlp settings` and docs/training.md show.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from semvlp.model.config import (
+from semvlp.architecture import (
     BoxSize,
     CrossAttention,
     CrossStart,
     ImageToken,
     PairHead,
     RegionEmbedding,
+    SizePreset,
 )
-from semvlp.settings import at_least, between, formerly
+from semvlp.settings import formerly, require_at_least, require_between
 from semvlp.train.train_config import FinetuneTrainConfig, TrainConfig
 
+ReadOrder = Literal["full", "block", "sequential"]
 TokenUnit = Literal["piece", "word"]
 MaskedSides = Literal["both", "one"]
 Negatives = Literal["text", "batch_text", "batch_image", "hard_text", "hard_image"]
 FeatureLoss = Literal["smooth_l1", "mse"]
 ClassLoss = Literal["cross_entropy", "kl"]
 ClassesOn = Literal["masked", "all"]
+TaskNegatives = Literal["random", "batch", "hard"]
+Replaced = Literal["text", "image", "either"]
 
 OBJECTIVES = ("mlm", "features", "objects", "attributes", "matching", "answers")
 """Names of the pre-training objectives, as in `objectives.NAME` and `loss_NAME`."""
-REGION_SHARES = ("region_zeroed", "region_random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which network is trained."""
+
+    preset: SizePreset = "base"
+    """Size of the encoder; fine-tuning reads it only where it starts from nothing."""
+    num_layers: int | None = None
+    """How many blocks; the preset's number unless set. LXMERT's weights need 14."""
+    cross_layers: int | None = None
+    """How many upper blocks hold the plugged cross-attention; the preset's number unless set."""
+    cross_attention: CrossAttention = "shared"
+    """Text -> regions and regions -> text with the same weights, or with `separate` ones."""
+    cross_start: CrossStart = "fresh"
+    """Cross-attention starts at random, or as a copy of its block's `self-attention`."""
+    box_size: BoxSize = 4
+    """Numbers of a box: x1 y1 x2 y2; 5 adds the area, 7 width, height and area."""
+    region_embedding: RegionEmbedding = "mean-of-norms"
+    """How the projections of feature and box become one."""
+    image_token: ImageToken = "none"
+    """A row for the whole image before its regions: `mean` of their features."""
+    dropout: float = 0.1
+    """Dropout of hidden states, and of attention weights unless `attention_dropout` is set."""
+    attention_dropout: float | None = None
+    """Dropout of attention weights; 0 lets a GPU take the flash kernel (docs/model.md)."""
+    standardise: bool = True
+    """Shift and scale region features by mean and deviation, measured when a network is fresh."""
+    tokenizer: str = "train"
+    """`train`: WordPiece from the texts at hand; else a Hugging Face name or a directory."""
+    vocab_size: int = 30522
+    """Largest size of a trained WordPiece vocabulary."""
+    pair_head: PairHead = "concatenation"
+    """How a task with two images (NLVR2) joins them; `attention` is UNITER's. Not pre-trained."""
+    pretrained: str | None = formerly("bert", None)
+    """Hugging Face name or directory of BERT, LXMERT or VisualBERT weights to start from, or a
+    SemVLP checkpoint, whose encoder then goes on with other data."""
+
+    def __post_init__(self) -> None:
+        require_between(self, 0, 0.9, "dropout", "attention_dropout")
+        require_at_least(self, 1, "num_layers")
+        require_at_least(self, 64, "vocab_size")
+        if self.pretrained is not None and self.tokenizer == "train":
+            raise ValueError(
+                f"pretrained = {self.pretrained!r} needs its own vocabulary; "
+                f"set tokenizer = {self.pretrained!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextAndRegionConfig:
+    """How much of a text and of an image is read; shared by pre-training and fine-tuning."""
+
+    max_text_length: int = 60
+    """Longest text in word pieces, [CLS] and [SEP] included."""
+    max_regions: int = 100
+    """Only the most confident regions of an image are used, this many."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 3, "max_text_length")
+        require_at_least(self, 1, "max_regions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(TextAndRegionConfig):
+    """How visits of images become (text, image) pairs."""
+
+    texts_per_image: int = 1
+    """Pairs made of one visit, so that one read of the regions serves several texts."""
+    max_answers: int = 9500
+    """Size of the answer list: the most frequent answers of all questions."""
+    order: ReadOrder = "full"
+    """`full` shuffles all images in each epoch; `block` those of `block_shards` shards at a time,
+    for disks that are slow at random access; `sequential` follows the files."""
+    block_shards: int = 16
+    """Shards that are mixed with one another in block order."""
+    weights: tuple[float, ...] = ()
+    """Share of each data set in the visits, in the order they are given; without it all are one
+    data set and their images equally likely."""
+    workers: int = 0
+    """Processes that make batches of what was read, for a GPU that one thread cannot keep busy; 0
+    makes them in a thread of the trainer. Changes no number."""
+
+    def __post_init__(self) -> None:
+        TextAndRegionConfig.__post_init__(self)
+        require_at_least(self, 1, "texts_per_image", "max_answers", "block_shards")
+        require_at_least(self, 0, "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +125,17 @@ class ObjectivesConfig:
     """Weights and rates of the pre-training objectives; weight 0 switches one off."""
 
     mlm: float = 1.0
-    """Masked language modelling."""
+    """Masked language modelling (MLM)."""
     features: float = 1.0
-    """Regression of the features of masked regions."""
+    """Regression of the features of masked regions (MRFR)."""
     objects: float = 1.0
-    """Object class of masked regions, as the detector says."""
+    """Object class of masked regions, as the detector says (MRC)."""
     attributes: float = 1.0
-    """Attribute of masked regions, as the detector says."""
+    """Attribute of masked regions, as the detector says (MRC of attributes)."""
     matching: float = 1.0
-    """Image-text matching on captions."""
+    """Image-text matching (ITM) on captions."""
     answers: float = 1.0
-    """Image question answering on matched questions, soft cross-entropy."""
+    """Visual question answering (VQA) on matched questions, soft cross-entropy."""
     token_rate: float = 0.15
     """Chance of a word piece to be masked; at least one of each text is."""
     token_unit: TokenUnit = "piece"
@@ -78,16 +172,9 @@ class ObjectivesConfig:
     """Predict objects and attributes of the `masked` regions, or of `all` (LXMERT's code)."""
 
     def __post_init__(self) -> None:
-        for name in OBJECTIVES:
-            at_least(name, getattr(self, name), 0)
-        for name in (
-            "token_rate",
-            "region_rate",
-            "joint_mask_iou",
-            "negative_rate",
-            *REGION_SHARES,
-        ):
-            between(name, getattr(self, name), 0, 1)
+        require_at_least(self, 0, *OBJECTIVES)
+        require_between(self, 0, 1, "token_rate", "region_rate", "joint_mask_iou", "negative_rate")
+        require_between(self, 0, 1, "region_zeroed", "region_random")
         if self.region_zeroed + self.region_random > 1:
             raise ValueError(
                 "region_zeroed and region_random must be at most 1 together, got "
@@ -97,107 +184,8 @@ class ObjectivesConfig:
             raise ValueError("at least one objective must have a weight above 0")
 
     def weights(self) -> dict[str, float]:
-        """Weight of each objective by name."""
+        """Return the weight of each objective by name."""
         return {name: getattr(self, name) for name in OBJECTIVES}
-
-
-Preset = Literal["tiny", "small", "base", "large"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which network is trained."""
-
-    preset: Preset = "base"
-    """Size of the encoder; fine-tuning reads it only where it starts from nothing."""
-    num_layers: int | None = None
-    """How many blocks; the preset's number unless set. LXMERT's weights need 14."""
-    cross_layers: int | None = None
-    """How many upper blocks hold the plugged cross-attention; the preset's number unless set."""
-    cross_attention: CrossAttention = "shared"
-    """Text -> regions and regions -> text with the same weights, or with `separate` ones."""
-    cross_start: CrossStart = "fresh"
-    """Cross-attention starts at random, or as a copy of its block's `self-attention`."""
-    box_size: BoxSize = 4
-    """Numbers of a box: x1 y1 x2 y2; 5 adds the area, 7 width, height and area."""
-    region_embedding: RegionEmbedding = "mean-of-norms"
-    """How the projections of feature and box become one."""
-    image_token: ImageToken = "none"
-    """A row for the whole image before its regions: `mean` of their features."""
-    dropout: float = 0.1
-    """Dropout of hidden states, and of attention weights unless `attention_dropout` is set."""
-    attention_dropout: float | None = None
-    """Dropout of attention weights; 0 lets a GPU take the flash kernel (docs/model.md)."""
-    standardise: bool = True
-    """Shift and scale region features by mean and deviation, measured when a network is fresh."""
-    tokenizer: str = "train"
-    """`train`: WordPiece from the texts at hand; else a Hugging Face name or a directory."""
-    vocab_size: int = 30522
-    """Largest size of a trained WordPiece vocabulary."""
-    pair_head: PairHead = "concatenation"
-    """How a task with two images (NLVR2) joins them; `attention` is UNITER's. Not pre-trained."""
-    pretrained: str | None = formerly("bert", None)
-    """Hugging Face name or directory of BERT, LXMERT or VisualBERT weights to start from, or a
-    SemVLP checkpoint, whose encoder then goes on with other data."""
-
-    def __post_init__(self) -> None:
-        between("dropout", self.dropout, 0, 0.9)
-        if self.attention_dropout is not None:
-            between("attention_dropout", self.attention_dropout, 0, 0.9)
-        if self.num_layers is not None:
-            at_least("num_layers", self.num_layers, 1)
-        at_least("vocab_size", self.vocab_size, 64)
-        if self.pretrained is not None and self.tokenizer == "train":
-            raise ValueError(
-                f"pretrained = {self.pretrained!r} needs its own vocabulary; "
-                f"set tokenizer = {self.pretrained!r}"
-            )
-
-
-TaskNegatives = Literal["random", "batch", "hard"]
-Replaced = Literal["text", "image", "either"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextAndRegionConfig:
-    """How much of a text and of an image is read; shared by pre-training and fine-tuning."""
-
-    max_text_length: int = 60
-    """Longest text in word pieces, [CLS] and [SEP] included."""
-    max_regions: int = 100
-    """Only the most confident regions of an image are used, this many."""
-
-    def __post_init__(self) -> None:
-        at_least("max_text_length", self.max_text_length, 3)
-        at_least("max_regions", self.max_regions, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig(TextAndRegionConfig):
-    """How visits of images become (text, image) pairs."""
-
-    texts_per_image: int = 1
-    """Pairs made of one visit, so that one read of the regions serves several texts."""
-    max_answers: int = 9500
-    """Size of the answer list: the most frequent answers of all questions."""
-    order: Literal["full", "block", "sequential"] = "full"
-    """`full` shuffles all images in each epoch; `block` those of `block_shards` shards at a time,
-    for disks that are slow at random access; `sequential` follows the files."""
-    block_shards: int = 16
-    """Shards that are mixed with one another in block order."""
-    weights: tuple[float, ...] = ()
-    """Share of each data set in the visits, in the order they are given; without it all are one
-    data set and their images equally likely."""
-    workers: int = 0
-    """Processes that make batches of what was read, for a GPU that one thread cannot keep busy; 0
-    makes them in a thread of the trainer. Changes no number."""
-
-    def __post_init__(self) -> None:
-        TextAndRegionConfig.__post_init__(self)
-        at_least("texts_per_image", self.texts_per_image, 1)
-        at_least("block_shards", self.block_shards, 1)
-        at_least("max_answers", self.max_answers, 1)
-        at_least("workers", self.workers, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +197,7 @@ class FinetuneDataConfig(TextAndRegionConfig):
 
     def __post_init__(self) -> None:
         TextAndRegionConfig.__post_init__(self)
-        at_least("cache_images", self.cache_images, 0)
+        require_at_least(self, 0, "cache_images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,17 +210,17 @@ class RetrievalConfig:
     negative_rate: float = formerly("mismatch_rate", 0.5)
     """Chance of a pair to be made a mismatch."""
     negatives: TaskNegatives = "random"
-    """Of what it is made: another example of all (`random`), one of the same optimiser step
-    (`batch`), or of `pool` of that step the one that the network now thinks fits best (`hard`)."""
+    """Where a negative comes from: any example (`random`), the same batch (`batch`), or the
+    highest-scoring of `pool` candidates of the batch (`hard`)."""
     replaced: Replaced = "text"
-    """What of the pair is replaced: its `text`; its `image`, which several processes read more than
-    once a step; or `either`, equally often."""
+    """Side of the pair that is replaced: its `text`; its `image`, which several processes read more
+    than once a step; or `either`, equally often."""
     pool: int = 8
-    """How many wrong pairs the hardest is chosen of, each one more forward pass."""
+    """Candidates that `hard` takes the highest-scoring of; each costs one more forward pass."""
 
     def __post_init__(self) -> None:
-        between("negative_rate", self.negative_rate, 0, 1)
-        at_least("pool", self.pool, 1)
+        require_between(self, 0, 1, "negative_rate")
+        require_at_least(self, 1, "pool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,8 +233,7 @@ class PretrainConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        at_least("train.steps", self.train.steps, 1)
-        at_least("train.save_every", self.train.save_every, 1)
+        require_at_least(self, 1, "train.steps", "train.save_every")
         if self.train.batch_size % self.data.texts_per_image:
             raise ValueError(
                 f"train.batch_size ({self.train.batch_size}) must be a multiple of "

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
 from semvlp.devices import Device
-from semvlp.settings import at_least, between, formerly
+from semvlp.settings import also_called, formerly, require_at_least, require_between
 
 ModeSchedule = Literal["alternate", "ratio", "single", "two"]
+LrSchedule = Literal["linear", "cosine", "constant"]
+WeightDecayOn = Literal["matrices", "all"]
+Precision = Literal["fp32", "bf16"]
+Parallel = Literal["ddp", "fsdp"]
+Optimizer = Literal["adamw", "muon"]
+ValidationMode = Literal["single", "two", "both"]
 
 
 class Phase(NamedTuple):
@@ -42,23 +48,15 @@ def _whole_number(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-LrSchedule = Literal["linear", "cosine", "constant"]
-WeightDecayOn = Literal["matrices", "all"]
-Precision = Literal["fp32", "bf16"]
-Parallel = Literal["ddp", "fsdp"]
-Optimizer = Literal["adamw", "muon"]
-
-NOT_NEGATIVE = ("max_rows_per_micro_batch", "threads", "peak_tflops")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """The optimisation: how long, how fast, how often something is written."""
 
     # The list first: an error then speaks of what can be written as one word.
-    schedule: tuple[str, ...] | ModeSchedule = "alternate"
-    """`alternate`: single, two, single, ...; `ratio`: drawn; `single` or `two`: that mode alone. Or
-    phases, the last one open: ["single 100000", "alternate"]."""
+    schedule: tuple[str, ...] | ModeSchedule = also_called("modes", "alternate")
+    """Modes of the steps (the learning rate has `train.lr_schedule`). `alternate`: single, two,
+    single, ...; `ratio`: drawn; `single` or `two`: that mode alone. Or phases, the last one open:
+    ["single 100000", "alternate"]. `train.modes` is the same setting."""
     single_share: float = 0.5
     """Share of single-stream steps under `ratio`."""
     steps: int = 100_000
@@ -79,7 +77,7 @@ class TrainConfig:
     warmup_ratio: float = formerly("warmup", 0.05)
     """Share of the steps over which the learning rate rises from zero."""
     lr_schedule: LrSchedule = formerly("decay", "linear")
-    """How it falls to zero after the warm-up; `constant` does not."""
+    """How the learning rate falls to zero after the warm-up; `constant` does not."""
     weight_decay: float = 0.01
     """AdamW's decay."""
     weight_decay_on: WeightDecayOn = formerly("decayed", "matrices")
@@ -96,7 +94,8 @@ class TrainConfig:
     seed: int = 0
     """Everything random follows from it."""
     log_every: int = 10
-    """Steps between two entries of metrics.jsonl; both modes are shown where two alternate."""
+    """Steps between two entries of metrics.jsonl; if modes alternate, the step before is logged
+    too."""
     save_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
@@ -107,7 +106,7 @@ class TrainConfig:
     """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `xpu` or `mps`."""
     threads: int = 0
     """Threads of PyTorch on the CPU; 0 leaves it to PyTorch. Small networks are fastest with one:
-    more wait for each other and for the thread that makes the batches."""
+    more threads spend their time waiting, also for the one that makes the batches."""
     parallel: Parallel = "ddp"
     """Where several processes share a run: `ddp` holds the whole model in each, `fsdp` cuts it
     among them."""
@@ -120,21 +119,11 @@ class TrainConfig:
     """Let torch.compile fuse the operations of each block; the first steps then take minutes."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "gradient_accumulation_steps", "log_every", "keep"):
-            at_least(name, getattr(self, name), 1)
-        for name in (
-            "steps",
-            "save_every",
-            "weight_decay",
-            "max_grad_norm",
-            "seed",
-            "lr",
-            *NOT_NEGATIVE,
-        ):
-            at_least(name, getattr(self, name), 0)
-        for name in ("single_share", "warmup_ratio", "beta1", "beta2"):
-            between(name, getattr(self, name), 0, 1)
-        between("ema_decay", self.ema_decay, 0, 0.999999)
+        require_at_least(self, 1, "batch_size", "gradient_accumulation_steps", "log_every", "keep")
+        require_at_least(self, 0, "steps", "save_every", "weight_decay", "max_grad_norm", "seed")
+        require_at_least(self, 0, "lr", "max_rows_per_micro_batch", "threads", "peak_tflops")
+        require_between(self, 0, 1, "single_share", "warmup_ratio", "beta1", "beta2")
+        require_between(self, 0, 0.999999, "ema_decay")
         if self.max_rows_per_micro_batch and self.gradient_accumulation_steps > 1:
             raise ValueError(
                 "gradient_accumulation_steps and max_rows_per_micro_batch both say how a step is "
@@ -184,13 +173,12 @@ class FinetuneTrainConfig(TrainConfig):
     """Steps between two checkpoints, each validated; 0 is once an epoch."""
     patience: int = 0
     """Stop after this many validations in a row without a better score; 0 never stops early."""
-    validation_mode: Literal["single", "two", "both"] = "both"
+    validation_mode: ValidationMode = "both"
     """Which passes the validation uses; `both` averages their probabilities."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        for name in ("patience", "head_lr_multiplier"):
-            at_least(name, getattr(self, name), 0)
-        between("layer_decay", self.layer_decay, 0, 1)
+        require_at_least(self, 0, "patience", "head_lr_multiplier")
+        require_between(self, 0, 1, "layer_decay")
         if self.steps == 0 and self.epochs <= 0:
             raise ValueError(f"epochs must be above 0 where steps is 0, got {self.epochs}")

@@ -1,4 +1,4 @@
-"""Configuration files and overrides: types, suggestions, round trip."""
+"""Configuration files and overrides: types, suggestions, round trip, names of before."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 
+from semvlp import settings
 from semvlp.errors import ConfigError
-from semvlp.settings import load, to_toml
+from semvlp.settings import also_called, build, formerly, load, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +74,71 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken.write_text("steps = = 3")
     with pytest.raises(ConfigError, match=r"broken\.toml: not a TOML file"):
         load(Outer, broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renamed:
+    lr_schedule: str = formerly("decay", "linear")
+    schedule: str = also_called("modes", "alternate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    train: Renamed = field(default_factory=Renamed)
+    deep: Outer = field(default_factory=Outer)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The warnings of a test, none of which was given before."""
+    settings._warn_of_renaming.cache_clear()
+    return caplog
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "run.toml"
+    file.write_text(text)
+    return file
+
+
+def test_a_name_of_before_is_read_with_one_warning_that_names_the_new_one(
+    tmp_path: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    file = written(tmp_path, '[train]\ndecay = "cosine"\n')
+    expected = Whole(train=Renamed(lr_schedule="cosine"))
+    assert load(Whole, file) == expected
+    assert load(Whole, None, ["train.decay=cosine"]) == expected
+    assert build(Whole, {"train": {"decay": "cosine"}}) == expected
+    (warning,) = warnings.messages
+    assert "setting train.decay is now called train.lr_schedule" in warning
+
+
+def test_both_names_in_one_file_are_an_error(tmp_path: Path) -> None:
+    file = written(tmp_path, '[train]\ndecay = "cosine"\nlr_schedule = "linear"\n')
+    with pytest.raises(ConfigError, match=r"train\.decay and train\.lr_schedule are one setting"):
+        load(Whole, file)
+
+
+def test_the_new_name_by_set_wins_over_the_old_one_in_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, '[train]\ndecay = "cosine"\n')
+    config = load(Whole, file, ["train.lr_schedule=constant"])
+    assert config.train.lr_schedule == "constant"
+
+
+def test_an_alias_is_read_without_a_warning_and_written_as_the_name(
+    tmp_path: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    config = load(Whole, written(tmp_path, '[train]\nmodes = "single"\n'))
+    assert config == load(Whole, None, ["train.modes=single"])
+    assert config.train.schedule == "single"
+    assert "schedule = " in to_toml(config)
+    assert "modes" not in to_toml(config)
+    assert not warnings.messages
+    both = written(tmp_path, '[train]\nmodes = "single"\nschedule = "two"\n')
+    with pytest.raises(ConfigError, match=r"leave out train\.modes"):
+        load(Whole, both)
+
+
+def test_an_unknown_table_of_a_table_is_named_whole(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'deep\.inner\.raet'; did you mean 'rate'"):
+        load(Whole, written(tmp_path, "[deep.inner]\nraet = 1.0\n"))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from semvlp.architecture import ImageToken
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
-from semvlp.model.config import ImageToken
 from semvlp.model.packing import Mode
 
 LENGTHS = [(3, 2), (1, 0), (2, 4)]

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
+from semvlp.architecture import RegionEmbedding
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
-from semvlp.model.config import RegionEmbedding
 from semvlp.model.embeddings import RegionEmbeddings, box_numbers
 from semvlp.model.packing import with_image_tokens
 from semvlp.model.published.bert import load_bert

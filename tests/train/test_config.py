@@ -1,4 +1,4 @@
-"""Settings: defaults, rules between fields, the files in configs/."""
+"""Settings: defaults, rules between fields, the recipes that come with the package."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -19,12 +19,13 @@ from semvlp.train.config import (
     PretrainConfig,
 )
 from semvlp.train.initial_model import dropout
+from semvlp.train.recipes import RECIPES, find_config
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_there_are_configs() -> None:
-    names = {path.stem for path in CONFIGS}
+def test_there_are_recipes() -> None:
+    names = set(RECIPES)
     assert names >= {"semvlp_base", "semvlp_large", "tiny"}
     assert names >= {"lxmert_like", "uniter_like", "visualbert_like"}
     assert names >= {f"finetune_{task.replace('-', '_')}" for task in TASKS}
@@ -34,18 +35,42 @@ def kind_of(path: Path) -> type[PretrainConfig | FinetuneConfig]:
     return FinetuneConfig if path.name.startswith("finetune") else PretrainConfig
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_shipped_config_is_read_and_written_back(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.name)
+def test_a_recipe_is_read_and_written_back(path: Path, tmp_path: Path) -> None:
     config = settings.load(kind_of(path), path)
     copy = tmp_path / "copy.toml"
     copy.write_text(settings.to_toml(config))
     assert settings.load(kind_of(path), copy) == config
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_shipped_config_says_what_it_is_for(path: Path) -> None:
+@pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.name)
+def test_a_recipe_says_what_it_is_for(path: Path) -> None:
     assert path.read_text().startswith("# ")
-    assert f"--config configs/{path.name}" in path.read_text()
+    assert f"--config {path.stem} " in path.read_text()
+    assert path.read_text().split("\n")[0].endswith(":")
+
+
+def test_a_configuration_is_a_path_or_the_name_of_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(Path("tiny")) == find_config(Path("tiny.toml")) == RECIPES["tiny"]
+    Path("tiny").mkdir()
+    assert find_config(Path("tiny")) == RECIPES["tiny"]
+    own = Path("tiny.toml")
+    own.write_text("[train]\nsteps = 3\n")
+    assert find_config(own) == own
+
+
+@pytest.mark.parametrize("given", ["semvlp_bsae", "configs/semvlp_base.toml", "no/such"])
+def test_an_unknown_configuration_lists_the_recipes(given: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"{given}: no such .*recipes: .*, semvlp_base, "
+    ) as error:
+        find_config(Path(given))
+    assert ("did you mean --config semvlp_base?" in str(error.value)) == (
+        "base" in given or "bsae" in given
+    )
 
 
 def test_fine_tuning_has_defaults_of_its_own() -> None:
@@ -102,7 +127,7 @@ def test_images_per_step_counts_texts() -> None:
 def test_every_setting_stands_in_the_documentation(
     kind: type[PretrainConfig | FinetuneConfig],
 ) -> None:
-    page = (CONFIGS[0].parent.parent / "docs" / "training.md").read_text()
+    page = (ROOT / "docs" / "training.md").read_text()
     for table in fields(kind):
         for setting in fields(table.default_factory):  # type: ignore[arg-type]
             assert f"`{table.name}.{setting.name}`" in page
@@ -113,7 +138,7 @@ def test_the_presets_of_this_project_may_train_with_the_flash_kernel(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
-    config = settings.load(PretrainConfig, CONFIGS[0].parent / f"{name}.toml")
+    config = settings.load(PretrainConfig, RECIPES[name])
     assert config.train.precision == "bf16"
     network = SemVLPConfig.preset(config.model.preset, **dropout(config.model))
     obstacle = varlen_obstacle(
