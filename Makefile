@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check format docs-tables clean
 
 demo: $(READY)
 	$(BIN)/semvlp demo --out runs/demo --size small
@@ -27,6 +27,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The tables of settings in docs/, from the dataclasses; a test fails where they are out of date.
+docs-tables: $(READY)
+	$(BIN)/python -m semvlp.settings_pages docs
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

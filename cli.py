@@ -22,9 +22,9 @@ from semvlp.options import (
     out_option,
     overwrite_option,
     restart_options,
-    settings_options,
     task_option,
 )
+from semvlp.settings_cli import CommandWithSettings, list_settings, settings_options
 from semvlp.shards_cli import shards
 
 PRESETS = ("butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100")
@@ -74,7 +74,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
     return reported(run_demo(out, size=size, overwrite=overwrite))
 
 
-@cli.command()
+@cli.command(cls=CommandWithSettings, settings="extract")
 @click.argument("images", type=PATH)
 @out_option("shards")
 @click.option("--format", "format_", type=STORE_FORMAT, default="tar")
@@ -86,7 +86,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
     "settings",
     multiple=True,
     metavar="A=B",
-    help="A setting of the network, such as shorter_side=400.",
+    help="A setting of the network (`semvlp settings extract`), such as shorter_side=400.",
 )
 @click.option(
     "--labels",
@@ -124,7 +124,7 @@ def detector() -> None:
     """Train a detector of your own, or list the known ones."""
 
 
-@detector.command("train")
+@detector.command("train", cls=CommandWithSettings, settings="detector")
 @click.argument("annotations", type=EXISTING)
 @click.argument("images", type=EXISTING)
 @out_option("runs/detector")
@@ -161,7 +161,7 @@ def detector_list() -> Result:
 cli.add_command(shards)
 
 
-@cli.command()
+@cli.command(cls=CommandWithSettings, settings="pretrain")
 @click.argument("shards", nargs=-1, required=True)
 @out_option("runs/pretrain")
 @settings_options
@@ -186,7 +186,7 @@ def pretrain(
     return reported(trainer.pretrain(stores, out, settings, **restart))
 
 
-@cli.command()
+@cli.command(cls=CommandWithSettings, settings="finetune")
 @task_option
 @annotations_option
 @click.option("--shards", required=True, help="Region features of the images.")
@@ -319,6 +319,9 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
 
     page = write_page(runs, out)
     return Result({"page": str(page)}, f"Open {page} in a browser.")
+
+
+cli.add_command(list_settings)
 
 
 @cli.command()

@@ -54,12 +54,6 @@ restart_options = together(
     ),
     overwrite_option,
 )
-settings_options = together(
-    click.option("--config", type=PATH, help="TOML file with settings."),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="A.B=C", help="One setting, over --config."
-    ),
-)
 keep_option = click.option(
     "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
 )

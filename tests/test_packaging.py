@@ -72,6 +72,30 @@ print(semvlp.__file__, len(names))
     assert int(count) > 150
 
 
+def test_settings_and_recipes_are_in_the_wheel(unpacked: Path) -> None:
+    script = """
+from pathlib import Path
+from semvlp.settings import load
+from semvlp.settings_cli import defaults_of
+from semvlp.settings_doc import field_docs
+from semvlp.train.recipes import find_config
+recipe = find_config(Path("semvlp_base"))
+load(type(defaults_of("pretrain")), recipe)
+print(len(field_docs(type(defaults_of("pretrain").train))), recipe)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=unpacked,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    count, recipe = done.stdout.split()
+    assert int(count) > 20
+    assert Path(recipe).is_relative_to(unpacked)
+
+
 def test_every_dependency_is_pinned_in_the_tested_set() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = project["dependencies"] + project["optional-dependencies"]["dev"]

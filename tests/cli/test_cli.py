@@ -22,6 +22,7 @@ COMMANDS = [
     "eval",
     "score",
     "compare",
+    "settings",
     "doctor",
 ]
 SHARDS_COMMANDS = ["info", "verify", "preview", "convert", "join", "import", "export", "parity"]
