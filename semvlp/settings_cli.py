@@ -39,12 +39,10 @@ def defaults_of(command: str) -> Any:
     return DetectorTrainConfig()
 
 
-class ConfigFile(click.ParamType):
+class ConfigFile(click.Path):
     """A file of settings, or the name of a recipe."""
 
-    name = "PATH|RECIPE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from semvlp.train.recipes import find_config
 
         return find_config(Path(value))
@@ -85,11 +83,11 @@ class CommandWithSettings(Command):
 
     def _instead_of(self, option: str, arguments: Sequence[str]) -> str:
         """Return what to type instead of an unknown option; nothing where no setting is meant."""
-        value = _value_of(option, arguments)
-        ways = [
-            f"--set {each.name}={shlex.quote(value or _example(each))}"
-            for each in settings_meant(self.settings, option)
-        ]
+        ways = []
+        for setting in settings_meant(self.settings, option):
+            example = "true" if setting.type == "bool" else "VALUE"
+            value = _value_of(option, arguments) or example
+            ways.append(f"--set {setting.name}={shlex.quote(value)}")
         is_setting = f"it is a setting: {' or '.join(ways)}"
         return f"No such option '{option}'; {is_setting}" if ways else ""
 
@@ -114,16 +112,12 @@ def _value_of(option: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def _example(setting: Setting) -> str:
-    return "true" if setting.type == "bool" else "VALUE"
-
-
 @click.command("settings", cls=Command)
 @click.argument("command", type=click.Choice(COMMANDS), required=False)
 @click.option("--toml", is_flag=True, help="As a file to start from, for --config.")
 @click.option("--recipes", is_flag=True, help="The files of settings that come with the package.")
 def list_settings(command: str | None, toml: bool, recipes: bool) -> Result:
-    """Every setting of COMMAND (of all unless given): its choices, its default, what it does."""
+    """Print every setting of COMMAND (or of all): its choices, its default, what it does."""
     if recipes:
         from semvlp.train.recipes import RECIPES, purpose
 
@@ -131,7 +125,8 @@ def list_settings(command: str | None, toml: bool, recipes: bool) -> Result:
         lines = [f"{name:<18} {text}" for name, text in purposes.items()]
         return Result({"recipes": purposes}, "\n".join(lines))
     if toml:
-        return Result({"toml": start_file(command)}, start_file(command).rstrip())
+        text = start_file(command)
+        return Result({"toml": text}, text.rstrip())
     tables = {each: tables_of(defaults_of(each)) for each in ([command] if command else COMMANDS)}
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     texts = [f"{title_of(each)}\n\n{to_text(of, width)}" for each, of in tables.items()]

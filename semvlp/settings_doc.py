@@ -13,6 +13,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -104,17 +105,12 @@ def _word(hint: Any) -> str:
     return WORDS.get(hint, "")
 
 
-@cache
 def field_docs(cls: type) -> dict[str, str]:
     """Return the documentation of each field of a dataclass, inherited ones included."""
     docs: dict[str, str] = {}
     for each in reversed(cls.__mro__[:-1]):
-        (node,) = (
-            node
-            for node in ast.walk(ast.parse(inspect.getsource(sys.modules[each.__module__])))
-            if isinstance(node, ast.ClassDef) and node.name == each.__name__
-        )
-        for field, below in zip(node.body, node.body[1:], strict=False):
+        body = _classes_of(each.__module__)[each.__name__].body
+        for field, below in pairwise(body):
             match field, below:
                 case (
                     ast.AnnAssign(target=ast.Name(id=name)),
@@ -122,6 +118,13 @@ def field_docs(cls: type) -> dict[str, str]:
                 ):
                     docs[name] = " ".join(doc.split())
     return docs
+
+
+@cache
+def _classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """Return the source of each class of a module by its name."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def to_text(tables: Sequence[Table], width: int | None) -> str:

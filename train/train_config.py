@@ -29,23 +29,21 @@ class Phase(NamedTuple):
 
 
 def read_phase(text: str, *, is_last: bool) -> Phase:
-    """A phase written as `single 100000`, or as `alternate` where it is the last.
+    """Return the phase written as `single 100000`, or as `alternate` where it is the last.
 
     Raises:
         ValueError: it is written otherwise.
     """
     turns, *steps = text.split()
-    number = math.inf if is_last and not steps else _whole_number("".join(steps))
+    written = "".join(steps)
+    counted = int(written) if written.isdigit() else 0
+    number = math.inf if is_last and not steps else counted
     if turns not in get_args(ModeSchedule) or number < 1 or (is_last and steps):
         raise ValueError(
             "schedule must name phases, each with its steps but the last without, such as "
             f'["single 100000", "alternate"], of {", ".join(get_args(ModeSchedule))}; got {text!r}'
         )
     return Phase(cast(ModeSchedule, turns), number)
-
-
-def _whole_number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +137,7 @@ class TrainConfig:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The schedule as phases, the last of them without an end.
+        """Return the schedule as phases, the last of them without an end.
 
         Raises:
             ValueError: a phase that cannot be read, or one that ends and is the last.
