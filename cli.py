@@ -35,9 +35,9 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         return
     from semvlp.doctor import versions
 
-    found = versions()
-    text = "\n".join(f"{name} {version}" for name, version in found.items())
-    show(ctx, Result(found, text))
+    installed = versions()
+    text = "\n".join(f"{name} {version}" for name, version in installed.items())
+    show(ctx, Result(installed, text))
     ctx.exit()
 
 
@@ -329,14 +329,14 @@ def doctor() -> Result:
     """What is installed, what will be used, what is missing and how to get it."""
     from semvlp.doctor import facts
 
-    found = facts()
+    checked = facts()
     values = {
-        fact.name: {"value": fact.value, "ok": fact.ok, "remedy": fact.remedy} for fact in found
+        fact.name: {"value": fact.value, "ok": fact.ok, "remedy": fact.remedy} for fact in checked
     }
     lines = [
         f"{'ok' if fact.ok else '--'}  {fact.name:<14} {fact.value}"
         + (f"\n    {fact.remedy}" if fact.remedy else "")
-        for fact in found
+        for fact in checked
     ]
     return Result(values, "\n".join(lines))
 

@@ -142,10 +142,17 @@ def to_text(tables: Sequence[Table], width: int | None) -> str:
         lines += ["", f"{table.name or 'settings'}: {table.doc}"]
         for each in table.settings:
             start = f"{each.name:<{names}}  {each.shown_default:<{defaults}}  "
-            doc = f"{each.doc} [{each.values}]".lstrip()
-            column = [doc] if width is None else textwrap.wrap(doc, max(width - indent, 24))
+            column = _column(each, None if width is None else max(width - indent, 24))
             lines += [start + column[0], *(" " * indent + line for line in column[1:])]
     return "\n".join(lines[1:])
+
+
+def _column(setting: Setting, width: int | None) -> list[str]:
+    """Return what a setting does and its values, on one line or wrapped to a width."""
+    parts = [setting.doc, f"[{setting.values}]"]
+    if width is None:
+        return [" ".join(filter(None, parts))]
+    return [line for part in parts for line in _wrapped(part, width)]
 
 
 def to_start_file(tables: Sequence[Table], title: str) -> str:
@@ -156,13 +163,18 @@ def to_start_file(tables: Sequence[Table], title: str) -> str:
         for each in table.settings:
             key = each.name.rpartition(".")[2]
             unset = each.default is None
-            lines += _comment(f"{each.doc} [{each.values}]")
+            lines += [*_comment(each.doc), *_comment(each.values)]
             lines += [f"# {key} =" if unset else f"{key} = {toml_value(each.default)}", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")
+    return [f"# {line}" for line in _wrapped(text, 96)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # A choice such as `self-attention` stays whole.
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def to_values(tables: Sequence[Table]) -> dict[str, dict[str, Any]]:

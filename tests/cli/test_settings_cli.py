@@ -81,7 +81,7 @@ def test_the_file_to_start_from_holds_the_defaults(
     file.write_text(capsys.readouterr().out)
     defaults = defaults_of(command)
     assert load(type(defaults), file) == defaults
-    assert "# Peak learning rate. [float]" in file.read_text() or command == "detector"
+    assert "# Peak learning rate.\n# float\nlr = " in file.read_text() or command == "detector"
 
 
 def test_a_file_to_start_from_is_of_a_command_with_config(capsys: pytest.CaptureFixture) -> None:

@@ -79,4 +79,4 @@ def test_the_file_to_start_from_is_toml_whose_unset_settings_are_comments() -> N
     text = to_start_file(tables_of(Outer()), "A title.")
     assert text.startswith("# A title.\n")
     assert tomllib.loads(text)["inner"] == {"steps": 3, "undocumented": True, "kind": "a"}
-    assert "# Where. [path]\n# path =\n" in text
+    assert "# Where.\n# path\n# path =\n" in text

@@ -2,15 +2,17 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from semvlp import settings
+from semvlp.architecture import SizePreset
 from semvlp.errors import ConfigError
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.attention import varlen_obstacle
-from semvlp.model.config import SemVLPConfig
+from semvlp.model.config import PRESETS, SemVLPConfig
 from semvlp.train.config import (
     OBJECTIVES,
     FinetuneConfig,
@@ -133,6 +135,10 @@ def test_every_setting_stands_in_the_documentation(
             assert f"`{table.name}.{setting.name}`" in page
 
 
+def test_every_size_of_the_model_can_be_set() -> None:
+    assert get_args(SizePreset) == tuple(PRESETS)
+
+
 @pytest.mark.parametrize("name", ["semvlp_base", "semvlp_large"])
 def test_the_presets_of_this_project_may_train_with_the_flash_kernel(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -153,5 +159,5 @@ def test_the_presets_of_this_project_may_train_with_the_flash_kernel(
 def test_attention_may_have_a_dropout_of_its_own() -> None:
     fields = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     for own, expected in ((None, 0.2), (0.0, 0.0)):
-        found = dropout(ModelConfig(dropout=0.2, attention_dropout=own))
-        assert found == dict(zip(fields, (0.2, expected), strict=True))
+        rates = dropout(ModelConfig(dropout=0.2, attention_dropout=own))
+        assert rates == dict(zip(fields, (0.2, expected), strict=True))
