@@ -1,4 +1,4 @@
-"""One network, two ways to cut the row: single-stream and two-stream over the same weights."""
+"""One network, two attention layouts of a row: single-stream and two-stream, the same weights."""
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack

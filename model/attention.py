@@ -16,7 +16,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import AttentionLayout, AttentionPath, Group, PaddedCuts, VarlenLayout
+from semvlp.model.segments import AttentionLayout, AttentionPath, Group, PaddedLayout, VarlenLayout
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ NO_WINDOW = (2**30, 2**30)
 
 
 def check_implementation(name: str | None) -> Implementation:
-    """`name` where it is one; None is auto.
+    """Return `name` if it is an implementation; None is auto.
 
     Raises:
         ValueError: it is another.
@@ -48,14 +48,16 @@ def check_implementation(name: str | None) -> Implementation:
 def choose_path(
     implementation: str | None, rows: Tensor, *, dropout: float, head_width: int
 ) -> AttentionPath:
-    """The attention path for a pass over `rows`.
+    """Choose the attention path for a pass over `rows`.
 
     Raises:
         ValueError: `implementation` is unknown, or varlen where it cannot run.
     """
     if check_implementation(implementation) == "sdpa":
         return "sdpa"
-    obstacle = varlen_obstacle(rows.device, _dtype(rows), dropout=dropout, head_width=head_width)
+    autocast = rows.is_cuda and torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if autocast else rows.dtype
+    obstacle = varlen_obstacle(rows.device, dtype, dropout=dropout, head_width=head_width)
     if implementation == "varlen" and obstacle:
         raise ValueError(f"attn_implementation = 'varlen' {obstacle}; 'auto' would take sdpa")
     if obstacle and rows.is_cuda:
@@ -64,9 +66,9 @@ def choose_path(
 
 
 def network_path(config: SemVLPConfig, rows: Tensor, *, training: bool) -> AttentionPath:
-    """How a network computes attention over `rows`, as its `attn_implementation` says.
+    """Choose the attention path of a network, as its `attn_implementation` says.
 
-    It may be set at any time, so this is asked in every pass.
+    It may be set at any time, so every pass chooses.
 
     Raises:
         ValueError: as `choose_path`.
@@ -82,7 +84,7 @@ def network_path(config: SemVLPConfig, rows: Tensor, *, training: bool) -> Atten
 def varlen_obstacle(
     device: torch.device, dtype: torch.dtype, *, dropout: float, head_width: int
 ) -> str | None:
-    """Why varlen attention cannot run, or None where it can."""
+    """Say why varlen attention cannot run; None where it can."""
     if device.type != "cuda":
         return f"needs a CUDA device, got {device.type}"
     if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
@@ -97,26 +99,32 @@ def varlen_obstacle(
 
 
 def segment_attention(
-    query: Tensor, key: Tensor, value: Tensor, cuts: AttentionLayout, *, dropout: float = 0.0
+    query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, *, dropout: float = 0.0
 ) -> Tensor:
-    """Softmax attention [L, H, K] of each segment's queries over its own keys.
+    """Compute softmax attention of each segment's queries over its own keys.
 
     A query whose segment has no keys gets zeros.
 
     Args:
         query: [L, H, K], the heads of every row.
         key, value: [S, H, K], likewise.
-        dropout: probability that an attention weight is dropped; 0 with VarlenCuts.
+        dropout: probability that an attention weight is dropped; 0 with VarlenLayout.
+
+    Returns:
+        [L, H, K], zeros for a query whose segment has no keys.
     """
     # Indices of padding need a row to point to, and weights without rows still get a gradient.
-    query, key, value = (_at_least_one(rows) for rows in (query, key, value))
-    if isinstance(cuts, VarlenLayout):
-        return _varlen(query, key, value, cuts)
-    return _in_groups(query, key, value, cuts, dropout)
+    query, key, value = (
+        rows if len(rows) else functional.pad(rows, (0, 0, 0, 0, 0, 1))
+        for rows in (query, key, value)
+    )
+    if isinstance(layout, VarlenLayout):
+        return _varlen(query, key, value, layout)
+    return _in_groups(query, key, value, layout, dropout)
 
 
 class Attention(nn.Module):
-    """Multi-head attention over a packed row: self-attention or cross-attention, as it is cut."""
+    """Multi-head attention over a packed row: self- or cross-attention, as the layout says."""
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
@@ -131,73 +139,79 @@ class Attention(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        cuts: AttentionLayout,
+        layout: AttentionLayout,
         context: Tensor | None = None,
-        places: Tensor | None = None,
+        indices: Tensor | None = None,
     ) -> Tensor:
-        """[L, D] to [L, D]; the keys of `cuts` are rows of `context`, of `hidden` where None.
+        """Attend from `hidden` [L, D] to the keys of `layout`, rows of `context` or of `hidden`.
 
-        With `places` [M] the queries are those of `hidden[places]`, and so is what comes out.
+        Args:
+            indices: [M] int64; with them the queries are those of `hidden[indices]`.
+
+        Returns:
+            [L, D], or [M, D] with `indices`.
         """
         context = hidden if context is None else context
         query, key, value = (
             linear(rows).view(len(rows), self.num_heads, self.head_width)  # [L, H, K]
             for linear, rows in ((self.query, hidden), (self.key, context), (self.value, context))
         )
-        if places is not None:
-            query = query.index_select(0, places)
+        if indices is not None:
+            query = query.index_select(0, indices)
         dropout = self.dropout if self.training else 0.0
-        mixed = segment_attention(query, key, value, cuts, dropout=dropout)
+        mixed = segment_attention(query, key, value, layout, dropout=dropout)
         output: Tensor = self.output(mixed.flatten(1))
         return output
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, cuts: VarlenLayout) -> Tensor:
-    """Attention of all segments in one kernel."""
-    if not cuts.max_seqlen_q:
+def _varlen(query: Tensor, key: Tensor, value: Tensor, layout: VarlenLayout) -> Tensor:
+    """Compute the attention of all segments in one kernel."""
+    if not layout.max_seqlen_q:
         return query[:0]
-    if cuts.key_rows is None:
+    if layout.key_rows is None:
         key, value = key[: len(query)], value[: len(query)]
     else:
-        key, value = key.index_select(0, cuts.key_rows), value.index_select(0, cuts.key_rows)
+        key, value = key.index_select(0, layout.key_rows), value.index_select(0, layout.key_rows)
     mixed: Tensor = varlen_attn(  # type: ignore[assignment]
         query,
         key,
         value,
-        cuts.cu_seqlens_q,
-        cuts.cu_seqlens_k,
-        cuts.max_seqlen_q,
-        cuts.max_seqlen_k,
+        layout.cu_seqlens_q,
+        layout.cu_seqlens_k,
+        layout.max_seqlen_q,
+        layout.max_seqlen_k,
         window_size=NO_WINDOW,
     )
-    return mixed if cuts.has_keys is None else mixed.masked_fill(~cuts.has_keys, 0.0)
+    return mixed if layout.has_keys is None else mixed.masked_fill(~layout.has_keys, 0.0)
 
 
 def _in_groups(
-    query: Tensor, key: Tensor, value: Tensor, cuts: PaddedCuts, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, layout: PaddedLayout, dropout: float
 ) -> Tensor:
-    """Attention of all segments, a call for each group.
+    """Compute the attention of all segments, a call for each group.
 
     Rows are laid out for all groups at once: a gradient as large as the row would else be filled
     for each group.
     """
-    kind = _kernel_dtype(query)
-    queries = cuts.query_groups(query.index_select(0, cuts.query_rows).to(kind))
-    keys = cuts.key_groups(key.index_select(0, cuts.key_rows).to(kind))
-    values = cuts.key_groups(value.index_select(0, cuts.key_rows).to(kind))
+    # The CPU's kernel for bfloat16 is several times slower backwards than the one for float32, at
+    # the size of a tiny network, so a CPU computes at least in float32.
+    raised = query.device.type == "cpu" and query.dtype in VARLEN_DTYPES
+    dtype = torch.float32 if raised else query.dtype
+    queries = layout.query_groups(query.index_select(0, layout.query_rows).to(dtype))
+    keys = layout.key_groups(key.index_select(0, layout.key_rows).to(dtype))
+    values = layout.key_groups(value.index_select(0, layout.key_rows).to(dtype))
     # Autocast would take the precision back.
-    raised = kind != query.dtype
     precision = torch.autocast("cpu", enabled=False) if raised else nullcontext()
-    with precision, sdpa_kernel(list(cuts.kernels)):
+    with precision, sdpa_kernel(list(layout.kernels)):
         mixed = [
             _padded(*padded, dropout)
-            for padded in zip(queries, keys, values, cuts.groups, strict=True)
+            for padded in zip(queries, keys, values, layout.groups, strict=True)
         ]
-    return torch.cat(mixed).index_select(0, cuts.slots).to(query.dtype)
+    return torch.cat(mixed).index_select(0, layout.slots).to(query.dtype)
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: float) -> Tensor:
-    """Attention of one group: queries [N, Q, H, K], keys and values [N, S, H, K] to [N Q, H, K]."""
+    """Attend within one group: [N, Q, H, K] to keys and values [N, S, H, K], as [N Q, H, K]."""
     mixed = functional.scaled_dot_product_attention(
         query.transpose(1, 2),  # [N, H, Q, K]
         key.transpose(1, 2),
@@ -210,26 +224,6 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, group: Group, dropout: fl
     return mixed.transpose(1, 2).flatten(0, 1)
 
 
-def _kernel_dtype(rows: Tensor) -> torch.dtype:
-    """What attention is computed in.
-
-    The CPU's kernel for bfloat16 is several times slower backwards than the one for float32, at
-    the size of a tiny network, so a CPU computes at least in float32.
-    """
-    raised = rows.device.type == "cpu" and rows.dtype in VARLEN_DTYPES
-    return torch.float32 if raised else rows.dtype
-
-
 @cache
 def _say_once(obstacle: str) -> None:
     log.warning("attention is padded (sdpa) and slower: the varlen kernel %s", obstacle)
-
-
-def _at_least_one(rows: Tensor) -> Tensor:
-    return rows if len(rows) else functional.pad(rows, (0, 0, 0, 0, 0, 1))
-
-
-def _dtype(rows: Tensor) -> torch.dtype:
-    """What linear layers make of `rows`."""
-    mixed = rows.is_cuda and torch.is_autocast_enabled("cuda")
-    return torch.get_autocast_dtype("cuda") if mixed else rows.dtype

@@ -11,13 +11,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from semvlp.model.attention import Attention
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import AttentionLayout, TwoWayCuts
+from semvlp.model.segments import AttentionLayout, TwoWayLayout
 
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")
 
 
 class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
-    """A post-LN BERT layer, with or without a socket for cross-attention.
+    """A post-LN BERT layer, with or without a cross-attention slot.
 
     With `cross_attention` = shared the same weights serve text -> regions and regions -> text, with
     separate the regions have their own.
@@ -39,69 +39,69 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     def forward(
         self,
         hidden: Tensor,
-        self_cuts: AttentionLayout,
-        cross_cuts: AttentionLayout | TwoWayCuts | None,
+        self_layout: AttentionLayout,
+        cross_layout: AttentionLayout | TwoWayLayout | None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """[L, D] to [L, D]; without `cross_cuts` the cross-attention is unplugged.
+        """Compute the block, [L, D] to [L, D]; without `cross_layout` the slot is unplugged.
 
-        Where `rows` [M] are given, only they come out: [M, D].
+        Where `rows` [M] int64 are given, only they come out: [M, D].
         """
-        hidden = self.self_attend(hidden, self_cuts)
-        if cross_cuts is not None:
-            hidden = self.cross_attend(hidden, cross_cuts)
+        hidden = self.self_attend(hidden, self_layout)
+        if cross_layout is not None:
+            hidden = self.cross_attend(hidden, cross_layout)
         return self.apply_feed_forward(hidden if rows is None else hidden.index_select(0, rows))
 
     def self_attend(
-        self, hidden: Tensor, cuts: AttentionLayout, context: Tensor | None = None
+        self, hidden: Tensor, layout: AttentionLayout, context: Tensor | None = None
     ) -> Tensor:
-        """The self-attention, [L, D] to [L, D]; its keys are rows of `context` where given."""
-        mixed = self.self_attention(hidden, cuts, context)
+        """Compute the self-attention, [L, D] to [L, D]; with `context`, keys are rows of it."""
+        mixed = self.self_attention(hidden, layout, context)
         normed: Tensor = self.self_attention_norm(hidden + self.dropout(mixed))
         return normed
 
     def cross_attend(
         self,
         hidden: Tensor,
-        cuts: AttentionLayout | TwoWayCuts,
+        layout: AttentionLayout | TwoWayLayout,
         context: Tensor | None = None,
-        places: Tensor | None = None,
+        indices: Tensor | None = None,
     ) -> Tensor:
-        """The cross-attention; unchanged where the block has no socket for it.
+        """Compute the cross-attention; return `hidden` unchanged where the block has no slot.
 
-        With shared weights `cuts` connect the whole row; with separate ones they are two-way, or
-        the queries are text alone. `places` [M] as in `Attention`, for shared weights alone.
+        With shared weights `layout` connects the whole row; with separate ones it is two-way, or
+        the queries are text alone. `indices` [M] as in `Attention`, for shared weights alone.
         """
         if self.cross_attention is None or self.cross_attention_norm is None:
             return hidden
-        if isinstance(cuts, TwoWayCuts):
-            return self._both_ways(hidden, cuts)
-        mixed = self.cross_attention(hidden, cuts, context, places)
-        before = hidden if places is None else hidden.index_select(0, places)
+        if isinstance(layout, TwoWayLayout):
+            return self._both_ways(hidden, layout)
+        mixed = self.cross_attention(hidden, layout, context, indices)
+        before = hidden if indices is None else hidden.index_select(0, indices)
         normed: Tensor = self.cross_attention_norm(before + self.dropout(mixed))
         return normed
 
-    def _both_ways(self, hidden: Tensor, cuts: TwoWayCuts) -> Tensor:
-        """[L, D] to [L, D]: each direction has its own weights, neither sees the other's result."""
-        text = hidden.index_select(0, cuts.text_rows)  # [T, D]
-        regions = hidden.index_select(0, cuts.region_rows)  # [R, D]
+    def _both_ways(self, hidden: Tensor, layout: TwoWayLayout) -> Tensor:
+        """Cross-attend [L, D] to [L, D] with weights for each direction, both on the same input."""
+        text = hidden.index_select(0, layout.text_rows)  # [T, D]
+        regions = hidden.index_select(0, layout.region_rows)  # [R, D]
         streams = torch.cat(
             [
-                self.cross_attend(text, cuts.to_regions, regions),
-                self._regions_across(regions, cuts.to_text, text),
+                self.cross_attend(text, layout.to_regions, regions),
+                self._regions_across(regions, layout.to_text, text),
             ]
         )
-        return streams.index_select(0, cuts.row_sources)
+        return streams.index_select(0, layout.row_sources)
 
-    def _regions_across(self, hidden: Tensor, cuts: AttentionLayout, context: Tensor) -> Tensor:
+    def _regions_across(self, hidden: Tensor, layout: AttentionLayout, context: Tensor) -> Tensor:
         if self.region_cross_attention is None or self.region_cross_attention_norm is None:
             return hidden
-        mixed = self.region_cross_attention(hidden, cuts, context)
+        mixed = self.region_cross_attention(hidden, layout, context)
         normed: Tensor = self.region_cross_attention_norm(hidden + self.dropout(mixed))
         return normed
 
     def apply_feed_forward(self, hidden: Tensor) -> Tensor:
-        """The feed-forward."""
+        """Compute the feed-forward, [L, D] to [L, D]."""
         normed: Tensor = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return normed
 
@@ -116,13 +116,13 @@ class FeedForward(nn.Module):
         self.outer = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[L, D] to [L, D]."""
+        """Map [L, D] to [L, D]."""
         output: Tensor = self.outer(self.activation(self.inner(hidden)))
         return output
 
 
 def attention_twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(name in a self-attention, the name of the same weight in a cross-attention), where both."""
+    """Yield the name of a self-attention weight with that of the cross-attention weight like it."""
     names = set(names)
     for name in sorted(names):
         if "self_attention" in name:

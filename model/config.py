@@ -127,7 +127,7 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """The configuration called tiny, small, base or large, with single fields replaced.
+        """Return the configuration called tiny, small, base or large, with single fields replaced.
 
         Raises:
             ValueError: an unknown preset, or an override that is not a field.
@@ -141,7 +141,7 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
             raise ValueError(str(error)) from error
 
     def for_task(self, head: TaskHead, labels: Sequence[str], **overrides: Any) -> Self:
-        """The same network with a task head for `labels`, in the order of its rows.
+        """Return the same network with a task head for `labels`, in the order of its rows.
 
         Raises:
             ValueError: no labels, equal labels, other than two for the match head (the second
@@ -165,12 +165,12 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @property
     def num_image_tokens(self) -> int:
-        """Rows of an image besides its regions."""
+        """Return the number of rows that an image has besides its regions."""
         return int(self.image_token != "none")
 
     @property
     def labels(self) -> list[str]:
-        """Labels of the task head in the order of its rows.
+        """Return the labels of the task head in the order of its rows.
 
         `id2label` itself may be out of order: `config.json` sorts its keys as text.
         """

@@ -33,9 +33,9 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Token ids [T] and their places in their own texts [T] to [T, D]."""
-        words = self.word_embeddings(input_ids) + self.position_embeddings(positions)
-        embedded: Tensor = self.norm(words + self.token_type_embeddings.weight[TEXT_TYPE])
+        """Embed token ids [T] at positions [T] of their own texts: [T, D]."""
+        summed = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        embedded: Tensor = self.norm(summed + self.token_type_embeddings.weight[TEXT_TYPE])
         return self.dropout(embedded)  # type: ignore[no-any-return]
 
 
@@ -90,7 +90,7 @@ class RegionEmbeddings(nn.Module):
     def forward(
         self, features: Tensor, boxes: Tensor, mask: Tensor | None, token_type: Tensor
     ) -> Tensor:
-        """Features [R, F], boxes [R, 4] xyxy in 0..1 and the type's embedding [D] to [R, D].
+        """Embed features [R, F], boxes [R, 4] xyxy in 0..1 and the type's embedding [D]: [R, D].
 
         Where `mask` [R] is True the feature counts as zeros, and the mask embedding is added to its
         projection.
@@ -120,7 +120,7 @@ class RegionEmbeddings(nn.Module):
 
 
 def box_numbers(boxes: Tensor, size: int) -> Tensor:
-    """Boxes [R, 4] xyxy in 0..1 with what `box_size` = 5 or 7 adds, [R, size]: all in 0..1."""
+    """Extend boxes [R, 4], xyxy in 0..1, to the numbers of `box_size`: [R, size], all in 0..1."""
     if size == 4:
         return boxes
     sides = boxes[:, 2:] - boxes[:, :2]  # [R, 2]

@@ -1,4 +1,4 @@
-"""The shared stack of blocks: single-stream and two-stream are two ways to cut the same row.
+"""The shared stack of blocks: single-stream and two-stream divide the same row into other segments.
 
 L rows of the packed row, D width; N pairs, T tokens and R regions of all of them.
 """
@@ -16,15 +16,15 @@ from semvlp.model.segments import (
     AttentionLayout,
     AttentionPath,
     Segments,
-    TwoWayCuts,
-    cut,
-    two_way_cuts,
+    TwoWayLayout,
+    attention_layout,
+    two_way_layout,
 )
 from semvlp.model.two_stream_cache import CachedPairs
 
 
 class Encoder(nn.Module):
-    """Blocks of which the upper `cross_layers` have a socket for cross-attention."""
+    """Blocks of which the upper `cross_layers` have a cross-attention slot."""
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
@@ -38,54 +38,63 @@ class Encoder(nn.Module):
     def forward(
         self, hidden: Tensor, batch: PackedBatch, mode: Mode, rows: Tensor | None = None
     ) -> Tensor:
-        """The packed row [L, D] of `batch` through all blocks; only `rows` [M] where given."""
+        """Pass the packed row [L, D] of `batch` through all blocks; return its `rows` [M], or all.
+
+        Raises:
+            ValueError: an unknown mode.
+        """
         path = self._path(hidden)
-        self_cuts = self_attention_cuts(batch, mode, path)
-        cross_cuts = self._cross_cuts(*_modalities(batch), hidden, path) if mode == "two" else None
+        self_layout = self_attention_layout(batch, mode, path)
+        cross_layout = (
+            self._cross_layout(*_modalities(batch), hidden, path) if mode == "two" else None
+        )
         *lower, last = self.blocks
         for block in lower:
-            hidden = block(hidden, self_cuts, cross_cuts)
-        hidden = last(hidden, self_cuts, cross_cuts, rows)
+            hidden = block(hidden, self_layout, cross_layout)
+        hidden = last(hidden, self_layout, cross_layout, rows)
         return hidden
 
     def lower(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        """The two-stream pass [L, D] to [L, D] as far as no text has seen an image.
+        """Compute the part of the two-stream pass, [L, D] to [L, D], before any cross-attention.
 
-        That is up to the first cross-attention, the self-attention before it included.
+        It ends with the self-attention of the first block that has a cross-attention slot, so no
+        text depends on an image yet, nor an image on a text.
         """
-        cuts = self_attention_cuts(batch, "two", self._path(hidden))
-        for block in self._all()[: self.num_lower]:
-            hidden = block(hidden, cuts, None)
-        for block in self._all()[self.num_lower : self.num_lower + 1]:
-            hidden = block.self_attend(hidden, cuts)
+        layout = self_attention_layout(batch, "two", self._path(hidden))
+        blocks = self._all()
+        for block in blocks[: self.num_lower]:
+            hidden = block(hidden, layout, None)
+        for block in blocks[self.num_lower : self.num_lower + 1]:
+            hidden = block.self_attend(hidden, layout)
         return hidden
 
     def upper(self, pairs: CachedPairs) -> Tensor:
-        """The rest of the two-stream pass, for the first token of each pair alone: [N, D].
+        """Compute the rest of the two-stream pass, for the first token of each pair alone: [N, D].
 
         What a text or an image brings along to the first cross-attention is computed once for all
         its pairs. Of the last block only what the first tokens need is computed.
         """
-        blocks, path = self._all()[self.num_lower :], self._path(pairs.kept)
+        blocks, path = self._all()[self.num_lower :], self._path(pairs.cached_rows)
+        device = pairs.cached_rows.device
         if not blocks:
             return pairs.first_tokens()
         if len(blocks) == 1:
-            return _first_tokens(blocks[0], pairs.rows(), pairs, path, met=False)
-        words, things = pairs.words, pairs.things
-        self_attend = cut([(words, words), (things, things)], pairs.kept.device, path)
-        cross_attend = self._cross_cuts(words, things, pairs.kept, path)
-        row = _meet(blocks[0], pairs, cross_attend, path)
+            return _first_tokens(blocks[0], pairs.rows(), pairs, path, self_attended=True)
+        text, image = pairs.text, pairs.image
+        self_layout = attention_layout([(text, text), (image, image)], device, path)
+        cross_layout = self._cross_layout(text, image, pairs.cached_rows, path)
+        row = _first_cross_block(blocks[0], pairs, cross_layout, path)
         for block in blocks[1:-1]:
-            row = block(row, self_attend, cross_attend)
-        return _first_tokens(blocks[-1], row, pairs, path, met=True)
+            row = block(row, self_layout, cross_layout)
+        return _first_tokens(blocks[-1], row, pairs, path, self_attended=False)
 
-    def _cross_cuts(
+    def _cross_layout(
         self, text: Segments, regions: Segments, rows: Tensor, path: AttentionPath
-    ) -> AttentionLayout | TwoWayCuts:
-        """The text of a pair sees its regions, its regions see the text."""
+    ) -> AttentionLayout | TwoWayLayout:
+        """Let the text of a pair attend to its regions, and its regions to the text."""
         if self.config.cross_attention == "separate":
-            return two_way_cuts(text, regions, rows.device, path)
-        return cut([(text, regions), (regions, text)], rows.device, path)
+            return two_way_layout(text, regions, rows.device, path)
+        return attention_layout([(text, regions), (regions, text)], rows.device, path)
 
     def _path(self, rows: Tensor) -> AttentionPath:
         return network_path(self.config, rows, training=self.training)
@@ -94,47 +103,54 @@ class Encoder(nn.Module):
         return [cast(Block, block) for block in self.blocks]
 
 
-def _meet(
+def _first_cross_block(
     block: Block,
     pairs: CachedPairs,
-    cross_attend: AttentionLayout | TwoWayCuts,
+    cross_layout: AttentionLayout | TwoWayLayout,
     path: AttentionPath,
 ) -> Tensor:
-    """The block of the first cross-attention, whose self-attention is in the lower half: [L, D].
+    """Compute the block of the first cross-attention, whose self-attention is cached: [L, D].
 
-    With shared weights the queries and keys of a kept row serve all its pairs.
+    With shared weights the queries and keys of a cached row serve all its pairs.
     """
-    if isinstance(cross_attend, TwoWayCuts):
-        return block.apply_feed_forward(block.cross_attend(pairs.rows(), cross_attend))
-    both = [(pairs.words, pairs.seen), (pairs.things, pairs.told)]
-    cuts = cut(both, pairs.kept.device, path)
-    return block.apply_feed_forward(block.cross_attend(pairs.kept, cuts, places=pairs.places()))
-
-
-def _first_tokens(
-    block: Block, row: Tensor, pairs: CachedPairs, path: AttentionPath, *, met: bool
-) -> Tensor:
-    """The last block [L, D] to [N, D]: first tokens attend to their texts and to their regions.
-
-    `met` is False where the row comes from the lower half and has its self-attention behind it.
-    """
-    words, things = pairs.words, pairs.things
-    num_tokens = int(words.lengths.sum())
-    tokens = Segments(torch.arange(len(words.lengths)), torch.ones_like(words.lengths))
-    regions = Segments(things.starts - num_tokens, things.lengths)
-    first, seen = row.index_select(0, to_device(words.starts, row.device)), row[num_tokens:]
-    if met:
-        first = block.self_attend(first, cut([(tokens, words)], row.device, path), row)
-        seen = block.self_attend(seen, cut([(regions, regions)], row.device, path))
+    if isinstance(cross_layout, TwoWayLayout):
+        return block.apply_feed_forward(block.cross_attend(pairs.rows(), cross_layout))
+    both = [(pairs.text, pairs.cached_image), (pairs.image, pairs.cached_text)]
+    layout = attention_layout(both, pairs.cached_rows.device, path)
     return block.apply_feed_forward(
-        block.cross_attend(first, cut([(tokens, regions)], row.device, path), seen)
+        block.cross_attend(pairs.cached_rows, layout, indices=pairs.indices())
     )
 
 
-def self_attention_cuts(
+def _first_tokens(
+    block: Block, row: Tensor, pairs: CachedPairs, path: AttentionPath, *, self_attended: bool
+) -> Tensor:
+    """Compute the last block, [L, D] to [N, D]: first tokens attend to their texts and regions.
+
+    `self_attended` is True where the row comes from the cache, after the self-attention of this
+    block.
+    """
+    text, image, device = pairs.text, pairs.image, row.device
+    num_tokens = int(text.lengths.sum())
+    tokens = Segments(torch.arange(len(text.lengths)), torch.ones_like(text.lengths))
+    regions = Segments(image.starts - num_tokens, image.lengths)
+    first = row.index_select(0, to_device(text.starts, device))
+    region_rows = row[num_tokens:]
+    if not self_attended:
+        first = block.self_attend(first, attention_layout([(tokens, text)], device, path), row)
+        region_rows = block.self_attend(
+            region_rows, attention_layout([(regions, regions)], device, path)
+        )
+    first = block.cross_attend(
+        first, attention_layout([(tokens, regions)], device, path), region_rows
+    )
+    return block.apply_feed_forward(first)
+
+
+def self_attention_layout(
     batch: PackedBatch, mode: Mode, path: AttentionPath = "sdpa"
 ) -> AttentionLayout:
-    """Single: text and regions of a pair see each other. Two: each modality sees itself.
+    """Let text and regions of a pair attend to each other (single), or each to itself (two).
 
     Raises:
         ValueError: another mode.
@@ -143,9 +159,9 @@ def self_attention_cuts(
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     if mode == "single":
         pairs = Segments(batch.text_starts, batch.lengths)
-        return cut([(pairs, pairs)], batch.device, path)
+        return attention_layout([(pairs, pairs)], batch.device, path)
     text, regions = _modalities(batch)
-    return cut([(text, text), (regions, regions)], batch.device, path)
+    return attention_layout([(text, text), (regions, regions)], batch.device, path)
 
 
 def _modalities(batch: PackedBatch) -> tuple[Segments, Segments]:

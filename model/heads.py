@@ -19,13 +19,13 @@ class Transform(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[M, D] to [M, D]."""
+        """Map [M, D] to [M, D]."""
         output: Tensor = self.norm(self.activation(self.dense(hidden)))
         return output
 
 
 class TokenHead(nn.Module):
-    """Which word was masked; the model ties the decoder to its word embeddings."""
+    """Predicts the masked words; the model ties the decoder to its word embeddings."""
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class TokenHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[M, D] to logits [M, V]."""
+        """Map [M, D] to logits [M, V]."""
         logits: Tensor = self.decoder(self.transform(hidden))
         return logits
 
 
 class RegionHead(nn.Module):
-    """What a masked region was: its feature, its object class, its attribute."""
+    """Predicts the feature, the object class and the attribute of masked regions."""
 
     def __init__(self, config: SemVLPConfig) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class RegionHead(nn.Module):
         self.attributes = _classifier(config, config.num_attributes)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[K, D] to features [K, F], object logits [K, C] and attribute logits."""
+        """Map [K, D] to features [K, F], object logits [K, C] and attribute logits."""
         hidden = self.transform(hidden)
         return (
             self.features(hidden),
@@ -74,18 +74,18 @@ class AnswerHead(nn.Module):
         self.outer = nn.Linear(width, num_labels)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[N, pieces D] to logits [N, num_labels]."""
+        """Map [N, pieces D] to logits [N, num_labels]."""
         logits: Tensor = self.outer(self.norm(self.activation(self.inner(pooled))))
         return logits
 
 
 def match_head(config: SemVLPConfig) -> nn.Linear:
-    """Image-text matching on the pooled vector: class 1 = match."""
+    """Build the head of image-text matching on the pooled vector: class 1 = match."""
     return nn.Linear(config.hidden_size, 2)
 
 
 def task_head(config: SemVLPConfig) -> nn.Module:
-    """The head that `config.task_head` names, for the labels of `config`.
+    """Build the head that `config.task_head` names, for the labels of `config`.
 
     Raises:
         ValueError: the configuration names none.
@@ -99,7 +99,7 @@ def task_head(config: SemVLPConfig) -> nn.Module:
 
 
 def classify(layer: nn.Module | None, hidden: Tensor) -> Tensor:
-    """Logits [K, classes]; [K, 0] where there are no classes and so no layer."""
+    """Map [K, D] to logits [K, classes]; [K, 0] where there are no classes and so no layer."""
     if layer is None:
         return hidden.new_zeros(len(hidden), 0)
     logits: Tensor = layer(hidden)

@@ -18,7 +18,7 @@ from torch import Tensor
 from semvlp.distributed import pins_memory
 
 Mode = Literal["single", "two"]
-"""How the packed row is cut: one segment a pair, or one segment a modality."""
+"""Segments of the packed row: one a pair (single), or one a modality of a pair (two)."""
 
 # features [R, F], boxes [R, 4] xyxy in pixels, width and height of the image in pixels
 PairRegions = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], int, int]
@@ -31,8 +31,8 @@ BOX_TOLERANCE = 0.01
 class PackedBatch:
     """N pairs of a text and an image's regions.
 
-    The lengths stay on the CPU whatever the device of the rest, so that cutting the row never
-    waits for a GPU.
+    The lengths stay on the CPU whatever the device of the rest, so that laying out
+    attention never waits for a GPU.
 
     Raises:
         ValueError: tensors that do not fit together.
@@ -67,49 +67,49 @@ class PackedBatch:
 
     @cached_property
     def lengths(self) -> Tensor:
-        """[N] tokens plus regions of each pair, on the CPU."""
+        """Return the tokens plus regions of each pair, [N] int64 on the CPU."""
         return self.text_lengths + self.region_lengths
 
     @cached_property
     def text_starts(self) -> Tensor:
-        """[N] row of each pair's first token, on the CPU."""
+        """Return the row of each pair's first token, [N] int64 on the CPU."""
         return starts_of(self.lengths)
 
     @cached_property
     def region_starts(self) -> Tensor:
-        """[N] row of each pair's first region, on the CPU."""
+        """Return the row of each pair's first region, [N] int64 on the CPU."""
         return self.text_starts + self.text_lengths
 
     @cached_property
     def text_positions(self) -> Tensor:
-        """[T] place of each token in its own text, from 0."""
+        """Return the position of each token in its own text, from 0, [T] int64."""
         return to_device(_count_up(self.text_lengths), self.device)
 
     @cached_property
     def first_tokens(self) -> Tensor:
-        """[N] place of each pair's [CLS] in `input_ids`."""
+        """Return the index of each pair's [CLS] in `input_ids`, [N] int64."""
         return to_device(starts_of(self.text_lengths), self.device)
 
     @cached_property
     def text_rows(self) -> Tensor:
-        """[T] row of each token in the packed row."""
+        """Return the row of each token in the packed row, [T] int64."""
         return to_device(row_indices(self.text_starts, self.text_lengths), self.device)
 
     @cached_property
     def region_rows(self) -> Tensor:
-        """[R] row of each region in the packed row."""
+        """Return the row of each region in the packed row, [R] int64."""
         return to_device(row_indices(self.region_starts, self.region_lengths), self.device)
 
     @cached_property
     def row_sources(self) -> Tensor:
-        """[L] where each row comes from in all tokens followed by all regions."""
+        """Return the index of each row in all tokens followed by all regions, [L] int64."""
         rows = torch.cat([self.text_rows, self.region_rows])
         return torch.empty_like(rows).index_copy_(
             0, rows, torch.arange(len(rows), device=rows.device)
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """The same batch with its contents on `device`; the lengths stay on the CPU."""
+        """Return the batch with its contents on `device`; the lengths stay on the CPU."""
         contents = ("input_ids", "region_features", "region_boxes", "region_mask")
         values = {name: getattr(self, name) for name in contents}
         return self.replace(
@@ -121,7 +121,7 @@ class PackedBatch:
         )
 
     def replace(self, **fields: Any) -> Self:
-        """The same batch with some fields replaced."""
+        """Return the batch with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
 
@@ -160,60 +160,60 @@ def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
     are; its box is the image.
 
     Returns:
-        The larger batch, and [R] int64: where in its region stream the regions of `batch` are.
+        The larger batch, and [R] int64: the indices of the regions of `batch` in its regions.
     """
     counts, device = batch.region_lengths, batch.device
     pair = to_device(torch.arange(len(counts)).repeat_interleave(counts), device)  # [R]
-    places = torch.arange(len(pair), device=device) + pair + 1
+    indices = torch.arange(len(pair), device=device) + pair + 1
     tokens = to_device(starts_of(counts) + torch.arange(len(counts)), device)  # [N]
     mask = batch.region_mask
-    seen = torch.ones_like(pair, dtype=torch.bool) if mask is None else ~mask
+    visible = torch.ones_like(pair, dtype=torch.bool) if mask is None else ~mask
     features = batch.region_features.float()
-    means = _means(features, pair, seen, len(counts))  # [N, F]
+    means = _means(features, pair, visible, len(counts))  # [N, F]
     whole = batch.region_boxes.new_zeros(len(counts), 4)
     whole[:, 2:].fill_(1)
 
-    def laid(images: Tensor, regions: Tensor) -> Tensor:
+    def interleave(images: Tensor, regions: Tensor) -> Tensor:
         row = regions.new_empty(len(images) + len(regions), *regions.shape[1:])
-        return row.index_copy(0, tokens, images).index_copy(0, places, regions)
+        return row.index_copy(0, tokens, images).index_copy(0, indices, regions)
 
     larger = batch.replace(
-        region_features=laid(means, features),
-        region_boxes=laid(whole, batch.region_boxes),
+        region_features=interleave(means, features),
+        region_boxes=interleave(whole, batch.region_boxes),
         region_lengths=counts + 1,
-        region_mask=None if mask is None else laid(mask.new_zeros(len(counts)), mask),
+        region_mask=None if mask is None else interleave(mask.new_zeros(len(counts)), mask),
     )
-    return larger, places
+    return larger, indices
 
 
 def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = real.
+    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = no padding.
 
     With lengths on the CPU nothing waits for a GPU.
     """
     mask = _real(lengths)
     padded = values.new_zeros(mask.numel(), *values.shape[1:])
-    padded = padded.index_copy(0, _places(mask, values.device), values)
+    padded = padded.index_copy(0, _true_indices(mask, values.device), values)
     return padded.view(*mask.shape, *values.shape[1:]), to_device(mask, values.device)
 
 
 def from_padded(padded: Tensor, lengths: Tensor) -> Tensor:
-    """The inverse of `to_padded`: [N, longest, ...] to [T, ...]."""
-    return padded.flatten(0, 1).index_select(0, _places(_real(lengths), padded.device))
+    """Undo `to_padded`: [N, longest, ...] to [T, ...]."""
+    return padded.flatten(0, 1).index_select(0, _true_indices(_real(lengths), padded.device))
 
 
 def starts_of(lengths: Tensor) -> Tensor:
-    """[N] where each of the segments begins that follow each other with these lengths."""
+    """Return the first row [N] of each segment when they follow each other with these lengths."""
     return lengths.cumsum(0) - lengths
 
 
 def row_indices(starts: Tensor, lengths: Tensor) -> Tensor:
-    """s1 s1+1 .. s1+l1-1 s2 s2+1 ...: the rows of these segments, one after another."""
+    """Return the rows of these segments, one after another: s1 s1+1 .. s1+l1-1 s2 s2+1 ..."""
     return starts.repeat_interleave(lengths) + _count_up(lengths)
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """`values` on `device`; page-locked on the way, or copying would wait for all its work."""
+    """Copy `values` to `device`, page-locked on the way, or copying would wait for all its work."""
     target = torch.device(device)
     pinned = pins_memory(target)
     if pinned and values.device.type == "cpu":
@@ -222,9 +222,9 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     return values.to(target, non_blocking=pinned)
 
 
-def _means(features: Tensor, pair: Tensor, seen: Tensor, num_pairs: int) -> Tensor:
-    """[N, F] mean of the features [R, F] of each pair that are seen; zeros where none is."""
-    weights = seen.to(features.dtype)  # [R]
+def _means(features: Tensor, pair: Tensor, visible: Tensor, num_pairs: int) -> Tensor:
+    """Return the mean [N, F] of each pair's visible features [R, F]; zeros where none is."""
+    weights = visible.to(features.dtype)  # [R]
     sums = features.new_zeros(num_pairs, features.shape[1])
     sums = sums.index_add(0, pair, features * weights[:, None])
     counts = features.new_zeros(num_pairs).index_add(0, pair, weights)
@@ -236,13 +236,13 @@ def _real(lengths: Tensor) -> Tensor:
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
-def _places(mask: Tensor, device: torch.device) -> Tensor:
-    """[T] int64 where `mask` is True, row by row."""
+def _true_indices(mask: Tensor, device: torch.device) -> Tensor:
+    """Return the flat indices [T] int64 at which `mask` is True."""
     return to_device(mask.flatten().nonzero().squeeze(1), device)
 
 
 def _count_up(lengths: Tensor) -> Tensor:
-    """0 1 .. l1-1 0 1 .. l2-1 ..."""
+    """Count through each segment: 0 1 .. l1-1 0 1 .. l2-1 ..."""
     return torch.arange(int(lengths.sum())) - starts_of(lengths).repeat_interleave(lengths)
 
 
@@ -253,7 +253,7 @@ def _fractions(
     width: int,
     height: int,
 ) -> NDArray[np.float32]:
-    """Boxes [R, 4] xyxy in pixels as fractions of the image."""
+    """Turn boxes [R, 4], xyxy in pixels, into fractions of the image, 0..1."""
     if np.ndim(features) != 2 or np.shape(boxes) != (len(features), 4):
         raise ValueError(
             f"pair {index}: features must be [R, F] and boxes [R, 4], got {np.shape(features)} "

@@ -11,7 +11,7 @@ from semvlp.model.attention import Attention, network_path
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.heads import AnswerHead
 from semvlp.model.packing import PackedBatch, to_padded
-from semvlp.model.segments import Segments, cut
+from semvlp.model.segments import Segments, attention_layout
 
 
 class PairedAttentionHead(nn.Module):
@@ -32,13 +32,15 @@ class PairedAttentionHead(nn.Module):
         self.answer = AnswerHead(config, num_labels, pieces=2)
 
     def forward(self, text: Tensor, regions: Tensor, batch: PackedBatch) -> Tensor:
-        """Encoded tokens [T, D] and regions [R, D] of `batch` to logits [B, num_labels]."""
+        """Map encoded tokens [T, D] and regions [R, D] of `batch` to logits [B, num_labels]."""
         row = torch.cat([text, regions]).index_select(0, batch.row_sources)  # [L, D]
         pairs = Segments(batch.text_starts, batch.lengths)
         partner = torch.arange(batch.num_pairs).view(-1, 2).flip(1).flatten()  # 1 0 3 2 ...
         path = network_path(self.config, row, training=self.training)
-        met = self.attention(row, cut([(pairs, pairs.take(partner))], row.device, path))
-        mixed = self.dropout(functional.relu(self.mix(torch.cat([row, met], dim=1))))
+        attended = self.attention(
+            row, attention_layout([(pairs, pairs.take(partner))], row.device, path)
+        )
+        mixed = self.dropout(functional.relu(self.mix(torch.cat([row, attended], dim=1))))
         padded, real = to_padded(mixed, batch.lengths)  # [N, M, D], [N, M]
         scores = self.score(padded).squeeze(2).masked_fill(~real, -torch.inf)
         pooled = (scores.softmax(1)[:, :, None] * padded).sum(1)  # [N, D]

@@ -1,4 +1,4 @@
-"""SemVLPPreTrainedModel: what makes the models citizens of Hugging Face."""
+"""SemVLPPreTrainedModel: the models in the conventions of Hugging Face."""
 
 import os
 from pathlib import Path
@@ -14,14 +14,14 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import RegionEmbeddings
 from semvlp.model.hub import CARD, model_card, push, without_bars
 
-# A block is compiled for either mode, with and without a socket, as the last one, in training and
-# in evaluation, and where a pair has no regions: more often than PyTorch's limit of 8.
+# A block is compiled for either mode, with and without a cross-attention slot, as the last one, in
+# training and in evaluation, and where a pair has no regions: above PyTorch's limit of 8.
 BLOCK_VARIANTS = 64
 WORDS = "text_embeddings.word_embeddings"
 
 
 class SemVLPPreTrainedModel(PreTrainedModel):
-    """What the SemVLP models share: configuration, initialisation, saving."""
+    """Configuration, initialisation and saving, which the SemVLP models share."""
 
     config: SemVLPConfig
     config_class = SemVLPConfig
@@ -32,7 +32,7 @@ class SemVLPPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, without its progress bars, and from safetensors alone."""
+        """Load as in transformers, without its progress bars, and from safetensors alone."""
         with without_bars():
             return super().from_pretrained(*args, **{**kwargs, "use_safetensors": True})
 
@@ -43,7 +43,7 @@ class SemVLPPreTrainedModel(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """As in transformers, without its progress bars and with a model card where none is."""
+        """Save as in transformers, without its progress bars, with a model card where none is."""
         with without_bars():
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         card = Path(save_directory) / CARD
@@ -58,11 +58,11 @@ class SemVLPPreTrainedModel(PreTrainedModel):
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str:
-        """The `attn_implementation` asked for: auto, varlen or sdpa."""
+        """Return the `attn_implementation` asked for: auto, varlen or sdpa."""
         return check_implementation(requested_attention)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table [V, D] of word embeddings."""
+        """Return the table [V, D] of word embeddings."""
         return self.base_model.get_submodule(WORDS)
 
     def set_input_embeddings(self, value: nn.Module) -> None:

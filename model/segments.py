@@ -22,7 +22,7 @@ SEGMENTS_PER_GROUP, MAX_GROUPS = 4, 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """N pieces of a packed row."""
+    """N pieces of a packed row, one after another or in any order."""
 
     starts: Tensor
     """[N] int64, first row of each piece, on the CPU."""
@@ -30,7 +30,7 @@ class Segments:
     """[N] int64, may be 0, on the CPU."""
 
     def take(self, index: Tensor) -> Self:
-        """Some of the pieces, in another order."""
+        """Return some of the pieces, in another order."""
         return type(self)(self.starts[index], self.lengths[index])
 
 
@@ -49,26 +49,26 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PaddedCuts:
-    """Segments for scaled_dot_product_attention: padding exists only between these indices."""
+class PaddedLayout:
+    """Segments for scaled_dot_product_attention: between these gathers rows are padded."""
 
     groups: tuple[Group, ...]
     query_rows: Tensor
-    """Those of all groups, one after another: [P] int64."""
+    """[P] int64, those of all groups, one after another."""
     key_rows: Tensor
-    """Likewise."""
+    """int64, those of all groups, one after another."""
     slots: Tensor
     """[L] int64, where each row stands among the padded queries of all groups."""
     kernels: tuple[SDPBackend, ...]
-    """Those that may be taken. Chosen with the cuts, because a backward pass that computes a block
-    again must take the same one."""
+    """The kernels that may be taken. They are chosen with the layout, because a backward pass that
+    computes a block again must take the same one."""
 
     def query_groups(self, rows: Tensor) -> list[Tensor]:
-        """[P, ...], one for each of `query_rows`, as [N, Q, ...] of each group."""
+        """Shape [P, ...], one for each of `query_rows`, as [N, Q, ...] of each group."""
         return _in_grids(rows, [group.query_rows for group in self.groups])
 
     def key_groups(self, rows: Tensor) -> list[Tensor]:
-        """Likewise for the keys: [N, S, ...]."""
+        """Shape [P, ...], one for each of `key_rows`, as [N, S, ...] of each group."""
         return _in_grids(rows, [group.key_rows for group in self.groups])
 
 
@@ -88,15 +88,15 @@ class VarlenLayout:
     key_rows: Tensor | None
     """[S] int64, the row of each key; None where the keys are the rows as they lie."""
     has_keys: Tensor | None
-    """[L, 1, 1] bool, False = has but a stand-in to attend to; None where all have keys."""
+    """[L, 1, 1] bool, False = has no keys but a stand-in; None where all have keys."""
 
 
-AttentionLayout = PaddedCuts | VarlenLayout
+AttentionLayout = PaddedLayout | VarlenLayout
 """Built once a batch and mode, shared by all blocks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TwoWayCuts:
+class TwoWayLayout:
     """Cross-attention with weights of its own for each direction: two streams, taken apart."""
 
     text_rows: Tensor
@@ -111,43 +111,43 @@ class TwoWayCuts:
     """Regions [R] to their tokens [T]."""
 
 
-def cut(
+def attention_layout(
     pairs: Sequence[tuple[Segments, Segments]],
     device: torch.device | str = "cpu",
     path: AttentionPath = "sdpa",
 ) -> AttentionLayout:
-    """Cut so that segment i of the queries attends to segment i of the keys.
+    """Lay out attention of segment i of the queries to segment i of the keys.
 
     Args:
         pairs: (queries, keys); the queries of all of them cover every row exactly once. Segments
             of different pairs are never padded to each other.
     """
-    return _varlen_cuts(pairs, device) if path == "varlen" else _padded_cuts(pairs, device)
+    return _varlen_layout(pairs, device) if path == "varlen" else _padded_layout(pairs, device)
 
 
-def two_way_cuts(
+def two_way_layout(
     text: Segments,
     regions: Segments,
     device: torch.device | str = "cpu",
     path: AttentionPath = "sdpa",
-) -> TwoWayCuts:
-    """Cut so that text i attends to regions i in one call, and they to it in another.
+) -> TwoWayLayout:
+    """Lay out attention of text i to regions i in one call, and of regions i to it in another.
 
     Args:
-        text, regions: they cover every row exactly once.
+        text, regions: together they cover every row exactly once.
     """
     rows = [row_indices(stream.starts, stream.lengths) for stream in (text, regions)]
     apart = [Segments(starts_of(stream.lengths), stream.lengths) for stream in (text, regions)]
-    return TwoWayCuts(
+    return TwoWayLayout(
         text_rows=to_device(rows[0], device),
         region_rows=to_device(rows[1], device),
         row_sources=to_device(torch.cat(rows).argsort(), device),
-        to_regions=cut([(apart[0], apart[1])], device, path),
-        to_text=cut([(apart[1], apart[0])], device, path),
+        to_regions=attention_layout([(apart[0], apart[1])], device, path),
+        to_text=attention_layout([(apart[1], apart[0])], device, path),
     )
 
 
-def _varlen_cuts(
+def _varlen_layout(
     pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str
 ) -> VarlenLayout:
     queries, keys = _joined([pair[0] for pair in pairs]), _joined([pair[1] for pair in pairs])
@@ -177,14 +177,14 @@ def _joined(segments: Sequence[Segments]) -> Segments:
 
 
 def _bounds(lengths: Tensor, device: torch.device | str) -> Tensor:
-    """0 l1 l1+l2 ..., int32."""
+    """Return where each segment begins and the last one ends: 0 l1 l1+l2 ..., int32."""
     bounds = torch.cat([starts_of(lengths), lengths.sum()[None]])
     return to_device(bounds.to(torch.int32), device)
 
 
-def _padded_cuts(
+def _padded_layout(
     pairs: Sequence[tuple[Segments, Segments]], device: torch.device | str
-) -> PaddedCuts:
+) -> PaddedLayout:
     alike = [part for queries, keys in pairs for part in _of_like_lengths(queries, keys)]
     queries = [_padded_rows(segments) for segments, _ in alike]
     keys = [_padded_rows(segments) for _, segments in alike]
@@ -196,7 +196,7 @@ def _padded_cuts(
     key_rows = to_device(torch.cat([grid.flatten() for grid, _ in keys]), device)
     query_grids = _in_grids(query_rows, [grid for grid, _ in queries])
     key_grids = _in_grids(key_rows, [grid for grid, _ in keys])
-    return PaddedCuts(
+    return PaddedLayout(
         groups=tuple(
             _group(query_grid, key_grid, real_keys, device)
             for query_grid, key_grid, (_, real_keys) in zip(
@@ -211,9 +211,9 @@ def _padded_cuts(
 
 
 def _kernels() -> tuple[SDPBackend, ...]:
-    """What the caller allows, but never cuDNN.
+    """List the kernels that the caller allows, without cuDNN.
 
-    Under a mask its gradient is NaN on H100 and H200 (pytorch/pytorch#196678).
+    Its gradient under a mask is NaN on H100 and H200 (pytorch/pytorch#196678).
     """
     settings = torch.backends.cuda
     allowed = {
@@ -225,7 +225,7 @@ def _kernels() -> tuple[SDPBackend, ...]:
 
 
 def _in_grids(rows: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:
-    """[P, ...] cut and shaped as the grids are: [N, Q, ...] each."""
+    """Split rows [P, ...] into the shapes of `grids`: [N, Q, ...] each."""
     pieces = rows.split([grid.numel() for grid in grids])  # type: ignore[no-untyped-call]
     return [
         piece.view(*grid.shape, *rows.shape[1:]) for piece, grid in zip(pieces, grids, strict=True)
@@ -233,7 +233,7 @@ def _in_grids(rows: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _of_like_lengths(queries: Segments, keys: Segments) -> Iterator[tuple[Segments, Segments]]:
-    """The segments in a few groups, the short ones with the short ones: less padding."""
+    """Yield the segments in a few groups of like lengths, which need less padding."""
     lengths = queries.lengths + keys.lengths
     order = lengths.argsort(stable=True)
     varied = int(lengths.min()) < int(lengths.max())
@@ -243,7 +243,7 @@ def _of_like_lengths(queries: Segments, keys: Segments) -> Iterator[tuple[Segmen
 
 
 def _padded_rows(segments: Segments) -> tuple[Tensor, Tensor]:
-    """Row of each padded slot [N, longest], at least one slot wide, and True where it is real."""
+    """Return the row of each padded slot [N, longest], at least one wide; True = no padding."""
     longest = max(1, int(segments.lengths.max()))
     offsets = torch.arange(longest)
     real = offsets < segments.lengths[:, None]

@@ -25,7 +25,7 @@ from semvlp.model.weights import LoadReport, load_pretraining
 
 
 class Encoded(NamedTuple):
-    """What the encoder makes of a batch."""
+    """The encoder's outputs for a batch."""
 
     text: Tensor
     """[T, D], or [M, D] where only some were asked for."""
@@ -75,31 +75,31 @@ class SemVLPModel(SemVLPPreTrainedModel):
 
         1. Embed all tokens and all regions.
         2. Lay them in one row t1 r1 t2 r2 ...
-        3. Run the shared stack over the row, cut as `mode` says.
+        3. Run the shared stack over the row, with the attention layout of `mode`.
         4. Take tokens and regions out of the row again; pool each pair's [CLS].
 
         Args:
-            token_positions: [M] int64 places in `batch.input_ids`; only these are in `text`, and
+            token_positions: [M] int64 indices in `batch.input_ids`; only these are in `text`, and
                 the last feed-forward is spared for the others. All where None.
-            region_positions: [K] int64 places in `batch.region_features`, likewise.
+            region_positions: [K] int64 indices in `batch.region_features`, likewise.
 
         Raises:
             ValueError: a text longer than max_position_embeddings, or features of another size.
         """
-        batch, places = self._with_image_tokens(batch)
+        batch, indices = self._with_image_tokens(batch)
         first = batch.text_rows.index_select(0, batch.first_tokens)
-        text = _chosen(batch.text_rows, token_positions)
-        regions = _chosen(_chosen(batch.region_rows, places), region_positions)
+        text = _select(batch.text_rows, token_positions)
+        regions = _select(_select(batch.region_rows, indices), region_positions)
         rows = torch.cat([first, text, regions])
         hidden = self.encoder(self._embed(batch), batch, mode, rows)
         first, text, regions = hidden.split([len(first), len(text), len(regions)])
         return Encoded(text, regions, self._pool(first))
 
     def lower(self, batch: PackedBatch) -> tuple[LowerStates, LowerStates]:
-        """The texts and the images of a two-stream pass before they meet.
+        """Compute texts and images of a two-stream pass up to the first cross-attention.
 
-        What a text or an image becomes here depends on nothing else, so it may be kept and be
-        paired with anything by `upper`. An image has `config.num_image_tokens` rows more than
+        The states of a text or an image depend on nothing else here, so they may be cached and be
+        paired with any others by `upper`. An image has `config.num_image_tokens` rows more than
         regions.
         """
         batch, _ = self._with_image_tokens(batch)
@@ -116,26 +116,26 @@ class SemVLPModel(SemVLPPreTrainedModel):
         texts: Tensor | None = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """The rest of the two-stream pass: `pooled` [N, D] of `forward`.
+        """Compute the rest of the two-stream pass: `pooled` [N, D] of `forward`.
 
         Args:
             text, regions: of `lower`, whichever batches they were in.
-            texts, images: [N] int64, which of them make a pair, on the CPU; as they lie where None.
+            texts, images: [N] int64 on the CPU, which of them make a pair; in order where None.
         """
         return self._pool(self.encoder.upper(CachedPairs.of(text, regions, texts, images)))
 
     def _pool(self, first: Tensor) -> Tensor:
-        """First tokens [N, D] in the dtype of the pooler, which may be finer than the encoder's."""
+        """Pool first tokens [N, D] in the dtype of the pooler, which may be finer than theirs."""
         return torch.tanh(self.pooler(first.to(self.pooler.weight.dtype)))
 
     def _with_image_tokens(self, batch: PackedBatch) -> tuple[PackedBatch, Tensor | None]:
-        """The batch with `image_token`, and where its regions are then; None: where they were."""
+        """Add `image_token`; return the indices of the regions then, None where they stay."""
         if self.config.image_token == "none":
             return batch, None
         return with_image_tokens(batch)
 
     def _embed(self, batch: PackedBatch) -> Tensor:
-        """The packed row [L, D] t1 r1 t2 r2 ..."""
+        """Embed the packed row t1 r1 t2 r2 ...: [L, D]."""
         streams = torch.cat([self._embed_text(batch), self._embed_regions(batch)])
         return streams.index_select(0, batch.row_sources)
 
@@ -175,7 +175,7 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The decoder of the token head, tied to the input embeddings."""
+        """Return the decoder of the token head, which is tied to the input embeddings."""
         return self.token_head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
@@ -188,8 +188,8 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
         """Predict what was masked, whether the pairs match, and the answers.
 
         Args:
-            token_positions: [M] int64 places in `batch.input_ids`.
-            region_positions: [K] int64 places in `batch.region_features`.
+            token_positions: [M] int64 indices in `batch.input_ids`.
+            region_positions: [K] int64 indices in `batch.region_features`.
         """
         encoded: Encoded = self.semvlp(
             batch, mode, token_positions=token_positions, region_positions=region_positions
@@ -219,7 +219,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, batch: PackedBatch, mode: Mode) -> Tensor:
-        """Logits [B, num_labels].
+        """Compute logits [B, num_labels].
 
         Raises:
             ValueError: the pair head got an odd number of pairs.
@@ -251,7 +251,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
     def from_pretraining(
         cls, path: str | Path, *, head: TaskHead, labels: Sequence[str], **overrides: Any
     ) -> tuple[Self, LoadReport]:
-        """A task model with the encoder of a pre-training checkpoint, and what was loaded.
+        """Make a task model with the encoder of a pre-training checkpoint; report what was loaded.
 
         Args:
             path: checkpoint directory in the Hugging Face layout.
@@ -273,7 +273,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         return model, report
 
 
-def _chosen(rows: Tensor, positions: Tensor | None) -> Tensor:
+def _select(rows: Tensor, positions: Tensor | None) -> Tensor:
     return rows if positions is None else rows.index_select(0, positions)
 
 

@@ -49,7 +49,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
-    """A tokenizer from a directory, from a `vocab.txt` (then BERT uncased), or from the hub.
+    """Load a tokenizer from a directory, from a `vocab.txt` (then BERT uncased), or from the hub.
 
     Raises:
         InputError: a file that is not a WordPiece vocabulary.
@@ -77,19 +77,21 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
 def encode(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int
 ) -> list[list[int]]:
-    """Token ids [CLS] .. [SEP] of each text, cut before the [SEP] to `max_length` tokens."""
+    """Encode each text as [CLS] .. [SEP], truncated before the [SEP] to `max_length` tokens."""
     if max_length < 2:
         raise ValueError(f"max_length must leave room for [CLS] and [SEP], got {max_length}")
     if not texts:
         return []
-    # Cut here: a tokenizer that truncates keeps doing so, and would be saved with it.
+    # Truncated here: a tokenizer that truncates keeps doing so, and would be saved with it.
     encoded = tokenizer(list(texts), verbose=False)["input_ids"]
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in encoded]
 
 
 def _letters(backend: Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The most frequent letters in code-point order, and those found inside words, with ##."""
-    words = Counter(word for text in texts for word in _words(backend, text))
+    """Return the most frequent letters in code-point order, and those inside words, with ##."""
+    split = backend.pre_tokenizer.pre_tokenize_str
+    normal = (backend.normalizer.normalize_str(text) for text in texts)
+    words = Counter(word for text in normal for word, _ in split(text))
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for letter in word:
@@ -99,13 +101,8 @@ def _letters(backend: Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[
     return sorted(kept), [f"{CONTINUATION}{letter}" for letter in sorted(inside & set(kept))]
 
 
-def _words(backend: Tokenizer, text: str) -> list[str]:
-    normal = backend.normalizer.normalize_str(text)
-    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
-
-
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    """One entry a line, its id the line number from 0."""
+    """Read one entry a line, its id the line number from 0."""
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:

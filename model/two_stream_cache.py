@@ -1,4 +1,4 @@
-"""What is kept between the halves of a two-stream pass, and the pairs that are made of it.
+"""The cached lower half of a two-stream pass, and the pairs that are made of it.
 
 N pairs, T rows of all texts, R rows of all images, L rows of all pairs, D width.
 """
@@ -14,7 +14,7 @@ from semvlp.model.segments import Segments
 
 
 class LowerStates(NamedTuple):
-    """Texts or images in a two-stream pass as far as they have not met."""
+    """Hidden states of texts or of images before the first cross-attention."""
 
     rows: Tensor
     """[T, D] or [R, D]: those of the first, then of the second, ..."""
@@ -26,15 +26,15 @@ class LowerStates(NamedTuple):
 class CachedPairs:
     """N pairs of a text and an image, any of which may be part of several."""
 
-    kept: Tensor
+    cached_rows: Tensor
     """[T + R, D], all texts before all images."""
-    told: Segments
-    """The text of each pair among the kept rows."""
-    seen: Segments
+    cached_text: Segments
+    """The text of each pair among the cached rows."""
+    cached_image: Segments
     """Its regions, likewise."""
-    words: Segments
+    text: Segments
     """The text of each pair where all have rows of their own, texts before regions."""
-    things: Segments
+    image: Segments
     """Its regions, likewise."""
 
     @classmethod
@@ -49,32 +49,35 @@ class CachedPairs:
 
         Without them the first text goes with the first image, and so on.
         """
-        told = _taken(Segments(starts_of(text.lengths), text.lengths), texts)
-        first = len(text.rows) + starts_of(regions.lengths)
-        seen = _taken(Segments(first, regions.lengths), images)
+        cached_text = _take(Segments(starts_of(text.lengths), text.lengths), texts)
+        starts = len(text.rows) + starts_of(regions.lengths)
+        cached_image = _take(Segments(starts, regions.lengths), images)
+        num_tokens = cached_text.lengths.sum()
         return cls(
-            kept=torch.cat([text.rows, regions.rows]),
-            told=told,
-            seen=seen,
-            words=Segments(starts_of(told.lengths), told.lengths),
-            things=Segments(told.lengths.sum() + starts_of(seen.lengths), seen.lengths),
+            cached_rows=torch.cat([text.rows, regions.rows]),
+            cached_text=cached_text,
+            cached_image=cached_image,
+            text=Segments(starts_of(cached_text.lengths), cached_text.lengths),
+            image=Segments(num_tokens + starts_of(cached_image.lengths), cached_image.lengths),
         )
 
-    def places(self) -> Tensor:
-        """[L] the kept row that each row of the pairs is."""
+    def indices(self) -> Tensor:
+        """Return the cached row [L] that each row of the pairs is."""
         texts, images = (
-            row_indices(pieces.starts, pieces.lengths) for pieces in (self.told, self.seen)
+            row_indices(segments.starts, segments.lengths)
+            for segments in (self.cached_text, self.cached_image)
         )
-        return to_device(torch.cat([texts, images]), self.kept.device)
+        return to_device(torch.cat([texts, images]), self.cached_rows.device)
 
     def rows(self) -> Tensor:
-        """[L, D] with rows for each pair."""
-        return self.kept.index_select(0, self.places())
+        """Return [L, D], rows of its own for each pair."""
+        return self.cached_rows.index_select(0, self.indices())
 
     def first_tokens(self) -> Tensor:
-        """[N, D] of each pair's text."""
-        return self.kept.index_select(0, to_device(self.told.starts, self.kept.device))
+        """Return the first row [N, D] of each pair's text."""
+        starts = to_device(self.cached_text.starts, self.cached_rows.device)
+        return self.cached_rows.index_select(0, starts)
 
 
-def _taken(segments: Segments, index: Tensor | None) -> Segments:
+def _take(segments: Segments, index: Tensor | None) -> Segments:
     return segments if index is None else segments.take(index)

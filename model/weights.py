@@ -25,7 +25,7 @@ class WeightsError(InputError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What became of every tensor."""
+    """The tensors that were loaded, kept and left over."""
 
     source: str
     """File or name the tensors came from."""
@@ -39,7 +39,7 @@ class LoadReport:
     """Labels of the task head whose rows were copied from the answer head."""
 
     def __str__(self) -> str:
-        """One line that leaves out no weight that was not loaded: `*` stands for layer numbers."""
+        """Name every weight that was not loaded, in one line: `*` stands for layer numbers."""
         return (
             f"{self.source}: {len(self.loaded)} tensors loaded; {len(self.new)} keep their initial "
             f"values: {_patterns(self.new)}; {len(self.unused)} of the file have no place: "
@@ -48,7 +48,7 @@ class LoadReport:
 
 
 def read_tensors(directory: Path) -> tuple[dict[str, Tensor], Path]:
-    """All tensors of a checkpoint directory, and their file.
+    """Read all tensors of a checkpoint directory; return them and their file.
 
     Raises:
         InputError: no such file, or a damaged one.
@@ -143,7 +143,7 @@ def load_pretraining(
 
 
 def _patterns(names: Iterable[str]) -> str:
-    """Modules of these tensors with their numbers of tensors, layers taken together."""
+    """List the modules of these tensors and their numbers of tensors, layers taken together."""
     modules = (re.sub(r"\.(weight|bias)$", "", re.sub(r"\.\d+\.", ".*.", n)) for n in names)
     return ", ".join(f"{name} ({count})" for name, count in Counter(modules).items()) or "none"
 
@@ -155,17 +155,17 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 def _renamed(
     tensors: Mapping[str, Tensor], old: str, new: str
 ) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors under the prefix `old`, under `new`; and their old names."""
+    """Return the tensors under the prefix `old`, under `new`; and their old names."""
     names = {name for name in tensors if name.startswith(old)}
     return {new + name.removeprefix(old): tensors[name] for name in names}, names
 
 
 def _rows(outer: Tensor, answers: list[str], labels: list[str]) -> Tensor:
-    """Rows of `outer` [A, ...] in the order of `labels`; zeros where `answers` lacks one."""
+    """Put rows of `outer` [A, ...] in the order of `labels`; zeros where `answers` lacks one."""
     row = {answer: index for index, answer in enumerate(answers)}
-    found = [index for index, label in enumerate(labels) if label in row]
+    known = [index for index, label in enumerate(labels) if label in row]
     rows = outer.new_zeros(len(labels), *outer.shape[1:])
-    rows[found] = outer[[row[labels[index]] for index in found]]
+    rows[known] = outer[[row[labels[index]] for index in known]]
     return rows
 
 

@@ -33,7 +33,7 @@ LAYER_MODULES = {
 
 
 def bert_names(num_layers: int) -> dict[str, str]:
-    """Every tensor of a BertModel with `num_layers` layers, and its name in SemVLPModel."""
+    """Return every tensor of a BertModel with `num_layers` layers, and its name in SemVLPModel."""
     modules = dict(MODULES)
     for layer in range(num_layers):
         modules |= {bert.format(layer): own.format(layer) for bert, own in LAYER_MODULES.items()}
@@ -41,7 +41,7 @@ def bert_names(num_layers: int) -> dict[str, str]:
 
 
 def named_parts(modules: Mapping[str, str]) -> dict[str, str]:
-    """Weight and bias of each module, by both names."""
+    """Return weight and bias of each module, by both names."""
     return {
         f"{other}.{part}": f"{own}.{part}"
         for other, own in modules.items()
@@ -71,7 +71,7 @@ def load_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
 
 
 def to_bert(model: SemVLPModel) -> dict[str, Tensor]:
-    """The tensors that `load_bert` fills, under BERT's names: the inverse of it."""
+    """Return the tensors that `load_bert` fills, under BERT's names: the inverse of it."""
     own = model.state_dict()
     names = bert_names(model.config.num_hidden_layers)
     return {bert: own[name] for bert, name in names.items()}

@@ -48,7 +48,7 @@ SETTINGS = {"num_hidden_layers": "num_layers"}
 
 
 def lxmert_names(language_layers: int, cross_layers: int) -> dict[str, str]:
-    """Every tensor of an LxmertModel that has a place in SemVLPModel, and its name there."""
+    """Return every tensor of an LxmertModel that has a place in SemVLPModel, and its name there."""
     modules = {**MODULES, **REGION_MODULES}
     for layer in range(language_layers):
         modules |= {name.format(layer): own.format(layer) for name, own in LAYER_MODULES.items()}
@@ -84,16 +84,16 @@ def _check_options(model: SemVLPModel, source: str, language: int, cross: int) -
         "box_size": 4,
     }
     for name, value in wanted.items():
-        found = getattr(model.config, name)
-        if found != value:
+        chosen = getattr(model.config, name)
+        if chosen != value:
             raise WeightsError(
-                f"{source}: LXMERT's weights need {name} = {value!r}, got {found!r}; set "
+                f"{source}: LXMERT's weights need {name} = {value!r}, got {chosen!r}; set "
                 f"model.{SETTINGS.get(name, name)}"
             )
 
 
 def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is not copied as it is: LXMERT's regions have no token type."""
+    """Make the tensors that are not copied as they are: LXMERT's regions have no token type."""
     embeddings = model.region_embeddings
     types = torch.zeros_like(model.text_embeddings.token_type_embeddings.weight)
     types[TEXT_TYPE] = state["embeddings.token_type_embeddings.weight"][0]

@@ -57,7 +57,7 @@ def load_visual_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
 
 
 def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is not copied as it is: every region has position 0 and the visual type 1."""
+    """Make the tensors that are not copied: every region has position 0 and the visual type 1."""
     embeddings = model.region_embeddings
     types = torch.zeros_like(model.text_embeddings.token_type_embeddings.weight)
     types[TEXT_TYPE] = state["embeddings.token_type_embeddings.weight"][0]

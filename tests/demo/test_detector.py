@@ -44,13 +44,13 @@ def test_the_shipped_detector_sees_what_was_drawn(kind: Kind, found_at_least: fl
     scenes = draw_lots(kind, {"test": 8}, seed="unseen by the training", seen=set())["test"]
     right = total = 0
     for scene in scenes:
-        found = detections(detector([np.asarray(draw(scene))])[0])
-        sure = found.scores > SURE
-        boxes = torch.from_numpy(found.boxes[sure])
+        detected = detections(detector([np.asarray(draw(scene))])[0])
+        sure = detected.scores > SURE
+        boxes = torch.from_numpy(detected.boxes[sure])
         for thing in objects(scene):
             overlap, best = box_iou(torch.tensor([thing.box], dtype=torch.float), boxes).max(1)
-            seen = detector.object_labels[found.labels[sure][best]]
-            color = detector.attribute_labels[found.attributes[sure][best]]
-            right += bool(overlap > 0.5 and (seen, color) == (thing.label, thing.attribute))
+            label = detector.object_labels[detected.labels[sure][best]]
+            color = detector.attribute_labels[detected.attributes[sure][best]]
+            right += bool(overlap > 0.5 and (label, color) == (thing.label, thing.attribute))
             total += 1
     assert right >= found_at_least * total

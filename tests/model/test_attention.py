@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semvlp.model import PackedBatch
 from semvlp.model.attention import segment_attention
-from semvlp.model.encoder import self_attention_cuts
-from semvlp.model.segments import AttentionLayout, Segments, cut
+from semvlp.model.encoder import self_attention_layout
+from semvlp.model.segments import AttentionLayout, Segments, attention_layout
 
 # Sums of the same numbers in another order, in double precision.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -42,11 +42,11 @@ def one_by_one(
     return output
 
 
-def check(cuts: AttentionLayout, rows: int, spans: list[tuple[slice, slice]]) -> None:
+def check(layout: AttentionLayout, rows: int, spans: list[tuple[slice, slice]]) -> None:
     """Outputs and gradients of both ways are the same."""
     own = tensors(rows)
     reference = [tensor.detach().clone().requires_grad_() for tensor in own]
-    output, expected = segment_attention(*own, cuts), one_by_one(*reference, spans)
+    output, expected = segment_attention(*own, layout), one_by_one(*reference, spans)
     torch.testing.assert_close(output, expected, **EXACT)
     weight = torch.randn_like(output)
     (output * weight).sum().backward()
@@ -58,7 +58,7 @@ def check(cuts: AttentionLayout, rows: int, spans: list[tuple[slice, slice]]) ->
 def test_segments_of_one_group() -> None:
     segments = Segments(torch.tensor([0, 3, 4]), torch.tensor([3, 1, 5]))
     spans = [(slice(0, 3),) * 2, (slice(3, 4),) * 2, (slice(4, 9),) * 2]
-    check(cut([(segments, segments)]), 9, spans)
+    check(attention_layout([(segments, segments)]), 9, spans)
 
 
 def test_two_groups_that_attend_to_each_other() -> None:
@@ -68,16 +68,16 @@ def test_two_groups_that_attend_to_each_other() -> None:
     t = [slice(0, 3), slice(5, 6), slice(9, 11)]
     r = [slice(3, 5), slice(6, 9), slice(11, 12)]
     spans = [*zip(t, r, strict=True), *zip(r, t, strict=True)]
-    check(cut([(text, regions), (regions, text)]), 12, spans)
+    check(attention_layout([(text, regions), (regions, text)]), 12, spans)
 
 
 def test_an_empty_key_set_gives_zeros() -> None:
     text = Segments(torch.tensor([0, 2]), torch.tensor([2, 3]))
     regions = Segments(torch.tensor([2, 5]), torch.tensor([0, 2]))
-    cuts = cut([(text, regions), (regions, text)])
+    layout = attention_layout([(text, regions), (regions, text)])
     spans = [(slice(2, 5), slice(5, 7)), (slice(5, 7), slice(2, 5))]
-    check(cuts, 7, spans)
-    output = segment_attention(*tensors(7), cuts)
+    check(layout, 7, spans)
+    output = segment_attention(*tensors(7), layout)
     assert output[:2].abs().max() == 0
     assert output[2:].abs().min() > 0
 
@@ -86,7 +86,7 @@ def test_no_keys_at_all() -> None:
     text = Segments(torch.tensor([0, 2]), torch.tensor([2, 1]))
     nothing = Segments(torch.tensor([2, 3]), torch.tensor([0, 0]))
     inputs = tensors(3)
-    output = segment_attention(*inputs, cut([(text, nothing), (nothing, text)]))
+    output = segment_attention(*inputs, attention_layout([(text, nothing), (nothing, text)]))
     output.sum().backward()
     assert output.tolist() == torch.zeros(3, HEADS, WIDTH).tolist()
     assert all(tensor.grad is not None and not tensor.grad.any() for tensor in inputs)
@@ -94,35 +94,35 @@ def test_no_keys_at_all() -> None:
 
 def test_equal_lengths_need_no_mask(make_batch: MakeBatch) -> None:
     equal, uneven = make_batch([(3, 2), (3, 2)]), make_batch([(3, 2), (3, 1)])
-    assert self_attention_cuts(equal, "single").groups[0].attend_mask is None
-    assert self_attention_cuts(uneven, "single").groups[0].attend_mask is not None
+    assert self_attention_layout(equal, "single").groups[0].attend_mask is None
+    assert self_attention_layout(uneven, "single").groups[0].attend_mask is not None
 
 
-def test_cuts_of_a_batch(make_batch: MakeBatch) -> None:
+def test_layout_of_a_batch(make_batch: MakeBatch) -> None:
     batch = make_batch([(2, 3), (1, 1)])  # t t r r r | t r
     pairs = [(slice(0, 5),) * 2, (slice(5, 7),) * 2]
     t, r = [slice(0, 2), slice(5, 6)], [slice(2, 5), slice(6, 7)]
-    check(self_attention_cuts(batch, "single"), 7, pairs)
-    check(self_attention_cuts(batch, "two"), 7, [(span, span) for span in t + r])
+    check(self_attention_layout(batch, "single"), 7, pairs)
+    check(self_attention_layout(batch, "two"), 7, [(span, span) for span in t + r])
 
 
 def test_two_streams_are_not_padded_to_each_other(make_batch: MakeBatch) -> None:
-    text, regions = self_attention_cuts(make_batch([(2, 9), (2, 9)]), "two").groups
+    text, regions = self_attention_layout(make_batch([(2, 9), (2, 9)]), "two").groups
     assert (text.query_rows.shape, regions.query_rows.shape) == ((2, 2), (2, 9))
 
 
 def test_dropout_drops_attention_weights() -> None:
     segments = Segments(torch.tensor([0]), torch.tensor([4]))
-    cuts = cut([(segments, segments)])
+    layout = attention_layout([(segments, segments)])
     inputs = tensors(4)
-    kept = segment_attention(*inputs, cuts)
-    assert torch.equal(kept, segment_attention(*inputs, cuts, dropout=0.0))
-    assert not torch.allclose(kept, segment_attention(*inputs, cuts, dropout=0.5))
+    whole = segment_attention(*inputs, layout)
+    assert torch.equal(whole, segment_attention(*inputs, layout, dropout=0.0))
+    assert not torch.allclose(whole, segment_attention(*inputs, layout, dropout=0.5))
 
 
 def test_unknown_mode(make_batch: MakeBatch) -> None:
     with pytest.raises(ValueError, match="one of single, two, got 'both'"):
-        self_attention_cuts(make_batch([(1, 1)]), "both")
+        self_attention_layout(make_batch([(1, 1)]), "both")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_kernel_with_a_wrong_gradient_is_never_taken(
     segments = Segments(torch.tensor([0, 3]), torch.tensor([3, 1]))
     before = enabled_kernels()
     with sdpa_kernel(asked) if asked else nullcontext():
-        segment_attention(*tensors(4), cut([(segments, segments)]))
+        segment_attention(*tensors(4), attention_layout([(segments, segments)]))
     assert allowed == [taken]
     assert enabled_kernels() == before
 

@@ -48,8 +48,8 @@ def test_region_embeddings_are_lxmerts_plus_type_and_mask(config: SemVLPConfig) 
         functional.layer_norm(projected, (16,), eps=1e-5)
         + functional.layer_norm(embeddings.boxes(boxes), (16,), eps=1e-5)
     ) / 2
-    found = embeddings(features, boxes, mask, token_type)
-    torch.testing.assert_close(found, mean + token_type)
+    actual = embeddings(features, boxes, mask, token_type)
+    torch.testing.assert_close(actual, mean + token_type)
 
 
 @pytest.mark.parametrize(("masked", "limit"), [(True, 1e3), (False, 1e4)])

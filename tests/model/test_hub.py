@@ -45,8 +45,8 @@ def test_the_vocabulary_may_grow(config: SemVLPConfig, make_batch: MakeBatch) ->
     assert torch.equal(table[:40], before)
     place = torch.tensor([0])
     batch = make_batch([(3, 2)])
-    found = model(batch, "two", token_positions=place, region_positions=place)
-    assert found.token_logits.shape == (1, 43)
+    actual = model(batch, "two", token_positions=place, region_positions=place)
+    assert actual.token_logits.shape == (1, 43)
 
 
 def test_activation_checkpointing_says_nothing_and_evaluation_still_runs(

@@ -44,7 +44,7 @@ def sent(batch: PackedBatch) -> PackedBatch:
     return batch.replace(region_mask=hidden).to(GPU)
 
 
-def places(*numbers: int) -> Tensor:
+def indices(*numbers: int) -> Tensor:
     return torch.tensor(numbers).pin_memory().to(GPU, non_blocking=True)
 
 
@@ -79,8 +79,8 @@ def test_pre_training(
         output = model(
             sent(make_batch(LENGTHS)),
             mode,
-            token_positions=places(1, 4),
-            region_positions=places(0, 3, 5),
+            token_positions=indices(1, 4),
+            region_positions=indices(0, 3, 5),
         )
         assert {part.device for part in output} == {GPU}
         assert output.token_logits.shape == (2, config.vocab_size)

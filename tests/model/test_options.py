@@ -52,18 +52,18 @@ def test_region_embeddings_are_their_formula(
         "sum": normed(feature + box + token_type, 1e-12),
         "sum-of-norms": normed(normed(feature, 1e-5) + normed(box, 1e-5) + token_type, 1e-12),
     }
-    found = embeddings(features, boxes, None, token_type)
-    torch.testing.assert_close(found, expected[kind])
+    actual = embeddings(features, boxes, None, token_type)
+    torch.testing.assert_close(actual, expected[kind])
 
 
 def test_image_tokens_stand_before_the_regions(make_batch: MakeBatch) -> None:
     batch = make_batch([(3, 2), (1, 0), (2, 3)])
     mask = torch.tensor([False, True, False, False, True])
-    larger, places = with_image_tokens(batch.replace(region_mask=mask))
+    larger, indices = with_image_tokens(batch.replace(region_mask=mask))
     assert larger.region_lengths.tolist() == [3, 1, 4]
-    assert places.tolist() == [1, 2, 5, 6, 7]
-    assert torch.equal(larger.region_features[places], batch.region_features)
-    assert torch.equal(larger.region_boxes[places], batch.region_boxes)
+    assert indices.tolist() == [1, 2, 5, 6, 7]
+    assert torch.equal(larger.region_features[indices], batch.region_features)
+    assert torch.equal(larger.region_boxes[indices], batch.region_boxes)
     # The mean of what is not masked; of nothing, zeros.
     features = batch.region_features
     torch.testing.assert_close(larger.region_features[0], features[0])
@@ -83,11 +83,11 @@ def test_image_tokens_are_seen_and_not_given_back(
     batch = make_batch(LENGTHS)
     encoded = model(batch, mode)
     assert encoded.regions.shape == (13, 16)
-    larger, places = with_image_tokens(batch)
+    larger, indices = with_image_tokens(batch)
     config.image_token = "none"
     expected = model(larger, mode)
     torch.testing.assert_close(encoded.text, expected.text, **CLOSE)
-    torch.testing.assert_close(encoded.regions, expected.regions[places], **CLOSE)
+    torch.testing.assert_close(encoded.regions, expected.regions[indices], **CLOSE)
     assert not torch.allclose(model(batch, mode).text, encoded.text, atol=1e-3)
 
 
@@ -192,10 +192,10 @@ def test_options_survive_saving(
     model, batch = SemVLPForPreTraining(config).eval(), make_batch(LENGTHS)
     model.save_pretrained(tmp_path)
     again = SemVLPForPreTraining.from_pretrained(tmp_path)
-    places = torch.arange(2)
+    indices = torch.arange(2)
     for own, other in zip(
         *(
-            network(batch, "two", token_positions=places, region_positions=places)
+            network(batch, "two", token_positions=indices, region_positions=indices)
             for network in (model, again)
         ),
         strict=True,

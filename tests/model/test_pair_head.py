@@ -66,9 +66,9 @@ def test_it_takes_the_attention_path_of_the_encoder(
     with Calls() as calls:
         model.semvlp(make_batch(LENGTHS), mode)
         of_the_encoder = len(calls.seen)
-        found = model(make_batch(LENGTHS), mode)
+        actual = model(make_batch(LENGTHS), mode)
     assert len(calls.seen) == 2 * of_the_encoder + 1
-    torch.testing.assert_close(found, expected, **CLOSE)
+    torch.testing.assert_close(actual, expected, **CLOSE)
 
 
 def test_left_and_right_are_told_apart(

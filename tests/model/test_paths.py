@@ -43,8 +43,8 @@ def outputs(model: SemVLPModel, batch: PackedBatch, mode: Mode, path: str) -> di
     encoded = model(batch, mode)
     weights = torch.linspace(-1, 1, model.config.hidden_size, device=batch.device)
     sum((part.float() * weights).sum() for part in encoded).backward()  # type: ignore[union-attr]
-    found = dict(zip(encoded._fields, encoded, strict=True))
-    return found | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    actual = dict(zip(encoded._fields, encoded, strict=True))
+    return actual | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
@@ -59,7 +59,7 @@ def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
         if model.dtype == torch.float32:
             assert (varlen[name] - tensor).norm() <= CLOSE * size, name
         else:
-            errors = [(found[name].float() - tensor).norm() for found in (varlen, sdpa)]
+            errors = [(actual[name].float() - tensor).norm() for actual in (varlen, sdpa)]
             assert errors[0] <= FACTOR * errors[1] + ROUNDING * size, name
 
 
@@ -144,8 +144,8 @@ def test_the_flash_kernel_agrees_with_float32(
     batch = make_batch([*LENGTHS, *LONG]).to("cuda")
     with torch.inference_mode():
         expected = model(batch, mode)
-        found = model.to(torch.bfloat16)(batch, mode)
-    for exact, rounded in zip(expected, found, strict=True):
+        actual = model.to(torch.bfloat16)(batch, mode)
+    for exact, rounded in zip(expected, actual, strict=True):
         error = (exact - rounded.float()).abs().max()
         assert error <= 16 * ROUNDING * exact.abs().max()
 
@@ -181,15 +181,15 @@ def test_what_the_flash_kernel_needs(
     words: str | None,
 ) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
-    found = varlen_obstacle(torch.device("cuda"), dtype, dropout=dropout, head_width=head_width)
-    assert found is None if words is None else words in str(found)
+    obstacle = varlen_obstacle(torch.device("cuda"), dtype, dropout=dropout, head_width=head_width)
+    assert obstacle is None if words is None else words in str(obstacle)
 
 
 def test_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
-    found = varlen_obstacle(torch.device("cuda"), torch.float16, dropout=0.0, head_width=64)
-    assert found == "needs compute capability 8.0, got Tesla T4"
+    obstacle = varlen_obstacle(torch.device("cuda"), torch.float16, dropout=0.0, head_width=64)
+    assert obstacle == "needs compute capability 8.0, got Tesla T4"
 
 
 def test_without_a_gpu_auto_takes_sdpa_and_varlen_says_why(
@@ -220,8 +220,8 @@ def check_compiled(config: SemVLPConfig, make_batch: MakeBatch, backend: str) ->
 
     def run(batch: PackedBatch, mode: Mode) -> list[Tensor]:
         model.zero_grad()
-        places = torch.arange(3)
-        output = model(batch, mode, token_positions=places, region_positions=places)
+        indices = torch.arange(3)
+        output = model(batch, mode, token_positions=indices, region_positions=indices)
         torch.stack([part.pow(2).sum() for part in output]).sum().backward()
         grads = [p.grad for p in model.semvlp.encoder.parameters() if p.grad is not None]
         return [*output, *grads]
@@ -230,13 +230,13 @@ def check_compiled(config: SemVLPConfig, make_batch: MakeBatch, backend: str) ->
     torch._dynamo.reset()
     counter = CompileCounterWithBackend(backend)
     model.compile_blocks(backend=counter)
-    counts, found = [], []
+    counts, actual = [], []
     for batch in batches:
-        found += [run(batch, mode) for mode in MODES]
+        actual += [run(batch, mode) for mode in MODES]
         counts.append(counter.frame_count)
-    for own, other in zip(found, expected, strict=True):
+    for own, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
-    assert 0 < counts[0] <= 8  # either mode, with and without a socket, and the last block
+    assert 0 < counts[0] <= 8  # either mode, with and without a slot, and the last block
     assert counts == counts[:1] * 3
 
 

@@ -111,8 +111,8 @@ def test_vocabularies_may_be_empty(config: SemVLPConfig, make_batch: MakeBatch) 
 def test_state_dict_names(config: SemVLPConfig) -> None:
     state = SemVLPForPreTraining(config).state_dict()
     assert {name: tuple(state[name].shape) for name in KEYS} == KEYS
-    sockets = {name.split(".")[3] for name in state if "cross_attention" in name}
-    assert sockets == {"1", "2"}
+    slots = {name.split(".")[3] for name in state if "cross_attention" in name}
+    assert slots == {"1", "2"}
 
 
 def test_every_module_is_initialised(config: SemVLPConfig) -> None:
@@ -152,8 +152,8 @@ def test_round_trip_is_exact(
     for name, tensor in model.state_dict().items():
         assert torch.equal(state[name], tensor), name
     # Not equal to the last bit: tensors of a mapped file lie at other offsets in memory.
-    for given, found in zip(predict(model, batch), predict(again, batch), strict=True):
-        torch.testing.assert_close(given, found)
+    for given, actual in zip(predict(model, batch), predict(again, batch), strict=True):
+        torch.testing.assert_close(given, actual)
 
 
 def test_the_encoder_alone_from_a_pretraining_checkpoint(

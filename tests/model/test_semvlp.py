@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
-from semvlp.model.encoder import self_attention_cuts
+from semvlp.model.encoder import self_attention_layout
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import Encoded
 
@@ -160,14 +160,14 @@ def test_unplugged_two_stream_keeps_modalities_apart(
 def test_unplugging_gives_two_independent_encoders(
     model: SemVLPModel, make_batch: MakeBatch
 ) -> None:
-    """A network with sockets and nothing in them is one without, for either modality alone."""
+    """A network with cross-attention slots and nothing in them is one without, for either modality alone."""
     batch = make_batch(LENGTHS)
     unplugged = SemVLPModel(dataclasses.replace(model.config, cross_layers=0)).eval()
     own = {k: v for k, v in model.state_dict().items() if "cross_attention" not in k}
     unplugged.load_state_dict(own)
-    row, cuts = model._embed(batch), self_attention_cuts(batch, "two")
+    row, layout = model._embed(batch), self_attention_layout(batch, "two")
     for block in model.encoder.blocks:
-        row = block(row, cuts, None)
+        row = block(row, layout, None)
     expected = unplugged(batch, "two")
     torch.testing.assert_close(row[batch.text_rows], expected.text, **CLOSE)
     torch.testing.assert_close(row[batch.region_rows], expected.regions, **CLOSE)
@@ -196,7 +196,7 @@ def test_lower_layers_of_two_stream_are_each_modality_alone(
     assert torch.equal(regions, lower(other_text(batch), "two")[batch.region_rows])
 
 
-def test_modes_agree_where_there_are_no_regions_below_the_sockets(
+def test_modes_agree_where_there_are_no_regions_below_the_slots(
     config: SemVLPConfig, make_batch: MakeBatch
 ) -> None:
     model = SemVLPModel(dataclasses.replace(config, cross_layers=0)).eval()
@@ -294,9 +294,9 @@ def test_gradient_checkpointing_changes_nothing(
 def test_bfloat16_weights_run(model: SemVLPModel, make_batch: MakeBatch, mode: Mode) -> None:
     batch = make_batch(LENGTHS)
     expected = model(batch, mode).pooled
-    found = model.to(torch.bfloat16)(batch, mode).pooled
-    assert found.dtype == torch.bfloat16
-    assert (found.float() - expected).abs().mean() < 0.05
+    actual = model.to(torch.bfloat16)(batch, mode).pooled
+    assert actual.dtype == torch.bfloat16
+    assert (actual.float() - expected).abs().mean() < 0.05
 
 
 def test_gradients_reach_every_parameter(config: SemVLPConfig, make_batch: MakeBatch) -> None:

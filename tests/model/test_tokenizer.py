@@ -41,9 +41,9 @@ def test_training_again_gives_the_same_vocabulary() -> None:
 def test_training_on_real_captions_gives_one_vocabulary(real_data: Path) -> None:
     with (real_data / "coco" / "captions.json").open() as file:
         texts = [entry["caption"] for entry in json.load(file)["annotations"]]
-    found = {tuple(vocabulary(order, 1500)) for order in (texts, texts[::-1])}
-    assert len(found) == 1
-    assert len(found.pop()) == 1500
+    vocabularies = {tuple(vocabulary(order, 1500)) for order in (texts, texts[::-1])}
+    assert len(vocabularies) == 1
+    assert len(vocabularies.pop()) == 1500
 
 
 def test_a_vocabulary_too_small_for_the_letters() -> None:

@@ -1,4 +1,4 @@
-"""The two halves of a two-stream pass: nothing has met in the lower, the upper is the rest."""
+"""The halves of a two-stream pass: the lower crosses no modality, the upper is the rest."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def test_the_lower_half_sees_no_other_modality(
     assert abs(whole - other).max() > 100 * CLOSE["atol"]
 
 
-def taken(half: LowerStates, items: torch.Tensor) -> LowerStates:
+def take(half: LowerStates, items: torch.Tensor) -> LowerStates:
     """Some of the texts or images, each with rows of its own."""
     pieces = half.rows.split(half.lengths.tolist())
     return LowerStates(torch.cat([pieces[item] for item in items]), half.lengths[items])
@@ -54,13 +54,13 @@ def test_any_text_meets_any_image(
     config: SemVLPConfig,
     make_batch: Callable[..., PackedBatch],
 ) -> None:
-    """Pairs of places among kept texts and images are what laying their rows out would give."""
+    """Pairs of cached texts and images are what laying their rows out would give."""
     config.cross_layers, config.cross_attention = cross_layers, cross_attention
     model, batch = SemVLPModel(config).eval(), make_batch(LENGTHS)
     texts, images = torch.tensor([2, 0, 2, 3, 1]), torch.tensor([3, 3, 1, 0, 2])
     with torch.inference_mode():
         text, regions = model.lower(batch)
-        found = model.upper(text, regions, texts, images)
-        laid_out = model.upper(taken(text, texts), taken(regions, images))
-    torch.testing.assert_close(found, laid_out, **CLOSE)
-    assert abs(found - found.roll(1, 0)).max() > 100 * CLOSE["atol"]
+        actual = model.upper(text, regions, texts, images)
+        laid_out = model.upper(take(text, texts), take(regions, images))
+    torch.testing.assert_close(actual, laid_out, **CLOSE)
+    assert abs(actual - actual.roll(1, 0)).max() > 100 * CLOSE["atol"]

@@ -152,10 +152,10 @@ def test_a_box_is_tight_around_what_is_seen() -> None:
 
 def test_boxes_of_a_box_scene_stand_where_the_items_are() -> None:
     scene = Scene("scatter", ((Item("circle", "blue", 70, 0, 30),), (), ()))
-    found = [(thing.label, thing.attribute, thing.box) for thing in objects(scene)]
-    assert found[-1] == ("circle", "blue", (70, 0, 100, 30))
+    drawn = [(thing.label, thing.attribute, thing.box) for thing in objects(scene)]
+    assert drawn[-1] == ("circle", "blue", (70, 0, 100, 30))
     boxes = [("box", "grey", (left, 0, left + BOX_SIDE, BOX_SIDE)) for left in (0, 150, 300)]
-    assert found[:-1] == boxes
+    assert drawn[:-1] == boxes
 
 
 def test_the_drawing_has_the_colours_of_nlvr() -> None:

@@ -51,10 +51,10 @@ def test_text_alone_gives_the_hidden_states_of_bert(
     batch = make_batch([(5, 0), (1, 0), (7, 0)])
     ids, real = to_padded(batch.input_ids, batch.text_lengths)
     expected = bert(input_ids=ids, attention_mask=real.long())
-    found = model(batch, "single")
+    actual = model(batch, "single")
     hidden = from_padded(expected.last_hidden_state, batch.text_lengths)
-    torch.testing.assert_close(found.text, hidden, rtol=0, atol=ATOL)
-    torch.testing.assert_close(found.pooled, expected.pooler_output, rtol=0, atol=ATOL)
+    torch.testing.assert_close(actual.text, hidden, rtol=0, atol=ATOL)
+    torch.testing.assert_close(actual.pooled, expected.pooler_output, rtol=0, atol=ATOL)
 
 
 def test_single_stream_is_berts_stack_over_text_and_regions(
@@ -65,8 +65,8 @@ def test_single_stream_is_berts_stack_over_text_and_regions(
     batch = make_batch([(4, 3)])
     embedded = torch.cat([model._embed_text(batch), model._embed_regions(batch)])
     expected = bert.encoder(embedded[None])[0][0]
-    found = model(batch, "single")
-    torch.testing.assert_close(torch.cat(found[:2]), expected, rtol=0, atol=ATOL)
+    actual = model(batch, "single")
+    torch.testing.assert_close(torch.cat(actual[:2]), expected, rtol=0, atol=ATOL)
 
 
 def test_report(config: SemVLPConfig, bert: BertModel, tmp_path: Path) -> None:
@@ -136,5 +136,5 @@ def test_damaged_weights(config: SemVLPConfig, tmp_path: Path) -> None:
 
 
 def test_no_checkpoint(config: SemVLPConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.bert must be a local directory"):
+    with pytest.raises(ConfigError, match=r"model\.pretrained must be a local directory"):
         load_bert(SemVLPModel(config), str(tmp_path))

@@ -25,7 +25,7 @@ from semvlp.model.packing import from_padded, to_padded
 from semvlp.model.published.load import load_published
 from semvlp.model.published.lxmert import load_lxmert, lxmert_names
 from semvlp.model.published.visual_bert import load_visual_bert
-from semvlp.model.segments import Segments, cut
+from semvlp.model.segments import Segments, attention_layout
 from semvlp.model.weights import WeightsError
 
 MakeBatch = Callable[..., PackedBatch]
@@ -97,10 +97,10 @@ def test_single_stream_is_visual_bert(
         visual_attention_mask=real_regions.long(),
     )
     text, regions = expected.last_hidden_state.split([ids.shape[1], features.shape[1]], dim=1)
-    found = model(batch, "single")
-    torch.testing.assert_close(found.text, from_padded(text, batch.text_lengths), **CLOSE)
-    torch.testing.assert_close(found.regions, from_padded(regions, batch.region_lengths), **CLOSE)
-    torch.testing.assert_close(found.pooled, expected.pooler_output, **CLOSE)
+    actual = model(batch, "single")
+    torch.testing.assert_close(actual.text, from_padded(text, batch.text_lengths), **CLOSE)
+    torch.testing.assert_close(actual.regions, from_padded(regions, batch.region_lengths), **CLOSE)
+    torch.testing.assert_close(actual.pooled, expected.pooler_output, **CLOSE)
     assert {name.split(".")[-1] for name in report.new if "cross" not in name} == {"mask"}
     assert all(name.startswith("cls.") for name in report.unused)
 
@@ -153,13 +153,15 @@ def test_parts_of_the_upper_blocks_are_lxmerts(
     other, block = lxmert.encoder.x_layers[layer], network.encoder.blocks[3 + layer]
     text, regions = torch.randn(5, 16), torch.randn(3, 16)
     tokens = Segments(torch.tensor([0]), torch.tensor([5]))
-    things = Segments(torch.tensor([5]), torch.tensor([3]))
+    objects = Segments(torch.tensor([5]), torch.tensor([3]))
     row = torch.cat([text, regions])
     crossed = other.cross_att(text[None], None, regions[None], None)
-    found = block.cross_attend(row, cut([(tokens, things), (things, tokens)]))
-    torch.testing.assert_close(found, torch.cat([part[0][0] for part in crossed]), **CLOSE)
+    actual = block.cross_attend(row, attention_layout([(tokens, objects), (objects, tokens)]))
+    torch.testing.assert_close(actual, torch.cat([part[0][0] for part in crossed]), **CLOSE)
     attended = other.lang_self_att(text[None], None)[0][0]
-    torch.testing.assert_close(block.self_attend(text, cut([(tokens, tokens)])), attended, **CLOSE)
+    torch.testing.assert_close(
+        block.self_attend(text, attention_layout([(tokens, tokens)])), attended, **CLOSE
+    )
     fed = other.output_fc(text[None], regions[None])[0][0]
     torch.testing.assert_close(block.apply_feed_forward(text), fed, **CLOSE)
 
