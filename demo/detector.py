@@ -50,7 +50,7 @@ def train_demo_detector(
 
 
 def _draw_pictures(out: Path, counts: Mapping[str, int], seed: int) -> Path:
-    """Pictures of all kinds and `<split>.json` with their boxes; the pictures' directory."""
+    """Draw pictures of all kinds, write `<split>.json` with their boxes; return the directory."""
     for split, scenes in _mixed_scenes(counts, seed).items():
         if (out / f"{split}.json").exists():
             continue

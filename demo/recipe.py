@@ -1,4 +1,4 @@
-"""How a tiny network is pre-trained on drawn scenes; what every run on them starts from.
+"""Settings with which a tiny network is pre-trained on drawn scenes; every run starts from them.
 
 In small scenes most answers hang on one region and one word: nothing is hidden from questions, and
 dropout only slows a network that sees every text once.
@@ -39,12 +39,12 @@ FINETUNE = (
 
 
 def precision() -> str:
-    """bf16 where the processor multiplies it by itself, which takes a third off a step."""
+    """Choose bf16 where the processor has it in hardware, which takes a third off a step."""
     return f"train.precision={'bf16' if native_bf16(torch) else 'fp32'}"
 
 
 def first_single(steps: int) -> str:
-    """A schedule whose modes take turns only after `steps` single-stream steps.
+    """Write a schedule whose modes take turns only after `steps` single-stream steps.
 
     A fresh network finds out which words mean which regions sooner in one mode than in two.
     """

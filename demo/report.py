@@ -1,4 +1,4 @@
-"""RUN/report.html of the demo: what was seen, learned and answered, in one file without links."""
+"""RUN/report.html of the demo: regions, training and answers, in one file without links."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ CHARTS = ("Loss, all objectives", "Image question answering", "Masked words", "L
 def write_report(
     out: Path, world: WorldFiles, regions: Path, scores: Mapping[str, Mapping[str, float]]
 ) -> Path:
-    """Write the page; returns its path."""
+    """Write the page; return its path."""
     with open_store(regions) as store:
         files = {path.stem: path for path in (world.root / "images").rglob("*.png")}
         page = render(
@@ -44,12 +44,12 @@ def write_report(
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """`wanted` numbers below `count`, evenly apart."""
+    """Choose `wanted` numbers below `count`, evenly apart."""
     return [count * i // wanted for i in range(min(wanted, count))]
 
 
 def _picture(store: Store, index: int, files: Mapping[str, Path]) -> dict[str, Any]:
-    """A picture with the boxes and labels of its confident regions."""
+    """Describe a picture with the boxes and labels of its confident regions."""
     sample = store.sample(index)
     return {
         "uri": _uri(files[sample.regions.image_id]),
@@ -84,7 +84,7 @@ def _boxes(sample: Sample, store: Store) -> list[dict[str, Any]]:
 def _answers(
     name: str, world: WorldFiles, out: Path, ids: ImageIds, files: Mapping[str, Path]
 ) -> list[dict[str, Any]]:
-    """Some examples of the test split with what was answered and what is right."""
+    """Describe some examples of the test split with the given and the right answer."""
     task = load_task(name)
     examples = task.read(world.annotations(name, "test"))
     given = task.read_answers(out / f"eval-{name}" / task.file_name("test"))

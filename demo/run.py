@@ -30,7 +30,7 @@ TASKS = ("vqa", "nlvr2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much of everything one size of the demo does."""
+    """The amount of everything in one size of the demo."""
 
     scenes: dict[str, int]
     world: WorldConfig
@@ -67,7 +67,7 @@ SIZES = {"small": SMALL, "full": FULL}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """What the demo found and where it can be looked at."""
+    """The scores of the demo and where its page is."""
 
     out: Path
     page: Path
@@ -76,7 +76,7 @@ class DemoReport:
     seconds: float
 
     def values(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "out": str(self.out),
             "report": str(self.page),
@@ -85,11 +85,11 @@ class DemoReport:
         }
 
     def sentence(self) -> str:
-        """The report in a few lines."""
+        """Write the report in a few lines."""
         methods = list(next(iter(self.scores.values())))
         lines = ["accuracy on unseen scenes (%)", " " * 8 + "".join(f"{m:>11}" for m in methods)]
-        for task, found in self.scores.items():
-            lines.append(f"{task:<8}" + "".join(f"{found[m]:>11.1f}" for m in methods))
+        for task, score in self.scores.items():
+            lines.append(f"{task:<8}" + "".join(f"{score[m]:>11.1f}" for m in methods))
         lines.append(f"The demo took {duration(self.seconds)}; open {self.page} in a browser.")
         return "\n".join(lines)
 
@@ -123,7 +123,7 @@ def _stage(number: int, what: str) -> None:
 
 
 def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
-    """Regions of every picture, and shards of the training pictures with their texts.
+    """Extract the regions of every picture; join those of the training pictures with their texts.
 
     A drawn scene has a handful of things, so no minimum fills it up with background.
     """
@@ -160,9 +160,9 @@ def _task(
     )
     assert report.scores is not None, "the test split of the drawn world has labels"
     learned, asked = task.read(train), task.read(test)
-    found = {
+    scores = {
         "majority": task.score(asked, majority(learned, asked)),
         "text only": task.score(asked, text_only(learned, asked)),
         **report.scores["modes"],
     }
-    return {method: score[task.metric] for method, score in found.items()}
+    return {method: score[task.metric] for method, score in scores.items()}

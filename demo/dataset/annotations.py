@@ -1,4 +1,4 @@
-"""What is said of a drawn world in the official forms of the benchmarks: values, no files."""
+"""The texts of a drawn world in the official forms of the benchmarks: values, no files."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ _QUESTIONS_OF_A_PICTURE = 1000
 
 
 def coco_captions(world: SplitWorld) -> dict[str, Any]:
-    """COCO captions JSON of the numbered pictures."""
+    """Return COCO captions JSON of the numbered pictures."""
     pictures = [*world.scenes, *world.covered]
     captions = [
         (picture.number, text) for picture in pictures for text in world.captions[picture.image_id]
@@ -55,7 +55,7 @@ def coco_captions(world: SplitWorld) -> dict[str, Any]:
 
 
 def vqa_questions(world: SplitWorld) -> dict[str, Any]:
-    """VQA v2 questions JSON."""
+    """Return VQA v2 questions JSON."""
     return {
         **_vqa_head(world),
         "task_type": "Open-Ended",
@@ -67,7 +67,7 @@ def vqa_questions(world: SplitWorld) -> dict[str, Any]:
 
 
 def vqa_annotations(world: SplitWorld) -> dict[str, Any]:
-    """VQA v2 annotations JSON; all ten people give the answer that the scene has."""
+    """Return VQA v2 annotations JSON; all ten people give the answer that the scene has."""
     return {
         **_vqa_head(world),
         "annotations": [
@@ -88,7 +88,7 @@ def vqa_annotations(world: SplitWorld) -> dict[str, Any]:
 
 
 def gqa(world: SplitWorld) -> dict[str, Any]:
-    """GQA questions JSON: the questions of kinds that GQA has, all of them balanced."""
+    """Return GQA questions JSON: the questions of kinds that GQA has, all of them balanced."""
     return {
         f"{question_id:010d}": _gqa_entry(fact)
         for question_id, fact in _with_question_ids(world.questions)
@@ -97,7 +97,7 @@ def gqa(world: SplitWorld) -> dict[str, Any]:
 
 
 def nlvr2(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """NLVR2 JSON lines."""
+    """Yield NLVR2 JSON lines."""
     for fact in world.pairs:
         yield {
             "sentence": fact.text,
@@ -109,7 +109,7 @@ def nlvr2(world: SplitWorld) -> Iterator[dict[str, Any]]:
 
 
 def nlvr(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """NLVR v1 JSON lines; `split` tells how the six pictures of a line begin."""
+    """Yield NLVR v1 JSON lines; `split` tells how the six pictures of a line begin."""
     for fact in world.nlvr:
         yield {
             "sentence": fact.text,
@@ -121,7 +121,7 @@ def nlvr(world: SplitWorld) -> Iterator[dict[str, Any]]:
 
 
 def snli_ve(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """SNLI-VE JSON lines; the premise in words is the first caption."""
+    """Yield SNLI-VE JSON lines; the premise in words is the first caption."""
     asked: dict[str, int] = defaultdict(int)
     for fact in world.hypotheses:
         image_id = fact.picture.image_id
@@ -139,7 +139,7 @@ def snli_ve(world: SplitWorld) -> Iterator[dict[str, Any]]:
 
 
 def texts(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """All texts for pre-training, one object for each picture.
+    """Yield all texts for pre-training, one object for each picture.
 
     Statements are questions with the answers `true` and `false`. The sentences of the NLVR2,
     NLVR v1 and SNLI-VE files are left to fine-tuning.
@@ -166,7 +166,7 @@ def _vqa_head(world: SplitWorld) -> dict[str, Any]:
 
 
 def _with_question_ids(facts: Sequence[Fact]) -> Iterator[tuple[int, Fact]]:
-    """Every question with an id: the number of its picture and a running number."""
+    """Yield every question with an id: the number of its picture and a running number."""
     asked: dict[int, int] = defaultdict(int)
     for fact in facts:
         number = fact.picture.number

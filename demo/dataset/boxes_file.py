@@ -8,7 +8,7 @@ from semvlp.demo.world.scene import Scene
 
 
 def coco_boxes(pictures: Iterable[tuple[str, Scene]]) -> dict[str, Any]:
-    """COCO JSON of (file name, scene): boxes [x, y, w, h] in pixels, `attribute_ids` per box.
+    """Return COCO JSON of (file name, scene): boxes xywh in pixels, `attribute_ids` per box.
 
     Categories and attributes are numbered from 1 as COCO numbers its categories.
     """

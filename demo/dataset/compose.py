@@ -1,4 +1,4 @@
-"""Composing a whole world from a seed: scenes by lot, their names, and all that is said of them."""
+"""Composing a whole world from a seed: random scenes, their names, and all texts about them."""
 
 import math
 from collections import defaultdict
@@ -36,7 +36,7 @@ _TRIES_AMONG_ALIKE = 12
 def compose(
     scenes: Mapping[str, int], *, seed: int, config: WorldConfig | None = None
 ) -> Iterator[SplitWorld]:
-    """The splits of a world with `scenes[split]` scenes each; no scene is in two places.
+    """Yield the splits of a world with `scenes[split]` scenes each; no scene is in two places.
 
     Besides the scenes there are further ones for pairs, hypotheses and NLVR v1 examples, as many
     for each scene as `config` says.
@@ -51,7 +51,7 @@ def compose(
 def describe(
     split: str, pictures: Sequence[Picture], *, seed: int, config: WorldConfig
 ) -> SplitWorld:
-    """Captions, questions and statements about pictures that were drawn by somebody else."""
+    """Write captions, questions and statements about pictures that were drawn by somebody else."""
     rng = Random(f"{seed}-{split}")
     world = _asked_world(split, list(pictures), rng, config)
     _tell(world, rng, config)
@@ -62,7 +62,7 @@ Lots = dict[str, dict[str, list[Scene]]]
 
 
 def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots:
-    """Scenes by use and split: `towers`, `towers pairs`, `towers nlvr`, ..., `covered`."""
+    """Draw scenes by use and split: `towers`, `towers pairs`, `towers nlvr`, ..., `covered`."""
     seen: set[str] = set()
     lots: Lots = {}
     for name, (kind, of_scenes) in _uses(config).items():
@@ -79,7 +79,7 @@ def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots
 
 
 def _uses(config: WorldConfig) -> dict[str, tuple[Kind, Callable[[int], int]]]:
-    """What scenes are drawn for, of which kind, and how many for a number of scenes."""
+    """List the uses of scenes, with their kind and how many there are for a number of scenes."""
     uses: dict[str, tuple[Kind, Callable[[int], int]]] = {}
     for kind in KINDS:
         share = config.share(kind)
@@ -92,7 +92,7 @@ def _uses(config: WorldConfig) -> dict[str, tuple[Kind, Callable[[int], int]]]:
 
 
 def _rounded(share: float, step: int, scenes: int) -> int:
-    """A share of the scenes, up to a multiple of `step`."""
+    """Round a share of the scenes up to a multiple of `step`."""
     return step * math.ceil(round(share * scenes / step, 6))
 
 
@@ -133,7 +133,8 @@ def _asked_world(split: str, scenes: list[Picture], rng: Random, config: WorldCo
 def _tell(world: SplitWorld, rng: Random, config: WorldConfig) -> None:
     """Write captions and a remark for every picture."""
     for picture in world.pictures:
-        world.captions[picture.image_id] = _distinct(caption, picture.scene, config.captions, rng)
+        captions = (caption(picture.scene, rng) for _ in range(config.captions))
+        world.captions[picture.image_id] = list(dict.fromkeys(captions))
         world.remarks[picture.image_id] = remark(picture.scene, rng)
 
 
@@ -142,12 +143,6 @@ def _numbered(split: str, scenes: Sequence[Scene], start: int) -> list[Picture]:
         Picture(f"{split}_{number:012d}", scene, number)
         for number, scene in enumerate(scenes, start=start)
     ]
-
-
-def _distinct(
-    write: Callable[[Scene, Random], str], scene: Scene, count: int, rng: Random
-) -> list[str]:
-    return list(dict.fromkeys(write(scene, rng) for _ in range(count)))
 
 
 def _statement(kind: Kind, rng: Random) -> Claim[Scene]:
@@ -160,7 +155,7 @@ def _asked_of(
     each: int,
     rng: Random,
 ) -> list[Fact]:
-    """Claims about every picture, kind by kind."""
+    """Write claims about every picture, kind by kind."""
     facts = []
     for kind in KINDS:
         group = [picture for picture in pictures if picture.scene.kind == kind]
@@ -175,7 +170,7 @@ def _asked_of_alike(
     each: int,
     rng: Random,
 ) -> list[Fact]:
-    """Claims that are true of some and false of others of the pictures with the same things."""
+    """Write claims that are true of some pictures with the same things and false of others."""
     alike: dict[tuple[Kind, tuple[Thing, ...]], list[Picture]] = defaultdict(list)
     for picture in pictures:
         things = sorted(thing_of(item) for item in picture.scene.items)
@@ -202,7 +197,7 @@ def _facts(pictures: Sequence[Picture], asked: Iterator[Asked[Scene]]) -> list[F
 def _pair_facts(
     split: str, lots: Mapping[str, list[Scene]], each: int, rng: Random
 ) -> Iterator[PairFact]:
-    """Statements about pairs; a set is some pairs of one kind that get the same sentences."""
+    """Yield statements about pairs; a set is some pairs of one kind that get the same sentences."""
     group = 0
     for kind in KINDS:
         scenes = lots[f"{kind} pairs"]
@@ -229,7 +224,7 @@ def _set_facts(
 
 
 def _nlvr_facts(lots: Mapping[str, list[Scene]], rng: Random) -> Iterator[NlvrFact]:
-    """As in NLVR v1: a sentence for each family of four, true of two and false of two."""
+    """Yield, as in NLVR v1, a sentence for each family of four, true of two and false of two."""
     scenes = [scene for kind in ("towers", "scatter") for scene in lots[f"{kind} nlvr"]]
     for start in range(0, len(scenes), FAMILY):
         family = scenes[start : start + FAMILY]

@@ -29,25 +29,25 @@ TASK_FILES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class WorldFiles:
-    """Where the files of a written world are."""
+    """The paths of the files of a written world."""
 
     root: Path
     splits: tuple[str, ...]
 
     def images(self, split: str) -> Path:
-        """The directory of the pictures of a split."""
+        """Return the directory of the pictures of a split."""
         return self.root / "images" / split
 
     def boxes(self, split: str) -> Path:
-        """COCO detection JSON with `attributes`; file names relative to `images(split)`."""
+        """Return the COCO JSON with `attributes`; file names are relative to `images(split)`."""
         return self.root / f"detector_{split}.json"
 
     def texts(self, split: str) -> Path:
-        """JSON lines with the captions, questions and statements of every picture."""
+        """Return the JSON lines with captions, questions and statements of every picture."""
         return self.root / f"texts_{split}.jsonl"
 
     def annotations(self, task: str, split: str) -> list[Path]:
-        """The official annotation files of a task: vqa, gqa, nlvr2, nlvr, snli-ve, retrieval."""
+        """Return the official annotation files of vqa, gqa, nlvr2, nlvr, snli-ve or retrieval."""
         return [self.root / name.format(split) for name in TASK_FILES[task]]
 
 
@@ -77,11 +77,11 @@ def write_world(
 
 
 def _check_same(mark: Path, made_of: dict[str, Any]) -> None:
-    found = json.loads(mark.read_text(encoding="utf-8"))
-    if found != json.loads(json.dumps(made_of)):
+    written = json.loads(mark.read_text(encoding="utf-8"))
+    if written != json.loads(json.dumps(made_of)):
         raise ConfigError(
             f"{mark.parent} must be empty or hold the world asked for ({made_of}), but it holds "
-            f"another one ({found}); give another directory or delete it"
+            f"another one ({written}); give another directory or delete it"
         )
 
 

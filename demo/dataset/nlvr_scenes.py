@@ -12,7 +12,7 @@ from typing import Any
 
 from semvlp.atomic import write_json
 from semvlp.demo.dataset.boxes_file import coco_boxes
-from semvlp.demo.world.scene import TOWER_X, Item, Panel, Scene
+from semvlp.demo.world.scene import TOWER_X, Item, Scene
 from semvlp.errors import InputError
 
 ORDERS: tuple[tuple[int, ...], ...] = tuple(permutations(range(3)))
@@ -21,7 +21,7 @@ _COLOR_NAMES = {"yellow": "Yellow", "black": "Black", "blue": "#0099ff"}
 
 
 def read_scenes(annotations: Path) -> Iterator[tuple[dict[str, Any], Scene]]:
-    """Every record of an NLVR v1 JSON lines file with its scene.
+    """Yield every record of an NLVR v1 JSON lines file with its scene.
 
     Raises:
         InputError: a line that is no NLVR record with `structured_rep`; names file and line.
@@ -40,13 +40,15 @@ def read_scenes(annotations: Path) -> Iterator[tuple[dict[str, Any], Scene]]:
 
 
 def scene_of(structured: list[list[Mapping[str, Any]]]) -> Scene:
-    """The scene of a `structured_rep`: three boxes of items, towers from the base up."""
+    """Make the scene of a `structured_rep`: three boxes of items, towers from the base up."""
     panels = tuple(tuple(map(_item, box)) for box in structured)
-    return Scene("towers" if all(map(_is_tower, panels)) else "scatter", panels)
+    items = [item for panel in panels for item in panel]
+    towers = all(item.shape == "square" and item.x == TOWER_X for item in items)
+    return Scene("towers" if towers else "scatter", panels)
 
 
 def structured_rep(scene: Scene) -> list[list[dict[str, Any]]]:
-    """The inverse of `scene_of`."""
+    """Write the `structured_rep` of a scene: the inverse of `scene_of`."""
     return [
         [
             {
@@ -89,7 +91,3 @@ def write_boxes(annotations: Path, images: Path, out: Path, *, split: str) -> in
 def _item(entry: Mapping[str, Any]) -> Item:
     color = _COLORS[str(entry["color"]).lower()]
     return Item(entry["type"], color, entry["x_loc"], entry["y_loc"], entry["size"])
-
-
-def _is_tower(panel: Panel) -> bool:
-    return all(item.shape == "square" and item.x == TOWER_X for item in panel)

@@ -1,4 +1,4 @@
-"""One split of a drawn world before anything is written: pictures and what is said of them."""
+"""One split of a drawn world before anything is written: pictures and texts about them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class NlvrFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitWorld:
-    """One split: its pictures and what is said of them."""
+    """One split: its pictures and the texts about them."""
 
     split: str
     scenes: list[Picture]
@@ -66,7 +66,7 @@ class SplitWorld:
 
     @property
     def pictures(self) -> Iterator[Picture]:
-        """Every picture once."""
+        """Yield every picture once."""
         yield from self.scenes
         yield from self.covered
         pairs = {pic.image_id: pic for fact in self.pairs for pic in (fact.left, fact.right)}
@@ -75,7 +75,7 @@ class SplitWorld:
 
 
 def nlvr_pictures(split: str, fact: NlvrFact) -> list[Picture]:
-    """The six pictures of an example, named as NLVR v1 names them."""
+    """Return the six pictures of an example, named as NLVR v1 names them."""
     return [
         Picture(f"{split}-{fact.identifier}-{k}", fact.scene.permuted(order))
         for k, order in enumerate(ORDERS)

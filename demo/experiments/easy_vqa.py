@@ -34,7 +34,7 @@ Question = tuple[str, str, int]
 
 
 def run_easy_vqa(data: Path, out: Path) -> EvalReport:
-    """The whole run; a stage that an earlier call has finished is not done again.
+    """Run every stage; one that an earlier call has finished is not done again.
 
     Args:
         data: a directory with `train/questions.json` and `train/images/NUMBER.png`.
@@ -70,11 +70,11 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
 
 
 def _write_vqa(questions: Path, out: Path) -> dict[str, list[Path]]:
-    """Questions and annotations files of each part in the form of VQA v2."""
+    """Write questions and annotations files of each part in the form of VQA v2."""
     parts: dict[str, list[Question]] = {"train": [], "valid": [], "heldout": []}
     for text, answer, image in _read(questions):
         parts[TENTHS.get(image % 10, "train")].append((text, answer, image))
-    return {part: _write_part(part, found, out) for part, found in parts.items()}
+    return {part: _write_part(part, asked, out) for part, asked in parts.items()}
 
 
 def _read(path: Path) -> Iterable[Question]:
@@ -85,20 +85,20 @@ def _read(path: Path) -> Iterable[Question]:
         raise InputError(f"{path}: must be easy-VQA's list of questions: {error}") from error
 
 
-def _write_part(part: str, found: list[Question], out: Path) -> list[Path]:
+def _write_part(part: str, questions: list[Question], out: Path) -> list[Path]:
     files = [out / f"{part}_questions.json", out / f"{part}_annotations.json"]
     asked = [
         {"question_id": number, "image_id": image, "question": text}
-        for number, (text, _, image) in enumerate(found)
+        for number, (text, _, image) in enumerate(questions)
     ]
-    answered = [_annotation(number, question) for number, question in enumerate(found)]
+    answered = [_annotation(number, question) for number, question in enumerate(questions)]
     atomic.write_json(files[0], {"questions": asked}, indent=None)
     atomic.write_json(files[1], {"annotations": answered}, indent=None)
     return files
 
 
 def _annotation(number: int, question: Question) -> dict[str, Any]:
-    """One right answer, as ten people would give it who agree."""
+    """Write one right answer, as ten people would give it who agree."""
     _, answer, image = question
     kind = "yes/no" if answer in ("yes", "no") else "other"
     answers = [

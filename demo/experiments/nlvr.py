@@ -74,7 +74,7 @@ FINETUNE = (
 
 
 def run_nlvr(data: Path, out: Path, *, scenes: int = 8000) -> EvalReport:
-    """The whole run; a stage that an earlier call has finished is not done again.
+    """Run every stage; one that an earlier call has finished is not done again.
 
     Args:
         data: a directory with `dev/dev.json`, `hidden/hidden.json` and the pictures beside them.
@@ -82,12 +82,14 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 8000) -> EvalReport:
     """
     out.mkdir(parents=True, exist_ok=True)
     train, valid = _split_dev(data / "dev" / "dev.json", out)
-    chosen = ExtractSettings(
-        detector=str(_detector(train, data / "dev", out)), min_regions=4, max_regions=36
-    )
+    write_boxes(train, data / "dev", out / "boxes.json", split="dev")
+    train_detector(out / "boxes.json", data / "dev", out / "detector", DETECTOR)
+    chosen = ExtractSettings(detector=str(out / "detector"), min_regions=4, max_regions=36)
     regions = out / "regions"
     extract(data, regions, chosen)
-    drawn = _drawn_regions(out, chosen, scenes)
+    drawn = out / "drawn-regions"
+    files = write_world(out / "world", scenes={"train": scenes}, seed=SEED, config=PLAIN)
+    extract(files.images("train"), drawn, chosen)
     first, then = (
         [_drawn_shards(name, world, drawn, scenes), _dev_shards(name, world, train, regions, out)]
         for name, world in (("plain", PLAIN), ("alike", ALIKE))
@@ -119,7 +121,7 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 8000) -> EvalReport:
 
 
 def _split_dev(dev: Path, out: Path) -> tuple[Path, Path]:
-    """Two files of dev's records; what is said of one family of scenes stays together."""
+    """Split dev's records into two files; the sentences of one family of scenes stay together."""
     parts: dict[str, list[str]] = {"train": [], "valid": []}
     for record, _ in read_scenes(dev):
         family = int(record["identifier"].partition("-")[0])
@@ -130,22 +132,8 @@ def _split_dev(dev: Path, out: Path) -> tuple[Path, Path]:
     return out / "train.json", out / "valid.json"
 
 
-def _detector(annotations: Path, images: Path, out: Path) -> Path:
-    boxes = out / "boxes.json"
-    write_boxes(annotations, images, boxes, split="dev")
-    train_detector(boxes, images, out / "detector", DETECTOR)
-    return out / "detector"
-
-
-def _drawn_regions(out: Path, chosen: ExtractSettings, scenes: int) -> Path:
-    """Regions of drawn pictures in the style of NLVR."""
-    world = write_world(out / "world", scenes={"train": scenes}, seed=SEED, config=PLAIN)
-    extract(world.images("train"), out / "drawn-regions", chosen)
-    return out / "drawn-regions"
-
-
 def _drawn_shards(name: str, config: WorldConfig, regions: Path, scenes: int) -> Path:
-    """Shards of the drawn pictures with what `config` says of them; it draws the same pictures."""
+    """Make shards of the drawn pictures with the texts of `config`; it draws the same pictures."""
     (world,) = compose({"train": scenes}, seed=SEED, config=config)
     return _joined(regions, world, regions.parent / f"drawn-{name}")
 
@@ -153,7 +141,7 @@ def _drawn_shards(name: str, config: WorldConfig, regions: Path, scenes: int) ->
 def _dev_shards(
     name: str, config: WorldConfig, annotations: Path, regions: Path, out: Path
 ) -> Path:
-    """Shards of dev pictures; what is said of them is made from their scenes, not by people."""
+    """Make shards of dev pictures; their texts are made from their scenes, not by people."""
     pictures = [
         Picture(f"dev-{record['identifier']}-{k}", scene.permuted(order))
         for record, scene in read_scenes(annotations)
@@ -164,7 +152,7 @@ def _dev_shards(
 
 
 def _joined(regions: Path, world: SplitWorld, out: Path) -> Path:
-    """Shards of those pictures that the world speaks of."""
+    """Make shards of those pictures that the world speaks of."""
     file = out.with_suffix(".jsonl")
     atomic.write_text(file, "".join(json.dumps(line) + "\n" for line in texts(world)))
     join(regions, [file], out, only_matched=True)

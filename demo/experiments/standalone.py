@@ -1,4 +1,4 @@
-"""Modules that are run as `python -m semvlp.demo.NAME DATA --out DIR`."""
+"""The command line of `python -m semvlp.demo.experiments.NAME DATA --out DIR`."""
 
 import argparse
 import logging

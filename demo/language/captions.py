@@ -1,4 +1,4 @@
-"""Captions that say what a scene shows, and hypotheses in the manner of SNLI-VE.
+"""Captions of a scene, and hypotheses in the manner of SNLI-VE.
 
 Hypotheses are entailed, contradicted or left open by a picture. Neutral needs something that cannot
 be seen. To keep it out of the words, it is in the picture: half of the scenes have a curtain, and
@@ -17,15 +17,18 @@ from semvlp.demo.language.words import Quantity, any_quantity, article, noun, th
 from semvlp.demo.world.draw import seen_items
 from semvlp.demo.world.scene import Item, Panel, Scene
 
+ENTAILMENT, NEUTRAL, CONTRADICTION = "entailment", "neutral", "contradiction"
+LABELS = (ENTAILMENT, NEUTRAL, CONTRADICTION)
+
 
 def caption(scene: Scene, rng: Random) -> str:
-    """Everything that can be told shortly."""
+    """Write a caption that tells shortly everything in a scene."""
     describe = {"towers": _towers, "scatter": _boxes, "square": _square}[scene.kind]
     return describe(scene, rng)
 
 
 def remark(scene: Scene, rng: Random) -> str:
-    """One true thing among many."""
+    """Write one true thing about a scene among many."""
     items = seen_items(scene)
     if not items:
         return "a curtain hides everything"
@@ -37,8 +40,33 @@ def remark(scene: Scene, rng: Random) -> str:
     return Quantity("bare", kind.count(items)).of(kind.noun(rng, *generic), rng)
 
 
+def hypothesis(rng: Random) -> Claim[Scene]:
+    """Write a hypothesis about scenes some of which have a curtain."""
+    # With a quantity that all three labels are possible for.
+    while True:
+        quantity = any_quantity(rng, 3)
+        if quantity.relation != "at least" or quantity.n < 3:
+            break
+    kind = square_kind(rng, vague=0.8)
+    text = there_is(quantity, kind.noun(rng, *GENERIC), rng)
+    return Claim(
+        written(text, rng),
+        lambda scene: judge(quantity, kind.count(seen_items(scene)), scene.cover is not None),
+        "hypothesis",
+    )
+
+
+def judge(quantity: Quantity, seen: int, covered: bool) -> str:
+    """Label a quantity by `seen` visible things; behind a curtain there may be any more."""
+    low, high = quantity.bounds
+    most = float("inf") if covered else seen
+    if low <= seen and most <= high:
+        return ENTAILMENT
+    return CONTRADICTION if most < low or seen > high else NEUTRAL
+
+
 def _towers(scene: Scene, rng: Random) -> str:
-    """Each tower from the base to the top."""
+    """Describe each tower from the base to the top."""
     parts = [_tower(panel, rng) for panel in scene.panels]
     start = rng.choice(
         ("three towers:", "there are three towers:", "three grey boxes with towers:")
@@ -57,7 +85,7 @@ def _tower(panel: Panel, rng: Random) -> str:
 
 
 def _boxes(scene: Scene, rng: Random) -> str:
-    """What lies in each box."""
+    """Describe what lies in each box."""
     parts = [_contents(panel, rng) for panel in scene.panels]
     box = rng.choice(("box", "grey box"))
     return f"a {box} with {parts[0]}, a {box} with {parts[1]} and a {box} with {parts[2]}"
@@ -72,7 +100,7 @@ def _square(scene: Scene, rng: Random) -> str:
 
 
 def _contents(items: Sequence[Item], rng: Random) -> str:
-    """`two yellow squares and a black circle`."""
+    """List items: `two yellow squares and a black circle`."""
     counts = Counter((item.color, item.shape) for item in items)
     return _listed([_number_of(n, f"{color} {shape}", rng) for (color, shape), n in counts.items()])
 
@@ -98,35 +126,3 @@ def _relation(items: Sequence[Item], rng: Random) -> str:
 def _name(item: Item, rng: Random) -> str:
     size = f"{item.size_word} " if rng.random() < 0.4 else ""
     return f"{size}{item.color} {item.shape}"
-
-
-ENTAILMENT, NEUTRAL, CONTRADICTION = "entailment", "neutral", "contradiction"
-LABELS = (ENTAILMENT, NEUTRAL, CONTRADICTION)
-
-
-def hypothesis(rng: Random) -> Claim[Scene]:
-    """A hypothesis about scenes some of which have a curtain."""
-    quantity, kind = _open_quantity(rng), square_kind(rng, vague=0.8)
-    text = there_is(quantity, kind.noun(rng, *GENERIC), rng)
-    return Claim(
-        written(text, rng),
-        lambda scene: judge(quantity, kind.count(seen_items(scene)), scene.cover is not None),
-        "hypothesis",
-    )
-
-
-def judge(quantity: Quantity, seen: int, covered: bool) -> str:
-    """What `seen` visible things say about a quantity; behind a curtain there may be any more."""
-    low, high = quantity.bounds
-    most = float("inf") if covered else seen
-    if low <= seen and most <= high:
-        return ENTAILMENT
-    return CONTRADICTION if most < low or seen > high else NEUTRAL
-
-
-def _open_quantity(rng: Random) -> Quantity:
-    """A quantity that all three labels are possible for."""
-    while True:
-        quantity = any_quantity(rng, 3)
-        if quantity.relation != "at least" or quantity.n < 3:
-            return quantity

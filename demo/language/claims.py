@@ -1,4 +1,4 @@
-"""A claim: a text with the answer every scene gives to it; and how claims are spread over scenes.
+"""Claims, texts with the answer that every scene gives to them, and spreading them over scenes.
 
 No text gives its answer away: wherever a text is used, it is used equally often with each answer.
 """
@@ -21,7 +21,7 @@ class Claim(Generic[S]):
     answer: Callable[[S], str | None]
     """The answer for a subject; None where the text makes no sense for it."""
     topic: str = ""
-    """What kind of question it is."""
+    """The kind of question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Asked(Generic[S]):
 
 
 def statement(text: str, holds: Callable[[S], bool | None]) -> Claim[S]:
-    """A claim that is true or false; `holds` gives None where it makes no sense."""
+    """Make a claim that is true or false; `holds` gives None where it makes no sense."""
     names = {True: TRUE, False: FALSE, None: None}
     return Claim(text, lambda subject: names[holds(subject)])
 
@@ -48,11 +48,14 @@ def spread(
     answers: Sequence[str] | None = None,
     tries: int = 3,
 ) -> Iterator[Asked[S]]:
-    """Claims for all subjects, about `each` for every one of them.
+    """Yield claims about the subjects, about `each` for every one of them.
 
-    Neighbours in `subjects` are asked the same: each window of neighbours gets its own claims, and
-    of a claim the same number of subjects for every answer that occurs there, those first that
-    were asked least. `answers` are the ones that must all occur; without it, any two.
+    Each window of neighbouring subjects gets claims of its own. A claim is put to equally many
+    subjects for every answer that occurs in the window, first to those that were asked least.
+
+    Args:
+        answers: the answers that must all occur in a window; without it, any two.
+        tries: claims that are written for each that is needed, before a window is given up.
     """
     for start in range(0, len(subjects), window):
         members = range(start, min(start + window, len(subjects)))
@@ -77,7 +80,7 @@ def _balanced(
     answers: Sequence[str] | None,
     most: int = 2,
 ) -> list[tuple[int, str]]:
-    """Subjects and answers, every answer equally often; nothing where the text would tell."""
+    """Pick subjects with each answer equally often; none where the text would tell the answer."""
     groups: dict[str, list[int]] = defaultdict(list)
     for index in asked:
         answer = claim.answer(subjects[index])

@@ -1,4 +1,4 @@
-"""Which items a phrase means: kinds (`small yellow circle`) and places (`touching the wall`)."""
+"""Phrases for items: kinds (`small yellow circle`) and positions (`touching the wall`)."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ItemKind:
     size: str | None = None
 
     def fits(self, item: Item) -> bool:
-        """Whether the item is of this kind."""
+        """Tell whether the item is of this kind."""
         return (
             (not self.colors or item.color in self.colors)
             and self.shape in (None, item.shape)
@@ -31,11 +31,11 @@ class ItemKind:
         )
 
     def count(self, items: Sequence[Item]) -> int:
-        """How many of the items are of this kind."""
+        """Count the items of this kind."""
         return sum(map(self.fits, items))
 
     def noun(self, rng: Random, *generic: str) -> Noun:
-        """`small yellow circle`; items of any shape are called by one of the generic words."""
+        """Write `small yellow circle`; items of any shape get one of the generic words."""
         size = [rng.choice(SYNONYMS[self.size])] if self.size else []
         color = [" or ".join(rng.sample(self.colors, len(self.colors)))] if self.colors else []
         names = (self.shape,) if self.shape else generic or ("item", "object", "item", "shape")
@@ -44,7 +44,7 @@ class ItemKind:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in its panel an item is."""
+    """A position of an item in its panel."""
 
     phrase: str
     holds: Callable[[Item, Panel], bool]
@@ -58,7 +58,7 @@ def any_kind(
     sizes: float = 0.12,
     vague: float = 0.3,
 ) -> ItemKind:
-    """A kind by lot: `sizes` and `vague` are the chances of a size and of no shape."""
+    """Draw a kind: `sizes` and `vague` are the chances of a size and of no shape."""
     shape = None if rng.random() < vague else rng.choice(tuple(shapes))
     some_color = shape is None or rng.random() < 0.75
     count = 2 if some_color and rng.random() < 0.06 and len(colors) > 2 else 1
@@ -67,19 +67,19 @@ def any_kind(
 
 
 def touched_walls(item: Item, side: int) -> set[str]:
-    """The walls of a panel of width and height `side` that an item stands against."""
+    """Return the walls that an item stands against in a panel of width and height `side`."""
     walls = {"left": item.x <= 0, "top": item.y <= 0}
     walls |= {"right": item.right >= side, "bottom": item.bottom >= side}
     return {name for name, touched in walls.items() if touched}
 
 
 def topmost(panel: Panel) -> Item:
-    """The item whose upper edge is highest."""
+    """Return the item whose upper edge is highest."""
     return min(panel, key=lambda item: (item.y, item.x))
 
 
-def wall_place(rng: Random, side: int) -> Position:
-    """A place at a wall, or away from all walls."""
+def wall_position(rng: Random, side: int) -> Position:
+    """Draw a position at a wall, or away from all walls."""
     verb = rng.choice(("touching", "touching", "closely touching", "that is touching"))
     return rng.choice(
         (_at_wall, _at_wall, _off_walls, _off_walls, _at_bottom, _in_corner, _at_one)
@@ -126,5 +126,5 @@ def _at_one(verb: str, rng: Random, side: int) -> Position:
 
 
 def colors_of(items: Collection[Item]) -> set[str]:
-    """The colours that occur."""
+    """Return the colours that occur."""
     return {item.color for item in items}

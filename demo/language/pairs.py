@@ -15,7 +15,7 @@ Spoken = tuple[str, Callable[[int, int], bool]]
 
 
 def pair_statement(kind: Kind, rng: Random) -> Claim[Pair]:
-    """A statement about a left and a right image, both of one kind."""
+    """Write a statement about a left and a right image, both of one kind."""
     if rng.random() < 0.2:
         return _one_and_other(kind, rng)
     what = _kind(kind, rng)
@@ -114,7 +114,7 @@ def _as_many(what: ItemKind, generic: tuple[str, ...], rng: Random) -> Spoken:
 
 
 def _one_and_other(kind: Kind, rng: Random) -> Claim[Pair]:
-    """`one image shows ... and the other ...`."""
+    """Write `one image shows ... and the other ...`."""
     quantities = [any_quantity(rng, 3) for _ in range(2)]
     kinds = [_kind(kind, rng) for _ in range(2)]
     first, second = (

@@ -1,4 +1,4 @@
-"""Sentences that count towers or boxes: which ones, what they have, and how many do."""
+"""Sentences that count the towers or boxes that have a trait."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Holds = Callable[[Panel], bool]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The panels a sentence speaks of."""
+    """The panels that a sentence speaks of."""
 
     noun: Noun
     fits: Holds = lambda panel: True
@@ -23,7 +23,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """What a panel may have."""
+    """A trait that a panel may have."""
 
     has: str
     """Stands behind `has`: `a yellow block at the top`."""
@@ -32,7 +32,7 @@ class Trait:
     """The same as a clause: `the top block is yellow`."""
 
     def and_also(self, other: "Trait", rng: Random) -> "Trait":
-        """Both at once."""
+        """Return the trait of having both at once."""
         link = rng.choice((" and ", " and ", ", and it has "))
         return Trait(
             f"{self.has}{link}{other.has}", lambda panel: self.holds(panel) and other.holds(panel)
@@ -43,14 +43,14 @@ Form = Callable[[Subject, Trait, Random], tuple[str, Callable[[Scene], bool | No
 
 
 def panel_sentence(subject: Subject, trait: Trait, rng: Random) -> Claim[Scene]:
-    """A sentence about how many panels of the subject have the trait."""
+    """Write a sentence about how many panels of the subject have the trait."""
     form = rng.choice(_NARROW_FORMS if subject.narrow else _FORMS)
     text, judge = form(subject, trait, rng)
     return statement(written(text, rng), judge)
 
 
 def counted(quantity: Quantity, subject: Subject, trait: Trait) -> Callable[[Scene], bool]:
-    """Whether that many panels of the subject have the trait."""
+    """Return a test of a scene: that many panels of the subject have the trait."""
     return lambda scene: quantity.holds(
         sum(subject.fits(panel) and trait.holds(panel) for panel in scene.panels)
     )
@@ -68,11 +68,8 @@ def _link(trait: Trait, many: bool, rng: Random) -> str:
         return f"{rng.choice(('where', 'in which', 'such that'))} {trait.clause}"
     have = "have" if many and rng.random() < 0.7 else "has"
     leads = ("with", "with", "with", "with", "having", f"that {have}", f"which {have}")
-    return f"{rng.choice((*leads, f'that contain{_s(many)}'))} {trait.has}"
-
-
-def _s(many: bool) -> str:
-    return "" if many else "s"
+    contain = "contain" if many else "contains"
+    return f"{rng.choice((*leads, f'that {contain}'))} {trait.has}"
 
 
 def _all(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool | None]]:
@@ -123,7 +120,7 @@ def _none(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[S
 
 
 def _the(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool | None]]:
-    """`the tower with four blocks has ...`: at least one has it, where such a one is there."""
+    """Write `the tower with four blocks has ...`: one has it, where such a one is there."""
 
     def judge(scene: Scene) -> bool | None:
         panels = [panel for panel in scene.panels if subject.fits(panel)]

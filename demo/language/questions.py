@@ -37,7 +37,7 @@ AnyKind = Callable[[Random], ItemKind]
 
 
 def question(kind: Kind, rng: Random) -> Claim[Scene]:
-    """A question about scenes of a kind."""
+    """Write a question about scenes of a kind."""
     return rng.choice(_QUESTIONS[kind])(rng)
 
 
@@ -140,7 +140,7 @@ def _at_extreme(rng: Random) -> Claim[Scene]:
 
 
 def _related(rng: Random) -> Claim[Scene]:
-    """`is the star to the left of the red thing?`, asked where there is one of each."""
+    """Ask `is the star to the left of the red thing?` where there is one of each."""
     one, other = (square_kind(rng, vague=0.7) for _ in range(2))
     relations: dict[str, Callable[[Item, Item], bool]] = {**RELATIONS, "touching": touching}
     name = rng.choice(tuple(relations))
@@ -157,7 +157,7 @@ def _related(rng: Random) -> Claim[Scene]:
 
 
 def _color_beside(rng: Random) -> Claim[Scene]:
-    """`what color is the thing touching the star?`, asked where only one does."""
+    """Ask `what color is the thing touching the star?` where only one does."""
     kind = ItemKind((), rng.choice(SHAPES))
     one = kind.noun(rng)(False)
 
@@ -216,7 +216,7 @@ def _tallest(rng: Random) -> Claim[Scene]:
 
 
 def _tower_of(rng: Random) -> Claim[Scene]:
-    """`what color is the top of the tower with three blocks?`, asked where there is one."""
+    """Ask `what color is the top of the tower with three blocks?` where there is one."""
     height, end = rng.randint(1, 4), rng.choice((0, -1))
     name = rng.choice(("base", "bottom")) if end == 0 else "top"
     size = f"{height} block{'s' if height > 1 else ''}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from semvlp.demo.language.claims import Claim, statement
-from semvlp.demo.language.item_words import ItemKind, Position, touched_walls, wall_place
+from semvlp.demo.language.item_words import ItemKind, Position, touched_walls, wall_position
 from semvlp.demo.language.panel_sentences import panel_sentence
 from semvlp.demo.language.scatter_traits import (
     above_trait,
@@ -21,15 +21,15 @@ Spoken = tuple[str, Callable[[Scene], bool | None]]
 
 
 def scatter_statement(rng: Random) -> Claim[Scene]:
-    """A statement about a scene of items lying in boxes."""
+    """Write a statement about a scene of items lying in boxes."""
     if rng.random() < 0.5:
         return panel_sentence(box_subject(rng), box_trait(rng), rng)
     text, holds = rng.choice(_OTHERS)(rng)
     return statement(written(text, rng), holds)
 
 
-def _count_all(scene: Scene, kind: ItemKind, place: Position | None = None) -> int:
-    return sum(count_items(panel, kind, place) for panel in scene.panels)
+def _count_all(scene: Scene, kind: ItemKind, position: Position | None = None) -> int:
+    return sum(count_items(panel, kind, position) for panel in scene.panels)
 
 
 def _counted(rng: Random) -> Spoken:
@@ -39,26 +39,26 @@ def _counted(rng: Random) -> Spoken:
 
 
 def _counted_at(rng: Random) -> Spoken:
-    """`there are exactly two black squares not touching any edge`."""
-    quantity, kind, place = any_quantity(rng, 4), box_kind(rng), wall_place(rng, BOX_SIDE)
+    """Write `there are exactly two black squares not touching any edge`."""
+    quantity, kind, position = any_quantity(rng, 4), box_kind(rng), wall_position(rng, BOX_SIDE)
     what = kind.noun(rng)
-    if rng.random() < 0.2 and not place.phrase.startswith("that"):
-        text = f"{quantity.of(what, rng)} {is_are(quantity)} {place.phrase}"
+    if rng.random() < 0.2 and not position.phrase.startswith("that"):
+        text = f"{quantity.of(what, rng)} {is_are(quantity)} {position.phrase}"
     else:
-        text = f"{there_is(quantity, what, rng)} {place.phrase}"
-    return text, lambda scene: quantity.holds(_count_all(scene, kind, place))
+        text = f"{there_is(quantity, what, rng)} {position.phrase}"
+    return text, lambda scene: quantity.holds(_count_all(scene, kind, position))
 
 
 def _all_at(rng: Random) -> Spoken:
-    """`none of the black triangles are touching an edge`; such items must be there."""
-    kind, place, none = box_kind(rng), wall_place(rng, BOX_SIDE), rng.random() < 0.4
+    """Write `none of the black triangles are touching an edge`; there must be such items."""
+    kind, position, none = box_kind(rng), wall_position(rng, BOX_SIDE), rng.random() < 0.4
     things = kind.noun(rng)(True)
-    phrase = place.phrase.removeprefix("that is ").replace("that do not touch", "not touching")
+    phrase = position.phrase.removeprefix("that is ").replace("that do not touch", "not touching")
     start = f"none of the {things}" if none else f"all {rng.choice(('', 'the '))}{things}"
 
     def holds(scene: Scene) -> bool | None:
         there = _count_all(scene, kind)
-        return _count_all(scene, kind, place) == (0 if none else there) if there else None
+        return _count_all(scene, kind, position) == (0 if none else there) if there else None
 
     return f"{start} are {phrase}", holds
 

@@ -1,4 +1,4 @@
-"""What people say that boxes have in them, in the words of NLVR v1.
+"""Traits of boxes, in the words of NLVR v1.
 
 As in the human labels of the NLVR v1 development set, `touching the wall` means to stand against it
 without a gap, and `on top` in a box means to have the highest upper edge.
@@ -13,15 +13,15 @@ from semvlp.demo.language.item_words import (
     any_kind,
     colors_of,
     topmost,
-    wall_place,
+    wall_position,
 )
 from semvlp.demo.language.panel_sentences import Subject, Trait
 from semvlp.demo.language.words import Quantity, any_quantity, article, noun, number
-from semvlp.demo.world.scene import BOX_COLORS, BOX_SHAPES, BOX_SIDE, SIZE_WORDS, Item, Panel
+from semvlp.demo.world.scene import BOX_COLORS, BOX_SHAPES, BOX_SIDE, SIZE_WORDS, Panel
 
 
 def box_trait(rng: Random) -> Trait:
-    """One thing that a box may have, or two."""
+    """Draw one thing that a box may have, or two."""
     trait = rng.choice(_TRAITS)(rng)
     if rng.random() < 0.1:
         return trait.and_also(rng.choice(_TRAITS)(rng), rng)
@@ -29,17 +29,19 @@ def box_trait(rng: Random) -> Trait:
 
 
 def box_kind(rng: Random) -> ItemKind:
-    """A kind of item that lies in boxes."""
+    """Draw a kind of item that lies in boxes."""
     return any_kind(rng, BOX_COLORS, BOX_SHAPES)
 
 
-def count_items(panel: Panel, kind: ItemKind, place: Position | None = None) -> int:
-    """How many items of a box are of the kind and at the place."""
-    return sum(kind.fits(item) and (place is None or place.holds(item, panel)) for item in panel)
+def count_items(panel: Panel, kind: ItemKind, position: Position | None = None) -> int:
+    """Count the items of a box that are of the kind and at the position."""
+    return sum(
+        kind.fits(item) and (position is None or position.holds(item, panel)) for item in panel
+    )
 
 
 def box_subject(rng: Random) -> Subject:
-    """Boxes, or those with some number of items."""
+    """Speak of boxes, or of those with some number of items."""
     names = ("box", "box", "box", "grey box", "grey square", "gray box")
     if rng.random() < 0.75:
         return Subject(noun(*names, rng=rng))
@@ -60,7 +62,7 @@ def _filled(rng: Random) -> Trait:
 
 
 def _filled_with(trait: Trait, rng: Random) -> Trait:
-    """`four items and the black one is on top`."""
+    """Write `four items and the black one is on top`."""
     n = rng.randint(1, 6)
     items = Quantity("bare", n).of(noun("item", "item", "object", rng=rng), rng)
     rest = trait.clause if trait.clause and rng.random() < 0.5 else trait.has
@@ -68,7 +70,7 @@ def _filled_with(trait: Trait, rng: Random) -> Trait:
 
 
 def _of_which(rng: Random) -> Trait:
-    """`exactly three objects one of which is a circle`."""
+    """Write `exactly three objects one of which is a circle`."""
     quantity = Quantity(rng.choice(("bare", "exactly", "at least")), rng.randint(1, 6))
     kind = rng.choice((ItemKind((rng.choice(BOX_COLORS),)), ItemKind((), rng.choice(BOX_SHAPES))))
     items = quantity.of(noun("item", "object", rng=rng), rng)
@@ -83,17 +85,9 @@ def _contains(rng: Random) -> Trait:
 
 
 def _placed(rng: Random) -> Trait:
-    quantity, kind, place = any_quantity(rng, 3), box_kind(rng), wall_place(rng, BOX_SIDE)
-    body = f"{quantity.of(kind.noun(rng), rng)} {place.phrase}"
-    return Trait(body, lambda panel: quantity.holds(count_items(panel, kind, place)))
-
-
-def _other_kind(kinds: list[ItemKind], rng: Random) -> ItemKind:
-    """A kind that no item of the given kinds belongs to, so that `a` and `a` are two items."""
-    while True:
-        kind = box_kind(rng)
-        if not any(_overlap(kind, other) for other in kinds):
-            return kind
+    quantity, kind, position = any_quantity(rng, 3), box_kind(rng), wall_position(rng, BOX_SIDE)
+    body = f"{quantity.of(kind.noun(rng), rng)} {position.phrase}"
+    return Trait(body, lambda panel: quantity.holds(count_items(panel, kind, position)))
 
 
 def _overlap(one: ItemKind, other: ItemKind) -> bool:
@@ -106,7 +100,11 @@ def _overlap(one: ItemKind, other: ItemKind) -> bool:
 
 def _two_kinds(rng: Random) -> Trait:
     first, n = box_kind(rng), rng.choice((0, 1, 1, 2, 3))
-    second = _other_kind([first], rng)
+    # No item belongs to both kinds, so that `a` and `a` are two items.
+    while True:
+        second = box_kind(rng)
+        if not _overlap(second, first):
+            break
     enough = Quantity("at least", n) if n else Quantity("no")
     one, many = second.noun(rng)(False), second.noun(rng)(True)
     more = {0: f"no {many}", 1: article(one)}.get(n)
@@ -158,7 +156,7 @@ def _color_count(rng: Random) -> Trait:
 
 
 def on_top_trait(rng: Random) -> Trait:
-    """`a black item on top`."""
+    """Write `a black item on top`."""
     kind = ItemKind((rng.choice(BOX_COLORS),), rng.choice((None, None, None, *BOX_SHAPES)))
     name = kind.noun(rng, "item", "item", "object", "one")(False)
     words = ("on top", "on top", "at the top", "on top of other items", "on top of it all")
@@ -167,15 +165,20 @@ def on_top_trait(rng: Random) -> Trait:
 
 
 def above_trait(rng: Random) -> Trait:
-    """`a black item above a blue one`: wholly higher, anywhere in the box."""
+    """Write `a black item above a blue one`: wholly higher, anywhere in the box."""
     upper, lower = box_kind(rng), box_kind(rng)
     word = rng.choice(("above", "above", "over", "higher than"))
     body = f"{article(upper.noun(rng)(False))} {word} {article(lower.noun(rng)(False))}"
-    return Trait(body, lambda panel: any(_is_above(a, b) for a, b in _pairs(panel, upper, lower)))
+
+    def holds(panel: Panel) -> bool:
+        uppers, lowers = filter(upper.fits, panel), list(filter(lower.fits, panel))
+        return any(one.bottom <= other.y for one in uppers for other in lowers)
+
+    return Trait(body, holds)
 
 
 def _but_not(rng: Random) -> Trait:
-    """`a black circle not being of small size`, `a square that is not yellow`."""
+    """Write `a black circle not being of small size` or `a square that is not yellow`."""
     kind, no = ItemKind((), rng.choice(BOX_SHAPES)), ItemKind((rng.choice(BOX_COLORS),))
     words = [f"that is not {no.colors[0]}", f"which is not {no.colors[0]}"]
     if rng.random() < 0.5:
@@ -199,11 +202,3 @@ _TRAITS: tuple[Callable[[Random], Trait], ...] = (
     *(_only, _two_colors, _color_count, on_top_trait) * 2,
     *(_three_kinds, _of_which, above_trait, _but_not, _more_inside),
 )
-
-
-def _pairs(panel: Panel, upper: ItemKind, lower: ItemKind) -> list[tuple[Item, Item]]:
-    return [(a, b) for a in panel if upper.fits(a) for b in panel if lower.fits(b)]
-
-
-def _is_above(upper: Item, lower: Item) -> bool:
-    return upper.bottom <= lower.y

@@ -29,20 +29,20 @@ Spoken = tuple[str, Callable[[Scene], bool | None]]
 
 
 def square_statement(rng: Random) -> Claim[Scene]:
-    """A statement about a square scene."""
+    """Write a statement about a square scene."""
     text, holds = rng.choice(_STATEMENTS)(rng)
     return statement(written(text, rng), holds)
 
 
 def square_kind(rng: Random, *, vague: float = 0.4) -> ItemKind:
-    """A kind of thing that is in a square scene often enough to speak of it."""
+    """Draw a kind of thing that is in a square scene often enough to speak of it."""
     if rng.random() < 0.4:
         return ItemKind((), rng.choice(SHAPES))
     return any_kind(rng, tuple(COLORS), SHAPES, vague=vague)
 
 
 def extreme(scene: Scene, name: str) -> Item | None:
-    """The leftmost, rightmost, topmost or lowest item; None where two are nearly level."""
+    """Return the leftmost, rightmost, topmost or lowest item; None where two are nearly level."""
     measure = EXTREMES[name]
     first, *rest = sorted(scene.items, key=measure)
     return first if not rest or measure(rest[0]) - measure(first) >= 2 * _CLEAR else None

@@ -27,7 +27,7 @@ Spoken = tuple[str, Callable[[Scene], bool]]
 
 
 def tower_statement(rng: Random) -> Claim[Scene]:
-    """A statement about a scene of towers."""
+    """Write a statement about a scene of towers."""
     if rng.random() < 0.68:
         return panel_sentence(tower_subject(rng), tower_trait(rng), rng)
     text, holds = rng.choice(_OTHERS)(rng)
@@ -35,7 +35,7 @@ def tower_statement(rng: Random) -> Claim[Scene]:
 
 
 def _ends(rng: Random) -> Spoken:
-    """`there are two yellow blocks as the base of a tower with at least two blocks`."""
+    """Write `there are two yellow blocks as the base of a tower with at least two blocks`."""
     quantity, color, end = any_quantity(rng, 3), any_color(rng), rng.choice((0, -1))
     name = "base" if end == 0 else "top"
     height = any_height(rng) if rng.random() < 0.4 else Quantity("at least", 1)

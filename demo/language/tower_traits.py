@@ -1,7 +1,7 @@
-"""What people say that towers have, in the words of NLVR v1.
+"""Traits of towers, in the words of NLVR v1.
 
-What the words mean was checked on the human labels of the NLVR v1 development set: `over` and `on`
-mean directly above, a number alone means exactly, `with four blocks` means exactly four.
+The meaning of the words was checked on the human labels of the NLVR v1 development set: `over` and
+`on` mean directly above, a number alone means exactly, `with four blocks` means exactly four.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _UNDER = ("below", "under", "beneath", "underneath")
 
 
 def tower_trait(rng: Random) -> Trait:
-    """One thing that a tower may have, or two."""
+    """Draw one thing that a tower may have, or two."""
     trait = rng.choice(_TRAITS)(rng)
     if rng.random() < 0.1:
         return trait.and_also(rng.choice(_TRAITS)(rng), rng)
@@ -27,24 +27,24 @@ def tower_trait(rng: Random) -> Trait:
 
 
 def any_color(rng: Random) -> str:
-    """A colour that blocks have."""
+    """Draw a colour that blocks have."""
     return rng.choice(BOX_COLORS)
 
 
 def block(color: str) -> str:
-    """`a yellow block`."""
+    """Write `a yellow block`."""
     return article(f"{color} block")
 
 
 def any_height(rng: Random) -> Quantity:
-    """How many blocks a tower has."""
+    """Draw a number of blocks of a tower."""
     relation = rng.choice(("bare", "bare", "exactly", "at least", "more than", "at most"))
     n = rng.randint(1, HIGHEST - (relation == "more than"))
     return Quantity(relation, n)  # type: ignore[arg-type]
 
 
 def tower_subject(rng: Random) -> Subject:
-    """Towers, or those of some height or colour."""
+    """Speak of towers, or of those of some height or colour."""
     if rng.random() < 0.78:
         return Subject(noun("tower", rng=rng))
     if rng.random() < 0.15:
@@ -72,7 +72,7 @@ def _single(rng: Random) -> Trait:
 
 
 def top_trait(rng: Random) -> Trait:
-    """`a yellow block at the top`."""
+    """Write `a yellow block at the top`."""
     color = any_color(rng)
     words = (
         f"{block(color)} at the top",
@@ -87,7 +87,7 @@ def top_trait(rng: Random) -> Trait:
 
 
 def base_trait(rng: Random) -> Trait:
-    """`a yellow block at the base`."""
+    """Write `a yellow block at the base`."""
     color = any_color(rng)
     words = (
         f"{block(color)} at the base",
@@ -101,7 +101,7 @@ def base_trait(rng: Random) -> Trait:
 
 
 def contents_trait(rng: Random) -> Trait:
-    """`at least two blue blocks`."""
+    """Write `at least two blue blocks`."""
     quantity, kind = any_quantity(rng, 3), ItemKind((any_color(rng),))
     body = quantity.of(kind.noun(rng, "block"), rng)
     return Trait(body, lambda panel: quantity.holds(kind.count(panel)))
@@ -187,12 +187,12 @@ def _between(rng: Random) -> Trait:
 
 
 def count_color(panel: Panel, color: str) -> int:
-    """How many items have the colour."""
+    """Count the items that have the colour."""
     return sum(item.color == color for item in panel)
 
 
 def stacked_pairs(panel: Panel) -> list[tuple[str, str]]:
-    """Colours of each block and of the one directly below it."""
+    """Return the colours of each block and of the one directly below it."""
     return [(up.color, low.color) for low, up in pairwise(panel)]
 
 

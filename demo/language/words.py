@@ -23,22 +23,22 @@ _RELATION_WORDS: dict[Relation, tuple[str, ...]] = {
 
 
 def number(value: int, rng: Random) -> str:
-    """A number as a word or in digits."""
+    """Write a number as a word or in digits."""
     return _NUMBERS[value] if value < len(_NUMBERS) and rng.random() < 0.6 else str(value)
 
 
 def plural(noun: str) -> str:
-    """The plural of an English noun of this world."""
+    """Form the plural of an English noun of this world."""
     return noun + ("es" if noun.endswith(("x", "ss", "ch")) else "s")
 
 
 def article(phrase: str) -> str:
-    """The phrase behind `a` or `an`."""
+    """Put `a` or `an` before the phrase."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def noun(*names: str, rng: Random, before: str = "", behind: str = "") -> Noun:
-    """A noun phrase with one of the names, and what stands before and behind it."""
+    """Make a noun phrase of one of the names and what stands before and behind it."""
     name = rng.choice(names)
     words = [before, name, behind], [before, plural(name), behind]
     one, many = (" ".join(filter(None, part)) for part in words)
@@ -47,19 +47,19 @@ def noun(*names: str, rng: Random, before: str = "", behind: str = "") -> Noun:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """How many of something: `some` is one or more; `bare` is a number alone and means exactly."""
+    """A number of things: `some` is one or more; `bare` is a number alone and means exactly."""
 
     relation: Relation
     n: int = 0
 
     def holds(self, count: int) -> bool:
-        """Whether `count` things are that many."""
+        """Tell whether `count` things are that many."""
         low, high = self.bounds
         return low <= count <= high
 
     @property
     def bounds(self) -> tuple[int, float]:
-        """The least and the greatest count that is that many."""
+        """Return the least and the greatest count that is that many."""
         infinite = float("inf")
         limits: dict[Relation, tuple[int, float]] = {
             "exactly": (self.n, self.n),
@@ -75,11 +75,11 @@ class Quantity:
 
     @property
     def many(self) -> bool:
-        """Whether its noun stands in the plural."""
+        """Tell whether its noun stands in the plural."""
         return self.n != 1 and self.relation != "some"
 
     def of(self, what: Noun, rng: Random) -> str:
-        """The quantity with its noun: `at least two circles`."""
+        """Write the quantity with its noun: `at least two circles`."""
         if self.relation == "some":
             return article(what(False))
         if self.relation == "no":
@@ -91,7 +91,7 @@ class Quantity:
 
 
 def any_quantity(rng: Random, most: int) -> Quantity:
-    """A quantity people would use where there are up to about `most` things."""
+    """Draw a quantity people would use where there are up to about `most` things."""
     relations: tuple[Relation, ...] = (
         "some", "some", "some", "exactly", "exactly", "exactly", "bare", "bare", "bare",
         "at least", "at least", "at least", "at most", "more than", "no",
@@ -104,19 +104,19 @@ def any_quantity(rng: Random, most: int) -> Quantity:
 
 
 def there_is(quantity: Quantity, what: Noun, rng: Random) -> str:
-    """`there are exactly two circles`, `no circle is there`."""
+    """Write `there are exactly two circles`."""
     phrase = quantity.of(what, rng)
     many = quantity.many and (quantity.relation != "no" or phrase.endswith(what(True)))
     return f"there {'are' if many else 'is'} {phrase}"
 
 
 def is_are(quantity: Quantity) -> str:
-    """The verb that goes with a quantity."""
+    """Return the verb that goes with a quantity."""
     return "are" if quantity.many else "is"
 
 
 def written(sentence: str, rng: Random) -> str:
-    """The sentence as people type it: with or without a capital and a full stop."""
+    """Write the sentence as people type it: with or without a capital and a full stop."""
     if rng.random() < 0.7:
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + ("." if rng.random() < 0.5 else "")

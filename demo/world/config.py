@@ -1,4 +1,4 @@
-"""How a drawn world is made up."""
+"""The make-up of a drawn world."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from semvlp.demo.world.scene import Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldConfig:
-    """How large a world is for each scene asked for, and what is said of it."""
+    """The size of a world for each scene asked for, and how many texts it has."""
 
     towers: float = 0.3
     """Share of scenes with towers in three boxes."""
@@ -45,5 +45,5 @@ class WorldConfig:
             raise ValueError(f"most_items must be at least 1, got {self.most_items}")
 
     def share(self, kind: Kind) -> float:
-        """Share of a kind among all scenes, 0..1."""
+        """Return the share of a kind among all scenes, 0..1."""
         return float(getattr(self, kind)) / (self.towers + self.scatter + self.square)

@@ -32,8 +32,8 @@ class Drawn:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The picture of a scene, RGB."""
-    pixels = _background(scene).copy()
+    """Draw the picture of a scene, RGB."""
+    pixels = _background("square" if scene.kind == "square" else "boxes").copy()
     for index, panel in enumerate(scene.panels):
         for item in panel:
             _paint(pixels, item, BOX_STEP * index)
@@ -44,11 +44,13 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def objects(scene: Scene) -> list[Drawn]:
-    """What a detector should find: grey boxes or the curtain, then every item that can be seen."""
+    """List what a detector should find: grey boxes or the curtain, then every item that shows."""
     if scene.kind != "square":
-        return [*_containers(scene), *_boxed_items(scene)]
-    found = [] if scene.cover is None else [Drawn(CURTAIN, "brown", scene.cover)]
-    return found + [
+        lefts = [BOX_STEP * index for index in range(len(scene.panels))]
+        boxes = [(left, 0, left + BOX_SIDE, BOX_SIDE) for left in lefts]
+        return [Drawn(CONTAINER, "grey", box) for box in boxes] + _boxed_items(scene)
+    curtain = [] if scene.cover is None else [Drawn(CURTAIN, "brown", scene.cover)]
+    return curtain + [
         Drawn(item.shape, item.color, box)
         for item, box in zip(scene.items, _visible_boxes(scene), strict=True)
         if box is not None
@@ -57,43 +59,32 @@ def objects(scene: Scene) -> list[Drawn]:
 
 @lru_cache(maxsize=4096)
 def seen_items(scene: Scene) -> tuple[Item, ...]:
-    """The items of which something shows in front of the curtain."""
+    """Return the items of which something shows in front of the curtain."""
     if scene.cover is None:
         return scene.items
     boxes = _visible_boxes(scene)
     return tuple(item for item, box in zip(scene.items, boxes, strict=True) if box is not None)
 
 
-def _containers(scene: Scene) -> list[Drawn]:
-    lefts = [BOX_STEP * index for index in range(len(scene.panels))]
-    return [Drawn(CONTAINER, "grey", (left, 0, left + BOX_SIDE, BOX_SIDE)) for left in lefts]
-
-
 def _boxed_items(scene: Scene) -> list[Drawn]:
-    return [
-        Drawn(item.shape, item.color, _item_box(item, BOX_STEP * index))
-        for index, panel in enumerate(scene.panels)
-        for item in panel
-    ]
-
-
-def _item_box(item: Item, left: int) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = extent(item.shape, item.size)
-    return left + item.x + x0, item.y + y0, left + item.x + x1, item.y + y1
+    items = []
+    for index, panel in enumerate(scene.panels):
+        for item in panel:
+            left, top = BOX_STEP * index + item.x, item.y
+            x1, y1, x2, y2 = extent(item.shape, item.size)
+            box = left + x1, top + y1, left + x2, top + y2
+            items.append(Drawn(item.shape, item.color, box))
+    return items
 
 
 @cache
-def _background_of(kind: str) -> NDArray[np.uint8]:
+def _background(kind: str) -> NDArray[np.uint8]:
     if kind == "square":
         return np.full((SQUARE_SIDE, SQUARE_SIDE, 3), _PAPER, np.uint8)
     pixels = np.full((BOX_SIDE, 2 * BOX_STEP + BOX_SIDE, 3), _GAP, np.uint8)
     for index in range(3):
         pixels[:, BOX_STEP * index : BOX_STEP * index + BOX_SIDE] = _PAPER
     return pixels
-
-
-def _background(scene: Scene) -> NDArray[np.uint8]:
-    return _background_of("square" if scene.kind == "square" else "boxes")
 
 
 def _paint(pixels: NDArray[np.uint8], item: Item, left: int) -> None:
@@ -113,7 +104,7 @@ def _stripes(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _visible_boxes(scene: Scene) -> list[tuple[int, int, int, int] | None]:
-    """Tight boxes of what is seen of the items of a `square` scene; None where all is hidden."""
+    """Return tight boxes of what shows of a `square` scene's items; None where all is hidden."""
     masks = visible(scene.items, SQUARE_SIDE)
     if scene.cover is not None:
         left, top, right, bottom = scene.cover

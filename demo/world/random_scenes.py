@@ -45,7 +45,7 @@ def draw_lots(
     most: int = 7,
     covered: bool = False,
 ) -> dict[str, list[Scene]]:
-    """`counts[split]` scenes for each split; all differ from each other and from those in `seen`.
+    """Draw `counts[split]` scenes for each split; all differ, also from those in `seen`.
 
     Square scenes show at most `most` items; with `covered`, half of the scenes have a curtain. Keys
     of scenes are added to `seen`.
@@ -58,7 +58,7 @@ def draw_lots(
 def families(
     kind: Kind, rng: Random, seen: set[str], *, most: int = 7, covered: bool = False
 ) -> Iterator[Scene]:
-    """Endless scenes of one kind in families of four, none with a key in `seen`.
+    """Yield scenes of one kind without end, in families of four, none with a key in `seen`.
 
     As in NLVR, the last two of a family hold the things of the first two in other places: what
     tells them apart is how things stand, not which things there are.
@@ -70,7 +70,7 @@ def families(
 
 
 def _fresh(kind: Kind, like: Scene | None, most: int, rng: Random, seen: set[str]) -> Scene:
-    """A scene whose key is not in `seen`, with the things of `like` where that is possible."""
+    """Make a scene whose key is not in `seen`, with the things of `like` where possible."""
     for attempt in range(_TRIES * _TRIES):
         scene = _rearranged(like, rng) if like and attempt < _TRIES else _by_lot(kind, most, rng)
         if scene is not None and scene.key not in seen:
@@ -87,7 +87,11 @@ def _by_lot(kind: Kind, most: int, rng: Random) -> Scene | None:
         most = rng.choice(_MOST_IN_A_BOX)
         counts = [rng.randint(1, most) for _ in range(3)]
         return _scatter(counts, _box_things(sum(counts), rng), rng)
-    return _square([_square_thing(rng) for _ in range(rng.randint(1, most))], rng)
+    things = [
+        (rng.choice(SHAPES), rng.choice(tuple(COLORS)), rng.choice(SQUARE_SIZES))
+        for _ in range(rng.randint(1, most))
+    ]
+    return _square(things, rng)
 
 
 def _rearranged(like: Scene, rng: Random) -> Scene | None:
@@ -104,33 +108,29 @@ Thing = tuple[str, str, int]
 
 
 def thing_of(item: Item) -> Thing:
-    """What an item is, wherever it lies."""
+    """Return what an item is, wherever it lies."""
     return item.shape, item.color, item.size
 
 
 def _box_things(count: int, rng: Random) -> list[Thing]:
-    """Shapes, colours, sizes; often few of them, so that sentences with "all" and "only" hold."""
+    """Draw things of few shapes and colours, so that sentences with "all" and "only" often hold."""
     colors = rng.sample(BOX_COLORS, rng.choice((1, 2, 2, 3, 3, 3, 3, 3)))
     shapes = rng.sample(BOX_SHAPES, rng.choice((1, 2, 3, 3, 3, 3)))
     return [(rng.choice(shapes), rng.choice(colors), rng.choice(BOX_SIZES)) for _ in range(count)]
 
 
-def _square_thing(rng: Random) -> Thing:
-    return rng.choice(SHAPES), rng.choice(tuple(COLORS)), rng.choice(SQUARE_SIZES)
-
-
 def _towers(heights: Sequence[int], colors: Sequence[str]) -> Scene:
+    """Build towers from the base up, with a gap of one pixel between blocks as in NLVR."""
     rest = iter(colors)
+    base = BOX_SIDE - TOWER_BLOCK
     panels = tuple(
-        tuple(_block(level, next(rest)) for level in range(height)) for height in heights
+        tuple(
+            Item("square", next(rest), TOWER_X, base - TOWER_STEP * level, TOWER_BLOCK)
+            for level in range(height)
+        )
+        for height in heights
     )
     return Scene("towers", panels)
-
-
-def _block(level: int, color: str) -> Item:
-    """The block at a height, 0 at the base; towers leave a gap of one pixel as in NLVR."""
-    y = BOX_SIDE - TOWER_BLOCK - TOWER_STEP * level
-    return Item("square", color, TOWER_X, y, TOWER_BLOCK)
 
 
 def _scatter(counts: Sequence[int], things: Sequence[Thing], rng: Random) -> Scene | None:
@@ -146,7 +146,7 @@ def _scatter(counts: Sequence[int], things: Sequence[Thing], rng: Random) -> Sce
 
 
 def _panel(things: Sequence[Thing], low: int, rng: Random) -> Panel | None:
-    """Items at least one pixel apart; a place outside the box means against its wall."""
+    """Place items at least one pixel apart; a place outside the box means against its wall."""
     placed: list[Item] = []
     for shape, color, size in things:
         for _ in range(_TRIES):
@@ -178,7 +178,7 @@ def _square(things: Sequence[Thing], rng: Random) -> Scene | None:
 
 
 def _square_item(thing: Thing, near: Sequence[Item], rng: Random) -> Item:
-    """An item anywhere, or beside or partly over one of `near`."""
+    """Place an item anywhere, or beside or partly over one of `near`."""
     shape, color, size = thing
     limit = SQUARE_SIDE - size
     if not near:
@@ -190,7 +190,7 @@ def _square_item(thing: Thing, near: Sequence[Item], rng: Random) -> Item:
 
 
 def _fits(item: Item, placed: Sequence[Item], crowded: bool) -> bool:
-    """Whether an item stands clear of the others or, in a crowd, touches without hiding them."""
+    """Tell whether an item stands clear of the others or, in a crowd, touches but hides none."""
     for other in placed:
         if box_gap(item, other) >= _APART:
             continue
@@ -200,7 +200,7 @@ def _fits(item: Item, placed: Sequence[Item], crowded: bool) -> bool:
 
 
 def _all_seen(placed: Sequence[Item]) -> bool:
-    """Whether enough of every item shows."""
+    """Tell whether enough of every item shows."""
     masks = visible(placed, SQUARE_SIDE)
     return all(
         mask.sum() >= (1 - _HIDDEN) * ink(item.shape, item.size).sum()
@@ -209,7 +209,7 @@ def _all_seen(placed: Sequence[Item]) -> bool:
 
 
 def _curtained(scene: Scene, rng: Random) -> Scene:
-    """The scene with a curtain that hides items wholly or hardly; bare where there is no place."""
+    """Add a curtain that hides items wholly or hardly, if there is a place for one."""
     masks = visible(scene.items, SQUARE_SIDE)
     for _ in range(_TRIES):
         left, top, right, bottom = cover = _curtain(rng)
@@ -220,7 +220,7 @@ def _curtained(scene: Scene, rng: Random) -> Scene:
 
 
 def _curtain(rng: Random) -> tuple[int, int, int, int]:
-    """A place for the curtain: a third to a half of the picture, at one of its sides."""
+    """Draw a place for the curtain: a third to a half of the picture, at one of its sides."""
     width, height = rng.randint(70, 110), SQUARE_SIDE
     if rng.random() < 0.5:
         width, height = height, width

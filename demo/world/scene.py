@@ -1,4 +1,4 @@
-"""What a scene of the drawn world is: things in panels, before anything is drawn.
+"""A scene of the drawn world: things in panels, before anything is drawn.
 
 Three kinds. `towers` and `scatter` are the scenes of NLVR v1 (Suhr et al. 2017; lil-lab/nlvr):
 three grey boxes of 100 x 100 pixels, with a tower of one to four blocks or up to eight items in
@@ -76,7 +76,7 @@ class Scene:
 
     @property
     def side(self) -> int:
-        """Width and height of a panel in pixels."""
+        """Return width and height of a panel in pixels."""
         return SQUARE_SIDE if self.kind == "square" else BOX_SIDE
 
     @property
@@ -85,9 +85,9 @@ class Scene:
 
     @property
     def key(self) -> str:
-        """Equal for scenes that show the same: the order of boxes and of items does not count."""
+        """Return a text, equal for scenes that show the same in any order of boxes and items."""
         return repr((self.cover, sorted(tuple(sorted(map(repr, panel))) for panel in self.panels)))
 
     def permuted(self, order: Sequence[int]) -> "Scene":
-        """The scene whose panel j is panel `order[j]` of this one."""
+        """Return the scene whose panel j is panel `order[j]` of this one."""
         return replace(self, panels=tuple(self.panels[index] for index in order))

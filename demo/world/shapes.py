@@ -19,7 +19,7 @@ _FINENESS = 16
 
 @cache
 def coverage(shape: str, size: int) -> NDArray[np.uint8]:
-    """Share of each pixel that the shape covers, [size, size], 0..255; the array is read-only.
+    """Return the share of each pixel that the shape covers, read-only [size, size], 0..255.
 
     Raises:
         ValueError: a shape that is not in SHAPES.
@@ -37,7 +37,7 @@ def coverage(shape: str, size: int) -> NDArray[np.uint8]:
 
 @cache
 def ink(shape: str, size: int) -> NDArray[np.bool_]:
-    """True where the shape covers at least half a pixel, [size, size]; the array is read-only."""
+    """Return read-only [size, size], True = the shape covers at least half of the pixel."""
     mask: NDArray[np.bool_] = coverage(shape, size) >= 128
     mask.flags.writeable = False
     return mask
@@ -45,13 +45,44 @@ def ink(shape: str, size: int) -> NDArray[np.bool_]:
 
 @cache
 def extent(shape: str, size: int) -> tuple[int, int, int, int]:
-    """The tight box around every pixel the shape touches: xyxy pixels inside its own square."""
+    """Return the tight box around every pixel the shape touches: xyxy pixels of its square."""
     rows, columns = np.nonzero(coverage(shape, size))
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
+def box_gap(one: Item, other: Item) -> int:
+    """Return the pixels between the squares of two items, negative where they overlap."""
+    across = max(one.x - other.right, other.x - one.right)
+    down = max(one.y - other.bottom, other.y - one.bottom)
+    return max(across, down)
+
+
+@lru_cache(maxsize=65536)
+def touching(one: Item, other: Item) -> bool:
+    """Tell whether two items overlap or have pixels side by side or corner to corner."""
+    if box_gap(one, other) > 0:
+        return False
+    left, top = min(one.x, other.x) - 1, min(one.y, other.y) - 1
+    shape = max(one.bottom, other.bottom) + 1 - top, max(one.right, other.right) + 1 - left
+    # The border of the frame is empty, so what is rolled out of it at one side is not pixels.
+    mask = _placed(one, left, top, shape)
+    wide = mask | np.roll(mask, 1, axis=1) | np.roll(mask, -1, axis=1)
+    grown = wide | np.roll(wide, 1, axis=0) | np.roll(wide, -1, axis=0)
+    return bool((grown & _placed(other, left, top, shape)).any())
+
+
+def visible(panel: Sequence[Item], side: int) -> list[NDArray[np.bool_]]:
+    """Return the pixels of each item that no later one hides, [side, side] bool each."""
+    masks: list[NDArray[np.bool_]] = []
+    for item in panel:
+        own = _placed(item, 0, 0, (side, side))
+        masks = [mask & ~own for mask in masks]
+        masks.append(own)
+    return masks
+
+
 def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether points of the unit square, y downwards, lie in the shape."""
+    """Tell which points of the unit square, y downwards, lie in the shape."""
     across: NDArray[np.float64] = np.abs(x - 0.5)
     down: NDArray[np.float64] = np.abs(y - 0.5)
     if shape == "square":
@@ -70,7 +101,7 @@ def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
 
 
 def _inside_star(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A five-pointed star: the points that lie behind at most one of its five long edges."""
+    """Tell which points lie in a five-pointed star: behind at most one of its five long edges."""
     angles = np.pi / 2 + 2 * np.pi * np.arange(5) / 5
     inner = 0.5 * math.cos(2 * math.pi / 5)
     behind = sum(
@@ -79,42 +110,9 @@ def _inside_star(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.b
     return np.asarray(behind <= 1) & ((x - 0.5) ** 2 + (y - 0.5) ** 2 <= 0.25)
 
 
-def box_gap(one: Item, other: Item) -> int:
-    """Pixels between the squares of two items, negative where they overlap."""
-    across = max(one.x - other.right, other.x - one.right)
-    down = max(one.y - other.bottom, other.y - one.bottom)
-    return max(across, down)
-
-
-@lru_cache(maxsize=65536)
-def touching(one: Item, other: Item) -> bool:
-    """Whether two items overlap or have pixels side by side or corner to corner."""
-    if box_gap(one, other) > 0:
-        return False
-    left, top = min(one.x, other.x) - 1, min(one.y, other.y) - 1
-    shape = max(one.bottom, other.bottom) + 1 - top, max(one.right, other.right) + 1 - left
-    return bool((_grown(_placed(one, left, top, shape)) & _placed(other, left, top, shape)).any())
-
-
-def visible(panel: Sequence[Item], side: int) -> list[NDArray[np.bool_]]:
-    """The pixels of each item that no later one hides, [side, side] each."""
-    masks: list[NDArray[np.bool_]] = []
-    for item in panel:
-        own = _placed(item, 0, 0, (side, side))
-        masks = [mask & ~own for mask in masks]
-        masks.append(own)
-    return masks
-
-
 def _placed(item: Item, left: int, top: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The ink of an item in a frame of `shape` whose corner is (`left`, `top`)."""
+    """Put the ink of an item into a frame of `shape` whose corner is (`left`, `top`)."""
     frame = np.zeros(shape, bool)
     x, y = item.x - left, item.y - top
     frame[y : y + item.size, x : x + item.size] = ink(item.shape, item.size)
     return frame
-
-
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and the eight neighbours of each of its pixels; its border must be empty."""
-    wide = mask | np.roll(mask, 1, axis=1) | np.roll(mask, -1, axis=1)
-    return wide | np.roll(wide, 1, axis=0) | np.roll(wide, -1, axis=0)

@@ -160,7 +160,7 @@ def test_unplugged_two_stream_keeps_modalities_apart(
 def test_unplugging_gives_two_independent_encoders(
     model: SemVLPModel, make_batch: MakeBatch
 ) -> None:
-    """A network with cross-attention slots and nothing in them is one without, for either modality alone."""
+    """A network with empty cross-attention slots is one without, for either modality alone."""
     batch = make_batch(LENGTHS)
     unplugged = SemVLPModel(dataclasses.replace(model.config, cross_layers=0)).eval()
     own = {k: v for k, v in model.state_dict().items() if "cross_attention" not in k}
