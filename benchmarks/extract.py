@@ -11,7 +11,7 @@ for all methods, on the same photographs:
 
 Every measurement is a process of its own, methods take turns, medians are compared. Without
 detectron2 its methods are left out. On a CPU the network is a ResNet-50 C4 at half of bottom-up
-attention's size (300/500 pixels, 100 regions), which leaves trunk and region stage their shares;
+attention's size (300/500 pixels, 100 regions), which leaves backbone and region stage their shares;
 with `--device cuda` it is bottom-up attention's ResNet-101 at 600/1000 pixels with 300.
 """
 
@@ -106,7 +106,7 @@ def _write_inputs(arguments: argparse.Namespace) -> None:
     with torch.no_grad():
         made.rpn.head.bbox_pred.weight.mul_(10)
         made.predictor.boxes.weight.mul_(100)
-        (seen,) = made.find(pixels.permute(2, 0, 1)[None], [1.0], Execution())
+        (seen,) = made.detect(pixels.permute(2, 0, 1)[None], [1.0], Execution())
         logits = seen.features @ made.predictor.objects.weight.T
         made.predictor.objects.weight.mul_(SPREAD / (logits - logits.mean(0)).std())
         mean = made.predictor.objects.weight @ seen.features.mean(0)
@@ -162,7 +162,7 @@ def _runs(method: Method, arguments: argparse.Namespace) -> Callable[[list[Image
         rule = ResizeRule.of(detector._network.config)
         files = find_images(work / "images.txt")
         resized = {file: resize(load(file), rule).pixels[None] for file in files}
-        return lambda files: [detector._find(resized[file], [1.0]) for file in files]
+        return lambda files: [detector._forward(resized[file], [1.0]) for file in files]
 
     def extracted(files: list[ImageFile]) -> object:
         listed = work / f"{len(files)}.txt"

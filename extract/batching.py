@@ -1,4 +1,4 @@
-"""Which images share a pass of a network: a function of the plan, never of where a run goes on.
+"""The images that share a pass of a network: a function of the plan, never of where a run goes on.
 
 A convolution over several images rounds each by the whole batch. So a pass is made of images that
 stand near each other in one shard, whichever process writes it and whatever of it exists already.
@@ -14,7 +14,7 @@ _WINDOW = 128
 
 
 def windows(images: Sequence[T], *, per_shard: int, images_per_pass: int) -> Iterator[Sequence[T]]:
-    """The images of a plan in runs that share no pass, none of which reaches into two shards.
+    """Yield the images of a plan in runs that share no pass, none of which is in two shards.
 
     An image that has a pass of its own needs no neighbours, and is a run of its own.
     """
@@ -26,7 +26,7 @@ def windows(images: Sequence[T], *, per_shard: int, images_per_pass: int) -> Ite
 
 
 def passes(images: Iterable[T], shape: Callable[[T], Hashable], most: int) -> Iterator[list[T]]:
-    """Images of equal shape together, each as soon as its pass is full, the others at the end."""
+    """Yield images of equal shape together, as soon as their pass is full, the rest at the end."""
     waiting: dict[Hashable, list[T]] = {}
     for image in images:
         alike = waiting.setdefault(shape(image), [])

@@ -1,12 +1,15 @@
 """What shapes a detector's numbers: one frozen description for each network."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-BoxRule = Literal["exclusive", "caffe", "maskrcnn_benchmark"]
+from semvlp.settings import FORMERLY, formerly, to_tree
+
+BoxConvention = Literal["exclusive", "caffe", "maskrcnn_benchmark"]
 """How wide a box is: x2 - x1, or x2 - x1 + 1 as in Caffe and, decoded otherwise, its heirs."""
 
-TrunkName = Literal[
+BackboneName = Literal[
     "small",
     "resnet50",
     "resnet101",
@@ -15,8 +18,11 @@ TrunkName = Literal[
     "resnet101_fpn",
     "resnext101_fpn",
 ]
-PYRAMID = "_fpn"
-"""How the name of a trunk with a feature pyramid ends."""
+FPN_SUFFIX = "_fpn"
+"""How the name of a backbone with a feature pyramid network ends."""
+# A profile is a hash of these names too: under new ones, what version 0.1 wrote would be of another
+# profile, and its extractions could not go on. So files and profiles keep the names of that time.
+_ON_DISK = {"backbone": "trunk", "box_convention": "boxes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +44,12 @@ class Variant:
     """Smaller side a proposal must exceed, in pixels of the original image."""
     pooling: Literal["roi_pool", "roi_align", "roi_align_v2"] = "roi_align_v2"
     """`roi_align_v2` is the one that is aligned to half a pixel."""
-    boxes: BoxRule = "exclusive"
+    box_convention: BoxConvention = formerly("boxes", "exclusive")
     """Width of a box, and with it decoding, clipping and overlap."""
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
-    """What the regression targets of regions were multiplied by."""
+    """Factors of the regression targets of regions."""
     attribute_given: Literal["any class", "object class"] = "any class"
-    """What the attribute head sees: the likeliest class, with or without background among them."""
+    """Class the attribute head sees: the likeliest, with or without background among them."""
     resize: Literal["pillow", "cv2"] = "pillow"
     """Bilinear with Pillow on bytes, or with the arithmetic of OpenCV on floats."""
 
@@ -55,7 +61,7 @@ PLAIN = Variant()
 class NetworkConfig:
     """A Faster R-CNN with an attribute head; sizes are in pixels of the resized image."""
 
-    trunk: TrunkName
+    backbone: BackboneName = field(metadata={FORMERLY: "trunk"})
     """Convolutional layers: `small` at stride 4, the ResNets' first three stages at stride 16, or
     under a feature pyramid all four at strides 4 to 64; the ResNeXts have 32 groups of width 8."""
     shorter_side: int = 0
@@ -63,7 +69,7 @@ class NetworkConfig:
     longer_side: int = 0
     """Upper bound of the longer side, which wins over `shorter_side`."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    """Order of the colour channels the trunk sees."""
+    """Order of the colour channels the backbone sees."""
     pixel_mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     """Subtracted from pixels of 0..255, in `channel_order`."""
     pixel_std: tuple[float, ...] = (64.0, 64.0, 64.0)
@@ -97,15 +103,36 @@ class NetworkConfig:
         if bool(self.shorter_side) != bool(self.longer_side):
             raise ValueError("shorter_side and longer_side must both be given, or both be 0")
         own = self.variant or PLAIN
-        plain = (own.boxes, own.stem_pool, own.res5) == (PLAIN.boxes, PLAIN.stem_pool, PLAIN.res5)
-        if self.trunk.endswith(PYRAMID) and not plain:
+        is_plain = (own.box_convention, own.stem_pool, own.res5) == (
+            "exclusive",
+            "padded",
+            "strided",
+        )
+        if self.backbone.endswith(FPN_SUFFIX) and not is_plain:
             raise ValueError(
                 "a feature pyramid must have exclusive boxes, a padded stem_pool and a strided res5"
             )
 
+    def stored(self) -> dict[str, Any]:
+        """Return the plain mapping that files and profiles hold; `from_stored` reads it."""
+        return _renamed(to_tree(self), _ON_DISK)
+
+
+def from_stored(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping as `NetworkConfig.stored` makes it under the names that fields have now."""
+    return _renamed(tree, {on_disk: name for name, on_disk in _ON_DISK.items()})
+
+
+def _renamed(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return `tree` with its keys, and those of its tables, renamed where `names` has them."""
+    return {
+        names.get(key, key): _renamed(value, names) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+    }
+
 
 SMALL = NetworkConfig(
-    trunk="small",
+    backbone="small",
     anchor_sizes=(10, 20, 40, 80, 160),
     num_candidates=600,
     num_proposals=100,
@@ -117,14 +144,14 @@ SMALL = NetworkConfig(
 )
 
 
-def _resnet_c4(trunk: Literal["resnet50", "resnet101", "resnext152"]) -> NetworkConfig:
-    """The C4 networks of detectron2's model zoo (configs/Base-RCNN-C4.yaml) at test time.
+def _resnet_c4(backbone: Literal["resnet50", "resnet101", "resnext152"]) -> NetworkConfig:
+    """Return a C4 network of detectron2's model zoo (configs/Base-RCNN-C4.yaml) at test time.
 
     300 proposals and the attribute head's sizes are those of Bottom-Up and Top-Down (Anderson et
     al. 2018, section 3.1).
     """
     return NetworkConfig(
-        trunk=trunk,
+        backbone=backbone,
         shorter_side=800,
         longer_side=1333,
         channel_order="bgr",
@@ -142,12 +169,12 @@ def _resnet_c4(trunk: Literal["resnet50", "resnet101", "resnext152"]) -> Network
 
 
 def _resnet_fpn(
-    trunk: Literal["resnet50_fpn", "resnet101_fpn", "resnext101_fpn"],
+    backbone: Literal["resnet50_fpn", "resnet101_fpn", "resnext101_fpn"],
 ) -> NetworkConfig:
-    """The feature pyramids of detectron2's model zoo (configs/Base-RCNN-FPN.yaml) at test time."""
+    """Return a pyramid network of detectron2's zoo (configs/Base-RCNN-FPN.yaml) at test time."""
     return replace(
         _resnet_c4("resnet50"),
-        trunk=trunk,
+        backbone=backbone,
         num_candidates=1000,
         pool_size=7,
         feature_size=1024,
@@ -172,7 +199,7 @@ _CAFFE = Variant(
     anchors="caffe",
     min_size=16,
     pooling="roi_pool",
-    boxes="caffe",
+    box_convention="caffe",
     box_weights=(1.0, 1.0, 1.0, 1.0),
     resize="cv2",
 )
@@ -180,15 +207,19 @@ _VINVL = Variant(
     stride_in="3x3",
     anchors="caffe",
     pooling="roi_align",
-    boxes="maskrcnn_benchmark",
+    box_convention="maskrcnn_benchmark",
     attribute_given="object class",
 )
 
 
-def _milvlg_c4(trunk: Literal["resnet50", "resnet101"]) -> NetworkConfig:
-    """MILVLG/bottom-up-attention.pytorch, `d2` mode (bua/d2, configs/d2)."""
+def _milvlg_c4(backbone: Literal["resnet50", "resnet101"]) -> NetworkConfig:
+    """Return a network of MILVLG/bottom-up-attention.pytorch, `d2` mode (bua/d2, configs/d2)."""
     return replace(
-        _resnet_c4(trunk), shorter_side=600, longer_side=1000, num_proposals=1000, pool_sampling=2
+        _resnet_c4(backbone),
+        shorter_side=600,
+        longer_side=1000,
+        num_proposals=1000,
+        pool_sampling=2,
     )
 
 

@@ -17,7 +17,7 @@ from semvlp.extract.detectors.detector import Backend, Detector, Precision
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
-from semvlp.extract.inference import Outcome, outcomes, proven
+from semvlp.extract.inference import ImageResult, confirm_failures, results
 from semvlp.extract.preview import write_preview
 from semvlp.extract.select import resolve, select
 from semvlp.progress import Progress, duration
@@ -29,46 +29,6 @@ from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import match_texts, read_texts
 from semvlp.shards.writer import Writer, open_writer
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractReport:
-    """What a finished extraction holds and how long this run took."""
-
-    out: Path
-    written: int
-    """Images with regions, those of earlier runs included."""
-    refused: int
-    """Images without, those of earlier runs included; `refused.jsonl` says why."""
-    processed: int
-    """Images this run worked on."""
-    seconds: float
-    unmatched_texts: int
-    """Image names in the text files that no image has."""
-    preview: Path | None
-
-    @property
-    def images_per_second(self) -> float:
-        """Rate of this run, loading of the detector included."""
-        return self.processed / max(self.seconds, 1e-9)
-
-    def values(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
-        return asdict(self) | paths | {"images_per_second": self.images_per_second}
-
-    def sentence(self) -> str:
-        """What was written, how many, how long, where."""
-        refused = f", {self.refused} refused" if self.refused else ""
-        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
-        page = f"; look at {self.preview}" if self.preview else ""
-        return (
-            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
-            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
-        )
-
-
-__all__ = ["ExtractReport", "ExtractSettings", "extract"]
-
 # One rank may have all the large images; only a rank that died ends the wait, through torchrun.
 PATIENCE = timedelta(days=7)
 log = logging.getLogger(__name__)
@@ -76,24 +36,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractSettings:
-    """How images become regions; `extract` takes every field from the command line.
+    """The way from images to regions; the command line sets every field.
 
     Raises:
         ConfigError: a number out of its range.
     """
 
     detector: str | None = None
-    """What `load_detector` opens; None is its default."""
+    """Name that `load_detector` opens; None is its default."""
     weights: str | None = None
     """Path, URL or `hf:NAME` of weights instead of the detector's own."""
     backend: Backend = "auto"
-    """What runs the network; auto is torchvision where it has it."""
+    """Library that runs the network; auto is torchvision where it has it."""
     settings: tuple[str, ...] = ()
     """`name=value` over the network's own settings; see `load_detector`."""
     labels: tuple[Path, ...] = ()
     """Files with the names of object classes and of attributes; see `name_labels`."""
     format: StoreFormat = "tar"
-    """What is written: tar shards to train from, or an LMDB to look up in."""
+    """Store to write: tar shards to train from, or an LMDB to look up in."""
     preset: str | None = None
     """Selection rule; None is bottom-up attention's with 36 to 100 regions."""
     min_regions: int | None = None
@@ -103,7 +63,7 @@ class ExtractSettings:
     texts: tuple[Path, ...] = ()
     """Captions and questions to store with the images."""
     device: str = "auto"
-    """Where the network runs; see `semvlp.distributed.device_of`."""
+    """Device of the network; see `semvlp.distributed.device_of`."""
     precision: Precision = "fp32"
     """Arithmetic of the network; scores and boxes are fp32 in both."""
     batch_size: int = 8
@@ -132,6 +92,43 @@ class ExtractSettings:
         resolve(self.preset, self.min_regions, self.max_regions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractReport:
+    """The content of a finished extraction and the time of this run."""
+
+    out: Path
+    written: int
+    """Images with regions, those of earlier runs included."""
+    refused: int
+    """Images without, those of earlier runs included; `refused.jsonl` says why."""
+    processed: int
+    """Images this run worked on."""
+    seconds: float
+    unmatched_texts: int
+    """Image names in the text files that no image has."""
+    preview: Path | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Return the rate of this run, loading of the detector included."""
+        return self.processed / max(self.seconds, 1e-9)
+
+    def values(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
+        return asdict(self) | paths | {"images_per_second": self.images_per_second}
+
+    def sentence(self) -> str:
+        """Say in a sentence what was written, how many, how long, where."""
+        refused = f", {self.refused} refused" if self.refused else ""
+        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
+        page = f"; look at {self.preview}" if self.preview else ""
+        return (
+            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
+            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
+        )
+
+
 def extract(
     images: Path,
     out: Path,
@@ -154,7 +151,9 @@ def extract(
     """
     settings = settings or ExtractSettings()
     start = time.monotonic()
-    _check_out(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out must be a directory, but {out} is a file")
+    refuse_source_code(out)
     files = find_images(images)
     texts, unmatched = _match(settings.texts, files)
     with joined(settings.device, patience=PATIENCE, setting="--device") as world:
@@ -192,7 +191,7 @@ def _together(
     process: Callable[[Writer], int],
     world: World,
 ) -> int:
-    """Each rank writes its own shards of the plan; the first one begins and finishes the whole."""
+    """Write each rank's own shards of the plan; the first one begins and finishes the whole."""
     if world.is_first:
         begin(**restart).close()
     world.wait()
@@ -204,12 +203,6 @@ def _together(
             writer.finish()
     world.wait()
     return processed
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out must be a directory, but {out} is a file")
-    refuse_source_code(out)
 
 
 def _load(settings: ExtractSettings, device: str) -> Detector:
@@ -229,7 +222,7 @@ def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSetti
         image_ids=tuple(file.image_id for file in files),
         extractor={
             **detector.profile,
-            "selection": asdict(rule),
+            "selection": rule.stored(),
             "decoding": DECODING_VERSION,
         },
         object_labels=tuple(detector.object_labels),
@@ -241,13 +234,13 @@ def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSetti
 
 
 def _packages(detector: Detector) -> tuple[str, ...]:
-    """What shapes the numbers, beside the packages that every data set names."""
+    """Return what shapes the numbers, beside the packages that every data set names."""
     backend = ("detectron2",) if detector.profile.get("backend") == "detectron2" else ()
     return ("torchvision", "pillow", *backend)
 
 
 def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:
-    """Texts by image id, and the number of names that fit no image."""
+    """Return texts by image id, and the number of names that fit no image."""
     if not paths:
         return {}, 0
     named = read_texts(paths)
@@ -271,7 +264,7 @@ def _process(
     *,
     texts: Mapping[str, Texts],
 ) -> int:
-    """Write or refuse every pending image of the writer's part; the number of them."""
+    """Write or refuse every pending image of the writer's part, and return their number."""
     pending = set(writer.pending)
     images_per_pass = min(settings.batch_size, detector.images_per_pass)
     total, refused = writer.num_images, len(writer.refused)
@@ -282,7 +275,7 @@ def _process(
         max_regions=settings.max_regions,
         profile=writer.plan.profile,
     )
-    found = outcomes(
+    stream = results(
         files,
         detector,
         choose,
@@ -292,25 +285,26 @@ def _process(
         workers=settings.workers,
     )
     done = total - len(pending)
+    confirmed = confirm_failures(stream, images_per_pass=images_per_pass, worked=done > refused)
     with (
-        closing(found),
+        closing(stream),
         Progress("extracting", total=total, unit="images", done=done) as bar,
     ):
-        for outcome in proven(found, images_per_pass=images_per_pass, worked=done > refused):
-            refused += not _write(outcome, writer, texts)
+        for result in confirmed:
+            refused += not _write(result, writer, texts)
             bar.advance(note=f"{refused} refused")
     return len(pending)
 
 
-def _write(outcome: Outcome, writer: Writer, texts: Mapping[str, Texts]) -> bool:
-    """Store the regions, True, or the reason why there are none, False."""
-    image_id = outcome.file.image_id
-    if isinstance(outcome.result, Regions):
+def _write(result: ImageResult, writer: Writer, texts: Mapping[str, Texts]) -> bool:
+    """Store the regions and return True, or the reason why there are none and return False."""
+    image_id = result.file.image_id
+    if isinstance(result.value, Regions):
         own = texts.get(image_id, Texts())
-        writer.write(Sample(key=image_id, regions=outcome.result, texts=own))
+        writer.write(Sample(key=image_id, regions=result.value, texts=own))
         return True
-    log.debug("refused %s: %s", outcome.file, outcome.reason)
-    writer.refuse(image_id, str(outcome.file), outcome.reason)
+    log.debug("refused %s: %s", result.file, result.reason)
+    writer.refuse(image_id, str(result.file), result.reason)
     return False
 
 

@@ -1,4 +1,4 @@
-"""A page to look at what was found: images, their regions, labels, confidences and texts.
+"""A page to look at a store: images, their regions, labels, confidences and texts.
 
 Boxes are xyxy in pixels of the original image.
 """
@@ -67,7 +67,7 @@ def write_preview(
 
 
 def _facts(store: Store) -> list[tuple[str, str]]:
-    """Name and value of what holds for the whole data set."""
+    """Return name and value of what holds for the whole data set."""
     manifest = store.manifest
     return [
         ("images", f"{len(store):,}"),
@@ -82,11 +82,14 @@ def _facts(store: Store) -> list[tuple[str, str]]:
 def _card(sample: Sample, files: Mapping[str, ImageFile], manifest: Manifest) -> dict[str, Any]:
     regions, file = sample.regions, files.get(sample.regions.image_id)
     picture, note = _picture(file)
+    # In CSS pixels: small images are enlarged so that labels fit, tall ones fit a screen.
+    width, height = regions.width, regions.height
+    shown_width = round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
     return {
         "image_id": regions.image_id,
-        "width": regions.width,
-        "height": regions.height,
-        "shown_width": _shown_width(regions.width, regions.height),
+        "width": width,
+        "height": height,
+        "shown_width": shown_width,
         "picture": picture,
         "note": note,
         "captions": sample.texts.captions,
@@ -118,18 +121,13 @@ def _row(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _shown_width(width: int, height: int) -> int:
-    """CSS pixels: small images are enlarged so that labels fit, tall ones fit a screen."""
-    return round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
-
-
 def label_of(labels: Sequence[str], index: int) -> str:
-    """The name of a class, its number where the vocabulary is shorter."""
+    """Return the name of a class, its number where the vocabulary is shorter."""
     return labels[index] if index < len(labels) else f"class {index}"
 
 
 def data_uri(file: ImageFile, *, max_width: int, quality: int) -> str:
-    """The photograph, at most so many pixels wide, as a JPEG within the page.
+    """Return the photograph, at most so many pixels wide, as a JPEG within the page.
 
     Raises:
         Refused: it cannot be read.
@@ -142,7 +140,7 @@ def data_uri(file: ImageFile, *, max_width: int, quality: int) -> str:
 
 
 def _picture(file: ImageFile | None) -> tuple[str, str]:
-    """A data URI and an empty note, or an empty URI and why there is none."""
+    """Return a data URI and an empty note, or an empty URI and why there is none."""
     if file is None:
         return "", "no image file"
     try:
@@ -153,7 +151,7 @@ def _picture(file: ImageFile | None) -> tuple[str, str]:
 
 
 def _first_threshold(shown: Sequence[Regions]) -> float:
-    """The confidence, in steps of 0.05, above which an image has about `_READABLE` regions."""
+    """Return the confidence, in steps of 0.05, that about `_READABLE` regions an image exceed."""
     stored = np.concatenate([regions.object_conf for regions in shown]).astype(float)
     confidences = stored.round(_FLOAT16_DIGITS)
     wanted = _READABLE * len(shown)

@@ -5,8 +5,8 @@ Suppression is torchvision's: a box is dropped when its IoU with a better one is
 threshold, widths are x2 - x1. The original Caffe code drops at >= and counts x2 - x1 + 1.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,13 @@ Scores = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _EACH_CLASS_FROM = 1e-4
+# The rule is part of the profile, a hash of these names too: what version 0.1 extracted would be of
+# another profile under new ones, and could not be gone on with. So they stay in what is stored.
+_ON_DISK = {
+    "nms_ious": "ious",
+    "min_score_below_min_regions": "floor",
+    "stored_class": "label",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +36,30 @@ class Preset:
     """A selection rule and its limits.
 
     Every rule orders the proposals, takes those of at least `confidence`, and then at least
-    `min_regions` (all, where there are fewer proposals; see `floor`) and at most `max_regions` of
-    the order.
+    `min_regions` (all, where there are fewer proposals; see `min_score_below_min_regions`) and at
+    most `max_regions` of the order.
     """
 
     suppress: Literal["per class", "once"] = "per class"
     """NMS for each object class on its own, or one NMS on the best class of each proposal."""
     boxes: Literal["proposals", "regressed"] = "proposals"
-    """The boxes whose overlap counts."""
-    ious: tuple[float, ...] = (0.3,)
+    """Boxes whose overlap counts."""
+    nms_ious: tuple[float, ...] = (0.3,)
     """NMS thresholds, tried in turn until `min_regions` survive."""
     confidence: float = 0.2
     """A proposal counts when a class in which it survives has this probability."""
-    floor: float | None = None
-    """What the others must survive with more than, where fewer than `min_regions` count; None lets
-    in suppressed ones too."""
-    label: Literal["best", "survivor"] = "best"
-    """The object class that is stored: the most probable, or the most probable it survives in,
+    min_score_below_min_regions: float | None = None
+    """Score that proposals under `confidence` must exceed to fill up to `min_regions`; a suppressed
+    proposal scores 0. None takes any, suppressed ones too."""
+    stored_class: Literal["best", "survivor"] = "best"
+    """Object class that is stored: the most probable, or the most probable it survives in,
     whose probability is what the regions are chosen by (0 where a region survives in none)."""
     min_regions: int
     max_regions: int
+
+    def stored(self) -> dict[str, Any]:
+        """Return the rule as plans and manifests hold it."""
+        return {_ON_DISK.get(name, name): value for name, value in asdict(self).items()}
 
 
 PRESETS: dict[str, Preset] = {
@@ -60,7 +71,7 @@ PRESETS: dict[str, Preset] = {
     "maxnms_36": Preset(
         suppress="once",
         boxes="regressed",
-        ious=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        nms_ious=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         confidence=0.0,
         min_regions=36,
         max_regions=36,
@@ -68,13 +79,22 @@ PRESETS: dict[str, Preset] = {
     # microsoft/scene_graph_benchmark maskrcnn_benchmark/modeling/roi_heads/box_head/inference.py,
     # filter_results_peter and filter_results_fast, with IGNORE_BOX_REGRESSION as published. Where
     # fewer than 10 survive, the first goes on to a rule that cannot give features; ours ends there
-    "vinvl_nms1": Preset(label="survivor", floor=0.0, min_regions=10, max_regions=100),
+    "vinvl_nms1": Preset(
+        stored_class="survivor",
+        min_score_below_min_regions=0.0,
+        min_regions=10,
+        max_regions=100,
+    ),
     "vinvl_nms2": Preset(
-        suppress="once", ious=(0.5,), floor=0.01 * 0.2, min_regions=10, max_regions=100
+        suppress="once",
+        nms_ious=(0.5,),
+        min_score_below_min_regions=0.01 * 0.2,
+        min_regions=10,
+        max_regions=100,
     ),
     # ChenRocks/BUTD-UNITER-NLVR2 tools/generate_npz.py: store 100 with the confidence they are
     # chosen by, threshold later (extract/views.py)
-    "top_100": Preset(label="survivor", min_regions=100, max_regions=100),
+    "top_100": Preset(stored_class="survivor", min_regions=100, max_regions=100),
 }
 DEFAULT = Preset(min_regions=36, max_regions=100)
 """Without a preset: the rule of bottom-up attention, with the limits of the caller."""
@@ -83,7 +103,7 @@ DEFAULT = Preset(min_regions=36, max_regions=100)
 def resolve(
     preset: str | None, min_regions: int | None = None, max_regions: int | None = None
 ) -> Preset:
-    """The rule of a preset (None: `DEFAULT`), with the limits that are given instead of its own.
+    """Return the rule of a preset (None: `DEFAULT`), with the given limits instead of its own.
 
     Raises:
         ConfigError: an unknown preset, or limits that are not 1 <= min <= max <= 100.
@@ -109,7 +129,7 @@ def select(
     max_regions: int | None = None,
     profile: str,
 ) -> Regions:
-    """Regions [R, ...] of one image, sorted by `object_conf`, highest first, ties in given order.
+    """Return the regions [R, ...] of one image, highest `object_conf` first, ties in given order.
 
     `boxes` are the ones regressed for the stored class, `proposals` the ones before regression.
 
@@ -129,34 +149,34 @@ def select(
 
 
 def clamped(confident: NDArray[np.bool_], rule: Preset) -> int:
-    """How many regions a rule takes of which `confident` [P] are certain enough."""
+    """Return how many regions a rule takes of proposals of which `confident` [P] are sure."""
     return min(max(int(confident.sum()), rule.min_regions), rule.max_regions)
 
 
 def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Scores]:
-    """The proposals [R] that are taken, in given order, with the class and confidence of each."""
+    """Return the rows [R] of the proposals taken, in given order, with their classes and scores."""
     scores = proposals.object_scores[:, :-1]
     best = scores.argmax(1)
     if rule.suppress == "per class":
         reached, labels = _reached_per_class(proposals.proposals, scores, rule)
-        labels = np.where(reached > 0, labels, best) if rule.label == "survivor" else best
+        labels = np.where(reached > 0, labels, best) if rule.stored_class == "survivor" else best
     else:
-        every = np.arange(len(best))
-        regressed = rule.boxes == "regressed"
-        boxes = _class_boxes(proposals, every, best) if regressed else proposals.proposals
+        boxes = proposals.proposals
+        if rule.boxes == "regressed":
+            boxes = _class_boxes(proposals, np.arange(len(best)), best)
         reached, labels = _reached_once(boxes, scores.max(1), rule), best
     count = clamped((reached > 0) & (reached >= rule.confidence), rule)
-    if rule.floor is not None:
-        count = min(count, int((reached > rule.floor).sum()))
+    if rule.min_score_below_min_regions is not None:
+        count = min(count, int((reached > rule.min_score_below_min_regions).sum()))
     rows = np.sort(np.argsort(-reached, kind="stable")[:count])
     confidence = scores[rows, labels[rows]]
-    if rule.label == "survivor":
+    if rule.stored_class == "survivor":
         confidence = np.where(reached[rows] > 0, confidence, np.float32(0))
     return rows, labels[rows], confidence
 
 
 def _reached_per_class(boxes: Boxes, scores: Scores, rule: Preset) -> tuple[Scores, Indices]:
-    """The best probability [P] of a class in which a proposal survives, and that class [P].
+    """Return the best probability [P] of a class in which a proposal survives, and that class [P].
 
     Exact where it is at least the threshold reached, else 0. Only pairs (proposal, class) of at
     least the threshold can reach it or be suppressed by one that does, so few classes need an NMS;
@@ -165,14 +185,14 @@ def _reached_per_class(boxes: Boxes, scores: Scores, rule: Preset) -> tuple[Scor
     enough = min(rule.min_regions, len(boxes))
     threshold = rule.confidence
     while True:
-        kept = _surviving(boxes, scores, threshold, rule.ious[0])
+        kept = _surviving(boxes, scores, threshold, rule.nms_ious[0])
         if threshold == 0 or (kept.max(1) >= threshold).sum() >= enough:
             return kept.max(1), kept.argmax(1)
         threshold = threshold / 4 if threshold > _EACH_CLASS_FROM else 0.0
 
 
 def _surviving(boxes: Boxes, scores: Scores, threshold: float, iou: float) -> Scores:
-    """`scores` [P, C], 0 where they are under `threshold` or suppressed within their class."""
+    """Return `scores` [P, C], 0 where under `threshold` or suppressed within their class."""
     kept = np.where(scores >= threshold, scores, np.float32(0))
     for label in np.flatnonzero((kept > 0).sum(0) > 1):
         rows = np.flatnonzero(kept[:, label])
@@ -182,9 +202,9 @@ def _surviving(boxes: Boxes, scores: Scores, threshold: float, iou: float) -> Sc
 
 
 def _reached_once(boxes: Boxes, scores: Scores, rule: Preset) -> Scores:
-    """`scores` [P], 0 where suppressed, at the first threshold that leaves `min_regions`."""
+    """Return `scores` [P], 0 where suppressed, at the first threshold that leaves `min_regions`."""
     enough = min(rule.min_regions, len(boxes))
-    for iou in rule.ious:
+    for iou in rule.nms_ious:
         kept = _nms(boxes, scores, iou)
         if len(kept) >= enough:
             break
@@ -194,15 +214,15 @@ def _reached_once(boxes: Boxes, scores: Scores, rule: Preset) -> Scores:
 
 
 def _nms(boxes: Boxes, scores: Scores, iou: float) -> Indices:
-    """What survives, best first; equal scores in given order. In float32 whatever comes in."""
-    found: Indices = nms(
+    """Return the rows that survive, best first, ties in given order; in float32 whatever comes."""
+    kept: Indices = nms(
         torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32), iou
     ).numpy()
-    return found
+    return kept
 
 
 def _class_boxes(proposals: Proposals, rows: Indices, labels: Indices) -> Boxes:
-    """The boxes [R, 4] regressed for the class [R] of the proposals at `rows` [R]."""
+    """Return the boxes [R, 4] regressed for the class [R] of the proposals at `rows` [R]."""
     shared = proposals.boxes.shape[1] == 1
     boxes: Boxes = proposals.boxes[rows, 0 if shared else labels]
     return boxes
@@ -237,7 +257,7 @@ def _regions(
 
 
 def _attributes(scores: Scores) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
-    """The most probable attribute [R] of scores [R, A] and its probability [R]."""
+    """Return the most probable attribute [R] of scores [R, A] and its probability [R]."""
     if not scores.shape[1]:
         none = np.full(len(scores), NO_ATTRIBUTE, np.int16)
         return none, np.zeros(len(scores), np.float16)

@@ -1,7 +1,6 @@
 """Views: what one published preset would have chosen, cut from the 100 regions stored."""
 
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ VIEWS = ("butd_36", "butd_10_100")
 
 
 def view(regions: Regions, preset: str) -> Regions:
-    """What the preset `butd_36` or `butd_10_100` chooses, cut from the regions of `top_100`.
+    """Return what the preset `butd_36` or `butd_10_100` chooses, cut from regions of `top_100`.
 
-    The same regions, but for confidences that float16 cannot tell from the preset's 0.2; their
-    `object_ids` and the profile stay those of `top_100`.
+    They are the same regions, but for confidences that float16 cannot tell from the preset's 0.2;
+    their `object_ids` and the profile stay those of `top_100`.
 
     Raises:
         ConfigError: a preset that chooses by another rule.
@@ -55,21 +54,21 @@ def write_view(
         _check_stored(store, src)
         extractor = {**store.manifest.extractor, "view": preset}
         plan = replace(store.manifest.plan(store.image_ids), extractor=extractor)
+
+        def cut(members: Members) -> Members:
+            sample = decode(*members)
+            regions = replace(view(sample.regions, preset), profile=plan.profile)
+            return encode(replace(sample, regions=regions))
+
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
-            copy(store, writer, "cutting", partial(_cut, preset, plan.profile))
+            copy(store, writer, "cutting", cut)
             return writer.finish()
 
 
 def _check_stored(store: Store, src: Path) -> None:
     extractor = store.manifest.extractor
-    if extractor.get("selection") != plain(asdict(PRESETS[STORED])) or "view" in extractor:
+    if extractor.get("selection") != plain(PRESETS[STORED].stored()) or "view" in extractor:
         raise ConfigError(
             f"a view is cut from what `semvlp extract --preset {STORED}` wrote; "
             f"{src} was selected by {extractor.get('selection', 'another system')}"
         )
-
-
-def _cut(preset: str, profile: str, members: Members) -> Members:
-    sample = decode(*members)
-    regions = replace(view(sample.regions, preset), profile=profile)
-    return encode(replace(sample, regions=regions))

@@ -27,26 +27,26 @@ REGIONS_AT_ONCE = 300
 
 
 class Execution(NamedTuple):
-    """Where and how exactly a network runs."""
+    """The device and the precision with which a network runs."""
 
     device: str = "cpu"
     precision: Precision = "fp32"
-    """Of the convolutions; boxes and probabilities are always fp32."""
+    """Precision of the convolutions; boxes and probabilities are always fp32."""
 
     @property
     def images_per_pass(self) -> int:
-        """How many images of equal shape go through the network at once."""
+        """Return how many images of equal shape go through the network at once."""
         return _IMAGES_PER_PASS.get(torch.device(self.device).type, _ON_A_GPU)
 
     def convolutions(self) -> AbstractContextManager[Any]:
-        """Inside it, convolutions run in the precision of this place."""
+        """Return a context inside which convolutions run in this precision."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
 
 class RawDetections(NamedTuple):
-    """What a network finds in one image, boxes in pixels of the resized image."""
+    """The output of a network for one image, boxes xyxy in pixels of the resized image."""
 
     proposals: Tensor
     """[P, 4] best first."""
@@ -61,7 +61,7 @@ class RawDetections(NamedTuple):
 
 
 class BatchedDetector(ABC):
-    """What a detector does around its network's own `_find`; see `detector.py`."""
+    """A detector around its network's own `_forward`; see `Detector`."""
 
     def __init__(self, rule: ResizeRule, images_per_pass: int) -> None:
         self.images_per_pass = images_per_pass
@@ -73,41 +73,41 @@ class BatchedDetector(ABC):
         results: dict[int, Proposals] = {}
         shapes = [each.pixels.shape for each in resized]
         for alike in passes(range(len(images)), shapes.__getitem__, self.images_per_pass):
-            found = self.detect([resized[index] for index in alike])
-            results.update(zip(alike, found, strict=True))
+            proposals = self.detect([resized[index] for index in alike])
+            results.update(zip(alike, proposals, strict=True))
         return [results[index] for index in range(len(images))]
 
     def prepare(self, image: NDArray[np.uint8]) -> Resized:
-        """Resize an RGB image [H, W, 3]; any thread may."""
+        """Resize an RGB image [H, W, 3]; any thread may call this."""
         return resize(image, self._rule)
 
     def detect(self, images: Sequence[Resized]) -> list[Proposals]:
-        """One pass over prepared images of equal shape, never padded."""
+        """Detect in one pass over prepared images of equal shape, which are never padded."""
         scales = [1 / image.back[0] for image in images]
-        found = self._find(np.stack([image.pixels for image in images]), scales)
-        return [_proposals(each, image) for each, image in zip(found, images, strict=True)]
+        detections = self._forward(np.stack([image.pixels for image in images]), scales)
+        return [_proposals(raw, image) for raw, image in zip(detections, images, strict=True)]
 
     @abstractmethod
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
-        """Find in a stack [n, h, w, 3] of images, each with its scale: resized over original."""
+    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+        """Run the network on images [n, h, w, 3], each with its scale: resized over original."""
 
 
-def _proposals(found: RawDetections, image: Resized) -> Proposals:
-    """Back to pixels of the original image, in numpy."""
+def _proposals(raw: RawDetections, image: Resized) -> Proposals:
+    """Return detections in pixels of the original image, in NumPy."""
     height, width = image.size
     return Proposals(
         width=width,
         height=height,
-        proposals=_brought_back(found.proposals, image),
-        boxes=_brought_back(found.boxes, image),
-        object_scores=_numpy(found.object_scores),
-        attribute_scores=_numpy(found.attribute_scores),
-        features=_numpy(found.features),
+        proposals=_in_original_pixels(raw.proposals, image),
+        boxes=_in_original_pixels(raw.boxes, image),
+        object_scores=_numpy(raw.object_scores),
+        attribute_scores=_numpy(raw.attribute_scores),
+        features=_numpy(raw.features),
     )
 
 
-def _brought_back(boxes: Tensor, image: Resized) -> NDArray[np.float32]:
-    """Boxes [P, ..., 4] in pixels of the original image.
+def _in_original_pixels(boxes: Tensor, image: Resized) -> NDArray[np.float32]:
+    """Return boxes [P, ..., 4] in pixels of the original image.
 
     The factors are laid out along a whole row, because a product with 4 numbers again and again
     takes ten times as long.

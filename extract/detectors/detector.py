@@ -1,4 +1,4 @@
-"""What a detector is: images in, proposals out; and how one is found by name.
+"""The protocol of a detector: images in, proposals out.
 
 P proposals, C object classes, A attributes, F feature size. Boxes are xyxy in pixels of the image
 as it was given; scores are probabilities.
@@ -49,10 +49,10 @@ class Detector(Protocol):
     of its pass."""
 
     def prepare(self, image: NDArray[np.uint8]) -> Resized:
-        """The work on an RGB image [H, W, 3] that needs no network; any thread may call it."""
+        """Do the work on an RGB image [H, W, 3] that needs no network; any thread may call it."""
 
     def detect(self, images: Sequence[Resized]) -> list[Proposals]:
-        """One pass over prepared images of equal shape."""
+        """Detect in one pass over prepared images of equal shape."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""

@@ -9,7 +9,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Detector
-from semvlp.extract.detectors.on_torchvision.faster_rcnn import trunk_of
+from semvlp.extract.detectors.on_torchvision.faster_rcnn import backbone_of
 from semvlp.extract.detectors.on_torchvision.rpn import cell_anchors
 from semvlp.extract.networks import NETWORKS, NetworkConfig
 from semvlp.extract.weights.checkpoint import read_weights
@@ -17,7 +17,7 @@ from semvlp.extract.weights.families import State, family_of, to_ours, unwrapped
 
 
 def read_published(path: Path, network: str) -> State:
-    """The tensors of the file `path` under our names, for the network `network` of `NETWORKS`.
+    """Return the tensors of the file `path` under our names, for `network` of `NETWORKS`.
 
     Raises:
         InputError: a file that cannot be read, weights of another network or of no known family,
@@ -37,8 +37,8 @@ def read_published(path: Path, network: str) -> State:
 
 
 def constants_of(config: NetworkConfig) -> dict[str, Tensor]:
-    """What a network's config says and some checkpoints store too."""
-    cells = cell_anchors(config, trunk_of(config).strides)
+    """Return what a network's config says and some checkpoints store too."""
+    cells = cell_anchors(config, backbone_of(config).strides)
     return {
         "mean": torch.tensor(config.pixel_mean),
         "std": torch.tensor(config.pixel_std),
@@ -47,7 +47,7 @@ def constants_of(config: NetworkConfig) -> dict[str, Tensor]:
 
 
 def count_labels(state: State, source: str) -> tuple[int, int]:
-    """Object classes and attributes that the weights know, background and "none" left out.
+    """Count the object classes and attributes of the weights, without background and "none".
 
     Raises:
         InputError: there is no class predictor.
@@ -55,25 +55,24 @@ def count_labels(state: State, source: str) -> tuple[int, int]:
     if "predictor.objects.bias" not in state:
         raise InputError(f"{source}: predictor.objects.bias is missing")
     attributes = state.get("predictor.attributes.bias")
-    return len(state["predictor.objects.bias"]) - 1, 0 if attributes is None else len(
-        attributes
-    ) - 1
+    num_attributes = 0 if attributes is None else len(attributes) - 1
+    return len(state["predictor.objects.bias"]) - 1, num_attributes
 
 
 def object_labels(count: int) -> tuple[str, ...]:
-    """Names of object classes: COCO's where there are 80, numbers elsewhere."""
+    """Return the names of object classes: COCO's where there are 80, numbers elsewhere."""
     categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     names = tuple(name for name in categories if name not in ("__background__", "N/A"))
     return names if len(names) == count else numbered("object", count)
 
 
 def attribute_labels(count: int) -> tuple[str, ...]:
-    """Numbers, because no published file names its attributes."""
+    """Return numbers as names, because no published file names its attributes."""
     return numbered("attribute", count)
 
 
 def numbered(kind: str, count: int) -> tuple[str, ...]:
-    """`object 0`, `object 1`, ...: classes without names."""
+    """Return `object 0`, `object 1`, ...: the names of classes without names."""
     return tuple(f"{kind} {index}" for index in range(count))
 
 

@@ -19,7 +19,7 @@ class DetectorSpec:
     """A detector that is known by name."""
 
     what: str
-    """The network and what it was trained on."""
+    """The network and the data it was trained on."""
     weights: str
     """URL of its weights; where none are downloaded, where they come from."""
     network: str
@@ -29,14 +29,8 @@ class DetectorSpec:
 
 
 _ZOO = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
-
-
 _MILVLG = "by hand from the links of https://github.com/MILVLG/bottom-up-attention.pytorch"
-
-
 DEFAULT = "coco-r101-c4"
-
-
 KNOWN: dict[str, DetectorSpec] = {
     DEFAULT: DetectorSpec(
         what="the default: Faster R-CNN, ResNet-101 C4, 80 COCO classes, 2048 features",
@@ -128,8 +122,9 @@ def load_detector(
         spec: a name in `KNOWN` (None is `DEFAULT`), a directory that `train_detector` wrote, or a
             detectron2 config: a YAML file or a name in its model zoo.
         weights: path, URL or `hf:OWNER/NAME[/FILE]` of weights instead of the spec's own.
-        backend: what runs the network. `auto` is torchvision where it has the network, because
-            that runs everywhere and gives everyone the same profile; detectron2 for its configs.
+        backend: the library that runs the network. `auto` is torchvision where it has the network,
+            because that runs everywhere and gives everyone the same profile; detectron2 for its
+            configs.
         device: a name that `semvlp.distributed.device_of` knows.
         precision: of the convolutions; boxes and probabilities are always fp32.
         settings: `name=value` for fields of the network's `NetworkConfig`, such as
@@ -141,7 +136,10 @@ def load_detector(
     """
     name = spec or DEFAULT
     known = KNOWN.get(name)
-    runner = _runner(name, backend)
+    only = _sole_backend(name)
+    if only and backend not in ("auto", only):
+        raise ConfigError(f"--detector {name} is run by {only} alone; --backend auto takes it")
+    runner = only or ("detectron2" if backend == "detectron2" else "torchvision")
     if weights and not (is_config(name) or (known and known.published)):
         raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     log.info("detector %s, run by %s", name, runner)
@@ -154,16 +152,8 @@ def load_detector(
         raise
 
 
-def _runner(name: str, backend: Backend) -> Runner:
-    """Which backend runs the detector `name`."""
-    only = _only(name)
-    if only and backend not in ("auto", only):
-        raise ConfigError(f"--detector {name} is run by {only} alone; --backend auto takes it")
-    return only or ("detectron2" if backend == "detectron2" else "torchvision")
-
-
-def _only(name: str) -> Runner | None:
-    """The backend that alone has the network, None where both do; `small` is torchvision's."""
+def _sole_backend(name: str) -> Runner | None:
+    """Return the backend that alone has the network, None where both do."""
     if is_config(name):
         return "detectron2"
     if name in KNOWN:
@@ -175,7 +165,7 @@ def _only(name: str) -> Runner | None:
     network = read_description(Path(name, DESCRIPTION)).network
     if network is None:
         return "detectron2"
-    return "torchvision" if network.trunk == "small" else None
+    return "torchvision" if network.backbone == "small" else None
 
 
 def _with_torchvision(
@@ -186,17 +176,17 @@ def _with_torchvision(
     from semvlp.extract.detectors.on_torchvision import backend as torchvision
     from semvlp.extract.networks import NETWORKS
 
-    place = Execution(str(device_of(device, setting="--device")), precision)
+    execution = Execution(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if spec is None:
-        return torchvision.open_trained(Path(name, "detector.json"), place, settings)
+        return torchvision.open_trained(Path(name, "detector.json"), execution, settings)
     if name == "demo":
         path = Path(__file__).with_name("demo_detector.json")
-        return torchvision.open_trained(path, place, settings)
+        return torchvision.open_trained(path, execution, settings)
     config = override(NETWORKS[spec.network], settings)
     if name == "untrained":
-        return torchvision.open_untrained(config, place)
-    return torchvision.open_published(spec.network, config, _weights(spec, weights), place)
+        return torchvision.open_untrained(config, execution)
+    return torchvision.open_published(spec.network, config, _weights(spec, weights), execution)
 
 
 def _with_detectron2(
@@ -211,20 +201,20 @@ def _with_detectron2(
     from semvlp.extract.networks import NETWORKS
     from semvlp.extract.weights.checkpoint import DESCRIPTION
 
-    place = Execution(str(device_of(device, setting="--device")), precision)
+    execution = Execution(str(device_of(device, setting="--device")), precision)
     spec = KNOWN.get(name)
     if is_config(name):
-        return detectron2.open_config(name, weights, place, settings)
+        return detectron2.open_config(name, weights, execution, settings)
     if spec is None:
-        return detectron2.open_trained(Path(name, DESCRIPTION), place, settings)
+        return detectron2.open_trained(Path(name, DESCRIPTION), execution, settings)
     config = override(NETWORKS[spec.network], settings)
     if name == "untrained":
-        return detectron2.open_untrained(config, place)
-    return detectron2.open_published(spec.network, config, _weights(spec, weights), place)
+        return detectron2.open_untrained(config, execution)
+    return detectron2.open_published(spec.network, config, _weights(spec, weights), execution)
 
 
 def _weights(spec: DetectorSpec, given: str | None) -> Path:
-    """The file with the weights of a published detector."""
+    """Return the file with the weights of a published detector."""
     from semvlp.extract.weights.download import fetch
 
     if not given and not spec.weights.startswith("http"):
@@ -233,7 +223,7 @@ def _weights(spec: DetectorSpec, given: str | None) -> Path:
 
 
 def is_config(name: str) -> bool:
-    """The name is one of a detectron2 config: a file, or one of its model zoo."""
+    """Tell whether a name is that of a detectron2 config: a file, or one of its model zoo."""
     return name.endswith((".yaml", ".yml"))
 
 

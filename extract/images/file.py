@@ -1,4 +1,4 @@
-"""An image that was found: a file, or a member of a tar that is read in place."""
+"""One image: a file, or a member of a tar that is read in place."""
 
 import logging
 import posixpath
@@ -36,13 +36,13 @@ class ImageFile:
     size: int = 0
     """Bytes of the member."""
     broken_link: str = ""
-    """What the member is a link to, where the tar does not hold that."""
+    """Target of the link that the member is, where the tar does not hold it."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     def read(self) -> bytes:
-        """The encoded bytes.
+        """Return the encoded bytes.
 
         Raises:
             Refused: the file is missing, unreadable or empty.
@@ -64,7 +64,7 @@ class ImageFile:
 
 
 def in_tar(path: Path) -> list[ImageFile]:
-    """The images of an uncompressed tar, read from its headers.
+    """Return the images of an uncompressed tar, read from its headers.
 
     Raises:
         InputError: it is damaged, truncated or compressed.
@@ -86,7 +86,7 @@ def _has_bytes(member: tarfile.TarInfo) -> bool:
 
 
 def _member(path: Path, member: tarfile.TarInfo, files: Mapping[str, tarfile.TarInfo]) -> ImageFile:
-    """An image of a tar; a link has the bytes of the file among `files` that it stands for."""
+    """Return an image of a tar; a link has the bytes of the file in `files` that it stands for."""
     name, key = member.name, image_id(member.name)
     if member.isreg():
         return ImageFile(key, path, name, member.offset_data, member.size)
@@ -99,7 +99,7 @@ def _member(path: Path, member: tarfile.TarInfo, files: Mapping[str, tarfile.Tar
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """`tarfile` takes a damaged header for the end of the archive; the true end is zeros."""
+    """Raise where `tarfile` takes a damaged header for the end; the true end is zeros."""
     with path.open("rb") as tar:
         tar.seek(offset)
         block = tar.read(tarfile.BLOCKSIZE)
@@ -108,11 +108,11 @@ def _check_end(path: Path, offset: int) -> None:
 
 
 def is_image(name: str) -> bool:
-    """By its extension; hidden files are none."""
+    """Tell by its extension whether a file is an image; hidden files are none."""
     hidden = PurePosixPath(name).name.startswith(".")
     return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def image_id(name: str) -> str:
-    """The id of an image whose file or member has this name."""
+    """Return the id of an image whose file or member has this name."""
     return make_key(_ILLEGAL.sub("_", PurePosixPath(name).stem))

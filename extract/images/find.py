@@ -52,7 +52,7 @@ _UPRIGHT = {
 
 
 def find_images(source: Path) -> list[ImageFile]:
-    """The images of a directory (searched recursively), a list or tars, sorted by their unique ids.
+    """Return the images of a directory (with its subdirectories), a list or tars, sorted by id.
 
     A directory gives its image files by extension, or the images of its `.tar` files; hidden files
     are left out. A list is `.txt` (a path a line) or `.json` (a list of paths, or an object of ids
@@ -92,7 +92,8 @@ def load(image_file: ImageFile) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(image_file.read()), formats=_FORMATS) as image:
             _check_size(*image.size)
             image.load()
-            pixels = np.array(_upright(_to_rgb(image), _orientation(image)))
+            rgb, turn = _to_rgb(image), _UPRIGHT.get(_orientation(image))
+            pixels = np.array(rgb if turn is None else rgb.transpose(turn))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
@@ -119,7 +120,7 @@ def _in_directory(directory: Path) -> list[ImageFile]:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """Every file that is not hidden; linked folders are entered once, so that cycles end."""
+    """Yield every file that is not hidden; linked folders are entered once, so that cycles end."""
     seen = set()
     for parent, folders, names in os.walk(directory, onerror=_fail, followlinks=True):
         real = os.path.realpath(parent)
@@ -208,7 +209,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits; Pillow's own conversion clips at 255 and forgets what is transparent."""
+    """Scale grey of 16 bits; Pillow's own conversion clips at 255 and forgets transparency."""
     values = np.array(image)
     if values.min() < 0 or values.max() > 65535:
         raise Refused("32-bit pixels have no known white; save the image with 8 or 16 bits")
@@ -218,13 +219,8 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1..8; an EXIF block that cannot be read says nothing, as in other viewers."""
+    """Return 1..8; an EXIF block that cannot be read says nothing, as in other viewers."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)

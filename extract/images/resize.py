@@ -16,7 +16,7 @@ Pixels = NDArray[Any]
 
 
 class ResizeRule(NamedTuple):
-    """How an image gets its size; 0 leaves it as it is."""
+    """The size an image gets; 0 leaves it as it is."""
 
     shorter: int
     """Its shorter side."""
@@ -26,7 +26,7 @@ class ResizeRule(NamedTuple):
 
     @classmethod
     def of(cls, config: NetworkConfig) -> "ResizeRule":
-        """The rule of a network."""
+        """Return the rule of a network."""
         method = config.variant.resize if config.variant else "pillow"
         return cls(config.shorter_side, config.longer_side, method)
 
@@ -37,13 +37,13 @@ class Resized(NamedTuple):
     pixels: Pixels
     """[h, w, 3]: bytes from Pillow, float32 from the arithmetic of OpenCV."""
     back: tuple[float, float]
-    """What brings x and y of a box back to pixels of the original image."""
+    """Factors that bring x and y of a box back to pixels of the original image."""
     size: tuple[int, int]
     """Height and width of the original image."""
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:
-    """The RGB image [H, W, 3] resized with a bilinear filter."""
+    """Resize the RGB image [H, W, 3] with a bilinear filter."""
     height, width = image.shape[:2]
     tall, wide = resized_shape(height, width, rule)
     if rule.method == "cv2" and rule.shorter:
@@ -57,7 +57,7 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:
 
 
 def resized_shape(height: int, width: int, rule: ResizeRule) -> tuple[int, int]:
-    """Height and width after resizing.
+    """Return height and width after resizing.
 
     `pillow` is detectron2's `ResizeShortestEdge` (detectron2/data/transforms/augmentation_impl.py),
     `cv2` the rule of Caffe's Faster R-CNN (py-faster-rcnn lib/utils/blob.py).
@@ -86,7 +86,7 @@ def _caffe_scale(height: int, width: int, rule: ResizeRule) -> float:
 def _interpolated(
     image: NDArray[np.uint8], shape: tuple[int, int], scale: float
 ) -> NDArray[np.float32]:
-    """OpenCV's INTER_LINEAR on float32, first along the rows, then between them.
+    """Resize as OpenCV's INTER_LINEAR does on float32, first along the rows, then between them.
 
     opencv modules/imgproc/src/resize.cpp: the factor is the one that was asked for, not the
     quotient of the rounded sizes; weights are float32. Nothing is averaged when an image shrinks.
@@ -104,7 +104,7 @@ def _interpolated(
 def _neighbours(
     length: int, resized: int, scale: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Both source pixels of each resized pixel, and the share of the second."""
+    """Return both source pixels of each resized pixel, and the share of the second."""
     position = ((np.arange(resized) + 0.5) * (1 / scale) - 0.5).astype(np.float32)
     first = np.floor(position).astype(np.int64)
     share = (position - first.astype(np.float32)).astype(np.float32)

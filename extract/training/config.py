@@ -12,7 +12,9 @@ from semvlp.settings import formerly
 
 # Networks whose boxes hold their last pixel find, but the rules by which they learned are not here.
 TRAINABLE = tuple(
-    name for name, network in NETWORKS.items() if (network.variant or PLAIN).boxes == "exclusive"
+    name
+    for name, network in NETWORKS.items()
+    if (network.variant or PLAIN).box_convention == "exclusive"
 )
 
 
@@ -46,7 +48,7 @@ class DetectorTrainConfig:
     save_every: int = 500
     """Steps between two states to go on from."""
     init: str | None = None
-    """Weights to start from (path, URL or `hf:` address): those of the trunk and of the region
+    """Weights to start from (path, URL or `hf:` address): those of the backbone and of the region
     proposals are taken. The ResNets need it, because their batch norm does not learn; a detector
     of the list and a detectron2 config start from their own unless it is given."""
     valid: Path | None = None

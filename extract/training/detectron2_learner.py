@@ -82,8 +82,8 @@ def _from_config(config: DetectorTrainConfig, data: Annotations) -> "Detectron2L
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.object_labels)
     cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES = len(data.attribute_labels)
-    place = Execution(str(device_of(config.device)))
-    model = build_network(cfg, place, config.network, seed=config.seed)
+    execution = Execution(str(device_of(config.device)))
+    model = build_network(cfg, execution, config.network, seed=config.seed)
     if start:
         path = fetch(start)
         load_start(model, stored_state(model, path), str(path))

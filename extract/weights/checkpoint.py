@@ -20,26 +20,8 @@ from torch import Tensor, nn
 
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.networks import NetworkConfig
+from semvlp.extract.networks import NetworkConfig, from_stored
 from semvlp.settings import build, to_tree
-
-
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """The object in the file `path`, which describes `what`.
-
-    Raises:
-        InputError: no such file, or something else in it.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; it must describe {what}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: must be JSON that describes {what}: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: must be a JSON object that describes {what}")
-    return found
-
 
 FORMAT, FORMAT_VERSION = "semvlp-detector", 1
 DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
@@ -47,12 +29,12 @@ DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the JSON file of a detector says."""
+    """The content of a detector's JSON file."""
 
     network: NetworkConfig | None = None
-    """Its weights have our names, whichever backend learned them."""
+    """The network's config; its weights have our names, whichever backend learned them."""
     detectron2: str | None = None
-    """Instead: detectron2's config as YAML, with weights under its names."""
+    """detectron2's config as YAML instead, with weights under its names."""
     object_labels: tuple[str, ...]
     attribute_labels: tuple[str, ...]
 
@@ -65,13 +47,15 @@ def save_detector(directory: Path, state: Mapping[str, Tensor], description: Des
     """Write a detector of our own into `directory`, the JSON last: where it lies, all is there."""
     data = _serialised(state)
     atomic.write_bytes(directory / WEIGHTS, data)
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    sha256 = {"weights_sha256": hashlib.sha256(data).hexdigest()}
-    atomic.write_json(directory / DESCRIPTION, head | to_tree(description) | sha256)
+    entry = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_tree(description)}
+    if description.network is not None:
+        entry["network"] = description.network.stored()
+    entry["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    atomic.write_json(directory / DESCRIPTION, entry)
 
 
 def read_detector(path: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Description and weights of the detector whose JSON file is `path`.
+    """Return description and weights of the detector whose JSON file is `path`.
 
     Raises:
         InputError: a file that is missing, damaged, of another format or version, or weights that
@@ -88,7 +72,7 @@ def read_detector(path: Path) -> tuple[Description, dict[str, Tensor]]:
 
 
 def read_description(path: Path) -> Description:
-    """What the JSON file `path` says of a detector; raises as `read_detector`."""
+    """Return the description in the JSON file `path` of a detector; raises as `read_detector`."""
     entry = read_object(path, "a detector")
     if entry.get("format") != FORMAT or entry.get("format_version") != FORMAT_VERSION:
         raise InputError(
@@ -96,14 +80,33 @@ def read_description(path: Path) -> Description:
             f"{entry.get('format')!r} {entry.get('format_version')!r}"
         )
     tree = {key: entry[key] for key in Description.__dataclass_fields__ if key in entry}
+    if isinstance(tree.get("network"), dict):
+        tree["network"] = from_stored(tree["network"])
     try:
         return build(Description, tree)
     except ConfigError as error:
         raise InputError(f"{path}: {error}") from error
 
 
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Return the object in the JSON file `path`, which describes `what`.
+
+    Raises:
+        InputError: no such file, or something else in it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; it must describe {what}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: must be JSON that describes {what}: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a JSON object that describes {what}")
+    return content
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth, .pt, .bin or .pkl file that holds tensors alone.
+    """Return the tensors of a .safetensors, .pth, .pt, .bin or .pkl file that holds tensors alone.
 
     Raises:
         InputError: no such file, another kind of file, or one whose reading could run code.
@@ -111,11 +114,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: damaged weights: {error}") from error
     if path.suffix in (".pth", ".pt", ".bin"):
-        return _read_torch(path)
+        return _named_tensors(_unpickled(path), path)
     if path.suffix == ".pkl":
-        return _read_pickle(path)
+        # Brings every community format along, which only this kind of file needs.
+        from semvlp.shards.formats import safe_pickle
+
+        # NumPy arrays, as in detectron2's model zoo; a pickle of anything else is refused.
+        return _named_tensors(safe_pickle.loads(path.read_bytes(), str(path)), path)
     raise InputError(f"{path}: weights must be .safetensors, .pth, .pt, .bin or .pkl")
 
 
@@ -139,8 +149,21 @@ def load_strict(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
     network.load_state_dict(dict(state))
 
 
+def load_body(
+    network: nn.Module, given: Mapping[str, Tensor], own: tuple[str, ...], source: str
+) -> None:
+    """Load `given` strictly, but for names that start with `own`: those know the user's classes.
+
+    Raises:
+        InputError: a tensor is missing, unexpected or of another shape.
+    """
+    kept = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(own)}
+    body = {name: tensor for name, tensor in given.items() if not name.startswith(own)}
+    load_strict(network, kept | body, source)
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hash of the weights themselves, whatever file they came from."""
+    """Return the hash of the weights themselves, whatever file they came from."""
     return hashlib.sha256(_serialised(state)).hexdigest()
 
 
@@ -148,34 +171,18 @@ def _serialised(state: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _unpickled(path: Path) -> Any:
+    """Return what `torch.save` wrote, if that is tensors and plain values alone."""
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged weights: {error}") from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(
             f"{path}: damaged, or it holds more than tensors and plain values: {error}"
         ) from error
-    return _named_tensors(state, path)
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A pickle of NumPy arrays, as detectron2's model zoo has; anything else in it is refused."""
-    # Brings every community format along, which only this kind of file needs.
-    from semvlp.shards.formats import safe_pickle
-
-    state = safe_pickle.loads(path.read_bytes(), str(path))
-    return _named_tensors(state, path)
 
 
 def _named_tensors(state: Any, path: Path) -> dict[str, Tensor]:
-    """The mapping itself, or the one inside a training checkpoint."""
+    """Return the mapping itself, or the one inside a training checkpoint, as torch tensors."""
     if isinstance(state, dict):
         state = next((state[key] for key in ("model", "state_dict") if key in state), state)
     if not isinstance(state, dict) or not state:
@@ -192,16 +199,3 @@ def _named_tensors(state: Any, path: Path) -> dict[str, Tensor]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
-
-
-def load_body(
-    network: nn.Module, given: Mapping[str, Tensor], own: tuple[str, ...], source: str
-) -> None:
-    """Load `given` strictly, but for what starts with `own`: that knows the user's own classes.
-
-    Raises:
-        InputError: a tensor is missing, unexpected or of another shape.
-    """
-    kept = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(own)}
-    body = {name: tensor for name, tensor in given.items() if not name.startswith(own)}
-    load_strict(network, kept | body, source)

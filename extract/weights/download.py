@@ -22,7 +22,7 @@ _MIB = 2**20
 
 
 def fetch(address: str) -> Path:
-    """The local file of `address`; downloads are kept in torch's or Hugging Face's own cache.
+    """Return the local file of `address`; downloads stay in torch's or Hugging Face's own cache.
 
     `address` is a path, `https://...`, or `hf:OWNER/NAME[/FILE]`; without FILE it is
     detector.safetensors, where there is none pytorch_model.bin. Behind `#sha256=` stands the hash
@@ -109,7 +109,7 @@ def _from_hub(address: str) -> Path:
 
 
 def _first_on_hub(repository: str, files: tuple[str, ...]) -> Path:
-    """The first of `files` that the repository has; raises as `hf_hub_download` for the last."""
+    """Return the first of `files` in the repository; raises as `hf_hub_download` for the last."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Checkpoint families of other systems: which one a file is, and its tensors in our form and back.
+"""Checkpoint families of other systems: told apart, their tensors in our form and back.
 
 Ours has background as the last class, "none" as the last attribute, one objectness logit an anchor
 and no box regression for background. The names are literal tables (`family_names`).
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from semvlp.errors import InputError
-from semvlp.extract.networks import PYRAMID, NetworkConfig
+from semvlp.extract.networks import FPN_SUFFIX, NetworkConfig
 from semvlp.extract.weights import family_names
 from semvlp.extract.weights.family_names import Rules, rename
 
@@ -37,7 +37,7 @@ class Change:
     """One way in which a family's tensors differ from ours beside their names."""
 
     to_ours: Callable[[State], None]
-    """Changes a state under our names in place."""
+    """Function that changes a state under our names in place."""
     from_ours: Callable[[State], None]
     """Its inverse."""
 
@@ -57,7 +57,7 @@ class Family:
 
 
 def _each(names: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Callable[[State], None]:
-    """Changes those of the tensors that there are."""
+    """Return a function that changes those of the tensors `names` that there are."""
 
     def apply(state: State) -> None:
         for name in names:
@@ -76,7 +76,7 @@ def _to_the_front(rows: Tensor) -> Tensor:
 
 
 def _object_over_background(rows: Tensor) -> Tensor:
-    """Softmax of (background, object) [2 N, ...] is the sigmoid of their difference [N, ...]."""
+    """Return logits [N, ...] whose sigmoid is the softmax of (background, object) [2 N, ...]."""
     background, thing = rows.chunk(2)
     return thing - background
 
@@ -101,7 +101,7 @@ def _add_none(state: State) -> None:
 
 
 def _fold_norms(state: State, *, eps: float, variance: float) -> None:
-    """Batch norms as a factor and an offset, in float64: mean 0 and the variance that gives 1."""
+    """Make batch norms a factor and an offset, in float64: mean 0, the variance that gives 1."""
     for name in [name for name in state if name.endswith(".running_var")]:
         stem = name.removesuffix("running_var")
         weight, bias = state[f"{stem}weight"].double(), state[f"{stem}bias"].double()
@@ -177,7 +177,7 @@ _VINVL_TWIN = ("attribute.feature_extractor.", "roi_heads.box.feature_extractor.
 
 
 def family_of(state: Mapping[str, Tensor], source: str) -> Family | None:
-    """The family of tensors under the names of their file; None where the names are ours.
+    """Return the family of tensors under the names of their file; None where they are ours.
 
     Raises:
         InputError: they are of no known family.
@@ -206,12 +206,12 @@ def family_of(state: Mapping[str, Tensor], source: str) -> Family | None:
 
 
 def in_detectron2(config: NetworkConfig) -> Family:
-    """The family whose names detectron2's own modules have for a network of ours."""
-    return DETECTRON2_FPN if config.trunk.endswith(PYRAMID) else DETECTRON2
+    """Return the family whose names detectron2's own modules have for a network of ours."""
+    return DETECTRON2_FPN if config.backbone.endswith(FPN_SUFFIX) else DETECTRON2
 
 
 def unwrapped(state: State) -> State:
-    """Without the `module.` that data-parallel wrappers put before every name."""
+    """Return tensors without the `module.` that data-parallel wrappers put before every name."""
     if not all(name.startswith(_WRAPPER) for name in state):
         return state
     return {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
@@ -220,7 +220,7 @@ def unwrapped(state: State) -> State:
 def to_ours(
     state: Mapping[str, Tensor], family: Family, constants: Mapping[str, Tensor], source: str
 ) -> State:
-    """The learned tensors of a checkpoint of `family` under our names and in our form.
+    """Return the learned tensors of a checkpoint of `family` under our names and in our form.
 
     Args:
         state: tensors by the name their file has for them.
@@ -242,7 +242,7 @@ def to_ours(
 
 
 def from_ours(state: Mapping[str, Tensor], family: Family) -> State:
-    """The inverse of `to_ours`, without constants and duplicates."""
+    """Undo `to_ours`, without constants and duplicates."""
     ours = dict(state)
     for change in reversed(family.changes):
         change.from_ours(ours)
@@ -253,7 +253,7 @@ def from_ours(state: Mapping[str, Tensor], family: Family) -> State:
 def without_constants(
     state: Mapping[str, Tensor], constants: Mapping[str, Tensor], source: str
 ) -> State:
-    """`state` without what the config says too, after comparing it with the network's `constants`.
+    """Return `state` without what the config says too, once that equals the network's `constants`.
 
     detectron2 itself drops these unread, so that weights with other anchors load and find nothing.
 
@@ -267,22 +267,22 @@ def without_constants(
 
 
 def _learned(state: Mapping[str, Tensor], source: str) -> State:
-    """Without what counters and tied modules add."""
-    found = {
+    """Return the tensors without what counters and tied modules add."""
+    learned = {
         name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")
     }
     twin, original = _VINVL_TWIN
-    for name in [name for name in found if name.startswith(twin)]:
-        if not torch.equal(found.pop(name), found[name.replace(twin, original, 1)]):
+    for name in [name for name in learned if name.startswith(twin)]:
+        if not torch.equal(learned.pop(name), learned[name.replace(twin, original, 1)]):
             raise InputError(
                 f"{source}: {name} must be the tensor of the box head, which the attribute head "
                 "shares in the published network"
             )
-    return found
+    return learned
 
 
 def _rows(state: Mapping[str, Tensor], layer: str) -> int:
-    """Outputs of a layer; 0 where there is none."""
+    """Return the number of outputs of a layer; 0 where there is none."""
     weight = state.get(f"{layer}.weight")
     return 0 if weight is None else len(weight)
 

@@ -133,7 +133,7 @@ VINVL_CONSTANTS = {"rpn.anchor_generator.cell_anchors.0": "cell.0"}
 
 
 def rename(name: str, rules: Rules, source: str = "") -> str:
-    """The name on the right side of the rule whose left side is `name`.
+    """Return the name on the right side of the rule whose left side is `name`.
 
     Raises:
         InputError: no rule has it.

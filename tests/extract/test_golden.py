@@ -68,7 +68,7 @@ def border(config: NetworkConfig, resized: Resized) -> list[float]:
     """The corner that no box of a network exceeds, in pixels of the photograph."""
     everything = torch.tensor([-9.0, -9.0, 9e9, 9e9])
     size = (resized.pixels.shape[0], resized.pixels.shape[1])
-    x, y = clip(everything, size, rule=variant(config).boxes)[2:].tolist()
+    x, y = clip(everything, size, convention=variant(config).box_convention)[2:].tolist()
     return [x * resized.back[0], y * resized.back[1]]
 
 

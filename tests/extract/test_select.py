@@ -98,7 +98,7 @@ def test_every_preset_keeps_its_promises(preset: str | None, count: int) -> None
     found = random_proposals(3, count, classes=40)
     regions = pick(found, preset)
     rule = DEFAULT if preset is None else PRESETS[preset]
-    fewest = min(rule.min_regions, count) if rule.floor is None else 1
+    fewest = min(rule.min_regions, count) if rule.min_score_below_min_regions is None else 1
     assert fewest <= len(regions) <= rule.max_regions
     assert len(set(chosen(regions))) == len(regions)
     assert (np.diff(regions.object_conf.astype(np.float32)) <= 0).all()

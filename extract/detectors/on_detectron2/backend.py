@@ -37,7 +37,7 @@ from semvlp.extract.detectors.on_detectron2.cfg import (
 )
 from semvlp.extract.detectors.on_detectron2.heads import AttributeStandardROIHeads, BottomUpRPN
 from semvlp.extract.detectors.on_detectron2.load import load_whole
-from semvlp.extract.detectors.on_torchvision.backbones import every, fold, unstride
+from semvlp.extract.detectors.on_torchvision.backbones import every, fuse_conv_bn, unstride
 from semvlp.extract.detectors.on_torchvision.backend import untrained
 from semvlp.extract.detectors.on_torchvision.rpn import clip, decode
 from semvlp.extract.detectors.published import (
@@ -66,15 +66,15 @@ Labels = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def open_config(
-    name: str, weights: str | None, place: Execution, settings: Sequence[str] = ()
+    name: str, weights: str | None, execution: Execution, settings: Sequence[str] = ()
 ) -> "Detectron2Detector":
-    """The network of a detectron2 config.
+    """Open the network of a detectron2 config.
 
     Args:
         name: a YAML file, or a name in detectron2's model zoo.
         weights: path, URL or `hf:` address; None takes those of the model zoo or of the YAML
             file, whose `MODEL.WEIGHTS: ""` means random ones from a fixed seed.
-        place: where and how exactly it runs.
+        execution: where and how exactly it runs.
         settings: `KEY=value` over the config.
 
     Raises:
@@ -84,71 +84,79 @@ def open_config(
     cfg = read_config(name)
     set_keys(cfg, settings)
     weights = address_of(cfg.MODEL.WEIGHTS if weights is None else weights)
-    model = build_network(cfg, place, name)
+    model = build_network(cfg, execution, name)
     if weights:
         path = fetch(weights)
         load_whole(model, stored_state(model, path), str(path))
     else:
         log.warning("%s names no weights: the network is random", name)
-    return Detectron2Detector(model, cfg, place)
+    return Detectron2Detector(model, cfg, execution)
 
 
 def open_trained(
-    path: Path, place: Execution, settings: Sequence[str] = ()
+    path: Path, execution: Execution, settings: Sequence[str] = ()
 ) -> "Detectron2Detector":
-    """The detector of our own whose JSON file is `path`, whichever backend it learned in."""
+    """Open the detector of our own whose JSON file is `path`, whichever backend it learned in."""
     description, state = read_detector(path)
     labels = description.object_labels, description.attribute_labels
     weights = str(path.with_suffix(".safetensors"))
     if description.detectron2 is None:
         assert description.network is not None
         config = override(description.network, settings)
-        return _open(state, config, place, weights, labels)
+        return _open(state, config, execution, weights, labels)
     cfg = stored_config(description.detectron2, str(path))
     set_keys(cfg, settings)
-    model = build_network(cfg, place, str(path))
+    model = build_network(cfg, execution, str(path))
     load_strict(model, state, weights)
-    return Detectron2Detector(model, cfg, place, labels)
+    return Detectron2Detector(model, cfg, execution, labels)
 
 
 def open_published(
-    name: str, config: NetworkConfig, weights: Path, place: Execution
+    name: str, config: NetworkConfig, weights: Path, execution: Execution
 ) -> "Detectron2Detector":
-    """The network `name` of `NETWORKS` with published weights, or some of our own.
+    """Open the network `name` of `NETWORKS` with published weights, or some of our own.
 
     `config` is the network's, some settings of which may have been changed.
     """
-    return _open(read_published(weights, name), config, place, str(weights))
+    return _open(read_published(weights, name), config, execution, str(weights))
 
 
-def open_untrained(config: NetworkConfig, place: Execution) -> "Detectron2Detector":
-    """A network with the random weights it has in the torchvision backend."""
-    return _open(untrained(config).state_dict(), config, place, "random weights")
+def open_untrained(config: NetworkConfig, execution: Execution) -> "Detectron2Detector":
+    """Open a network with the random weights it has in the torchvision backend."""
+    return _open(untrained(config).state_dict(), config, execution, "random weights")
 
 
 def _open(
-    state: State, config: NetworkConfig, place: Execution, source: str, labels: Labels | None = None
+    state: State,
+    config: NetworkConfig,
+    execution: Execution,
+    source: str,
+    labels: Labels | None = None,
 ) -> "Detectron2Detector":
-    """The network of a config with tensors under our names."""
+    """Open the network of a config with tensors under our names."""
     num_objects, num_attributes = count_labels(state, source)
     cfg = config_of(config, num_objects=num_objects, num_attributes=num_attributes)
-    model = build_network(cfg, place, source)
+    model = build_network(cfg, execution, source)
     load_strict(model, from_ours(state, in_detectron2(config)), source)
     labels = labels or (object_labels(num_objects), attribute_labels(num_attributes))
-    return Detectron2Detector(model, cfg, place, labels)
+    return Detectron2Detector(model, cfg, execution, labels)
 
 
 class Detectron2Detector(BatchedDetector):
-    """A detectron2 network, taken over, that only finds; see `Detector`.
+    """A detectron2 network, taken over, that no longer learns; see `Detector`.
 
     Feature pyramids pad an image to a multiple of their largest stride, each by its own shape.
     """
 
     def __init__(
-        self, model: GeneralizedRCNN, cfg: CfgNode, place: Execution, labels: Labels | None = None
+        self,
+        model: GeneralizedRCNN,
+        cfg: CfgNode,
+        execution: Execution,
+        labels: Labels | None = None,
     ) -> None:
-        super().__init__(resize_rule_of(cfg), place.images_per_pass)
-        self._cfg, self._place = cfg, place
+        super().__init__(resize_rule_of(cfg), execution.images_per_pass)
+        self._cfg, self._execution = cfg, execution
         count = cfg.MODEL.ROI_ATTRIBUTE_HEAD.NUM_CLASSES if learns_attributes(model) else 0
         self.object_labels, self.attribute_labels = labels or (
             labels_of(cfg),
@@ -159,24 +167,24 @@ class Detectron2Detector(BatchedDetector):
             "backend": "detectron2",
             "config_sha256": config_sha256(cfg),
             "weights_sha256": state_sha256(model.state_dict()),
-            "precision": place.precision,
+            "precision": execution.precision,
         }
-        self._model, self._region_step = model.eval(), _only_find(model)
+        self._model, self._region_step = model.eval(), _fuse_for_inference(model)
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
-        """`GeneralizedRCNN.inference` up to the point where boxes are selected."""
+    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+        """Do as `GeneralizedRCNN.inference` up to the point where boxes are selected."""
         if self._cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[..., ::-1].copy()
         tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         images = self._model.preprocess_image([{"image": tensor} for tensor in tensors])
-        with self._place.convolutions():
+        with self._execution.convolutions():
             maps = self._model.backbone(images.tensor)
         maps = {name: each.float() for name, each in maps.items()}
         if isinstance(self._model.proposal_generator, BottomUpRPN):
             self._model.proposal_generator.scales = scales
         proposals, _ = self._model.proposal_generator(images, maps, None)
-        with self._place.convolutions():
+        with self._execution.convolutions():
             parts = [
                 self._region_features(
                     {name: each[index : index + 1] for name, each in maps.items()}, boxes
@@ -184,10 +192,10 @@ class Detectron2Detector(BatchedDetector):
                 for index, image in enumerate(proposals)
                 for boxes in torch.split(image.proposal_boxes.tensor, REGIONS_AT_ONCE)
             ]
-        return self._found(proposals, torch.cat(parts).float(), scales)
+        return self._raw_detections(proposals, torch.cat(parts).float(), scales)
 
     def _region_features(self, maps: dict[str, Tensor], boxes: Tensor) -> Tensor:
-        """[P, F] of one image: the mean of res5 in C4 networks, the box head's output elsewhere."""
+        """Return [P, F] of an image: the mean of res5 in C4 networks, else the box head's."""
         heads, regions = self._model.roi_heads, [Boxes(boxes)]
         if isinstance(heads, Res5ROIHeads):
             pooled = heads.pooler([maps[name] for name in heads.in_features], regions)
@@ -196,10 +204,10 @@ class Detectron2Detector(BatchedDetector):
         # A head that ends in convolutions leaves maps, which the predictor takes flattened.
         return heads.box_head(pooled).flatten(1)  # type: ignore[no-any-return]
 
-    def _found(
+    def _raw_detections(
         self, proposals: list[Any], features: Tensor, scales: list[float]
     ) -> list[RawDetections]:
-        """Scores and boxes of every class for the regions of all images, cut into images."""
+        """Return scores and boxes of every class for the regions of all images, image by image."""
         predictor = self._model.roi_heads.box_predictor
         predictions = predictor(features)
         counts = [len(each) for each in proposals]
@@ -225,26 +233,26 @@ class Detectron2Detector(BatchedDetector):
     def _boxes(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Any], scales: list[float]
     ) -> list[Tensor]:
-        """[P, C, 4] regressed and clipped, for each image."""
-        predictor, rule = self._model.roi_heads.box_predictor, self._cfg.MODEL.BOX_RULE
-        if rule == "exclusive":
+        """Return [P, C, 4] regressed and clipped, for each image."""
+        predictor, convention = self._model.roi_heads.box_predictor, self._cfg.MODEL.BOX_RULE
+        if convention == "exclusive":
             boxes = predictor.predict_boxes(predictions, proposals)
             return [
-                clip(part.view(len(each), -1, 4), each.image_size, rule=rule)
+                clip(part.view(len(each), -1, 4), each.image_size, convention=convention)
                 for part, each in zip(boxes, proposals, strict=True)
             ]
         results = []
         deltas = torch.split(predictions[1], [len(each) for each in proposals])
         for part, each, scale in zip(deltas, proposals, scales, strict=True):
-            pixel = scale if rule == "caffe" else 1.0
+            pixel = scale if convention == "caffe" else 1.0
             weights = tuple(self._cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS)
             regions = each.proposal_boxes.tensor
-            decoded = decode(part, regions, weights=weights, rule=rule, pixel=pixel)
-            results.append(clip(decoded, each.image_size, rule=rule, pixel=pixel))
+            decoded = decode(part, regions, weights=weights, convention=convention, pixel=pixel)
+            results.append(clip(decoded, each.image_size, convention=convention, pixel=pixel))
         return results
 
     def _attribute_scores(self, features: Tensor, object_logits: Tensor) -> Tensor:
-        """[P, A] given the likeliest object class; "none" is left out after the softmax."""
+        """Return [P, A] given the likeliest object class, without "none" after the softmax."""
         if not self.attribute_labels:
             return features.new_zeros(len(features), 0)
         if self._cfg.MODEL.ROI_ATTRIBUTE_HEAD.GIVEN == "object class":
@@ -253,14 +261,16 @@ class Detectron2Detector(BatchedDetector):
         return logits.softmax(-1)[:, :-1]  # type: ignore[no-any-return]
 
 
-def build_network(cfg: CfgNode, place: Execution, name: str, *, seed: int = 0) -> GeneralizedRCNN:
-    """The network of a config with random weights from `seed`.
+def build_network(
+    cfg: CfgNode, execution: Execution, name: str, *, seed: int = 0
+) -> GeneralizedRCNN:
+    """Build the network of a config with random weights from `seed`.
 
     Raises:
         ConfigError: it is none whose parts this file knows how to call; `name` is its name there.
     """
     check_format(cfg, name)
-    cfg.MODEL.DEVICE = place.device
+    cfg.MODEL.DEVICE = execution.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -270,9 +280,9 @@ def build_network(cfg: CfgNode, place: Execution, name: str, *, seed: int = 0) -
                 f"--detector {name}: detectron2 cannot build its network ({error})"
             ) from error
     heads = getattr(model, "roi_heads", None)
-    pyramid = type(heads) in (StandardROIHeads, AttributeStandardROIHeads)
-    known = pyramid or isinstance(heads, Res5ROIHeads)
-    if not isinstance(model, GeneralizedRCNN) or not known:
+    is_fpn = type(heads) in (StandardROIHeads, AttributeStandardROIHeads)
+    is_known = is_fpn or isinstance(heads, Res5ROIHeads)
+    if not isinstance(model, GeneralizedRCNN) or not is_known:
         raise ConfigError(
             f"--detector {name}: the network must be a GeneralizedRCNN with Res5ROIHeads or "
             f"StandardROIHeads, found {type(model).__name__} with {type(heads).__name__}"
@@ -281,7 +291,7 @@ def build_network(cfg: CfgNode, place: Execution, name: str, *, seed: int = 0) -
 
 
 def stored_state(model: nn.Module, path: Path) -> State:
-    """The learned tensors of a file under detectron2's names.
+    """Return the learned tensors of a file under detectron2's names.
 
     Raises:
         InputError: constants that older versions stored are not those of the config.
@@ -292,12 +302,12 @@ def stored_state(model: nn.Module, path: Path) -> State:
     return without_constants(unwrapped(read_weights(path)), constants, str(path))
 
 
-def _only_find(model: GeneralizedRCNN) -> int:
-    """Make the layers faster; the step at which res5 then wants the pooled cells."""
+def _fuse_for_inference(model: GeneralizedRCNN) -> int:
+    """Make the layers faster and return the step at which res5 then wants the pooled cells."""
     for module in model.modules():
         norm = getattr(module, "norm", None)
         if isinstance(module, Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
-            fold(module, norm)
+            fuse_conv_bn(module, norm)
             module.norm = None
     model.to(memory_format=torch.channels_last)
     if not isinstance(model.roi_heads, Res5ROIHeads):
@@ -307,5 +317,5 @@ def _only_find(model: GeneralizedRCNN) -> int:
 
 
 def learns_attributes(model: GeneralizedRCNN) -> bool:
-    """The region heads have an attribute head."""
+    """Tell whether the region heads have an attribute head."""
     return getattr(model.roi_heads, "attribute_predictor", None) is not None

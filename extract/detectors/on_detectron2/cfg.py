@@ -26,7 +26,7 @@ _WRONG: tuple[type[Exception], ...] = (
 
 
 def default_config() -> CfgNode:
-    """detectron2's default config with the keys of `detectron2_config.ADDED`."""
+    """Return detectron2's default config with the keys of `cfg_of.ADDED`."""
     cfg = get_cfg()
     _add(cfg, ADDED)
     return cfg
@@ -50,7 +50,7 @@ def set_keys(cfg: CfgNode, settings: Sequence[str]) -> None:
 
 
 def config_of(config: NetworkConfig, *, num_objects: int, num_attributes: int) -> CfgNode:
-    """A network config in detectron2's words."""
+    """Return a network config in detectron2's words."""
     cfg = default_config()
     tree = settings_of(config, num_objects=num_objects, num_attributes=num_attributes)
     cfg.merge_from_other_cfg(CfgNode(tree))
@@ -58,7 +58,7 @@ def config_of(config: NetworkConfig, *, num_objects: int, num_attributes: int) -
 
 
 def read_config(name: str) -> CfgNode:
-    """The config of a file, or of a name in the model zoo with the zoo's own weights.
+    """Read the config of a file, or of a name in the model zoo with the zoo's own weights.
 
     Raises:
         ConfigError: it is neither, is damaged, or has a key that detectron2's config does not have.
@@ -78,7 +78,7 @@ def read_config(name: str) -> CfgNode:
 
 
 def stored_config(text: str, source: str) -> CfgNode:
-    """The config that `text` holds as YAML, in the file `source`; raises as `read_config`."""
+    """Read the config that `text`, of the file `source`, is as YAML; raises as `read_config`."""
     cfg = default_config()
     with _one_error(source):
         cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
@@ -86,7 +86,7 @@ def stored_config(text: str, source: str) -> CfgNode:
 
 
 def labels_of(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of classes where all data sets of the config are known and agree, numbers elsewhere.
+    """Return the names of classes if all data sets of the config are known and agree, else numbers.
 
     A data set of the user's own is not known, and a config that names it may still inherit COCO's
     for the other half.
@@ -101,12 +101,12 @@ def labels_of(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def resize_rule_of(cfg: CfgNode) -> ResizeRule:
-    """How images are resized, for learning too."""
+    """Return how images are resized, for learning too."""
     return ResizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE)
 
 
 def check_format(cfg: CfgNode, name: str) -> None:
-    """Whether the config `name` wants colours that images are given in.
+    """Check that the config `name` wants colours that images are given in.
 
     Raises:
         ConfigError: detectron2 has others too, such as YUV-BT.601.
@@ -116,19 +116,19 @@ def check_format(cfg: CfgNode, name: str) -> None:
 
 
 def config_sha256(cfg: CfgNode) -> str:
-    """Hash of what shapes the numbers; where the weights lie and where it runs do not."""
+    """Hash what shapes the numbers; where the weights lie and where it runs do not."""
     shaping = json.loads(json.dumps({"MODEL": cfg.MODEL, "INPUT": cfg.INPUT}))
     del shaping["MODEL"]["WEIGHTS"], shaping["MODEL"]["DEVICE"]
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
 def address_of(weights: str) -> str:
-    """detectron2's own addresses as URLs."""
+    """Return detectron2's own addresses as URLs."""
     return weights.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/", 1)
 
 
 def _add(cfg: CfgNode, tree: dict[str, Any]) -> None:
-    """Keys that detectron2's config does not have yet."""
+    """Add keys that detectron2's config does not have yet."""
     for name, value in tree.items():
         if isinstance(value, dict) and name in cfg:
             _add(cfg[name], value)
@@ -146,7 +146,7 @@ def _read_file(name: str) -> CfgNode:
 
 @contextmanager
 def _one_error(source: str) -> Iterator[None]:
-    """What is wrong with the config in `source`, as one line of it."""
+    """Raise what is wrong with the config in `source` as one line."""
     try:
         yield
     except _WRONG as error:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import REGIONS_PER_IMAGE, SMOOTH_L1_BETA
-from semvlp.extract.networks import PLAIN, PYRAMID, NetworkConfig
+from semvlp.extract.networks import FPN_SUFFIX, PLAIN, NetworkConfig
 
 ADDED: dict[str, Any] = {
     "MODEL": {
-        # "exclusive", "caffe" or "maskrcnn_benchmark"; see `BoxRule`.
+        # A `BoxConvention`. The key is in configs on disk, and in the hash of every profile.
         "BOX_RULE": "exclusive",
         # "padded" or "ceil".
         "RESNETS": {"STEM_POOL": "padded"},
@@ -29,7 +29,7 @@ _POOLERS = {"roi_pool": "ROIPool", "roi_align": "ROIAlign", "roi_align_v2": "ROI
 
 
 def training_settings_of(config: NetworkConfig) -> dict[str, Any]:
-    """What `settings_of` leaves out and the torchvision backend does when the network learns."""
+    """Return what `settings_of` leaves out and the torchvision backend does in training."""
     return {
         "MODEL": {
             "BACKBONE": {"FREEZE_AT": 0},
@@ -45,25 +45,25 @@ def training_settings_of(config: NetworkConfig) -> dict[str, Any]:
 
 
 def settings_of(config: NetworkConfig, *, num_objects: int, num_attributes: int) -> dict[str, Any]:
-    """The config tree of a network; what it leaves out is detectron2's default."""
+    """Return the config tree of a network; what it leaves out is detectron2's default."""
     variant = config.variant or PLAIN
-    trunk = config.trunk.removesuffix(PYRAMID)
-    resnext = trunk.startswith("resnext")
-    parts = _pyramid(config) if config.trunk.endswith(PYRAMID) else _c4(config)
+    resnet = config.backbone.removesuffix(FPN_SUFFIX)
+    is_resnext = resnet.startswith("resnext")
+    parts = _fpn(config) if config.backbone.endswith(FPN_SUFFIX) else _c4(config)
     return {
         "MODEL": {
             "META_ARCHITECTURE": "GeneralizedRCNN",
             "WEIGHTS": "",
             "PIXEL_MEAN": list(config.pixel_mean),
             "PIXEL_STD": list(config.pixel_std),
-            "BOX_RULE": variant.boxes,
+            "BOX_RULE": variant.box_convention,
             "BACKBONE": parts["BACKBONE"],
             "FPN": parts["FPN"],
             "RESNETS": {
                 **parts["RESNETS"],
-                "DEPTH": _DEPTHS[trunk],
-                "NUM_GROUPS": 32 if resnext else 1,
-                "WIDTH_PER_GROUP": 8 if resnext else 64,
+                "DEPTH": _DEPTHS[resnet],
+                "NUM_GROUPS": 32 if is_resnext else 1,
+                "WIDTH_PER_GROUP": 8 if is_resnext else 64,
                 "STRIDE_IN_1X1": variant.stride_in == "1x1",
                 "RES5_DILATION": 2 if variant.res5 == "dilated" else 1,
                 "STEM_POOL": variant.stem_pool,
@@ -109,7 +109,7 @@ def settings_of(config: NetworkConfig, *, num_objects: int, num_attributes: int)
 
 
 def _c4(config: NetworkConfig) -> dict[str, Any]:
-    """What is a C4 network's alone."""
+    """Return what is a C4 network's alone."""
     return {
         "BACKBONE": {"NAME": "build_bottom_up_backbone"},
         "FPN": {},
@@ -121,8 +121,8 @@ def _c4(config: NetworkConfig) -> dict[str, Any]:
     }
 
 
-def _pyramid(config: NetworkConfig) -> dict[str, Any]:
-    """What is a feature pyramid's alone (configs/Base-RCNN-FPN.yaml)."""
+def _fpn(config: NetworkConfig) -> dict[str, Any]:
+    """Return what is a feature pyramid's alone (configs/Base-RCNN-FPN.yaml)."""
     stages, maps = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5", "p6"]
     return {
         "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},

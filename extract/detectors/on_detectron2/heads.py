@@ -1,6 +1,6 @@
 """What the bottom-up networks need of detectron2, in its registries: `MODEL...NAME` names a part.
 
-This file and `detectron2_backend` import detectron2. B images, N anchors, P proposals, C object
+B images, N anchors, P proposals, C object
 classes, A attributes, F feature size.
 """
 
@@ -38,13 +38,13 @@ class CeilStem(BasicStem):  # type: ignore[misc]
     """Caffe's stem: its max-pooling is not padded, and cuts the last window at the border."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 64, H / 4, W / 4]."""
+        """Map [B, 3, H, W] to [B, 64, H / 4, W / 4]."""
         return F.max_pool2d(self.conv1(images).relu(), kernel_size=3, stride=2, ceil_mode=True)
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_bottom_up_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """detectron2's ResNet with the stem that `MODEL.RESNETS.STEM_POOL` names."""
+    """Build detectron2's ResNet with the stem that `MODEL.RESNETS.STEM_POOL` names."""
     backbone = build_resnet_backbone(cfg, input_shape)
     if cfg.MODEL.RESNETS.STEM_POOL == "ceil":
         stem = backbone.stem
@@ -59,7 +59,7 @@ class CaffeAnchorGenerator(DefaultAnchorGenerator):  # type: ignore[misc]
     def generate_cell_anchors(
         self, sizes: Sequence[float], aspect_ratios: Sequence[float]
     ) -> Tensor:
-        """[sizes * ratios, 4] around the first cell."""
+        """Return [sizes * ratios, 4] around the first cell."""
         return caffe_anchors(tuple(sizes), tuple(aspect_ratios), self.strides[0])
 
 
@@ -77,9 +77,9 @@ class BottomUpRPN(RPN):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments of `__init__`, as detectron2's `@configurable` wants them."""
+        """Return the arguments of `__init__`, as detectron2's `@configurable` wants them."""
         rule = ProposalRule(
-            boxes=cfg.MODEL.BOX_RULE,
+            box_convention=cfg.MODEL.BOX_RULE,
             min_size=cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
             num_candidates=cfg.MODEL.RPN.PRE_NMS_TOPK_TEST,
             num_proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
@@ -94,17 +94,22 @@ class BottomUpRPN(RPN):  # type: ignore[misc]
         pred_anchor_deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Proposals of each image from anchors [N], logits [B, N] and deltas [B, N, 4] a map."""
-        if self.rule.boxes == "exclusive" or self.training:
-            found: list[Instances] = super().predict_proposals(
+        """Return the proposals of each image.
+
+        Takes of each feature map anchors [N], logits [B, N] and deltas [B, N, 4].
+        """
+        if self.rule.box_convention == "exclusive" or self.training:
+            return super().predict_proposals(  # type: ignore[no-any-return]
                 anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
             )
-            return found
         (cells,), (logits,), (deltas,) = anchors, pred_objectness_logits, pred_anchor_deltas
         results = []
         for index, size in enumerate(image_sizes):
             boxes = decode(
-                deltas[index], cells.tensor, weights=(1.0,) * 4, rule=self.rule.boxes
+                deltas[index],
+                cells.tensor,
+                weights=(1.0,) * 4,
+                convention=self.rule.box_convention,
             ).view(-1, 4)
             scale = self.scales[index] if self.scales else 1.0
             best = best_proposals(boxes, logits[index], size, self.rule, scale=scale)
@@ -129,7 +134,7 @@ class AttributePredictor(nn.Module):
 
     @classmethod
     def of(cls, cfg: CfgNode, features: int) -> "AttributePredictor | None":
-        """The head of a config on `features` numbers a region; None where it has no attributes."""
+        """Build a config's head on `features` numbers a region; None where it has no attributes."""
         head = cfg.MODEL.ROI_ATTRIBUTE_HEAD
         if not head.NUM_CLASSES:
             return None
@@ -142,12 +147,12 @@ class AttributePredictor(nn.Module):
         )
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """[P, F] and object classes [P] -> [P, A + 1]."""
+        """Map [P, F] and object classes [P] to [P, A + 1]."""
         known = torch.cat([features, self.obj_embed(labels)], dim=-1)
         return self.attr_score(self.fc(known))  # type: ignore[no-any-return]
 
     def loss(self, features: Tensor, sampled: list[Instances]) -> Tensor:
-        """Of sampled regions [P, F] that hold an object, given its true class."""
+        """Return the loss of sampled regions [P, F] that hold an object, given its true class."""
         labels = torch.cat([each.gt_classes for each in sampled])
         targets = torch.cat([self._targets(each) for each in sampled])
         # The last class is background.
@@ -155,7 +160,7 @@ class AttributePredictor(nn.Module):
         return attribute_loss(self(features[at], labels[at]), targets[at])
 
     def _targets(self, sampled: Instances) -> Tensor:
-        """[P, A + 1]; nothing to learn in an image without objects, whose targets are not set."""
+        """Return [P, A + 1], zeros in an image without objects, whose targets are not set."""
         if sampled.has("gt_attributes"):
             return sampled.gt_attributes  # type: ignore[no-any-return]
         boxes: Tensor = sampled.proposal_boxes.tensor
@@ -180,7 +185,7 @@ class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments of `__init__`, as detectron2's `@configurable` wants them."""
+        """Return the arguments of `__init__`, as detectron2's `@configurable` wants them."""
         features = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 8
         return {
             **super().from_config(cfg, input_shape),
@@ -194,11 +199,11 @@ class AttributeRes5ROIHeads(Res5ROIHeads):  # type: ignore[misc]
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """What `Res5ROIHeads.forward` gives; in training its losses and `loss_attribute`."""
+        """Return what `Res5ROIHeads.forward` does; in training losses with `loss_attribute`."""
         if not self.training:
-            found: tuple[list[Instances], dict[str, Tensor]]
-            found = super().forward(images, features, proposals, targets)
-            return found
+            return super().forward(  # type: ignore[no-any-return]
+                images, features, proposals, targets
+            )
         sampled = self.label_and_sample_proposals(proposals, targets)
         maps = [features[name] for name in self.in_features]
         boxes = [each.proposal_boxes for each in sampled]
@@ -231,7 +236,7 @@ class AttributeStandardROIHeads(StandardROIHeads):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments of `__init__`, as detectron2's `@configurable` wants them."""
+        """Return the arguments of `__init__`, as detectron2's `@configurable` wants them."""
         arguments: dict[str, Any] = super().from_config(cfg, input_shape)
         features = arguments["box_head"].output_shape.channels
         return {**arguments, "attribute_predictor": AttributePredictor.of(cfg, features)}
@@ -240,8 +245,7 @@ class AttributeStandardROIHeads(StandardROIHeads):  # type: ignore[misc]
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
         if not self.training:
-            found: list[Instances] = super()._forward_box(features, proposals)
-            return found
+            return super()._forward_box(features, proposals)  # type: ignore[no-any-return]
         maps = [features[name] for name in self.box_in_features]
         regions = self.box_head(self.box_pooler(maps, [each.proposal_boxes for each in proposals]))
         losses: dict[str, Tensor] = self.box_predictor.losses(

@@ -1,6 +1,6 @@
 """Layers of the detectors: image -> feature maps, and pooled region -> feature vector.
 
-Batch norms that no longer learn are folded into the convolutions before them, to find faster: a
+Batch norms that no longer learn are fused with the convolutions before them, to find faster: a
 frozen norm is a factor and an offset for each channel, and inside the convolution they cost no pass
 over a map of their own. The results differ by rounding (1e-6 of the largest feature).
 
@@ -16,65 +16,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from semvlp.extract.networks import PLAIN, PYRAMID, NetworkConfig
+from semvlp.extract.networks import FPN_SUFFIX, PLAIN, NetworkConfig
 
 
-@torch.no_grad()
-def fold(convolution: nn.Conv2d, norm: Any) -> None:
-    """Make `convolution` do what the batch norm `norm` does after it."""
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-
-
-def unstride(first: nn.Conv2d, shortcut: nn.Conv2d) -> int:
-    """Take the stride out of the 1x1 convolutions a stage begins with, and return it.
-
-    The stage then wants its input with that step: three of four pooled cells are never looked at.
-    """
-    if first.kernel_size != (1, 1) or first.stride != shortcut.stride:
-        return 1
-    step = first.stride[0]
-    first.stride = shortcut.stride = (1, 1)
-    return step
-
-
-def every(step: int, maps: Tensor) -> Tensor:
-    """[P, C, H, W] -> [P, C, H / step, W / step], channels innermost."""
-    return maps[:, :, ::step, ::step].contiguous(memory_format=torch.channels_last)
-
-
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """Both halves of a network around the pooling of regions."""
 
     strides: tuple[int, ...]
-    """Of the feature maps, finest first."""
+    """Strides of the feature maps, finest first."""
     region_maps = 1
-    """How many of them, from the finest on, regions are pooled from."""
+    """Number of them, from the finest on, from which regions are pooled."""
     channels: int
-    """Of each feature map."""
+    """Channels of each feature map."""
     memory_format = torch.contiguous_format
-    """How its weights lie where it only finds."""
+    """Layout of its weights where it no longer learns."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] -> [B, channels, ceil(H / stride), ceil(W / stride)] for each stride."""
+        """Map [B, 3, H, W] to [B, channels, ceil(H / stride), ceil(W / stride)] for each stride."""
         raise NotImplementedError
 
     def region_features(self, pooled: Tensor) -> Tensor:
-        """[P, channels, pool_size, pool_size] -> [P, F], never negative."""
+        """Map [P, channels, pool_size, pool_size] to [P, F], never negative."""
         raise NotImplementedError
 
     def fuse_for_inference(self) -> None:
         """Make the layers faster, now that they will learn no more."""
 
 
-class SmallTrunk(Trunk):
+class SmallBackbone(Backbone):
     """A feature pyramid for small drawings: objects of 10 pixels and up, fast on one CPU core.
 
     Group norm instead of batch norm, so that an image's features never depend on other images, in
@@ -121,7 +90,7 @@ class Residual(nn.Module):
         return (x + self.second(self.first(x))).relu()  # type: ignore[no-any-return]
 
 
-class ResNetTrunk(Trunk):
+class ResNetBackbone(Backbone):
     """torchvision's ResNets as detectron2 has them (detectron2/modeling/backbone/resnet.py).
 
     Frozen batch norm, strides where the variant has them.
@@ -131,34 +100,38 @@ class ResNetTrunk(Trunk):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        net = _resnet(config.trunk.removesuffix(PYRAMID))
+        net = _resnet(config.backbone.removesuffix(FPN_SUFFIX))
         variant = config.variant or PLAIN
         if variant.stride_in == "1x1":
             for stage in (net.layer2, net.layer3, net.layer4):
                 stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
         if variant.res5 == "dilated":
-            _dilate(net.layer4)
+            # torchvision would leave the first block undilated.
+            first = net.layer4[0]
+            first.conv1.stride = first.conv2.stride = first.downsample[0].stride = (1, 1)
+            for block in net.layer4:
+                block.conv2.dilation = block.conv2.padding = (2, 2)
         self.stem_pool = variant.stem_pool
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
-        self._tame()
+        self._scale_random_weights()
 
     def stem(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 64, ceil(H / 4), ceil(W / 4)]."""
+        """Map [B, 3, H, W] to [B, 64, ceil(H / 4), ceil(W / 4)]."""
         x = self.bn1(self.conv1(images)).relu()
         if self.stem_pool == "ceil":
             return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
     def fuse_for_inference(self) -> None:
-        fold(self.conv1, self.bn1)
+        fuse_conv_bn(self.conv1, self.bn1)
         self.bn1 = nn.Identity()
         for module in list(self.modules()):
             if isinstance(module, resnet.Bottleneck):
-                _fold(module)
+                _fuse_block(module)
 
-    def _tame(self) -> None:
+    def _scale_random_weights(self) -> None:
         """Keep random weights in range, which batch norm does not do while it is frozen."""
         self.bn1.weight.fill_(1 / 64)
         for module in self.modules():
@@ -166,8 +139,8 @@ class ResNetTrunk(Trunk):
                 module.bn3.weight.fill_(0.2)
 
 
-class ResNetC4(ResNetTrunk):
-    """ResNet stages 1 to 3 as trunk, stage 4 on each region, its mean as the feature.
+class ResNetC4(ResNetBackbone):
+    """ResNet stages 1 to 3 as backbone, stage 4 on each region, its mean as the feature.
 
     As in detectron2's C4 networks (detectron2/modeling/roi_heads/roi_heads.py).
     """
@@ -175,7 +148,8 @@ class ResNetC4(ResNetTrunk):
     strides = (16,)
     channels = 1024
     region_step = 0
-    """Which pooled cells the region stage sees, once `fuse_for_inference` took its stride out."""
+    """Step between the pooled cells the region stage sees, once `fuse_for_inference` took its
+    stride out; 0 before."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [self.layer3(self.layer2(self.layer1(self.stem(images))))]
@@ -188,6 +162,37 @@ class ResNetC4(ResNetTrunk):
     def fuse_for_inference(self) -> None:
         super().fuse_for_inference()
         self.region_step = unstride(self.layer4[0].conv1, self.layer4[0].downsample[0])
+
+
+@torch.no_grad()
+def fuse_conv_bn(convolution: nn.Conv2d, norm: Any) -> None:
+    """Make `convolution` do what the batch norm `norm` does after it."""
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+
+
+def unstride(first: nn.Conv2d, shortcut: nn.Conv2d) -> int:
+    """Take the stride out of the 1x1 convolutions a stage begins with, and return it.
+
+    The stage then wants its input with that step: three of four pooled cells are never looked at.
+    """
+    if first.kernel_size != (1, 1) or first.stride != shortcut.stride:
+        return 1
+    step = first.stride[0]
+    first.stride = shortcut.stride = (1, 1)
+    return step
+
+
+def every(step: int, maps: Tensor) -> Tensor:
+    """Take every `step`-th cell: [P, C, H, W] -> [P, C, H / step, W / step], channels innermost."""
+    return maps[:, :, ::step, ::step].contiguous(memory_format=torch.channels_last)
 
 
 def _resnet(name: str) -> resnet.ResNet:
@@ -204,20 +209,13 @@ def _resnet(name: str) -> resnet.ResNet:
     return getattr(resnet, name)(weights=None, norm_layer=FrozenBatchNorm2d)
 
 
-def _fold(block: resnet.Bottleneck) -> None:
+def _fuse_block(block: resnet.Bottleneck) -> None:
     for number in (1, 2, 3):
-        fold(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"))
+        fuse_conv_bn(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"))
         setattr(block, f"bn{number}", nn.Identity())
     if block.downsample is not None:
-        fold(*block.downsample)
+        fuse_conv_bn(*block.downsample)
         block.downsample = block.downsample[:1]
-
-
-def _dilate(stage: Any) -> None:
-    """Stride 1 and dilation 2 in every block; torchvision would leave the first undilated."""
-    stage[0].conv1.stride = stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
-    for block in stage:
-        block.conv2.dilation = block.conv2.padding = (2, 2)
 
 
 def _layer(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:

@@ -18,73 +18,61 @@ from semvlp.extract.detectors.published import (
 from semvlp.extract.images.resize import Pixels, ResizeRule
 from semvlp.extract.networks import NetworkConfig
 from semvlp.extract.weights.checkpoint import load_strict, read_detector, state_sha256
-from semvlp.settings import override, to_tree
+from semvlp.settings import override
 
 UNTRAINED = (100, 20)
 """Object classes and attributes of a network that was not trained."""
 
 
 class TorchvisionDetector(BatchedDetector):
-    """A `FasterRCNN`, taken over, that only finds; see `Detector`."""
+    """A `FasterRCNN`, taken over, that no longer learns; see `Detector`."""
 
     def __init__(
         self,
         network: FasterRCNN,
         object_labels: Sequence[str],
         attribute_labels: Sequence[str],
-        place: Execution,
+        execution: Execution,
         *,
         images_per_pass: int | None = None,
     ) -> None:
         rule = ResizeRule.of(network.config)
-        super().__init__(rule, images_per_pass or place.images_per_pass)
+        super().__init__(rule, images_per_pass or execution.images_per_pass)
         self.object_labels, self.attribute_labels = tuple(object_labels), tuple(attribute_labels)
         self.feature_size = network.config.feature_size
         self.profile: dict[str, Any] = {
             "backend": "torchvision",
-            "network": to_tree(network.config),
+            "network": network.config.stored(),
             "weights_sha256": state_sha256(network.state_dict()),
-            "precision": place.precision,
+            "precision": execution.precision,
         }
         network.trunk.fuse_for_inference()
         network.to(memory_format=network.trunk.memory_format)
-        self._network, self._place = network.to(place.device).eval(), place
+        self._network, self._execution = network.to(execution.device).eval(), execution
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
-        batch = torch.from_numpy(pixels).to(self._place.device).permute(0, 3, 1, 2)
-        return self._network.find(batch, scales, self._place)
+    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+        batch = torch.from_numpy(pixels).to(self._execution.device).permute(0, 3, 1, 2)
+        return self._network.detect(batch, scales, self._execution)
 
 
-def open_trained(path: Path, place: Execution, settings: Sequence[str] = ()) -> TorchvisionDetector:
-    """The detector of our own whose JSON file is `path`; `settings` change its network config."""
+def open_trained(
+    path: Path, execution: Execution, settings: Sequence[str] = ()
+) -> TorchvisionDetector:
+    """Open the detector of our own whose JSON file is `path`; `settings` change its config."""
     description, state = read_detector(path)
     if description.network is None:
         raise ConfigError(f"{path} describes a detectron2 config; --backend auto runs it")
     objects, attributes = description.object_labels, description.attribute_labels
     network = _network(override(description.network, settings), objects, attributes)
     load_strict(network, state, str(path.with_suffix(".safetensors")))
-    return TorchvisionDetector(network, objects, attributes, place)
-
-
-def open_untrained(config: NetworkConfig, place: Execution) -> TorchvisionDetector:
-    """A network with random weights, the same every time."""
-    network = untrained(config)
-    objects, attributes = object_labels(UNTRAINED[0]), attribute_labels(UNTRAINED[1])
-    return TorchvisionDetector(network, objects, attributes, place)
-
-
-def untrained(config: NetworkConfig) -> FasterRCNN:
-    """A network with random weights, the same every time, for as many labels as `UNTRAINED`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return FasterRCNN(config, num_objects=UNTRAINED[0], num_attributes=UNTRAINED[1])
+    return TorchvisionDetector(network, objects, attributes, execution)
 
 
 def open_published(
-    name: str, config: NetworkConfig, weights: Path, place: Execution
+    name: str, config: NetworkConfig, weights: Path, execution: Execution
 ) -> TorchvisionDetector:
-    """The network `name` of `NETWORKS` with published weights, or some of our own.
+    """Open the network `name` of `NETWORKS` with published weights, or some of our own.
 
     `config` is the network's, some settings of which may have been changed.
     """
@@ -93,7 +81,21 @@ def open_published(
     objects, attributes = object_labels(num_objects), attribute_labels(num_attributes)
     network = _network(config, objects, attributes)
     load_strict(network, state, str(weights))
-    return TorchvisionDetector(network, objects, attributes, place)
+    return TorchvisionDetector(network, objects, attributes, execution)
+
+
+def open_untrained(config: NetworkConfig, execution: Execution) -> TorchvisionDetector:
+    """Open a network with random weights, the same every time."""
+    network = untrained(config)
+    objects, attributes = object_labels(UNTRAINED[0]), attribute_labels(UNTRAINED[1])
+    return TorchvisionDetector(network, objects, attributes, execution)
+
+
+def untrained(config: NetworkConfig) -> FasterRCNN:
+    """Return a network with random weights, always the same, for as many labels as `UNTRAINED`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return FasterRCNN(config, num_objects=UNTRAINED[0], num_attributes=UNTRAINED[1])
 
 
 def _network(

@@ -14,10 +14,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Execution, RawDetections
-from semvlp.extract.detectors.on_torchvision.backbones import ResNetC4, SmallTrunk, Trunk
-from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, pool_regions
+from semvlp.extract.detectors.on_torchvision.backbones import Backbone, ResNetC4, SmallBackbone
+from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN, pool_regions
 from semvlp.extract.detectors.on_torchvision.rpn import clip, decode, region_proposal_network
-from semvlp.extract.networks import PLAIN, PYRAMID, NetworkConfig
+from semvlp.extract.networks import FPN_SUFFIX, PLAIN, NetworkConfig
 
 # Regions of an image that a step learns from.
 REGIONS_PER_IMAGE = 64
@@ -36,15 +36,8 @@ class Target(NamedTuple):
     """[N, A + 1] the attribute distribution to learn; a row of zeros is not learned from."""
 
 
-def trunk_of(config: NetworkConfig) -> type[Trunk]:
-    """The kind of trunk a network config names."""
-    if config.trunk.endswith(PYRAMID):
-        return ResNetPyramid
-    return SmallTrunk if config.trunk == "small" else ResNetC4
-
-
 class FasterRCNN(nn.Module):
-    """The network: `find` finds, `losses` learns."""
+    """The network: `detect` finds, `losses` learns."""
 
     mean: Tensor
     std: Tensor
@@ -52,7 +45,9 @@ class FasterRCNN(nn.Module):
     def __init__(self, config: NetworkConfig, *, num_objects: int, num_attributes: int) -> None:
         super().__init__()
         self.config = config
-        self.trunk = trunk_of(config)(config)
+        # The backbone is `trunk` in the tensor names of every detector that was written, and so in
+        # the hash of its weights.
+        self.trunk = backbone_of(config)(config)
         self.variant = config.variant or PLAIN
         self.rpn = region_proposal_network(config, self.trunk.channels, self.trunk.strides)
         self.predictor = Predictor(config, num_objects, num_attributes)
@@ -60,28 +55,33 @@ class FasterRCNN(nn.Module):
         self.register_buffer("mean", _per_channel(config.pixel_mean), persistent=False)
         self.register_buffer("std", _per_channel(config.pixel_std), persistent=False)
 
-    def find(self, images: Tensor, scales: list[float], place: Execution) -> list[RawDetections]:
-        """Find in RGB images [B, 3, H, W] of 0..255 of one shape.
+    def detect(
+        self, images: Tensor, scales: list[float], execution: Execution
+    ) -> list[RawDetections]:
+        """Detect in RGB images [B, 3, H, W] of 0..255 of one shape.
 
         `scales` are resized over original size, where the network's rules need them.
         """
-        with place.convolutions():
+        with execution.convolutions():
             maps = self.trunk(self._normalised(images))
         maps = [each.float() for each in maps]
-        proposals = self._propose(maps, _image_list(images), scales)
-        with place.convolutions():
+        if self.variant.box_convention == "exclusive":
+            proposals = self.rpn(_image_list(images), _numbers(maps))[0]
+        else:
+            proposals = self.rpn.propose(_image_list(images), maps, scales)
+        with execution.convolutions():
             regions = self._region_features(maps, proposals)
         counts = [len(boxes) for boxes in proposals]
         size = (images.shape[-2], images.shape[-1])
         return [
-            self._found(boxes, part, size, scale)
+            self._raw_detections(boxes, part, size, scale)
             for boxes, part, scale in zip(
                 proposals, torch.split(regions, counts), scales, strict=True
             )
         ]
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        """The five losses of Faster R-CNN with attributes on RGB images [B, 3, H, W] uint8."""
+        """Return Faster R-CNN's losses and that of attributes on RGB images [B, 3, H, W] uint8."""
         maps = self.trunk(self._normalised(images))
         # torchvision's sampler wants classes from 1 and makes background 0.
         entries = [{"boxes": each.boxes, "labels": each.labels + 1} for each in targets]
@@ -92,7 +92,10 @@ class FasterRCNN(nn.Module):
         num_objects = self.predictor.num_objects
         labels = (torch.cat(classes) - 1) % (num_objects + 1)
         attributes = torch.cat(
-            [_rows(each.attributes, rows) for each, rows in zip(targets, matched, strict=True)]
+            [
+                _rows_or_zeros(each.attributes, rows)
+                for each, rows in zip(targets, matched, strict=True)
+            ]
         )
         regions = self._region_features(maps, proposals)
         return {
@@ -106,38 +109,35 @@ class FasterRCNN(nn.Module):
             images = images.flip(1)
         return (images - self.mean) / self.std
 
-    def _propose(self, maps: list[Tensor], images: ImageList, scales: list[float]) -> list[Tensor]:
-        """[P, 4] for each image, best first."""
-        if self.variant.boxes == "exclusive":
-            return self.rpn(images, _numbers(maps))[0]  # type: ignore[no-any-return]
-        return self.rpn.propose(images, maps, scales)
-
     def _region_features(self, maps: list[Tensor], proposals: list[Tensor]) -> Tensor:
-        """[P of all images, F]; only so many regions at once that their maps fit in memory."""
-        rows = torch.cat([_numbered(index, boxes) for index, boxes in enumerate(proposals)])
+        """Return [P of all images, F]; so many regions at once that their maps fit in memory."""
+        # [P, 5] the number of an image before a box in it.
+        rows = torch.cat(
+            [
+                torch.cat([boxes.new_full((len(boxes), 1), index), boxes], dim=1)
+                for index, boxes in enumerate(proposals)
+            ]
+        )
+        maps = maps[: self.trunk.region_maps]
+        strides = self.trunk.strides[: self.trunk.region_maps]
         parts = [
-            self.trunk.region_features(self._pooled(maps, part)).float()
+            self.trunk.region_features(pool_regions(maps, part, strides, self.config)).float()
             for part in torch.split(rows, REGIONS_AT_ONCE)
         ]
         return torch.cat(parts)
 
-    def _pooled(self, maps: list[Tensor], rows: Tensor) -> Tensor:
-        """[P, channels, pool_size, pool_size] of regions [P, 5], the image's number first."""
-        count = self.trunk.region_maps
-        return pool_regions(maps[:count], rows, self.trunk.strides[:count], self.config)
-
-    def _found(
+    def _raw_detections(
         self, proposals: Tensor, features: Tensor, size: tuple[int, int], scale: float
     ) -> RawDetections:
         object_logits, deltas = self.predictor(features)
         variant = self.variant
         # Caffe regresses regions in pixels of the original image.
-        pixel = scale if variant.boxes == "caffe" else 1.0
+        pixel = scale if variant.box_convention == "caffe" else 1.0
         boxes = decode(
             deltas.flatten(1),
             proposals,
             weights=variant.box_weights,
-            rule=variant.boxes,
+            convention=variant.box_convention,
             pixel=pixel,
         )
         given = (
@@ -145,13 +145,20 @@ class FasterRCNN(nn.Module):
         )
         return RawDetections(
             proposals=proposals,
-            boxes=clip(boxes, size, rule=variant.boxes, pixel=pixel),
+            boxes=clip(boxes, size, convention=variant.box_convention, pixel=pixel),
             object_scores=object_logits.softmax(-1),
             attribute_scores=self.predictor.attribute_logits(features, given.argmax(-1)).softmax(
                 -1
             )[:, :-1],
             features=features,
         )
+
+
+def backbone_of(config: NetworkConfig) -> type[Backbone]:
+    """Return the kind of backbone a network config names."""
+    if config.backbone.endswith(FPN_SUFFIX):
+        return ResNetFPN
+    return SmallBackbone if config.backbone == "small" else ResNetC4
 
 
 class Predictor(nn.Module):
@@ -177,11 +184,11 @@ class Predictor(nn.Module):
         nn.init.normal_(self.boxes.weight, std=0.001)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """[P, F] -> object logits [P, C + 1] and box deltas [P, C, 4]."""
+        """Map [P, F] to object logits [P, C + 1] and box deltas [P, C, 4]."""
         return self.objects(features), self.boxes(features).view(-1, self.num_objects, 4)
 
     def attribute_logits(self, features: Tensor, labels: Tensor) -> Tensor:
-        """[P, F] and object classes [P] -> [P, A + 1]; without attributes "none" alone."""
+        """Map [P, F] and object classes [P] to [P, A + 1]; without attributes "none" alone."""
         if not self.num_attributes:
             return features.new_zeros(len(features), 1)
         known = torch.cat([features, self.class_embedding(labels)], dim=-1)
@@ -190,7 +197,7 @@ class Predictor(nn.Module):
     def losses(
         self, features: Tensor, labels: Tensor, deltas: Tensor, attributes: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of sampled regions [P, F] with their targets, one row a region."""
+        """Return the losses of sampled regions [P, F] with their targets, one row a region."""
         object_logits, predicted = self(features)
         at = torch.where(labels < self.num_objects)[0]
         box_loss = F.smooth_l1_loss(
@@ -206,16 +213,16 @@ class Predictor(nn.Module):
 
 
 def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of logits [P, A + 1] with the distributions in `targets` [P, A + 1].
+    """Return the cross-entropy of logits [P, A + 1] with distributions `targets` [P, A + 1].
 
-    The mean over the rows that there is something to learn from; 0 without any.
+    It is the mean over the rows that there is something to learn from; 0 without any.
     """
     annotated = (targets.sum(-1) > 0).sum().clamp(min=1)
     return -(targets * logits.log_softmax(-1)).sum() / annotated
 
 
 def _sampler(box_weights: tuple[float, ...]) -> RoIHeads:
-    """torchvision's region head without layers: it chooses what to learn from, and codes boxes."""
+    """Return torchvision's region head without layers: it samples regions and codes boxes."""
     return RoIHeads(
         None,
         None,
@@ -236,17 +243,12 @@ def _image_list(images: Tensor) -> ImageList:
 
 
 def _numbers(maps: list[Tensor]) -> dict[str, Tensor]:
-    """Feature maps under the names torchvision wants."""
+    """Return feature maps under the names torchvision wants."""
     return {str(level): each for level, each in enumerate(maps)}
 
 
-def _numbered(index: int, boxes: Tensor) -> Tensor:
-    """Boxes [P, 4] behind the number of their image [P, 5]."""
-    return torch.cat([boxes.new_full((len(boxes), 1), index), boxes], dim=1)
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """`values[index]`; zeros for an image without objects, where every index is 0."""
+def _rows_or_zeros(values: Tensor, index: Tensor) -> Tensor:
+    """Return `values[index]`; zeros for an image without objects, where every index is 0."""
     return values[index] if len(values) else values.new_zeros(len(index), values.shape[1])
 
 

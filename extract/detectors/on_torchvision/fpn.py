@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, box_area, roi_align, roi_pool
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from semvlp.extract.detectors.on_torchvision.backbones import ResNetTrunk
+from semvlp.extract.detectors.on_torchvision.backbones import ResNetBackbone
 from semvlp.extract.networks import PLAIN, NetworkConfig
 
 _STAGE_CHANNELS = [256, 512, 1024, 2048]
@@ -21,7 +21,7 @@ _STAGE_CHANNELS = [256, 512, 1024, 2048]
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
 
 
-class ResNetPyramid(ResNetTrunk):
+class ResNetFPN(ResNetBackbone):
     """All four ResNet stages under a feature pyramid; two hidden layers on each region."""
 
     strides = (4, 8, 16, 32, 64)
@@ -34,7 +34,7 @@ class ResNetPyramid(ResNetTrunk):
         self.head = TwoMLPHead(self.channels * config.pool_size**2, config.feature_size)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images are padded below and at the right, with what is 0 to the network."""
+        """Map [B, 3, H, W] to a map for each stride, padded below and right by what is 0 to it."""
         height, width = images.shape[-2:]
         coarsest = self.strides[self.region_maps - 1]
         x = self.stem(F.pad(images, (0, -width % coarsest, 0, -height % coarsest)))
@@ -45,18 +45,6 @@ class ResNetPyramid(ResNetTrunk):
 
     def region_features(self, pooled: Tensor) -> Tensor:
         return self.head(pooled)  # type: ignore[no-any-return]
-
-
-def levels_of(boxes: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """For each of the boxes [P, 4] the index in `strides` of the map it is pooled from.
-
-    detectron2's `assign_boxes_to_levels`; torchvision's `LevelMapper` rounds elsewhere, and would
-    send the boxes of exactly a level's side to another map.
-    """
-    finest, coarsest = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
-    side = box_area(boxes).sqrt()
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIDE + 1e-8))
-    return level.clamp(finest, coarsest).long() - finest
 
 
 def pool_regions(
@@ -81,6 +69,18 @@ def pool_regions(
         at = torch.where(levels == level)[0]
         pooled[at] = _pool(each, rows[at], stride, config).to(pooled.dtype)
     return pooled
+
+
+def levels_of(boxes: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Return for each of the boxes [P, 4] the index in `strides` of the map it is pooled from.
+
+    As detectron2's `assign_boxes_to_levels`; torchvision's `LevelMapper` rounds elsewhere, and
+    would send the boxes of exactly a level's side to another map.
+    """
+    finest, coarsest = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+    side = box_area(boxes).sqrt()
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIDE + 1e-8))
+    return level.clamp(finest, coarsest).long() - finest
 
 
 def _pool(features: Tensor, rows: Tensor, stride: int, config: NetworkConfig) -> Tensor:

@@ -18,7 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Detector, Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
-from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, levels_of
+from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN, levels_of
 from semvlp.extract.detectors.zoo import KNOWN, load_detector
 from semvlp.extract.images.find import find_images, load
 from semvlp.extract.networks import NETWORKS
@@ -153,7 +153,7 @@ def zoos_own(name: str, weights: Path, size: Size) -> Detector:
 def maps_of(found: Proposals, size: Size) -> Tensor:
     """[P] the map of a pyramid that each region was pooled from."""
     factor = size.shorter / min(found.width, found.height)
-    return levels_of(torch.from_numpy(found.proposals) * factor, ResNetPyramid.strides[:4])
+    return levels_of(torch.from_numpy(found.proposals) * factor, ResNetFPN.strides[:4])
 
 
 def differences(one: Proposals, other: Proposals) -> dict[str, float]:

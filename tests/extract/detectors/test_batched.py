@@ -29,7 +29,7 @@ class Corners(BatchedDetector):
         self.boxes = rng.uniform(0, 90, (count, classes, 4)).astype(np.float32)
 
     @torch.inference_mode()
-    def _find(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
         count = len(self.proposals)
         found = RawDetections(
             proposals=torch.tensor(self.proposals),
@@ -85,4 +85,4 @@ def test_images_are_resized_and_regions_selected_beside_the_network(tmp_path: Pa
     settings = ExtractSettings(workers=2)
     extract(tmp_path / "images", tmp_path / "out", settings, detector=Watching())
     assert threads["prepare"] <= {"prepare_0", "prepare_1"}
-    assert threads["detect"] == {"ahead"}
+    assert threads["detect"] == {"prefetch"}

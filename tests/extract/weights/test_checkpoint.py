@@ -65,7 +65,7 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path, network: Faster
         ({"format": "other"}, "must be a semvlp-detector of version 1, found 'other' 1"),
         ({"format_version": 2}, "found 'semvlp-detector' 2"),
         ({"object_labels": "cup"}, "object_labels must be a list"),
-        ({"network": {"trunk": "big"}}, "network.trunk must be one of"),
+        ({"network": {"trunk": "big"}}, "network.backbone must be one of"),
         ({"detectron2": "MODEL: {}"}, "either a `network` or a `detectron2` config"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Starting from a trunk alone, as ImageNet files are, in each of the forms they come in."""
+"""Starting from a backbone alone, as ImageNet files are, in each of the forms they come in."""
 
 import pickle
 import re
@@ -34,7 +34,7 @@ MODEL:
   RPN: {{POST_NMS_TOPK_TRAIN: 20, POST_NMS_TOPK_TEST: 12}}
 INPUT: {{MIN_SIZE_TEST: 64, MAX_SIZE_TEST: 96}}
 """
-TRUNKS = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
+BACKBONES = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
 STATISTICS = (".running_mean", ".running_var")
 # Caffe2's name of each part of a ResNet, by detectron2's.
 CAFFE2 = (
@@ -71,18 +71,18 @@ def write_config(folder: Path, base: str, weights: str) -> str:
     return str(path)
 
 
-def trunk(state: dict[str, Tensor], base: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if name.startswith(TRUNKS[base])}
+def backbone(state: dict[str, Tensor], base: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.startswith(BACKBONES[base])}
 
 
 def bare(state: dict[str, Tensor], base: str) -> dict[str, Any]:
-    """Random weights for the trunk of `state` under the names of a ResNet, as NumPy arrays."""
+    """Random weights for the backbone of `state` under the names of a ResNet, as NumPy arrays."""
     rng = np.random.default_rng(0)
     return {
         re.sub(r"^(backbone|roi_heads)\.(bottom_up\.)?", "", name): (
             rng.random(tensor.shape, np.float32)
         )
-        for name, tensor in trunk(state, base).items()
+        for name, tensor in backbone(state, base).items()
     }
 
 
@@ -108,7 +108,7 @@ def from_torchvision(arrays: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("base", ["FPN", "C4"])
 @pytest.mark.parametrize("form", [in_caffe2, from_torchvision])
-def test_the_trunk_is_loaded_and_the_rest_is_as_without_weights(
+def test_the_backbone_is_loaded_and_the_rest_is_as_without_weights(
     drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, base: str, form: Any
 ) -> None:
     fresh = learner(tmp_path, drawn, base)
@@ -116,8 +116,8 @@ def test_the_trunk_is_loaded_and_the_rest_is_as_without_weights(
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(form(arrays)))
     with caplog.at_level("INFO", logger="semvlp"):
         state = learner(tmp_path, drawn, base, str(tmp_path / "R-50.pkl"))
-    assert f"R-50.pkl holds a trunk ({TRUNKS[base][0]}*" in caplog.text
-    own = trunk(state, base)
+    assert f"R-50.pkl holds a backbone ({BACKBONES[base][0]}*" in caplog.text
+    own = backbone(state, base)
     assert len(own) == len(arrays) > 200
     for (name, tensor), array in zip(own.items(), arrays.values(), strict=True):
         given = form is from_torchvision or not name.endswith(STATISTICS)
@@ -127,11 +127,11 @@ def test_the_trunk_is_loaded_and_the_rest_is_as_without_weights(
 
 
 @pytest.mark.parametrize("form", [in_caffe2, from_torchvision])
-def test_a_trunk_alone_finds_nothing(drawn: Path, tmp_path: Path, form: Any) -> None:
+def test_a_backbone_alone_finds_nothing(drawn: Path, tmp_path: Path, form: Any) -> None:
     arrays = bare(learner(tmp_path, drawn, "FPN"), "FPN")
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(form(arrays)))
     config = write_config(tmp_path, "FPN", str(tmp_path / "R-50.pkl"))
-    with pytest.raises(InputError, match=r"R-50\.pkl holds a trunk alone.* --weights"):
+    with pytest.raises(InputError, match=r"R-50\.pkl holds a backbone alone.* --weights"):
         load_detector(config, device="cpu")
 
 
@@ -145,7 +145,7 @@ def test_a_trunk_alone_finds_nothing(drawn: Path, tmp_path: Path, form: Any) -> 
         ({"roi_heads.box_head.fc1.bias": (1024,)}, r"fpn_lateral2\.weight is missing"),
     ],
 )
-def test_a_trunk_is_loaded_strictly(
+def test_a_backbone_is_loaded_strictly(
     drawn: Path, tmp_path: Path, change: dict[str, tuple[int, ...] | None], message: str
 ) -> None:
     arrays = bare(learner(tmp_path, drawn, "FPN"), "FPN")

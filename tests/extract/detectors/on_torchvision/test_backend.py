@@ -41,10 +41,12 @@ def network(config: NetworkConfig = SMALL) -> FasterRCNN:
 
 
 def detector(
-    config: NetworkConfig = SMALL, *, images_per_pass: int | None = None, place: Execution = CPU
+    config: NetworkConfig = SMALL, *, images_per_pass: int | None = None, execution: Execution = CPU
 ) -> TorchvisionDetector:
     made = network(config)
-    return TorchvisionDetector(made, OBJECTS, ATTRIBUTES, place, images_per_pass=images_per_pass)
+    return TorchvisionDetector(
+        made, OBJECTS, ATTRIBUTES, execution, images_per_pass=images_per_pass
+    )
 
 
 def images(*shapes: tuple[int, int]) -> list[NDArray[np.uint8]]:
@@ -136,7 +138,7 @@ def test_the_colour_order_is_that_of_the_config() -> None:
 def test_bf16_keeps_boxes_and_probabilities_in_fp32() -> None:
     several = images((64, 64))
     (full,) = detector()(several)
-    (half,) = detector(place=Execution("cpu", "bf16"))(several)
+    (half,) = detector(execution=Execution("cpu", "bf16"))(several)
     np.testing.assert_allclose(half.object_scores.sum(1), 1, rtol=1e-5)
     # Boxes that had been rounded to bf16 would lie on a coarse grid.
     assert (half.proposals != torch.from_numpy(half.proposals).bfloat16().float().numpy()).any()
@@ -148,7 +150,7 @@ def test_the_profile_holds_everything_that_shapes_the_numbers() -> None:
     one = detector().profile
     assert one == detector(images_per_pass=4).profile
     assert one != detector(replace(SMALL, rpn_nms=0.6)).profile
-    assert one != detector(place=Execution("cpu", "bf16")).profile
+    assert one != detector(execution=Execution("cpu", "bf16")).profile
 
 
 def test_untrained_is_the_same_every_time() -> None:

@@ -17,19 +17,19 @@ from semvlp.errors import ConfigError
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.on_torchvision.backend import TorchvisionDetector
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
-from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid, levels_of, pool_regions
+from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN, levels_of, pool_regions
 from semvlp.extract.detectors.on_torchvision.rpn import Anchors, cell_anchors
 from semvlp.extract.networks import NETWORKS, Variant
 
 CONFIG = NETWORKS["resnet50_fpn"]
-STRIDES = ResNetPyramid.strides
+STRIDES = ResNetFPN.strides
 OBJECTS, ATTRIBUTES = ("cup", "cat", "box"), ("red",)
 
 
 @pytest.fixture(scope="module")
-def trunk() -> ResNetPyramid:
+def backbone() -> ResNetFPN:
     torch.manual_seed(0)
-    return ResNetPyramid(CONFIG).eval()
+    return ResNetFPN(CONFIG).eval()
 
 
 def square(side: float) -> Tensor:
@@ -37,31 +37,31 @@ def square(side: float) -> Tensor:
 
 
 def test_a_map_at_each_stride_of_the_image_padded_to_the_coarsest_stage(
-    trunk: ResNetPyramid,
+    backbone: ResNetFPN,
 ) -> None:
     with torch.inference_mode():
-        maps = trunk(torch.randn(2, 3, 70, 97))
+        maps = backbone(torch.randn(2, 3, 70, 97))
     # 96 x 128; the coarsest map has every second cell of the one before it.
     shapes = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
     assert [tuple(each.shape) for each in maps] == [(2, 256, *shape) for shape in shapes]
     assert torch.equal(maps[4], maps[3][..., ::2, ::2])
 
 
-def test_what_is_padded_is_nothing_to_the_network(trunk: ResNetPyramid) -> None:
+def test_what_is_padded_is_nothing_to_the_network(backbone: ResNetFPN) -> None:
     image = torch.randn(1, 3, 60, 33)
     with torch.inference_mode():
-        padded = trunk(F.pad(image, (0, 31, 0, 4)))
-        for one, other in zip(trunk(image), padded, strict=True):
+        padded = backbone(F.pad(image, (0, 31, 0, 4)))
+        for one, other in zip(backbone(image), padded, strict=True):
             assert torch.equal(one, other)
 
 
-def test_the_feature_is_what_the_second_hidden_layer_gives(trunk: ResNetPyramid) -> None:
+def test_the_feature_is_what_the_second_hidden_layer_gives(backbone: ResNetFPN) -> None:
     pooled = torch.randn(3, 256, 7, 7)
-    first, second = trunk.head.fc6, trunk.head.fc7
+    first, second = backbone.head.fc6, backbone.head.fc7
     with torch.inference_mode():
         hidden = (pooled.reshape(3, 256 * 49) @ first.weight.T + first.bias).relu()
         wanted = (hidden @ second.weight.T + second.bias).relu()
-        found = trunk.region_features(pooled)
+        found = backbone.region_features(pooled)
     assert found.shape == (3, 1024)
     torch.testing.assert_close(found, wanted)
 
@@ -117,7 +117,7 @@ def test_there_must_be_a_size_for_each_map() -> None:
 
 
 @pytest.mark.parametrize(
-    "variant", [Variant(boxes="caffe"), Variant(stem_pool="ceil"), Variant(res5="dilated")]
+    "variant", [Variant(box_convention="caffe"), Variant(stem_pool="ceil"), Variant(res5="dilated")]
 )
 def test_a_pyramid_is_of_no_caffe_network(variant: Variant) -> None:
     with pytest.raises(ValueError, match="a feature pyramid must have exclusive boxes"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid
+from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN
 from semvlp.extract.detectors.on_torchvision.rpn import Proposer, region_proposal_network
 from semvlp.extract.networks import NETWORKS
 
@@ -16,7 +16,7 @@ SIZE = (100, 200)
 
 @pytest.fixture(scope="module")
 def proposer() -> Proposer:
-    return region_proposal_network(CONFIG, 256, ResNetPyramid.strides).eval()
+    return region_proposal_network(CONFIG, 256, ResNetFPN.strides).eval()
 
 
 def boxes_at(*places: float) -> Tensor:

@@ -10,12 +10,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from semvlp.extract.detectors.on_torchvision.backbones import (
     ResNetC4,
-    SmallTrunk,
+    SmallBackbone,
     every,
-    fold,
+    fuse_conv_bn,
     unstride,
 )
-from semvlp.extract.detectors.on_torchvision.fpn import ResNetPyramid
+from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN
 from semvlp.extract.networks import NETWORKS, SMALL, Variant
 
 
@@ -50,7 +50,7 @@ def test_a_folded_convolution_does_what_the_norm_did(norm: type[nn.Module], bias
     with torch.inference_mode():
         expected = both(x)
         assert difference(expected, both[0](x)) > 0.01
-    fold(both[0], both[1])
+    fuse_conv_bn(both[0], both[1])
     with torch.inference_mode():
         assert difference(expected, both[0](x)) < 1e-5
 
@@ -97,7 +97,7 @@ def test_a_resnet_that_only_finds_gives_the_same(variant: Variant) -> None:
 
 
 def test_a_feature_pyramid_that_only_finds_gives_the_same() -> None:
-    learning = lively(ResNetPyramid(NETWORKS["resnet50_fpn"]))
+    learning = lively(ResNetFPN(NETWORKS["resnet50_fpn"]))
     finding = copy.deepcopy(learning)
     finding.fuse_for_inference()
     assert not any(isinstance(module, FrozenBatchNorm2d) for module in finding.modules())
@@ -111,9 +111,9 @@ def test_a_feature_pyramid_that_only_finds_gives_the_same() -> None:
 
 
 def test_the_small_network_is_left_as_it_is() -> None:
-    trunk = SmallTrunk(SMALL)
-    before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
-    trunk.fuse_for_inference()
-    after = trunk.state_dict()
+    backbone = SmallBackbone(SMALL)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone.fuse_for_inference()
+    after = backbone.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

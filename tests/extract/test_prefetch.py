@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from semvlp.extract.inference import ahead
+from semvlp.extract.inference import prefetch
 
 
 def test_every_item_comes_in_order() -> None:
-    assert list(ahead(range(100), most=3)) == list(range(100))
-    assert list(ahead([], most=1)) == []
+    assert list(prefetch(range(100), most=3)) == list(range(100))
+    assert list(prefetch([], most=1)) == []
 
 
 def test_only_so_many_wait() -> None:
@@ -21,7 +21,7 @@ def test_only_so_many_wait() -> None:
             made.append(number)
             yield number
 
-    items = ahead(source(), most=4)
+    items = prefetch(source(), most=4)
     for number in range(10):
         assert next(items) == number
         # Those that wait, the one that is taken next and the one in work.
@@ -35,14 +35,14 @@ def test_an_error_comes_after_the_items_before_it(error: BaseException) -> None:
         yield from range(5)
         raise error
 
-    items = ahead(source(), most=2)
+    items = prefetch(source(), most=2)
     assert [next(items) for _ in range(5)] == list(range(5))
     with pytest.raises(type(error)):
         next(items)
 
 
 def test_closing_early_ends_the_thread() -> None:
-    items = ahead(iter(range(1000)), most=2)
+    items = prefetch(iter(range(1000)), most=2)
     assert next(items) == 0
     items.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
