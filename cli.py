@@ -140,9 +140,9 @@ def detector_train(
     **options: Any,
 ) -> Result:
     """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
-    from semvlp.extract.training.config import DetectorTrainConfig
-    from semvlp.extract.training.train import train_detector
     from semvlp.settings import load
+    from semvlp.train.detector.config import DetectorTrainConfig
+    from semvlp.train.detector.train import train_detector
 
     settings = load(DetectorTrainConfig, config, overrides)
     return reported(train_detector(annotations, images, out, settings, **options))

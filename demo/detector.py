@@ -9,9 +9,9 @@ from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.world.draw import draw
 from semvlp.demo.world.random_scenes import draw_lots
 from semvlp.demo.world.scene import Kind, Scene
-from semvlp.extract.training.config import DetectorTrainConfig, DetectorTrainReport
-from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
+from semvlp.train.detector.config import DetectorTrainConfig, DetectorTrainReport
+from semvlp.train.detector.train import train_detector
 
 NAME = "demo_detector"
 # Scenes of each use in a hundred; lying items are small and many, so there are most of them.

@@ -23,10 +23,10 @@ from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.train import train_detector
 from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.train import train_detector
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
 

@@ -13,7 +13,7 @@ from semvlp.demo.world.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, draw, object
 from semvlp.demo.world.random_scenes import draw_lots
 from semvlp.demo.world.scene import Kind
 from semvlp.extract.detectors.zoo import load_detector
-from semvlp.extract.training.average_precision import detections
+from semvlp.train.detector.average_precision import detections
 
 SURE = 0.3
 

@@ -15,8 +15,8 @@ from semvlp.extract.detectors.zoo import load_detector
 load_detector("butd", backend="detectron2", device="cpu")
 """
 TRAIN = """
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.learner import open_learner
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.learner import open_learner
 open_learner(DetectorTrainConfig(network="butd"), None, "detectron2")
 """
 

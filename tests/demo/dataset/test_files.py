@@ -19,8 +19,8 @@ from semvlp.errors import ConfigError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.table import load_task
-from semvlp.extract.training.coco import read_annotations
 from semvlp.shards.texts.texts import read_texts
+from semvlp.train.detector.coco import read_annotations
 
 SCENES = {"train": 60, "valid": 24}
 # Three points above what guessing reaches, as for any benchmark that needs its pictures.

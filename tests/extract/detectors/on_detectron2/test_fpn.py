@@ -10,14 +10,14 @@ import torch
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.families import from_ours, in_detectron2
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.train import train_detector
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 
 from tests.extract.detectors.on_detectron2.test_backend import images, write_config
-from tests.extract.training.test_detectron2_learner import SHORT, check_same_losses
+from tests.train.detector.test_detectron2_learner import SHORT, check_same_losses
 
 pytestmark = [
     pytest.mark.detectron2,

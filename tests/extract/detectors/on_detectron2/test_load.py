@@ -12,9 +12,9 @@ from torch import Tensor
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.zoo import load_detector
-from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.learner import open_learner
+from semvlp.train.detector.coco import read_annotations
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.learner import open_learner
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 

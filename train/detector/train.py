@@ -16,14 +16,14 @@ from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.extract.detectors.detector import Backend
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.resize import ResizeRule
-from semvlp.extract.training.average_precision import score_detector
-from semvlp.extract.training.batches import Group, batch_indices, flips, load_groups
-from semvlp.extract.training.coco import Annotations, read_annotations
-from semvlp.extract.training.config import DetectorTrainConfig, DetectorTrainReport
-from semvlp.extract.training.learner import Learner, open_learner, runner_of
-from semvlp.extract.training.state import TrainingState
 from semvlp.progress import Progress
 from semvlp.settings import to_tree
+from semvlp.train.detector.average_precision import score_detector
+from semvlp.train.detector.batches import Group, batch_indices, flips, load_groups
+from semvlp.train.detector.coco import Annotations, read_annotations
+from semvlp.train.detector.config import DetectorTrainConfig, DetectorTrainReport
+from semvlp.train.detector.learner import Learner, open_learner, runner_of
+from semvlp.train.detector.state import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _steps(
         for step in range(state.step, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            groups = _groups(data, learner.rule, config, step)
+            groups = _groups(data, learner.resize, config, step)
             losses = _step(learner, optimizer, groups, config, step)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 state.log(step + 1, losses)

@@ -9,21 +9,23 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from semvlp.distributed import device_of
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError
+from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Backend, Runner
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.images.resize import ResizeRule
-from semvlp.extract.training.coco import Annotations
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.initial_network import starting_network
 from semvlp.extract.weights.checkpoint import Description, save_detector
+from semvlp.train.detector.coco import Annotations
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.initial_network import starting_network
 
 
 class Learner(Protocol):
     """A network in training."""
 
-    rule: ResizeRule
+    resize: ResizeRule
     """How its images are resized, as they will be when it finds."""
 
     @property
@@ -68,10 +70,22 @@ def open_learner(config: DetectorTrainConfig, data: Annotations, runner: Runner)
     if runner == "torchvision":
         return TorchvisionLearner(starting_network(config, data), data)
     try:
-        from semvlp.extract.training import detectron2_learner
+        from semvlp.extract.detectors.on_detectron2 import learner as on_detectron2
     except (ImportError, OSError) as error:
         raise without_detectron2(error, f"training {config.network}") from error
-    return detectron2_learner.open_learner(config, data)
+    labels = data.object_labels, data.attribute_labels
+    if config.architecture is not None:
+        return on_detectron2.learner_of_network(
+            starting_network(config, data), labels, config.network
+        )
+    return on_detectron2.learner_of_config(
+        config.network,
+        labels,
+        Execution(str(device_of(config.device))),
+        settings=config.settings,
+        start=config.start,
+        seed=config.seed,
+    )
 
 
 class TorchvisionLearner:
@@ -79,7 +93,7 @@ class TorchvisionLearner:
 
     def __init__(self, network: FasterRCNN, data: Annotations) -> None:
         self.network, self._data = network.train(), data
-        self.rule = ResizeRule.of(network.config)
+        self.resize = ResizeRule.of(network.config)
         self.plan = {"backend": "torchvision"}
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ from PIL import ExifTags, Image
 from semvlp.errors import InputError
 from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.networks import SMALL
-from semvlp.extract.training.batches import load_groups
-from semvlp.extract.training.coco import Annotations, read_annotations, read_pixels
+from semvlp.train.detector.batches import load_groups
+from semvlp.train.detector.coco import Annotations, read_annotations, read_pixels
 
 
 @pytest.fixture

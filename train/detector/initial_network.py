@@ -6,11 +6,11 @@ from semvlp.distributed import device_of
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import read_published
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.training.coco import Annotations
-from semvlp.extract.training.config import DetectorTrainConfig
 from semvlp.extract.weights.checkpoint import load_body
 from semvlp.extract.weights.download import fetch
 from semvlp.settings import override
+from semvlp.train.detector.coco import Annotations
+from semvlp.train.detector.config import DetectorTrainConfig
 
 
 def starting_network(config: DetectorTrainConfig, data: Annotations) -> FasterRCNN:

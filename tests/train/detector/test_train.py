@@ -17,15 +17,15 @@ from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, attr
 from semvlp.extract.detectors.zoo import KNOWN, load_detector
 from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.networks import NETWORKS, SMALL
-from semvlp.extract.training import train as fit
-from semvlp.extract.training.batches import batch_indices, flips, load_groups
-from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.learner import runner_of
-from semvlp.extract.training.state import TrainingState
-from semvlp.extract.training.train import learning_rate, train_detector
 from semvlp.extract.weights.checkpoint import read_description, read_weights
 from semvlp.settings import load
+from semvlp.train.detector import train as fit
+from semvlp.train.detector.batches import batch_indices, flips, load_groups
+from semvlp.train.detector.coco import read_annotations
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.learner import runner_of
+from semvlp.train.detector.state import TrainingState
+from semvlp.train.detector.train import learning_rate, train_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.ops import batched_nms, box_iou
 
 from semvlp.extract.detectors.detector import Detector, Proposals
-from semvlp.extract.training.coco import AnnotatedImage, Annotations, read_pixels
+from semvlp.train.detector.coco import AnnotatedImage, Annotations, read_pixels
 
 # Test-time settings of Faster R-CNN in detectron2 (detectron2/config/defaults.py).
 _SCORE, _NMS, _MOST = 0.05, 0.5, 100

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import Target
 from semvlp.extract.images.resize import ResizeRule, resize
-from semvlp.extract.training.coco import Annotated, AnnotatedImage, read_pixels
+from semvlp.train.detector.coco import Annotated, AnnotatedImage, read_pixels
 
 Group = tuple[Tensor, list[Target]]
 """RGB images [B, 3, H, W] uint8 of one shape with their targets."""

@@ -17,15 +17,15 @@ from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.pipeline import ExtractSettings, extract
-from semvlp.extract.training import train as fit
-from semvlp.extract.training.batches import load_groups
-from semvlp.extract.training.coco import read_annotations
-from semvlp.extract.training.config import DetectorTrainConfig
-from semvlp.extract.training.learner import open_learner
-from semvlp.extract.training.train import train_detector
 from semvlp.extract.weights.checkpoint import read_description
 from semvlp.extract.weights.families import DETECTRON2, from_ours
 from semvlp.shards.open import open_store
+from semvlp.train.detector import train as fit
+from semvlp.train.detector.batches import load_groups
+from semvlp.train.detector.coco import read_annotations
+from semvlp.train.detector.config import DetectorTrainConfig
+from semvlp.train.detector.learner import open_learner
+from semvlp.train.detector.train import train_detector
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 
@@ -122,7 +122,7 @@ def losses_of_everything(
     for sampler in samplers:
         sampler.batch_size_per_image = 10**6
     chosen = [data.images[index] for index in images]
-    ((pixels, targets),) = load_groups(chosen, [False] * len(chosen), learner.rule, 2)
+    ((pixels, targets),) = load_groups(chosen, [False] * len(chosen), learner.resize, 2)
     return {name: float(loss.detach()) for name, loss in learner.losses(pixels, targets).items()}
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.detector import Proposals
-from semvlp.extract.training.average_precision import detections, score_detector
-from semvlp.extract.training.coco import Annotations, read_annotations
+from semvlp.train.detector.average_precision import detections, score_detector
+from semvlp.train.detector.coco import Annotations, read_annotations
 
 
 class Oracle:
