@@ -76,6 +76,14 @@ def stop_signals() -> Iterator[StopRequest]:
         restore()
 
 
+def interrupted(run: Path, step: int, steps: int) -> Interrupted:
+    """Return the error that ends a run which was asked to stop, once `step` is saved."""
+    return Interrupted(
+        f"stopped after step {step} of {steps}, which is saved in {run / 'last'}; the same command "
+        "goes on from there"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What one kind of training brings to the loop."""
@@ -206,10 +214,7 @@ class Loop:
         if saved or found.stop:
             self._save()
         if found.stop and not self.state.finished:
-            raise Interrupted(
-                f"stopped after step {step} of {self.job.steps}, which is saved in "
-                f"{self.job.run / 'last'}; the same command goes on from there"
-            )
+            raise interrupted(self.job.run, step, self.job.steps)
         return result.loss if result else None
 
     def _train(self, step: int, ready: Prefetched, stop: StopRequest) -> StepSums:

@@ -7,7 +7,7 @@ import math
 
 from semvlp.model.packing import Mode
 from semvlp.shards.stream.order import generator
-from semvlp.train.train_config import ModeSchedule, TrainConfig
+from semvlp.train.train_config import LrSchedule, ModeSchedule, TrainConfig
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:
@@ -32,17 +32,29 @@ def turns_at(step: int, config: TrainConfig) -> ModeSchedule:
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Learning rate of a step: a linear rise to `config.lr`, then the decay, never quite to 0."""
+    """Return the learning rate of a step by the settings of pre-training and fine-tuning."""
     warmup = round(config.warmup_ratio * steps)
-    if step <= warmup:
-        return config.lr * step / warmup
-    if config.lr_schedule == "constant":
-        return config.lr
+    return warmup_and_decay(
+        step, steps, lr=config.lr, warmup_steps=warmup, lr_schedule=config.lr_schedule
+    )
+
+
+def warmup_and_decay(
+    step: int, steps: int, *, lr: float, warmup_steps: int, lr_schedule: LrSchedule
+) -> float:
+    """Return the learning rate of a step: a linear rise to `lr`, then the decay, never quite to 0.
+
+    All kinds of training have it, that of detectors too.
+    """
+    if step <= warmup_steps:
+        return lr * step / warmup_steps
+    if lr_schedule == "constant":
+        return lr
     # The step after the warm-up has done 0 of the way, the step after the last would have done all.
-    done = (step - warmup - 1) / (steps - warmup)
-    if config.lr_schedule == "cosine":
-        return config.lr * (1 + math.cos(math.pi * done)) / 2
-    return config.lr * (1 - done)
+    done = (step - warmup_steps - 1) / (steps - warmup_steps)
+    if lr_schedule == "cosine":
+        return lr * (1 + math.cos(math.pi * done)) / 2
+    return lr * (1 - done)
 
 
 def is_logged(step: int, steps: int, config: TrainConfig) -> bool:

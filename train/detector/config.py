@@ -46,7 +46,9 @@ class DetectorTrainConfig:
     log_every: int = 20
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
-    """Steps between two states to go on from."""
+    """Steps between two checkpoints to go on from."""
+    keep: int = 2
+    """Newest checkpoints kept."""
     init: str | None = None
     """Weights to start from (path, URL or `hf:` address): those of the backbone and of the region
     proposals are taken. The ResNets need it, because their batch norm does not learn; a detector

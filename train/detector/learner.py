@@ -33,7 +33,7 @@ class Learner(Protocol):
         """What has the parameters."""
 
     @property
-    def plan(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, Any]:
         """What must not change between the parts of one run beside the training's settings."""
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class TorchvisionLearner:
     def __init__(self, network: FasterRCNN, data: Annotations) -> None:
         self.network, self._data = network.train(), data
         self.resize = ResizeRule.of(network.config)
-        self.plan = {"backend": "torchvision"}
+        self.identity = {"backend": "torchvision"}
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Five losses by name; see `FasterRCNN.losses`."""

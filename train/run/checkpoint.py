@@ -14,7 +14,7 @@ name is whole.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -108,7 +108,26 @@ def save(
     *,
     keep: int,
 ) -> Checkpoint:
+    """Write the checkpoint of `state.step`; see `write_checkpoint`."""
+
+    def write(path: Path) -> None:
+        model.save_pretrained(path, state_dict=dict(tensors.weights))
+        tokenizer.save_pretrained(path)
+        if tensors.optimizer is not None:
+            torch.save(tensors.optimizer, path / "training" / OPTIMIZER)
+        if tensors.raw is not None:
+            save_file(dict(tensors.raw), path / "training" / RAW_WEIGHTS)
+
+    return write_checkpoint(run, state, write, keep=keep)
+
+
+def write_checkpoint(
+    run: Path, state: TrainingState, write: Callable[[Path], None], *, keep: int
+) -> Checkpoint:
     """Write the checkpoint of `state.step`, turn the links, remove what is older than `keep`.
+
+    Args:
+        write: puts the tensors into the folder that it is given, which has a `training/`.
 
     Raises:
         SemVLPError: it could not be written, for instance on a full disk; the checkpoints before it
@@ -120,7 +139,11 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(".step-*.part"):
             shutil.rmtree(left_over)
-        _write(aside, state, model, tokenizer, tensors)
+        (aside / "training").mkdir(parents=True)
+        write(aside)
+        write_json(
+            aside / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
+        )
         shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
         _sync_tree(aside)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -205,7 +228,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     """
     if checkpoint.state.step == 0:
         return
-    with _reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
+    with reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
         state = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(cut_state(state, optimizer))
 
@@ -218,12 +241,12 @@ def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
     """
     if checkpoint.state.step == 0:
         return
-    with _reading(checkpoint, RAW_WEIGHTS, "the weights to go on from") as path:
+    with reading(checkpoint, RAW_WEIGHTS, "the weights to go on from") as path:
         average.load_parameters(load_file(path))
 
 
 @contextmanager
-def _reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
+def reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
     """Inside, the file `name` of the training state is read, which must hold `what`.
 
     Raises:
@@ -237,25 +260,6 @@ def _reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
             f"{path} must hold {what}, but: {error}; remove {checkpoint.path} to go on from the "
             "checkpoint before it"
         ) from error
-
-
-def _write(
-    path: Path,
-    state: TrainingState,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    tensors: Tensors,
-) -> None:
-    (path / "training").mkdir(parents=True)
-    model.save_pretrained(path, state_dict=dict(tensors.weights))
-    tokenizer.save_pretrained(path)
-    if tensors.optimizer is not None:
-        torch.save(tensors.optimizer, path / "training" / OPTIMIZER)
-    if tensors.raw is not None:
-        save_file(dict(tensors.raw), path / "training" / RAW_WEIGHTS)
-    write_json(
-        path / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
-    )
 
 
 def _name(step: int) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ MAY_CHANGE = frozenset(
         "data.workers",
     }
 )
+# Data may have moved, and their order is checked where they are read.
+SAME_INPUTS = ("task", "init")
 Config = PretrainConfig | FinetuneConfig
 Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
 
@@ -71,7 +73,7 @@ def open_run(
             started with other settings (the first that differs is named).
     """
     if world.is_first:
-        _prepare(out, config, inputs, resume=resume, overwrite=overwrite)
+        prepare(out, config, inputs, resume=resume, overwrite=overwrite)
         if newest(out) is None:
             model, tokenizer = build()
             with collected(model, None) as tensors:
@@ -82,27 +84,47 @@ def open_run(
     return start
 
 
-def _prepare(
-    out: Path, config: Config, inputs: Mapping[str, Any], *, resume: bool, overwrite: bool
+def prepare(
+    out: Path,
+    config: Any,
+    inputs: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    made: Sequence[str] = MADE_BY_A_RUN,
+    may_change: Container[str] = MAY_CHANGE,
+    same_inputs: Sequence[str] = SAME_INPUTS,
 ) -> None:
+    """Make the folder of a run, which may hold one that is gone on with, and write its settings.
+
+    Args:
+        config: the settings, a dataclass as `semvlp.settings` reads them.
+        made: patterns of what such a run writes, which `overwrite` removes.
+        may_change: dotted names of settings that may be others than when the run began.
+        same_inputs: names of inputs that may not.
+
+    Raises:
+        ConfigError: `out` holds source code, a run that may not be touched, or one that was
+            started with other settings (the first that differs is named).
+    """
     refuse_source_code(out)
     if overwrite:
-        remove(out)
+        remove(out, made)
     if newest(out) is not None:
         if not resume:
             raise ConfigError(
                 f"{out} already holds a run; --resume goes on with it, --overwrite replaces it"
             )
-        _check_same_settings(out / CONFIG, config)
-        _check_same_inputs(out / INPUTS, inputs)
+        _check_same_inputs(out / INPUTS, inputs, same_inputs)
+        _check_same_settings(out / CONFIG, config, may_change)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, settings.to_toml(config))
     write_json(out / INPUTS, inputs)
 
 
-def remove(out: Path) -> None:
+def remove(out: Path, made: Sequence[str] = MADE_BY_A_RUN) -> None:
     """Remove what a run has written, and nothing else."""
-    for pattern in MADE_BY_A_RUN:
+    for pattern in made:
         for path in out.glob(pattern):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -110,18 +132,17 @@ def remove(out: Path) -> None:
                 path.unlink()
 
 
-def _check_same_settings(saved: Path, config: Config) -> None:
+def _check_same_settings(saved: Path, config: Any, may_change: Container[str]) -> None:
     before = flatten(settings.to_tree(settings.load(type(config), saved)))
     now = flatten(settings.to_tree(config))
     for name in sorted({**before, **now}):
-        if name not in MAY_CHANGE:
+        if name not in may_change:
             _check_same(saved.parent, name, before.get(name), now.get(name))
 
 
-def _check_same_inputs(saved: Path, inputs: Mapping[str, Any]) -> None:
-    """Data may have moved, and their order is checked where they are read; task and init count."""
+def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> None:
     before = json.loads(saved.read_text(encoding="utf-8"))
-    for name in ("task", "init"):
+    for name in names:
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
 
 

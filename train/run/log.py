@@ -44,19 +44,19 @@ class RunLog:
         self._board.close()
 
     def advance(self, losses: Mapping[str, float]) -> None:
-        """A step is done; `losses` by mode are shown from now on."""
-        self._notes |= {mode: f"{mode} {loss:.3f}" for mode, loss in losses.items()}
+        """Move the bar on by a step; `losses` by mode ("" without modes) are shown from now on."""
+        self._notes |= {mode: f"{mode} {loss:.3f}".strip() for mode, loss in losses.items()}
         shown = ", ".join(sorted(self._notes.values()))
         self._bar.advance(note=f"loss {shown}" if shown else "")
 
     def metrics(self, entry: Mapping[str, Any]) -> None:
-        """Write one line of metrics.jsonl; `entry` has at least `step` and `mode`."""
+        """Write one line of metrics.jsonl; `entry` has `step`, and `mode` where there are two."""
         _write_line(self._metrics, entry)
         for name, value in entry.items():
             if name not in ("step", "mode"):
                 group = "loss" if name.startswith("loss") else "run"
-                tag = f"{group}/{name}/{entry['mode']}"
-                self._board.add_scalar(tag, value, entry["step"])
+                mode = f"/{entry['mode']}" if "mode" in entry else ""
+                self._board.add_scalar(f"{group}/{name}{mode}", value, entry["step"])
 
     def validation(self, step: int, scores: Mapping[str, float]) -> None:
         """Write one line of validation.jsonl."""

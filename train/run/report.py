@@ -22,9 +22,15 @@ TITLES = {
     "loss_matching": "Image-text matching",
     "loss_answers": "Image question answering",
     "loss_task": "Task",
+    "loss_rpn_objectness": "Region proposals: objectness",
+    "loss_rpn_box": "Region proposals: boxes",
+    "loss_object": "Object classes",
+    "loss_box": "Boxes",
+    "loss_attribute": "Attributes",
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
     "pairs_per_second": "Pairs per second",
+    "images_per_second": "Images per second",
     "waiting": "Share of the time spent waiting for data",
     "mfu": "Model FLOPs utilisation",
 }
@@ -84,7 +90,10 @@ def facts(files: RunFiles) -> dict[str, str]:
         found["time"] = duration(state.seconds)
     if files.metrics:
         found["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
-        found["pairs per second"] = f"{mean_of_last(files.metrics, 'pairs_per_second'):,.0f}"
+        for what in ("pairs", "images"):
+            if f"{what}_per_second" in files.metrics[-1]:
+                speed = mean_of_last(files.metrics, f"{what}_per_second")
+                found[f"{what} per second"] = f"{speed:,.{0 if speed >= 10 else 1}f}"
         for name, label in (("waiting", "waiting for data"), ("mfu", "FLOPs utilisation")):
             if name in files.metrics[-1]:
                 found[label] = f"{mean_of_last(files.metrics, name):.1%}"
@@ -116,8 +125,8 @@ def charts(files: RunFiles) -> list[dict[str, str]]:
 
 
 def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
-    """One curve for each mode."""
-    if name in WITHOUT_MODES:
+    """Return one curve for each mode, or one where there are none."""
+    if name in WITHOUT_MODES or not any("mode" in entry for entry in metrics):
         return [Curve(name, *_series(metrics, name), colour=SINGLE)]
     by_mode = {mode: [entry for entry in metrics if entry["mode"] == mode] for mode in MODES}
     return [

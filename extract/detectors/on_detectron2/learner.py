@@ -6,7 +6,6 @@ B images of one shape, N objects, A attributes, H x W a resized image.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
@@ -115,7 +114,7 @@ class Detectron2Learner:
     ) -> None:
         self.network, self._cfg, self._labels, self._config = network.train(), cfg, labels, config
         self.resize = resize_rule_of(cfg)
-        self.plan: dict[str, Any] = {"backend": "detectron2", "config_sha256": config_sha256(cfg)}
+        self.identity = {"backend": "detectron2", "config_sha256": config_sha256(cfg)}
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return detectron2's losses and the attribute head's, named as in the other backend."""

@@ -1,6 +1,5 @@
 """Training in detectron2: it learns what the torchvision backend learns, and goes on exactly."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from semvlp.errors import ConfigError
 from semvlp.extract.detectors.detector import Runner
@@ -20,12 +20,14 @@ from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.weights.checkpoint import read_description
 from semvlp.extract.weights.families import DETECTRON2, from_ours
 from semvlp.shards.open import open_store
-from semvlp.train.detector import train as fit
+from semvlp.train.detector import loop
 from semvlp.train.detector.batches import load_groups
 from semvlp.train.detector.coco import read_annotations
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.detector.learner import open_learner
 from semvlp.train.detector.train import train_detector
+from semvlp.train.run.log import METRICS, read_lines
+from tests.train.detector.curve import curve
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 
@@ -103,10 +105,6 @@ def write_config(
     return str(path)
 
 
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 def losses_of_everything(
     runner: Runner, config: DetectorTrainConfig, drawn: Path, images: Sequence[int]
 ) -> dict[str, float]:
@@ -153,8 +151,8 @@ def test_the_result_opens_in_both_backends_and_extracts(
     config = replace(SHORT, init=weights, valid=drawn / "boxes.json")
     run = tmp_path / "run"
     report = train_detector(drawn / "boxes.json", drawn, run, config, backend="detectron2")
-    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4]
-    for line in lines(run):
+    assert [line["step"] for line in read_lines(run / METRICS)] == [1, 2, 3, 4]
+    for line in read_lines(run / METRICS):
         assert {name for name in line if name.startswith("loss_")} == LOSSES
         assert math.isclose(line["loss"], sum(line[name] for name in LOSSES), rel_tol=1e-5)
     assert set(report.scores) >= {"AP", "AP50", "AP75"}
@@ -188,7 +186,7 @@ def test_every_part_of_the_network_learns(drawn: Path, tmp_path: Path, weights: 
     data = read_annotations(drawn / "boxes.json", drawn)
     before = open_learner(config, data, "detectron2").network.state_dict()
     train_detector(drawn / "boxes.json", drawn, tmp_path, config, backend="detectron2")
-    after = torch.load(tmp_path / "training.pt", weights_only=True)["network"]
+    after = load_file(tmp_path / "last" / "training" / "weights.safetensors")
     still = {name for name in before if torch.equal(before[name], after[name])}
     assert all(".norm." in name for name in still), still
 
@@ -203,22 +201,23 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
         train_detector(drawn / "boxes.json", drawn, out, config, backend="detectron2")
 
     train(whole)
-    step = fit._step
+    step = loop.train_step
 
     def stop(*arguments: Any) -> dict[str, float]:
-        if arguments[-1] == 3:
+        if arguments[-1] == 4:
             raise KeyboardInterrupt
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_step", stop)
+        patch.setattr(loop, "train_step", stop)
         with pytest.raises(KeyboardInterrupt):
             train(halted)
-    assert [line["step"] for line in lines(halted)] == [1, 2, 3]
+    assert [line["step"] for line in read_lines(halted / METRICS)] == [1, 2, 3]
     train(halted)
-    for name in ("detector.safetensors", "detector.json", "metrics.jsonl"):
+    for name in ("detector.safetensors", "detector.json"):
         assert (halted / name).read_bytes() == (whole / name).read_bytes()
-    with pytest.raises(ConfigError, match="backend = 'detectron2', now it is 'torchvision'"):
+    assert curve(halted) == curve(whole)
+    with pytest.raises(ConfigError, match=r"backend must be 'detectron2' .* is 'torchvision'"):
         train_detector(drawn / "boxes.json", drawn, whole, config)
 
 
@@ -244,7 +243,7 @@ def test_a_detectron2_config_learns_and_extracts(
     run = tmp_path / "run"
     train_detector(drawn / "boxes.json", drawn, run, config)
     learned = LOSSES if attributes else LOSSES - {"loss_attribute"}
-    assert {name for name in lines(run)[0] if name.startswith("loss_")} == learned
+    assert {name for name in read_lines(run / METRICS)[0] if name.startswith("loss_")} == learned
     assert ("attributes are not learned" in caplog.text) == (not attributes)
     # It stands alone: neither the YAML file nor its settings are needed any more.
     (tmp_path / "network.yaml").unlink()
