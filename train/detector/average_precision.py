@@ -30,20 +30,20 @@ class Detections(NamedTuple):
 
 
 def score_detector(detector: Detector, annotations: Annotations) -> dict[str, float]:
-    """AP, AP50 and AP75 in percent, and attribute accuracy where attributes are annotated.
+    """Return AP, AP50 and AP75 in percent, and attribute accuracy where attributes are annotated.
 
-    Attribute accuracy is taken over annotated objects that were found (IoU 0.5 or more, any class):
-    the share whose best box names one of their attributes.
+    Attribute accuracy is taken over annotated objects that were detected (IoU 0.5 or more, any
+    class): the share whose best box names one of their attributes.
 
     Raises:
         InputError: an image that cannot be decoded, or has another size than its annotations say.
     """
-    found = [detections(detector([read_pixels(image)])[0]) for image in annotations.images]
-    scores = _average_precision(annotations, found)
+    detected = [detections(detector([read_pixels(image)])[0]) for image in annotations.images]
+    scores = _average_precision(annotations, detected)
     hits = [
         hit
-        for image, detections in zip(annotations.images, found, strict=True)
-        for hit in _attribute_hits(image, detections)
+        for image, boxes in zip(annotations.images, detected, strict=True)
+        for hit in _attribute_hits(image, boxes)
     ]
     if hits and detector.attribute_labels:
         scores["attribute_accuracy"] = 100 * sum(hits) / len(hits)
@@ -51,34 +51,32 @@ def score_detector(detector: Detector, annotations: Annotations) -> dict[str, fl
 
 
 def detections(proposals: Proposals) -> Detections:
-    """Boxes of every class above a low score, after non-maximum suppression within each class."""
+    """Return the boxes of every class above a low score, after an NMS within each class."""
     scores = torch.from_numpy(proposals.object_scores[:, :-1])
     rows, labels = torch.where(scores > _SCORE)
     columns = labels if proposals.boxes.shape[1] > 1 else torch.zeros_like(labels)
     boxes, kept = torch.from_numpy(proposals.boxes)[rows, columns], scores[rows, labels]
     best = batched_nms(boxes, kept, labels, _NMS)[:_MOST]
-    return Detections(
-        boxes[best].numpy(),
-        labels[best].numpy(),
-        kept[best].numpy(),
-        _likeliest(proposals.attribute_scores)[rows[best].numpy()],
-    )
+    attributes = np.full(len(best), -1)
+    if proposals.attribute_scores.shape[1]:
+        attributes = proposals.attribute_scores[rows[best].numpy()].argmax(axis=1)
+    return Detections(boxes[best].numpy(), labels[best].numpy(), kept[best].numpy(), attributes)
 
 
-def _likeliest(attribute_scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    if attribute_scores.shape[1] == 0:
-        return np.full(len(attribute_scores), -1)
-    likeliest: NDArray[np.int64] = attribute_scores.argmax(axis=1)
-    return likeliest
-
-
-def _average_precision(annotations: Annotations, found: Sequence[Detections]) -> dict[str, float]:
+def _average_precision(
+    annotations: Annotations, detected: Sequence[Detections]
+) -> dict[str, float]:
     # pycocotools prints its progress on stdout, which is the user's.
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = _dataset(annotations)
         truth.createIndex()
-        rows = np.array(list(_result_rows(found)), dtype=np.float64).reshape(-1, 7)
+        results = [
+            (image_id, *_xywh(box), float(score), float(label + 1))
+            for image_id, each in enumerate(detected, 1)
+            for box, label, score in zip(each.boxes, each.labels, each.scores, strict=True)
+        ]
+        rows = np.array(results, dtype=np.float64).reshape(-1, 7)
         evaluation = COCOeval(truth, truth.loadRes(rows), "bbox") if len(rows) else None
         if evaluation is None:
             return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
@@ -89,7 +87,7 @@ def _average_precision(annotations: Annotations, found: Sequence[Detections]) ->
 
 
 def _dataset(annotations: Annotations) -> dict[str, Any]:
-    """Our reading of the file in pycocotools' form, with ids from 1 (it takes 0 for unmatched)."""
+    """Return `annotations` in pycocotools' form, with ids from 1 (it takes 0 for unmatched)."""
     boxes: list[dict[str, Any]] = []
     for image_id, image in enumerate(annotations.images, 1):
         for each in image.objects:
@@ -108,18 +106,14 @@ def _dataset(annotations: Annotations) -> dict[str, Any]:
     }
 
 
-def _result_rows(found: Sequence[Detections]) -> Iterator[tuple[float, ...]]:
-    for image_id, each in enumerate(found, 1):
-        for box, label, score in zip(each.boxes, each.labels, each.scores, strict=True):
-            yield (image_id, *_xywh(box), float(score), float(label + 1))
-
-
 def _xywh(box: Sequence[float] | NDArray[np.float32]) -> list[float]:
+    """Return x, y, width and height of a box that is xyxy."""
     x1, y1, x2, y2 = map(float, box)
     return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _attribute_hits(image: AnnotatedImage, detections: Detections) -> Iterator[bool]:
+    """Tell of each detected object with attributes whether its best box names one of them."""
     objects = [each for each in image.objects if each.attributes]
     if not objects or not len(detections.boxes):
         return

@@ -20,20 +20,20 @@ Group = tuple[Tensor, list[Target]]
 
 
 def batch_indices(step: int, *, batch_size: int, num_images: int, seed: int) -> list[int]:
-    """The images of `step`, counted from 0: a cut from an endless row of shuffled epochs."""
+    """Return the images of `step`, counted from 0: a cut from an endless row of shuffled epochs."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(_epoch(p // num_images, num_images, seed)[p % num_images]) for p in positions]
 
 
 def flips(step: int, *, batch_size: int, seed: int) -> list[bool]:
-    """Which images of `step` are mirrored left to right."""
+    """Tell of each image of `step` whether it is mirrored left to right."""
     return [bool(flip) for flip in np.random.default_rng([seed, step, 1]).random(batch_size) < 0.5]
 
 
 def load_groups(
     images: Sequence[AnnotatedImage],
     flipped: Sequence[bool],
-    rule: ResizeRule,
+    resizing: ResizeRule,
     num_attributes: int,
 ) -> list[Group]:
     """Read images and put those of equal resized shape together, so that none is padded.
@@ -43,10 +43,13 @@ def load_groups(
     """
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, Target]]] = {}
     for image, flip in zip(images, flipped, strict=True):
-        pixels = resize(read_pixels(image), rule).pixels
+        pixels = resize(read_pixels(image), resizing).pixels
         boxes = _boxes(image, pixels.shape)
         if flip:
-            pixels, boxes = np.ascontiguousarray(pixels[:, ::-1]), _mirrored(boxes, pixels.shape[1])
+            x1, y1, x2, y2 = boxes.unbind(-1)
+            width = pixels.shape[1]
+            boxes = torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         target = _target(boxes, image.objects, num_attributes)
         by_shape.setdefault(pixels.shape, []).append((tensor, target))
@@ -62,19 +65,17 @@ def _epoch(epoch: int, num_images: int, seed: int) -> NDArray[np.int64]:
 
 
 def _boxes(image: AnnotatedImage, shape: tuple[int, ...]) -> Tensor:
-    """[N, 4] xyxy in pixels of the resized image."""
+    """Return the boxes [N, 4], xyxy in pixels of the resized image."""
     scale = torch.tensor([shape[1] / image.width, shape[0] / image.height] * 2)
     boxes = torch.tensor([each.box for each in image.objects], dtype=torch.float32)
     return boxes.view(-1, 4) * scale
 
 
-def _mirrored(boxes: Tensor, width: int) -> Tensor:
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
-
-
 def _target(boxes: Tensor, objects: Sequence[Annotated], num_attributes: int) -> Target:
-    """An object with several attributes shares its weight among them; one with none is "none"."""
+    """Return what is to be learned of `objects`.
+
+    An object with several attributes shares its weight among them; one with none is "none".
+    """
     attributes = torch.zeros(len(objects), num_attributes + 1)
     for row, each in zip(attributes, objects, strict=True):
         if each.attributes is not None:

@@ -81,9 +81,10 @@ def read_annotations(path: Path, images: Path) -> Annotations:
         if entry.get("iscrowd"):
             crowds += 1
             continue
-        found = _annotated(path, entry, record, classes, attributes)
-        if _has_area(found.box):
-            objects[entry["image_id"]].append(found)
+        annotated = _annotated(path, entry, record, classes, attributes)
+        x1, y1, x2, y2 = annotated.box
+        if x2 > x1 and y2 > y1:
+            objects[entry["image_id"]].append(annotated)
         else:
             empty += 1
     listed = tuple(
@@ -93,7 +94,7 @@ def read_annotations(path: Path, images: Path) -> Annotations:
 
 
 def read_pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
-    """The RGB image [H, W, 3], upright, in which its boxes are.
+    """Return the RGB image [H, W, 3], upright, in which its boxes are.
 
     Raises:
         InputError: it cannot be decoded, or has another size than its annotations say.
@@ -110,7 +111,7 @@ def read_pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
         if stored.size == (image.width, image.height):
             turned = (
                 " once it is turned as its EXIF orientation says; annotate it upright, as it is "
-                "learned and found in, or take the orientation out of the file"
+                "learned and detected in, or take the orientation out of the file"
             )
     raise InputError(
         f"{image.file}: must have the {image.width}x{image.height} pixels of its annotations, "
@@ -119,7 +120,7 @@ def read_pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
 
 
 class _Labels:
-    """Ids of the file -> indices from 0."""
+    """The names of a list in the file, and the index from 0 that each id stands for."""
 
     def __init__(self, path: Path, field: str, entries: Any) -> None:
         by_id: dict[Any, str] = {}
@@ -155,7 +156,7 @@ def _index(path: Path, entry: Any, labels: _Labels, key: Any) -> int:
 
 
 def _box(path: Path, entry: Any, width: int, height: int) -> Box:
-    """COCO's [x, y, w, h] as xyxy, cut at the border of the image."""
+    """Return COCO's [x, y, w, h] as xyxy, cut at the border of the image."""
     values = entry.get("bbox")
     if (
         not isinstance(values, list)
@@ -168,10 +169,6 @@ def _box(path: Path, entry: Any, width: int, height: int) -> Box:
         )
     x, y, w, h = values
     return (max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height)))
-
-
-def _has_area(box: Box) -> bool:
-    return box[2] > box[0] and box[3] > box[1]
 
 
 def _image_records(path: Path, tree: Mapping[str, Any]) -> dict[Any, Any]:
@@ -198,8 +195,8 @@ def _image(
     file = images / record["file_name"]
     if not file.is_file():
         raise InputError(f"{path}: image {record['id']!r} must be at {file}, which does not exist")
-    found = ImageFile(str(record["id"]), file)
-    return AnnotatedImage(found, record["width"], record["height"], tuple(objects))
+    named = ImageFile(str(record["id"]), file)
+    return AnnotatedImage(named, record["width"], record["height"], tuple(objects))
 
 
 def _entries(path: Path, field: str, entries: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a training of a detector is told, and what it reports."""
+"""The settings of detector training, and its report."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,9 +8,9 @@ from semvlp.devices import Device
 from semvlp.extract.detectors.zoo import KNOWN, is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.progress import duration
-from semvlp.settings import formerly
+from semvlp.settings import at_least, formerly
 
-# Networks whose boxes hold their last pixel find, but the rules by which they learned are not here.
+# Networks whose boxes include their last pixel only detect: the rules they learned by are not here.
 TRAINABLE = tuple(
     name
     for name, network in NETWORKS.items()
@@ -20,10 +20,10 @@ TRAINABLE = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorTrainConfig:
-    """How a detector is trained."""
+    """The training of a detector."""
 
     network: str = "small"
-    """Which network: `small` for drawings and other small domains, another name in `TRAINABLE`, a
+    """The network: `small` for drawings and other small domains, another name in `TRAINABLE`, a
     detector of `semvlp detector list`, or with detectron2 a YAML file or name in its model zoo."""
     settings: tuple[str, ...] = ()
     """`name=value` over the network's own settings; keys of a detectron2 config are its own."""
@@ -32,21 +32,21 @@ class DetectorTrainConfig:
     batch_size: int = 2
     """Images of one step."""
     lr: float = 1e-3
-    """Highest learning rate of AdamW, reached after the warm-up, 0 at the end (cosine)."""
+    """Peak learning rate of AdamW, reached after the warm-up and falling to zero (cosine)."""
     warmup_steps: int = 100
-    """Steps of linear warm-up."""
+    """Steps over which the learning rate rises from zero."""
     weight_decay: float = 1e-4
-    """Of AdamW, on every tensor."""
+    """AdamW's decay, on every tensor."""
     max_grad_norm: float = formerly("clip", 5.0)
-    """Largest norm of a step's gradient."""
+    """Largest norm of the gradient."""
     flip: bool = False
     """Mirror half of the images; off because left and right have names in the texts."""
     seed: int = 0
-    """Fixes the initial weights, the order of images and what is sampled from each."""
+    """Everything random follows from it: weights, the order of images, what is sampled of each."""
     log_every: int = 20
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between two entries of metrics.jsonl."""
     save_every: int = 500
-    """Steps between two checkpoints to go on from."""
+    """Steps between two checkpoints."""
     keep: int = 2
     """Newest checkpoints kept."""
     init: str | None = None
@@ -56,13 +56,13 @@ class DetectorTrainConfig:
     valid: Path | None = None
     """Annotations to score the finished detector on."""
     valid_images: Path | None = None
-    """Where their images are; the training images' directory unless given."""
+    """The directory of their images; that of the training images unless given."""
     device: Device = "auto"
-    """Where it runs."""
+    """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `xpu` or `mps`."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.log_every, self.save_every) < 1:
-            raise ValueError("steps, batch_size, log_every and save_every must be at least 1")
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+            at_least(name, getattr(self, name), 1)
         if self.lr <= 0 or self.max_grad_norm <= 0 or min(self.warmup_steps, self.weight_decay) < 0:
             raise ValueError(
                 "lr and max_grad_norm must be positive; warmup_steps, weight_decay not negative"
@@ -77,14 +77,14 @@ class DetectorTrainConfig:
 
     @property
     def architecture(self) -> str | None:
-        """The name in `NETWORKS`; None where a detectron2 config describes the network."""
+        """Return the name in `NETWORKS`; None where a detectron2 config describes the network."""
         if is_config(self.network):
             return None
         return KNOWN[self.network].network if self.network in KNOWN else self.network
 
     @property
     def start(self) -> str | None:
-        """Where the weights to start from are, but for those a detectron2 config names itself."""
+        """Return where the weights to start from are, but for those a detectron2 config names."""
         spec = KNOWN.get(self.network)
         own = spec.weights if spec and spec.weights.startswith("http") else None
         return self.init or own
@@ -92,23 +92,23 @@ class DetectorTrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorTrainReport:
-    """What a training made."""
+    """The result of a training."""
 
     out: Path
     steps: int
     images: int
     """In the training annotations."""
     seconds: float
-    """Of this run."""
+    """Time of this call."""
     scores: dict[str, float]
     """AP, AP50, AP75 and attribute_accuracy in percent, where validation annotations were given."""
 
     def values(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
+        """Return the report as plain values."""
         return asdict(self) | {"out": str(self.out)}
 
     def sentence(self) -> str:
-        """What was written, how many, how long, where."""
+        """Return the report as one sentence."""
         scores = ", ".join(f"{name} {value:.1f}" for name, value in self.scores.items())
         return (
             f"{self.out} holds a detector after {self.steps} steps on {self.images} images "

@@ -1,4 +1,4 @@
-"""What learns: a network of either backend behind the few calls that the training loop makes.
+"""Learners: a network of either backend behind the few calls that the training loop makes.
 
 B images of one shape, H x W a resized image.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from semvlp.distributed import device_of
@@ -15,36 +16,39 @@ from semvlp.errors import ConfigError
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Backend, Runner
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
+from semvlp.extract.detectors.published import read_published
 from semvlp.extract.images.resize import ResizeRule
-from semvlp.extract.weights.checkpoint import Description, save_detector
+from semvlp.extract.networks import NETWORKS
+from semvlp.extract.weights.checkpoint import Description, load_body, save_detector
+from semvlp.extract.weights.download import fetch
+from semvlp.settings import override
 from semvlp.train.detector.coco import Annotations
 from semvlp.train.detector.config import DetectorTrainConfig
-from semvlp.train.detector.initial_network import starting_network
 
 
 class Learner(Protocol):
     """A network in training."""
 
     resize: ResizeRule
-    """How its images are resized, as they will be when it finds."""
+    """The resizing of its images, in training as in detection."""
 
     @property
     def network(self) -> nn.Module:
-        """What has the parameters."""
+        """Return the module that has the parameters."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What must not change between the parts of one run beside the training's settings."""
+        """Return what must not change between the parts of a run beside its settings, by name."""
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The losses of Faster R-CNN with attributes on RGB images [B, 3, H, W] of 0..255."""
+        """Return the losses of Faster R-CNN with attributes on RGB images [B, 3, H, W], 0..255."""
 
     def save(self, out: Path) -> None:
         """Write the detector that was learned into the directory `out`."""
 
 
 def runner_of(config: DetectorTrainConfig, backend: Backend) -> Runner:
-    """Which backend trains the network of `config`.
+    """Return the backend that trains the network of `config`.
 
     Raises:
         ConfigError: `backend` does not have it.
@@ -61,7 +65,7 @@ def runner_of(config: DetectorTrainConfig, backend: Backend) -> Runner:
 
 
 def open_learner(config: DetectorTrainConfig, data: Annotations, runner: Runner) -> Learner:
-    """The network of `config` for the labels of `data`, with the weights it starts from.
+    """Return the network of `config` for the labels of `data`, with the weights it starts from.
 
     Raises:
         ConfigError: a setting that cannot be, or detectron2 is not installed.
@@ -88,6 +92,22 @@ def open_learner(config: DetectorTrainConfig, data: Annotations, runner: Runner)
     )
 
 
+def starting_network(config: DetectorTrainConfig, data: Annotations) -> FasterRCNN:
+    """Return a network of `NETWORKS` with random weights, those of `config.start` over them."""
+    name = config.architecture or config.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = FasterRCNN(
+            override(NETWORKS[name], config.settings),
+            num_objects=len(data.object_labels),
+            num_attributes=len(data.attribute_labels),
+        )
+    if config.start is not None:
+        path = fetch(config.start)
+        load_body(network, read_published(path, name), ("predictor.",), str(path))
+    return network.to(device_of(config.device))
+
+
 class TorchvisionLearner:
     """A `FasterRCNN` in training; see `Learner`."""
 
@@ -97,13 +117,13 @@ class TorchvisionLearner:
         self.identity = {"backend": "torchvision"}
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Five losses by name; see `FasterRCNN.losses`."""
+        """Return five losses by name; see `FasterRCNN.losses`."""
         device = self.network.mean.device
         moved = [Target(*(part.to(device) for part in target)) for target in targets]
         return self.network.losses(images.to(device), moved)
 
     def save(self, out: Path) -> None:
-        """A detector that both backends open."""
+        """Write a detector that both backends open into the directory `out`."""
         description = Description(
             network=self.network.config,
             object_labels=self._data.object_labels,

@@ -88,7 +88,7 @@ def _inputs(annotations: Path, images: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, images: Path) -> Annotations:
-    """The COCO file `path`, from which something can be learned and on which AP is defined."""
+    """Read the COCO file `path`, which must hold a box to learn from and to define AP on."""
     data = read_annotations(path, images)
     if data.crowds:
         log.info("%s: %d boxes around crowds are left out", path, data.crowds)
@@ -103,6 +103,7 @@ def _read(path: Path, images: Path) -> Annotations:
 
 
 def _validation(config: DetectorTrainConfig, images: Path, data: Annotations) -> Annotations | None:
+    """Read the annotations to score the detector on, which must have the labels of `data`."""
     if config.valid is None:
         if config.valid_images is not None:
             raise ConfigError("valid_images needs `valid`, the annotations of those images")
