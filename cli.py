@@ -11,23 +11,24 @@ from typing import Any
 import click
 
 from semvlp.console import CONTEXT, Group, Result, listed, reported, run, show
+from semvlp.names import DEMO_SIZES, EVAL_MODES, PRESETS, DemoSize
 from semvlp.options import (
     EXISTING,
     PATH,
     STORE_FORMAT,
     annotations_option,
+    backend_option,
     choice,
     device_option,
     keep_option,
     out_option,
     overwrite_option,
+    precision_option,
     restart_options,
     task_option,
 )
 from semvlp.settings_cli import CommandWithSettings, list_settings, settings_options
 from semvlp.shards_cli import shards
-
-PRESETS = ("butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100")
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -65,9 +66,9 @@ REGIONS = click.IntRange(1, 100)
 
 @cli.command()
 @out_option("runs/demo")
-@choice("--size", "small", "full", help="small: about six minutes on two CPU cores.")
+@choice("--size", *DEMO_SIZES, help="small: about six minutes on two CPU cores.")
 @overwrite_option
-def demo(out: Path, size: str, overwrite: bool) -> Result:
+def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
     """Run everything on a drawn world: no download, one report to look at."""
     from semvlp.demo.run import run_demo
 
@@ -80,7 +81,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @click.option("--format", "format_", type=STORE_FORMAT, default="tar")
 @click.option("--detector", help="Which network; `semvlp detector list` shows them.")
 @click.option("--weights", metavar="PATH|URL|hf:NAME", help="Where its weights are.")
-@choice("--backend", "auto", "detectron2", "torchvision")
+@backend_option
 @click.option(
     "--set",
     "settings",
@@ -99,7 +100,7 @@ def demo(out: Path, size: str, overwrite: bool) -> Result:
 @click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
 @click.option("--texts", type=EXISTING, multiple=True, help="Captions or questions to join.")
 @device_option
-@choice("--precision", "fp32", "bf16")
+@precision_option
 @click.option("--batch-size", type=click.IntRange(1), default=8)
 @click.option("--workers", type=click.IntRange(1), default=4)
 @click.option(
@@ -128,7 +129,7 @@ def detector() -> None:
 @click.argument("annotations", type=EXISTING)
 @click.argument("images", type=EXISTING)
 @out_option("runs/detector")
-@choice("--backend", "auto", "detectron2", "torchvision")
+@backend_option
 @settings_options
 @restart_options
 def detector_train(
@@ -243,9 +244,9 @@ def finetune(
 @click.option(
     "--split", help="Name in the leaderboard file; the annotation file's own unless given."
 )
-@choice("--mode", "both", "single", "two")
+@choice("--mode", *EVAL_MODES)
 @device_option
-@choice("--precision", "fp32", "bf16")
+@precision_option
 @click.option("--batch-size", type=click.IntRange(1), default=64)
 @click.option(
     "--shortlist",

@@ -18,8 +18,8 @@ from transformers import (
 from semvlp.architecture import SizePreset
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining
 from semvlp.model.packing import Mode, to_padded
+from semvlp.names import Device, Precision
 from semvlp.train.run.throughput import step_flops
-from semvlp.train.train_config import Device, Precision
 
 TOKENS, REGIONS, FEATURES = (8, 24), (10, 100), 2048
 VOCABULARY, OBJECTS, ATTRIBUTES, ANSWERS = 30522, 1600, 400, 9500

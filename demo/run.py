@@ -16,6 +16,7 @@ from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
+from semvlp.names import DemoSize
 from semvlp.progress import duration
 from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import FinetuneConfig, PretrainConfig
@@ -62,7 +63,7 @@ FULL = Size(
     pretrain=("train.steps=20000", recipe.first_single(6000)),
     finetune=("train.epochs=6",),
 )
-SIZES = {"small": SMALL, "full": FULL}
+SIZES: dict[DemoSize, Size] = {"small": SMALL, "full": FULL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class DemoReport:
         return "\n".join(lines)
 
 
-def run_demo(out: Path, *, size: str, overwrite: bool = False) -> DemoReport:
+def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoReport:
     """Run every stage in `out`; a stage that an earlier run has finished is not done again."""
     start, chosen = time.monotonic(), SIZES[size]
     _stage(1, f"drawing a world of {sum(chosen.scenes.values())} scenes")

@@ -13,17 +13,18 @@ from typing import Any
 from semvlp.atomic import refuse_source_code
 from semvlp.distributed import World, joined
 from semvlp.errors import ConfigError, InputError, TooManyRefused
-from semvlp.extract.detectors.detector import Backend, Detector, Precision
+from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
 from semvlp.extract.inference import ImageResult, confirm_failures, results
 from semvlp.extract.preview import write_preview
 from semvlp.extract.select import resolve, select
+from semvlp.names import Backend, Precision, StoreFormat
 from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
-from semvlp.shards.dataset.plan import Part, Plan, StoreFormat
+from semvlp.shards.dataset.plan import Part, Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import match_texts, read_texts

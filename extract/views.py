@@ -7,10 +7,10 @@ import numpy as np
 
 from semvlp.errors import ConfigError
 from semvlp.extract.select import PRESETS, clamped, resolve
+from semvlp.names import VIEWS, StoreFormat
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.dataset.plan import StoreFormat
 from semvlp.shards.maintenance.convert import copy, refuse_same
 from semvlp.shards.open import open_store
 from semvlp.shards.record import TENSORS, Regions
@@ -18,8 +18,6 @@ from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.writer import open_writer
 
 STORED = "top_100"
-VIEWS = ("butd_36", "butd_10_100")
-"""The presets that choose by the confidence that `STORED` keeps."""
 
 
 def view(regions: Regions, preset: str) -> Regions:

@@ -148,7 +148,7 @@ def device_of(
     """Return the device that a name means for this process.
 
     Args:
-        device: one of `semvlp.devices.DEVICES`, where `auto` is the accelerator if there is one; or
+        device: one of `semvlp.names.DEVICES`, where `auto` is the accelerator if there is one; or
             one of several accelerators by its number, such as `cuda:1`.
         local_rank: our number on our machine, and so the number of our accelerator; torchrun's
             unless given.

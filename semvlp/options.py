@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from semvlp.devices import DEVICES
+from semvlp.names import BACKENDS, DEVICES, PRECISIONS, STORE_FORMATS, TASKS
 
-TASKS = ("vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval")
 PATH = click.Path(path_type=Path)
 EXISTING = click.Path(path_type=Path, exists=True)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -65,4 +64,6 @@ annotations_option = click.option(
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
 )
 device_option = choice("--device", *DEVICES, help="auto: a GPU where there is one.")
-STORE_FORMAT = click.Choice(["tar", "lmdb"])
+precision_option = choice("--precision", *PRECISIONS)
+backend_option = choice("--backend", *BACKENDS)
+STORE_FORMAT = click.Choice(STORE_FORMATS)

@@ -34,7 +34,7 @@ def defaults_of(command: str) -> Any:
         from semvlp.extract.networks import NETWORKS
 
         return NETWORKS[KNOWN[DEFAULT].network]
-    from semvlp.extract.training.config import DetectorTrainConfig
+    from semvlp.train.detector.config import DetectorTrainConfig
 
     return DetectorTrainConfig()
 

@@ -9,6 +9,7 @@ import click
 
 from semvlp.console import Group, Result, listed, reported
 from semvlp.errors import InputError
+from semvlp.names import VIEWS
 from semvlp.options import EXISTING, PATH, STORE_FORMAT, out_option, overwrite_option
 
 COMMUNITY_FORMATS = (
@@ -22,8 +23,6 @@ COMMUNITY_FORMATS = (
     "vinvl-tsv",
     "mmf-npy",
 )
-
-VIEWS = ("butd_36", "butd_10_100")
 
 
 @click.group(cls=Group)

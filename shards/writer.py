@@ -15,6 +15,7 @@ from semvlp import __version__
 from semvlp.atomic import PART_DIR, publish_text, refuse_source_code
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
+from semvlp.names import StoreFormat
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.dataset.manifest import (
     MANIFEST_NAME,
@@ -23,7 +24,7 @@ from semvlp.shards.dataset.manifest import (
     ShardEntry,
     read_manifest,
 )
-from semvlp.shards.dataset.plan import WHOLE, Part, Plan, StoreFormat, check_fits
+from semvlp.shards.dataset.plan import WHOLE, Part, Plan, check_fits
 from semvlp.shards.dataset.plan_file import clear, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.record import Sample

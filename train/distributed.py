@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from semvlp.distributed import World, joined
-from semvlp.train.train_config import Parallel, Precision, TrainConfig
+from semvlp.names import Precision
+from semvlp.train.train_config import Parallel, TrainConfig
 
 PATIENCE = timedelta(hours=2)  # the first rank may draw a report while the others wait
 

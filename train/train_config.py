@@ -8,13 +8,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
-from semvlp.devices import Device
+from semvlp.names import Device, Precision
 from semvlp.settings import also_called, formerly, require_at_least, require_between
 
 ModeSchedule = Literal["alternate", "ratio", "single", "two"]
 LrSchedule = Literal["linear", "cosine", "constant"]
 WeightDecayOn = Literal["matrices", "all"]
-Precision = Literal["fp32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
 ValidationMode = Literal["single", "two", "both"]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semvlp.extract.batching import passes
-from semvlp.extract.detectors.detector import Precision, Proposals
+from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.images.resize import Pixels, Resized, ResizeRule, resize
+from semvlp.names import Precision
 
 # Images of one pass on a GPU. On a CPU a pass of several is no faster, and one at a time makes an
 # image's numbers the same to the last bit whatever its neighbours are.

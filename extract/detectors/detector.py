@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from semvlp.extract.images.resize import Resized
 
 Runner = Literal["detectron2", "torchvision"]
-Backend = Literal["auto", "detectron2", "torchvision"]
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

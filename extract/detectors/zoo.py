@@ -8,7 +8,8 @@ from pathlib import Path
 
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.detector import Backend, Detector, Precision, Runner
+from semvlp.extract.detectors.detector import Detector, Runner
+from semvlp.names import Backend, Precision
 from semvlp.settings import override
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
+from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
-from semvlp.shards.dataset.plan import PLAN_NAME, Plan, StoreFormat
+from semvlp.shards.dataset.plan import PLAN_NAME, Plan
 from semvlp.shards.record import FORMAT, FORMAT_VERSION
 
 __all__ = [

@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import list_sha256, plain, profile_hash
 from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, make_key
-
-StoreFormat = Literal["tar", "lmdb"]
 
 PLAN_NAME = "plan.json"
 

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from semvlp import atomic
 from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import encode, encode_regions
-from semvlp.shards.dataset.manifest import Manifest, StoreFormat
+from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.dataset.plan import Plan, check_fits
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.raw import RawRegions, to_regions

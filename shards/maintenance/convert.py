@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import ConfigError
+from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.dataset.plan import Plan, StoreFormat
+from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.stores.store import Members, Store

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semvlp.shards.dataset.manifest import Manifest, Plan, StoreFormat
+from semvlp.names import StoreFormat
+from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.record import Question, Regions, Sample, Texts
 from semvlp.shards.writer import open_writer
 

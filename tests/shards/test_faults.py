@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import SemVLPError
-from semvlp.shards.dataset.manifest import Manifest, Plan, StoreFormat
+from semvlp.names import StoreFormat
+from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from semvlp.distributed import ALONE
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForTask
+from semvlp.names import Precision
 from semvlp.train.distributed import blocks_of, cut, gathered, parallelize
-from semvlp.train.train_config import Precision
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semvlp.devices import Device
 from semvlp.extract.detectors.zoo import KNOWN, is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
+from semvlp.names import Device
 from semvlp.progress import duration
 from semvlp.settings import at_least, formerly
 

@@ -14,13 +14,14 @@ from semvlp.distributed import device_of
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError
 from semvlp.extract.detectors.batched import Execution
-from semvlp.extract.detectors.detector import Backend, Runner
+from semvlp.extract.detectors.detector import Runner
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, Target
 from semvlp.extract.detectors.published import read_published
 from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.weights.checkpoint import Description, load_body, save_detector
 from semvlp.extract.weights.download import fetch
+from semvlp.names import Backend
 from semvlp.settings import override
 from semvlp.train.detector.coco import Annotations
 from semvlp.train.detector.config import DetectorTrainConfig

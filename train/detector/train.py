@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Any
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.detector import Backend
 from semvlp.extract.detectors.zoo import load_detector
+from semvlp.names import Backend
 from semvlp.train.detector.average_precision import score_detector
 from semvlp.train.detector.checkpoint import open_run
 from semvlp.train.detector.coco import Annotations, read_annotations

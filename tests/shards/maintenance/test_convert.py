@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards.dataset.manifest import Manifest, StoreFormat
+from semvlp.names import StoreFormat
+from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store

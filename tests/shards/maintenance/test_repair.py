@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.shards.dataset.manifest import Manifest, Plan, StoreFormat, read_manifest
+from semvlp.names import StoreFormat
+from semvlp.shards.dataset.manifest import Manifest, Plan, read_manifest
 from semvlp.shards.maintenance.repair import repair
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.stores.tar_file import scan

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.batched import Execution
-from semvlp.extract.detectors.detector import Backend, Proposals
+from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.select import select
+from semvlp.names import Backend
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")
 

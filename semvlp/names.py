@@ -1,0 +1,28 @@
+"""The names that a user may give: the one source of every list that the command line shows.
+
+They are known without loading a room, for `--help` lists them. What a name stands for is said where
+it is done: `TASKS` of `eval`, `PRESETS` of `extract`, `SIZES` of `demo`.
+"""
+
+from typing import Literal, get_args
+
+Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
+Precision = Literal["fp32", "bf16"]
+Backend = Literal["auto", "detectron2", "torchvision"]
+PresetName = Literal["butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100"]
+View = Literal["butd_36", "butd_10_100"]
+"""The presets that can be cut from what `top_100` stored: they choose by a confidence it keeps."""
+StoreFormat = Literal["tar", "lmdb"]
+TaskName = Literal["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval"]
+EvalMode = Literal["both", "single", "two"]
+DemoSize = Literal["small", "full"]
+
+DEVICES: tuple[Device, ...] = get_args(Device)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
+VIEWS: tuple[View, ...] = get_args(View)
+STORE_FORMATS: tuple[StoreFormat, ...] = get_args(StoreFormat)
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+EVAL_MODES: tuple[EvalMode, ...] = get_args(EvalMode)
+DEMO_SIZES: tuple[DemoSize, ...] = get_args(DemoSize)
