@@ -289,10 +289,12 @@ def evaluate(
             given.annotations,
             given.shards,
             out or Path(f"runs/eval-{task}"),
-            split=given.split,
-            train=given.train,
-            existing="replace" if overwrite else "keep",
-            **options,
+            scorer.EvalOptions(
+                split=given.split,
+                train=given.train,
+                existing="replace" if overwrite else "keep",
+                **options,
+            ),
         )
     )
 

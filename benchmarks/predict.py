@@ -20,9 +20,9 @@ import torch
 from transformers import ViltConfig, ViltForImagesAndTextClassification
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import Network, Pass
+from semvlp.eval.network import Network
 from semvlp.eval.predict import probabilities
-from semvlp.eval.task import Example
+from semvlp.eval.task import Example, Pass
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack

@@ -13,7 +13,7 @@ from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.report import write_report
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.baselines import majority, text_only
-from semvlp.eval.evaluate import evaluate
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.names import DemoSize
@@ -157,7 +157,12 @@ def _task(
         overwrite=overwrite,
     )
     report = evaluate(
-        task, run / "best", test, regions, out / f"eval-{name}", split="test", mode="both"
+        task,
+        run / "best",
+        test,
+        regions,
+        out / f"eval-{name}",
+        EvalOptions(split="test", mode="both"),
     )
     assert report.scores is not None, "the test split of the drawn world has labels"
     learned, asked = task.read(train), task.read(test)

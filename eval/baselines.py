@@ -32,19 +32,20 @@ _WORD = re.compile(r"[a-z0-9]+")
 def baseline_scores(
     task: Task, train: Sequence[Path], valid: Sequence[Example]
 ) -> dict[str, dict[str, float]]:
-    """Scores of `majority` and `text only`, learned from the training annotations `train`.
+    """Return the scores of `majority` and `text only`, learned from the annotations `train`.
 
-    None where there are no such files, or for retrieval, which has no labels to learn. The
-    classifier is left out for large training sets.
+    There are none where not all of these files are there, or where the task has no labels to learn
+    from them. The classifier is left out for large training sets.
     """
-    paths = [path for path in train if path.is_file()]
-    if not paths or len(paths) < len(train) or task.head == "match":
+    if not train or not all(path.is_file() for path in train):
         return {}
-    learned = task.read(paths)
-    found = {"majority": majority(learned, valid)}
+    learned = task.baseline_examples(train)
+    if not learned:
+        return {}
+    answers = {"majority": majority(learned, valid)}
     if len(learned) <= MAX_EXAMPLES:
-        found["text only"] = text_only(learned, valid)
-    return {name: task.score(valid, answers) for name, answers in found.items()}
+        answers["text only"] = text_only(learned, valid)
+    return {name: task.score(valid, given) for name, given in answers.items()}
 
 
 def majority(train: Sequence[Example], valid: Sequence[Example]) -> dict[ExampleId, Answer]:

@@ -22,12 +22,13 @@ from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, clear
 from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
-from semvlp.eval.network import Network, Precision, check_network, open_network
+from semvlp.eval.network import Network, check_network, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
-from semvlp.eval.predict import EvalMode, PredictOptions, answers_by_mode
+from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.score_table import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
 from semvlp.eval.task import Example, Task
+from semvlp.names import EvalMode, Precision
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 
@@ -39,68 +40,81 @@ Existing = Literal["replace", "keep"]
 PATIENCE = timedelta(hours=12)  # ranks wait for the slowest one at the end of a pass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """How a checkpoint is evaluated and what is written beside the leaderboard file."""
+
+    split: str
+    """Name of the split in the leaderboard file, and which part of a file that holds several."""
+    mode: EvalMode = "single"
+    batch_size: int = 64
+    """Examples of one forward pass; changes speed and memory, never a result."""
+    device: str = "auto"
+    """Where the network runs; see `semvlp.distributed.device_of`."""
+    precision: Precision = "fp32"
+    """Arithmetic of the encoder; the head is always fp32."""
+    shortlist: int | None = None
+    """Retrieval compares each caption and each image only with its so many likeliest; None: all."""
+    train: Sequence[Path] = ()
+    """Annotations of the training split, for baselines that do not look."""
+    images: Path | None = None
+    """The photographs (a directory, a list, a tar), for the report."""
+    explain: int | None = None
+    """How many examples `explain.html` shows with the attention between their words and regions;
+    None writes none."""
+    existing: Existing = "replace"
+    """Whether an earlier evaluation is replaced, or kept: then it must be of the same inputs and
+    its result is returned."""
+
+
 def evaluate(
     task: Task,
     checkpoint: Path,
     annotations: Sequence[Path],
     shards: Path | str,
     out: Path,
-    *,
-    split: str,
-    mode: EvalMode = "single",
-    batch_size: int = 64,
-    device: str = "auto",
-    precision: Precision = "fp32",
-    shortlist: int | None = None,
-    train: Sequence[Path] = (),
-    images: Path | None = None,
-    explain: int | None = None,
-    existing: Existing = "replace",
+    options: EvalOptions,
 ) -> EvalReport:
     """Answer every example of `annotations` and write the leaderboard file of `task` into `out`.
 
-    Beside it go `scores.json` where the annotations have labels (`accuracy`, ... of `mode`; for
+    Beside it go `scores.json` where the annotations have labels (`accuracy`, ... of the mode; for
     `both` also those of each pass under `modes`), `provenance.json` and `report.html`. Under
     torchrun every process answers its share and the first one writes; no number depends on how
     many there are.
 
-    Args:
-        shortlist: retrieval compares each caption and each image only with its so many likeliest.
-        train: annotations of the training split, for baselines that do not look.
-        images: the photographs (a directory, a list, a tar), for the report.
-        explain: how many examples `explain.html` shows with the attention between their words and
-            regions; None writes none.
-        existing: whether an earlier evaluation in `out` is replaced, or kept: then it must be of
-            the same inputs and its result is returned.
-
     Raises:
         ConfigError: `out` is to be kept and holds another evaluation, a shortlist for a task that
-            compares nothing, or `device` is not there.
+            compares nothing, or the device is not there.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
     start = time.monotonic()
-    examples = task.read(annotations, split=split)
-    settings = {"task": task.name, "split": split, "precision": precision, "shortlist": shortlist}
+    examples = task.read(annotations, split=options.split)
     with (
-        joined(device, patience=PATIENCE, setting="--device") as world,
+        joined(options.device, patience=PATIENCE, setting="--device") as world,
         open_store(shards) as store,
     ):
         network = open_network(
             checkpoint,
             device=str(world.device),
-            batch_size=batch_size,
-            precision=precision,
-            zero_shot=task.labels(()) if task.head == "match" else (),
+            batch_size=options.batch_size,
+            precision=options.precision,
+            zero_shot=task.zero_shot_labels,
         )
         check_network(network, task, examples, store, checkpoint)
-        made_of = sources(network, checkpoint, store, annotations, settings)
-        run = _Run(task, network, examples, store, world, out, split, mode, made_of)
-        scores = _finished(out, run.key) if existing == "keep" else None
+        settings = {
+            "task": task.name,
+            "split": options.split,
+            "precision": options.precision,
+            "shortlist": options.shortlist,
+        }
+        inputs = sources(network, checkpoint, store, annotations, settings)
+        run = _Run(task, network, examples, store, world, out, options, inputs)
+        scores = _finished(out, run.key) if options.existing == "keep" else None
         if scores is None:
-            scores = run.do(shortlist, train, images)
-        if explain and world.is_first:
-            run.explain(images, explain)
+            scores = run.run()
+        if options.explain and world.is_first:
+            run.explain(options.explain)
         world.wait()
     return EvalReport(
         out=out,
@@ -122,66 +136,70 @@ class _Run:
     store: Store
     world: World
     out: Path
-    split: str
-    mode: EvalMode
-    made_of: dict[str, Any]
+    options: EvalOptions
+    inputs: dict[str, Any]
     """What its answers depend on, but for the mode."""
 
     @property
     def file(self) -> Path:
         """The leaderboard file."""
-        return self.out / self.task.file_name(self.split)
+        return self.out / self.task.file_name(self.options.split)
 
     @property
     def key(self) -> str:
-        """Names the evaluation."""
-        return key_of({**self.made_of, "mode": self.mode})
+        """The name of the evaluation among all others."""
+        return key_of({**self.inputs, "mode": self.options.mode})
 
-    def do(
-        self, shortlist: int | None, train: Sequence[Path], images: Path | None
-    ) -> dict[str, Any] | None:
-        """Answer, score, and write all but the explanation; returns the scores."""
-        wanted, cost = self._wanted(shortlist)
-        answers = self._answers(wanted)
-        scores = scores_by_mode(self.task, self.examples, answers, self.split, self.mode)
+    def run(self) -> dict[str, Any] | None:
+        """Answer, score, and write all but the explanation; return the scores."""
+        wanted, cost = self._shortlist(self.options.shortlist)
+        answers, options = self._answers(wanted), self.options
+        scores = scores_by_mode(self.task, self.examples, answers, options.split, options.mode)
         if scores:
-            scores |= {**cost, "baselines": baseline_scores(self.task, train, self.examples)}
+            baselines = baseline_scores(self.task, options.train, self.examples)
+            scores |= {**cost, "baselines": baselines}
         if self.world.is_first:
-            self._write(answers, scores, images)
+            self._write(answers, scores)
         return scores
 
-    def explain(self, images: Path | None, count: int) -> None:
-        """Write `explain.html`."""
-        path, shown = self.out / EXPLAIN_NAME, f"{self.task.name}, {self.split}"
-        write_explanation(path, shown, self.network, self.examples, self.store, images, count=count)
+    def explain(self, count: int) -> None:
+        """Write `explain.html` with so many examples."""
+        write_explanation(
+            self.out / EXPLAIN_NAME,
+            f"{self.task.name}, {self.options.split}",
+            self.network,
+            self.examples,
+            self.store,
+            self.options.images,
+            count=count,
+        )
 
-    def _wanted(self, shortlist: int | None) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
-        """The pairs of a shortlist and what it costs; None where all pairs are compared."""
-        if shortlist is None:
+    def _shortlist(self, size: int | None) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
+        """Return the wanted pairs [Q, K] and what leaving out the others costs; None: all pairs."""
+        if size is None:
             return None, {}
-        if self.task.head != "match":
-            raise ConfigError("a shortlist is for retrieval; leave --shortlist out for this task")
+        self.task.check_shortlist()
         most = self.network.limits.max_regions
         lookup = RegionLookup(self.store, self.examples, max_regions=most)
-        cheap = label_overlap(self.examples, lookup, self.store.manifest)
-        wanted = best_pairs(cheap, shortlist)
-        return wanted, {"shortlist": {"size": shortlist, **lost(self.examples, wanted)}}
+        wanted = best_pairs(label_overlap(self.examples, lookup, self.store.manifest), size)
+        return wanted, {"shortlist": {"size": size, **lost(self.examples, wanted)}}
 
     def _answers(self, wanted: NDArray[np.bool_] | None) -> AnswersByMode:
-        """The answers of each mode, one to every id."""
-        scratch = Scratch(self.out, key_of(self.made_of))
-        way = PredictOptions(world=self.world, scratch=scratch, wanted=wanted)
-        found = answers_by_mode(self.network, self.task, self.examples, self.store, self.mode, way)
-        check_ids(self.task.ids(self.examples), found[self.mode], "predictions")
-        return found
+        """Return the answers of each mode, one to every id."""
+        mode, scratch = self.options.mode, Scratch(self.out, key_of(self.inputs))
+        options = PredictOptions(world=self.world, scratch=scratch, wanted=wanted)
+        answers = answers_by_mode(self.network, self.task, self.examples, self.store, mode, options)
+        check_ids(self.task.ids(self.examples), answers[mode], "predictions")
+        return answers
 
-    def _write(
-        self, answers: AnswersByMode, scores: dict[str, Any] | None, images: Path | None
-    ) -> None:
-        """Everything into `out`, last of all where it comes from: then it is finished."""
+    def _write(self, answers: AnswersByMode, scores: dict[str, Any] | None) -> None:
+        """Write everything into `out`, last of all where it comes from: then it is finished."""
+        mode = self.options.mode
         self.out.mkdir(parents=True, exist_ok=True)
-        _remove_old(self.out)
-        submission = self.task.write(answers[self.mode], self.file)
+        # A crash must not leave earlier scores beside a newer leaderboard file.
+        for name in (PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
+            (self.out / name).unlink(missing_ok=True)
+        submission = self.task.write(answers[mode], self.file)
         write_page(
             self.out / PAGE_NAME,
             self.task,
@@ -190,12 +208,12 @@ class _Run:
             answers,
             scores,
             self.store,
-            images,
-            checkpoint=self.made_of["checkpoint"]["path"],
+            self.options.images,
+            checkpoint=self.inputs["checkpoint"]["path"],
         )
         if scores is not None:
             atomic.write_json(self.out / SCORES_NAME, scores)
-        origin = provenance({**self.made_of, "mode": self.mode, "key": self.key}, submission)
+        origin = provenance({**self.inputs, "mode": mode, "key": self.key}, submission)
         atomic.write_json(self.out / PROVENANCE_NAME, origin)
         clear(self.out)
 
@@ -218,13 +236,13 @@ def score(
         raise InputError(f"{names}: must hold labels to score against, but has none")
     answers = task.read_answers(predictions)
     check_ids(task.ids(examples), answers, predictions)
-    for doubt in task.warnings(examples, answers):
-        log.warning("%s: %s", predictions, doubt)
+    for warning in task.warnings(examples, answers):
+        log.warning("%s: %s", predictions, warning)
     return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
 def _finished(out: Path, key: str) -> dict[str, Any] | None:
-    """The scores of the evaluation that is there, empty where it has none; None: nothing there."""
+    """Return the scores of the evaluation that is there, empty without labels; None: no such."""
     try:
         before = json.loads((out / PROVENANCE_NAME).read_bytes())
     except FileNotFoundError:
@@ -238,9 +256,3 @@ def _finished(out: Path, key: str) -> dict[str, Any] | None:
     log.info("%s holds this evaluation already", out)
     scores = out / SCORES_NAME
     return dict(json.loads(scores.read_bytes())) if scores.exists() else {}
-
-
-def _remove_old(out: Path) -> None:
-    """A crash must not leave earlier scores beside a newer leaderboard file."""
-    for name in (PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
-        (out / name).unlink(missing_ok=True)

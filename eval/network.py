@@ -9,28 +9,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import device_of
 from semvlp.errors import ConfigError, InputError, SemVLPError
-from semvlp.eval.task import Example, Task
+from semvlp.eval.task import Example, Pass, Scores, Task
 from semvlp.model.config import TaskHead
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
 from semvlp.model.two_stream_cache import LowerStates
+from semvlp.names import Precision
 from semvlp.shards.stores.store import Store
-
-Pass = Literal["single", "two"]
-Precision = Literal["fp32", "bf16"]
-Scores = NDArray[np.float32]
 
 WEIGHTS_NAME = "model.safetensors"
 # Where training leaves its resolved settings inside a checkpoint.

@@ -5,7 +5,6 @@ N examples, C labels; Q captions, K images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,13 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.distributed import ALONE, World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, score_matrix
-from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, Pass, Scores, finite
-from semvlp.eval.task import Answer, Example, ExampleId, Task
-from semvlp.eval.tasks.retrieval import rank_answers
+from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, finite
+from semvlp.eval.task import Answer, Example, ExampleId, Pass, Scores, Task
+from semvlp.eval.tasks.base import mean_probability
 from semvlp.model.semvlp import SemVLPForTask
+from semvlp.names import EvalMode
 from semvlp.progress import Progress
 from semvlp.shards.stores.store import Store
-
-EvalMode = Literal["single", "two", "both"]
-# Rows of a score matrix whose two passes are averaged at a time: they need float64.
-ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +30,7 @@ class PredictOptions:
     scratch: Scratch | None = None
     """Where retrieval keeps what it has, to go on from; None keeps nothing."""
     wanted: NDArray[np.bool_] | None = None
-    """[Q, K] the pairs of retrieval that are scored at all; None scores all."""
+    """[Q, K] True: a pair of retrieval that is scored at all; None scores all."""
 
 
 DEFAULT = PredictOptions()
@@ -52,7 +48,7 @@ def predict(
     device: str,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Scores:
-    """Probabilities [N, C] float32 in the order of `examples` and of the model's labels.
+    """Return probabilities [N, C] float32 in the order of `examples` and of the model's labels.
 
     Labels exclude each other (softmax) where the task is trained with cross-entropy, else each has
     its own probability (sigmoid). `both` is the mean over the two passes.
@@ -65,8 +61,9 @@ def predict(
         model=model, tokenizer=tokenizer, device=device, batch_size=batch_size, limits=limits
     )
     lookup = RegionLookup(store, examples, max_regions=limits.max_regions)
-    found = [probabilities(network, task, examples, lookup, one) for one in passes_of(mode)]
-    return mean_probability(found)
+    return mean_probability(
+        [probabilities(network, task, examples, lookup, one) for one in passes_of(mode)]
+    )
 
 
 def answers_by_mode(
@@ -75,37 +72,51 @@ def answers_by_mode(
     examples: Sequence[Example],
     store: Store,
     mode: EvalMode,
-    way: PredictOptions = DEFAULT,
+    options: PredictOptions = DEFAULT,
 ) -> dict[EvalMode, dict[ExampleId, Answer]]:
-    """The answers of each pass, and for `both` also those of their mean; the same on every rank.
+    """Return the answers of each pass, and for `both` also those of their mean.
+
+    They are the same on every rank.
 
     Raises: as `predict`.
     """
     lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
-    every: dict[EvalMode, Scores] = {}
-    for one in passes_of(mode):
-        every[one] = (
-            score_matrix(
-                network,
-                examples,
-                lookup,
-                one,
-                world=way.world,
-                scratch=way.scratch,
-                wanted=way.wanted,
-            )
-            if task.head == "match"
-            else probabilities(network, task, examples, lookup, one, way.world)
-        )
+    passes = _Passes(network, task, examples, lookup, options)
+    scores: dict[EvalMode, Scores] = {one: task.run_pass(passes, one) for one in passes_of(mode)}
     if mode == "both":
-        mean = mean_log_odds if task.head == "match" else mean_probability
-        every["both"] = mean(list(every.values()))
-    return {one: _answers(task, network.labels, examples, found) for one, found in every.items()}
+        scores["both"] = task.mean(list(scores.values()))
+    return {one: task.answers(examples, network.labels, of) for one, of in scores.items()}
 
 
 def passes_of(mode: EvalMode) -> tuple[Pass, ...]:
-    """The passes that a mode takes."""
+    """Return the passes that a mode takes."""
     return ("single", "two") if mode == "both" else (mode,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """The network and the examples of one task, see `Passes`."""
+
+    network: Network
+    task: Task
+    examples: Sequence[Example]
+    lookup: RegionLookup
+    options: PredictOptions
+
+    def probabilities(self, mode: Pass) -> Scores:
+        world = self.options.world
+        return probabilities(self.network, self.task, self.examples, self.lookup, mode, world)
+
+    def score_matrix(self, mode: Pass) -> Scores:
+        return score_matrix(
+            self.network,
+            self.examples,
+            self.lookup,
+            mode,
+            world=self.options.world,
+            scratch=self.options.scratch,
+            wanted=self.options.wanted,
+        )
 
 
 def probabilities(
@@ -116,7 +127,7 @@ def probabilities(
     mode: Pass,
     world: World = ALONE,
 ) -> Scores:
-    """Probabilities [N, C] of one pass; see `predict`."""
+    """Return the probabilities [N, C] of one pass; see `predict`."""
     texts = network.encode([example.text for example in examples])
     size, count = network.batch_size, len(examples)
     batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
@@ -135,31 +146,3 @@ def probabilities(
             ours.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
             bar.advance(len(rows))
     return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
-
-
-def mean_probability(passes: Sequence[Scores]) -> Scores:
-    """The mean of probabilities."""
-    mean: Scores = np.stack(passes).mean(0, dtype=np.float64).astype(np.float32)
-    return mean
-
-
-def mean_log_odds(passes: Sequence[Scores]) -> Scores:
-    """Log-odds of the mean of the probabilities that have these log-odds, without rounding to 1."""
-    mean = np.empty_like(passes[0], np.float32)
-    for start in range(0, len(mean), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        odds = np.stack([found[part] for found in passes]).astype(np.float64)
-        yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-        mean[part] = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
-    return mean
-
-
-def _answers(
-    task: Task, labels: Sequence[str], examples: Sequence[Example], scores: Scores
-) -> dict[ExampleId, Answer]:
-    if task.head == "match":
-        return rank_answers(examples, scores)
-    best = scores.argmax(1)
-    return {
-        example.example_id: labels[index] for example, index in zip(examples, best, strict=True)
-    }

@@ -7,8 +7,8 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics as metrics
-from semvlp.eval.predict import EvalMode
 from semvlp.eval.task import Answer, Example, ExampleId, Task
+from semvlp.names import EvalMode
 
 log = logging.getLogger(__name__)
 

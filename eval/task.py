@@ -1,12 +1,20 @@
-"""What a task is: its examples, its head, its leaderboard file and its scores."""
+"""What a task is: its examples, its head, how it is answered, its leaderboard file, its scores.
+
+N examples, C labels; Q texts and K images that are compared with each other.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 Head = Literal["pooled", "pair", "match"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
+Pass = Literal["single", "two"]
+Scores = NDArray[np.float32]
 ExampleId = str | int
 
 
@@ -55,6 +63,16 @@ class Submission:
     sha256: str
 
 
+class Passes(Protocol):
+    """A network that can be run over all examples of a task; each process runs its share."""
+
+    def probabilities(self, mode: Pass) -> Scores:
+        """Return the probabilities [N, C] of the labels of each example."""
+
+    def score_matrix(self, mode: Pass) -> Scores:
+        """Return the log-odds [Q, K] that each text belongs to each image; -inf: not computed."""
+
+
 class Task(Protocol):
     """One benchmark."""
 
@@ -63,9 +81,14 @@ class Task(Protocol):
     loss: Loss
     metric: str
     """The score that tells the better of two models; higher is better."""
+    zero_shot_labels: Sequence[str]
+    """Labels of the matching head of pre-training where the task can be answered with that head as
+    it stands; empty where it needs fine-tuning."""
+    draws_negatives: bool
+    """Whether fine-tuning also shows wrong pairs, as `retrieval.*` says."""
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """Examples of the official annotation files, gzipped or not.
+        """Return the examples of the official annotation files, gzipped or not.
 
         Args:
             paths: one file, or several of the same task.
@@ -77,32 +100,63 @@ class Task(Protocol):
         """
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
-        """The label list of a new head: fixed by the task, or built from training examples."""
+        """Return the labels of a new head: fixed by the task, or built from training examples."""
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
-        """What the leaderboard file must answer, each exactly once, in the order it is written."""
+        """Return the ids that the leaderboard file must answer, each once, in the order written."""
+
+    def baseline_examples(self, paths: Sequence[Path]) -> list[Example]:
+        """Return the training examples that baselines learn labels from; none where it has none.
+
+        Raises: as `read`.
+        """
+
+    def check_shortlist(self) -> None:
+        """Check that the task compares pairs, so that a shortlist can leave some of them out.
+
+        Raises:
+            ConfigError: it compares none.
+        """
+
+    def run_pass(self, passes: Passes, mode: Pass) -> Scores:
+        """Run one pass of the network over the examples and return the scores it gives."""
+
+    def mean(self, scores: Sequence[Scores]) -> Scores:
+        """Return the mean over passes of what `run_pass` gave for each."""
+
+    def answers(
+        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+    ) -> dict[ExampleId, Answer]:
+        """Return the answer to each of the task's ids that the scores of `run_pass` say.
+
+        Args:
+            labels: of the network, in the order of its logits.
+        """
 
     def write(self, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:
         """Write the leaderboard file, ids in the order given, and read it back."""
 
     def read_answers(self, path: Path) -> dict[ExampleId, Answer]:
-        """Read a leaderboard file anybody made; refuse what the leaderboard would refuse."""
+        """Read a leaderboard file that anybody made; refuse what the leaderboard would refuse."""
 
     def file_name(self, split: str) -> str:
-        """Name of the leaderboard file of a split."""
+        """Return the name of the leaderboard file of a split."""
 
     def example_score(self, example: Example, answer: Answer) -> float:
-        """How right an answer to one example is, 0..1."""
+        """Return how right an answer to one example is, 0..1."""
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> list[str]:
-        """What a leaderboard accepts but hardly anybody means, one sentence each."""
+        """Return one sentence for each likely mistake that a leaderboard would accept.
+
+        Such as answers that are all the same, or spelled so that they count as wrong.
+        """
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """Scores by name, in percent unless the task says otherwise.
+        """Return scores by name, in percent unless the task says otherwise.
 
         Raises:
             InputError: an id without an answer or an answer without an id.

@@ -226,7 +226,7 @@ def _check_split(config: FinetuneTrainConfig, world: World) -> None:
 
 def _check_negatives(task: Task, config: FinetuneConfig) -> None:
     negatives, size = config.retrieval.negatives, config.train.batch_size
-    if task.head != "match" and config.retrieval != RetrievalConfig():
+    if not task.draws_negatives and config.retrieval != RetrievalConfig():
         raise ConfigError(
             "retrieval.* says how the task retrieval is fine-tuned, but the task is "
             f"{task.name}; leave these settings out"

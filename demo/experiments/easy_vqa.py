@@ -15,7 +15,7 @@ from semvlp.demo import recipe
 from semvlp.demo.experiments import standalone
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import EvalReport
-from semvlp.eval.evaluate import evaluate
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
@@ -62,10 +62,9 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
         files["heldout"],
         regions,
         out / "eval",
-        split="heldout",
-        mode="both",
-        train=files["train"],
-        images=data / "train" / "images",
+        EvalOptions(
+            split="heldout", mode="both", train=files["train"], images=data / "train" / "images"
+        ),
     )
 
 

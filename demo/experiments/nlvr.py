@@ -20,7 +20,7 @@ from semvlp.demo.dataset.split_world import Picture, SplitWorld
 from semvlp.demo.experiments import standalone
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.eval_report import EvalReport
-from semvlp.eval.evaluate import evaluate
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
@@ -113,10 +113,7 @@ def run_nlvr(data: Path, out: Path, *, scenes: int = 8000) -> EvalReport:
         [data / "hidden" / "hidden.json"],
         regions,
         out / "eval",
-        split="hidden",
-        mode="both",
-        train=[train],
-        images=data / "hidden",
+        EvalOptions(split="hidden", mode="both", train=[train], images=data / "hidden"),
     )
 
 

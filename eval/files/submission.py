@@ -9,60 +9,12 @@ from typing import TypeVar
 from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.eval.files.forms import Form
-from semvlp.eval.task import Answer, Example, ExampleId, Rank, Submission
+from semvlp.eval.task import Answer, ExampleId, Rank, Submission
 
 log = logging.getLogger(__name__)
 
 A = TypeVar("A", str, Rank)
 SHOWN = 10
-
-
-class LeaderboardFile:
-    """What tasks do alike with their leaderboard file; a task adds its name and form to it."""
-
-    name: str
-    form: Form
-    fixed_labels: Sequence[str] = ()
-    """The labels of a task that has the same ones for all data."""
-
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        """Those of the task."""
-        return list(self.fixed_labels)
-
-    def right(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[bool]:
-        """Whether each example is answered by a label of its target.
-
-        Raises:
-            InputError: missing or extra ids.
-        """
-        given = checked(self.ids(examples), answers, str)
-        return [answer in e.target for e, answer in zip(examples, given, strict=True)]
-
-    def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
-        """One answer to each example."""
-        return [example.example_id for example in examples]
-
-    def example_score(self, example: Example, answer: Answer) -> float:
-        """The score of the answer as the target states it."""
-        return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
-
-    def warnings(
-        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> list[str]:
-        """None, unless the task knows better."""
-        return []
-
-    def write(self, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:
-        """See `write`."""
-        return write(self.form, answers, path)
-
-    def read_answers(self, path: Path) -> dict[ExampleId, Answer]:
-        """See `read`."""
-        return read(self.form, path)
-
-    def file_name(self, split: str) -> str:
-        """`nlvr2_dev.csv`."""
-        return f"{self.name.replace('-', '_')}_{split}{self.form.extension}"
 
 
 def write(form: Form, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:

@@ -18,8 +18,8 @@ from torch import Tensor
 from semvlp import atomic
 from semvlp.distributed import ALONE, World
 from semvlp.eval.matching.cache import keep_images, keep_texts
-from semvlp.eval.network import Network, Pass, Scores, finite
-from semvlp.eval.task import Example
+from semvlp.eval.network import Network, finite
+from semvlp.eval.task import Example, Pass, Scores
 from semvlp.eval.tasks.retrieval import UNSCORED, image_names
 from semvlp.model.packing import PairRegions
 from semvlp.progress import Progress

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import Scores
-from semvlp.eval.task import Example
+from semvlp.eval.task import Example, Scores
 from semvlp.eval.tasks.retrieval import image_names
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from semvlp.eval.network import Network, Pass
+from semvlp.eval.network import Network
+from semvlp.eval.task import Pass
 from semvlp.model.attention import Attention
 from semvlp.model.block import Block
 from semvlp.model.packing import PairRegions

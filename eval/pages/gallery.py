@@ -11,10 +11,11 @@ from typing import Any
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
-from semvlp.eval.predict import EvalMode, passes_of
+from semvlp.eval.predict import passes_of
 from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
+from semvlp.names import EvalMode
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 from semvlp.shards.stores.store import Store

@@ -13,8 +13,9 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.annotations import read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import JsonArray
-from semvlp.eval.files.submission import LeaderboardFile, checked
+from semvlp.eval.files.submission import checked
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.gqa_grounding import Map, grounding, read_attentions, read_scenes
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _NO_STEP = ("exist", "query: name", "choose name")
 _COMMON_TRAITS = frozenset(("color", "material", "shape"))
 
 
-class Gqa(LeaderboardFile):
+class Gqa(BaseTask):
     """Scored by the rule of GQA's eval.py: raw equality, balanced questions only.
 
     Ids are strings whose leading zeros matter: "01827492" and "1827492" are two questions.

@@ -9,15 +9,15 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.annotations import read_lines, require, unique, wrong_file
 from semvlp.eval.files.forms import CommaLines
-from semvlp.eval.files.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.tasks.base import BaseTask
 
 LABELS = ("false", "true")
 PERMUTATIONS = 6
 SPLITS = ("train", "dev", "test", "hidden")
 
 
-class Nlvr(LeaderboardFile):
+class Nlvr(BaseTask):
     """Scored by the rule of lil-lab/nlvr nlvr/metrics_images.py."""
 
     name = "nlvr"

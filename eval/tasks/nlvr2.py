@@ -9,13 +9,13 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics as scores
 from semvlp.eval.files.annotations import read_lines, read_text, require, unique, wrong_file
 from semvlp.eval.files.forms import CommaLines
-from semvlp.eval.files.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.tasks.base import BaseTask
 
 LABELS = ("False", "True")
 
 
-class Nlvr2(LeaderboardFile):
+class Nlvr2(BaseTask):
     """Scored by the rules of lil-lab/nlvr nlvr2/eval/metrics.py and nlvr2/data/filter_data.py."""
 
     name = "nlvr2"

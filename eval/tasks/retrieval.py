@@ -18,8 +18,19 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.annotations import first_has, read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import RankFile
-from semvlp.eval.files.submission import LeaderboardFile, checked
-from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Rank
+from semvlp.eval.files.submission import checked
+from semvlp.eval.task import (
+    Answer,
+    Example,
+    ExampleId,
+    Head,
+    Loss,
+    Pass,
+    Passes,
+    Rank,
+    Scores,
+)
+from semvlp.eval.tasks.base import BaseTask
 
 # In the order of the matching head of pre-training: class 1 means that text and image match.
 LABELS = ("mismatch", "match")
@@ -29,9 +40,11 @@ KARPATHY_SPLITS = {"train": ("train", "restval")}
 FOLD = 1000
 # What a pair that is not on the shortlist scores.
 UNSCORED = -np.inf
+# Rows of a score matrix whose two passes are averaged at a time: they need float64.
+ROWS_AT_ONCE = 1024
 
 
-class Retrieval(LeaderboardFile):
+class Retrieval(BaseTask):
     """Recall over the full caption x image matrix; there is no official scorer."""
 
     name = "retrieval"
@@ -39,6 +52,8 @@ class Retrieval(LeaderboardFile):
     loss: Loss = "cross_entropy"
     metric = "rsum"
     fixed_labels = LABELS
+    zero_shot_labels = LABELS
+    draws_negatives = True
     form = RankFile()
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
@@ -46,11 +61,32 @@ class Retrieval(LeaderboardFile):
         return unique((example for path in paths for example in _examples(path, split)), paths)
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
-        """Every caption, then every image."""
+        """Return every caption, then every image."""
         return [example.example_id for example in examples] + list(image_names(examples))
 
+    def baseline_examples(self, paths: Sequence[Path]) -> list[Example]:
+        """Return none: a text alone has no label."""
+        return []
+
+    def check_shortlist(self) -> None:
+        """Allow one."""
+
+    def run_pass(self, passes: Passes, mode: Pass) -> Scores:
+        """Return the log-odds [Q, K] that caption and image match."""
+        return passes.score_matrix(mode)
+
+    def mean(self, scores: Sequence[Scores]) -> Scores:
+        """Return the log-odds of the mean probability."""
+        return mean_log_odds(scores)
+
+    def answers(
+        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+    ) -> dict[ExampleId, Answer]:
+        """Return the ranks of all captions and images."""
+        return rank_answers(examples, scores)
+
     def example_score(self, example: Example, answer: Answer) -> float:
-        """1 where the image of the caption stands first."""
+        """Return 1 where the image of the caption stands first, else 0."""
         return float(isinstance(answer, Rank) and answer.rank == 1)
 
     def score(
@@ -95,6 +131,20 @@ def _folds(
 def image_names(examples: Sequence[Example]) -> list[str]:
     """The images of the captions, each once, in the order they first occur: the K columns."""
     return list(dict.fromkeys(example.images[0] for example in examples))
+
+
+def mean_log_odds(scores: Sequence[Scores]) -> Scores:
+    """Return the log-odds of the mean of the probabilities that have these log-odds [Q, K].
+
+    Nothing is rounded to 1 on the way.
+    """
+    mean = np.empty_like(scores[0], np.float32)
+    for start in range(0, len(mean), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        odds = np.stack([matrix[part] for matrix in scores]).astype(np.float64)
+        yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
+        mean[part] = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
+    return mean
 
 
 def rank_answers(

@@ -9,8 +9,8 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.annotations import read_lines, require, unique, wrong_file
 from semvlp.eval.files.forms import JsonLines
-from semvlp.eval.files.submission import LeaderboardFile
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.tasks.base import BaseTask
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ LABELS = ("entailment", "neutral", "contradiction")
 IMAGE_FIELDS = ("Flickr30K_ID", "Flikr30kID", "Flickr30kID")
 
 
-class SnliVe(LeaderboardFile):
+class SnliVe(BaseTask):
     """Accuracy over pairs with a gold label; there is no server and no official scorer."""
 
     name = "snli-ve"

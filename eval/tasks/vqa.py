@@ -17,8 +17,9 @@ from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.annotations import Kind, read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import JsonArray
-from semvlp.eval.files.submission import LeaderboardFile, check_ids, checked
+from semvlp.eval.files.submission import check_ids, checked
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.tasks.base import BaseTask
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -122,7 +123,7 @@ TEST2015 = 447_793  # questions
 MOST, FEW = 0.6, 100
 
 
-class Vqa(LeaderboardFile):
+class Vqa(BaseTask):
     """Scored by the official evaluator's rule of March 2021 (GT-Vision-Lab/VQA vqaEval.py)."""
 
     name = "vqa"

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.eval_report import EvalReport
-from semvlp.eval.evaluate import evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate, score
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Network, open_network
-from semvlp.eval.predict import EvalMode
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.names import EvalMode
 from semvlp.shards.open import open_store
 
 Checkpoint = Callable[..., Path]  # the fixture of that name
@@ -31,7 +31,9 @@ def test_everything_is_written(
     name: str, checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
 ) -> None:
     task, weights, out = TASKS[name], checkpoint(name), tmp_path / "eval"
-    report = evaluate(task, weights, [official[name]], shards, out, split="test", mode="both")
+    report = evaluate(
+        task, weights, [official[name]], shards, out, EvalOptions(split="test", mode="both")
+    )
     leaderboard = task.file_name("test")
     side_files = {"scores.json", "provenance.json", "report.html"}
     assert {path.name for path in out.iterdir()} == {leaderboard, *side_files}
@@ -66,7 +68,7 @@ def test_a_split_without_labels_gets_no_scores(
     def run(name: str, label: str | None) -> EvalReport:
         weights, store, into = arguments
         path = save(name, [make.nlvr2("dev-1-0-0", label), make.nlvr2("dev-2-0-0", label)])
-        return evaluate(task, weights, [path], store, into, split="x")
+        return evaluate(task, weights, [path], store, into, EvalOptions(split="x"))
 
     assert run("labelled.json", "True").scores is not None
     assert run("test.json", None).scores is None
@@ -79,7 +81,7 @@ def test_a_split_without_labels_gets_no_scores(
         score(task, [tmp_path / "test.json"], out / "nlvr2_x.csv")
     mixed = save("mixed.json", [make.nlvr2("dev-1-0-0"), make.nlvr2("dev-2-0-0", None)])
     with pytest.raises(InputError, match="1 of 2 have"):
-        evaluate(task, arguments[0], [mixed], shards, out, split="x")
+        evaluate(task, arguments[0], [mixed], shards, out, EvalOptions(split="x"))
 
 
 def test_one_mode_has_no_others(
@@ -87,7 +89,12 @@ def test_one_mode_has_no_others(
 ) -> None:
     weights = checkpoint("nlvr")
     report = evaluate(
-        TASKS["nlvr"], weights, [official["nlvr"]], shards, tmp_path / "e", split="d", mode="two"
+        TASKS["nlvr"],
+        weights,
+        [official["nlvr"]],
+        shards,
+        tmp_path / "e",
+        EvalOptions(split="d", mode="two"),
     )
     assert report.scores is not None
     assert report.scores["mode"] == "two"
@@ -103,7 +110,9 @@ def test_the_limits_of_training_hold(
     (weights / "training" / "config.toml").write_text(settings)
     limits = open_network(weights, device="cpu", batch_size=1).limits
     assert (limits.max_regions, limits.max_text_length) == (2, 7)
-    evaluate(TASKS["nlvr"], weights, [official["nlvr"]], shards, tmp_path / "e", split="dev")
+    evaluate(
+        TASKS["nlvr"], weights, [official["nlvr"]], shards, tmp_path / "e", EvalOptions(split="dev")
+    )
     provenance = json.loads((tmp_path / "e" / "provenance.json").read_text())
     assert provenance["checkpoint"]["max_regions"] == 2
 
@@ -128,7 +137,7 @@ def test_a_checkpoint_of_another_task(
 ) -> None:
     weights, out = checkpoint(trained), tmp_path / "eval"
     with pytest.raises(InputError, match=message):
-        evaluate(TASKS[task], weights, [official[task]], shards, out, split="test")
+        evaluate(TASKS[task], weights, [official[task]], shards, out, EvalOptions(split="test"))
     assert not out.exists()
 
 
@@ -137,7 +146,14 @@ def test_a_checkpoint_of_other_features(
 ) -> None:
     weights = checkpoint("nlvr", feature_size=16)
     with pytest.raises(InputError, match=r"features of size 16, but those of .* have 8"):
-        evaluate(TASKS["nlvr"], weights, [official["nlvr"]], shards, tmp_path / "e", split="dev")
+        evaluate(
+            TASKS["nlvr"],
+            weights,
+            [official["nlvr"]],
+            shards,
+            tmp_path / "e",
+            EvalOptions(split="dev"),
+        )
 
 
 def test_damaged_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -185,7 +201,9 @@ def test_an_evaluation_that_is_there_is_kept(
     def run(mode: EvalMode, **options: Any) -> EvalReport:
         paths = [official["retrieval"]]
         given = {"split": "test", "existing": "keep", **options}
-        return evaluate(TASKS["retrieval"], weights, paths, shards, out, mode=mode, **given)
+        return evaluate(
+            TASKS["retrieval"], weights, paths, shards, out, EvalOptions(mode=mode, **given)
+        )
 
     first = run("two")
     (out / "retrieval_test.json").write_text("edited")
@@ -217,12 +235,21 @@ def test_matching_head_of_pre_training_ranks_without_fine_tuning(
     assert found.labels == ["mismatch", "match"]
     assert torch.equal(found.model.head.weight, pretrained.match_head.weight)
     arguments = tmp_path / "pretrained", [official["retrieval"]], shards
-    report = evaluate(TASKS["retrieval"], *arguments, tmp_path / "eval", split="test", mode="both")
+    report = evaluate(
+        TASKS["retrieval"], *arguments, tmp_path / "eval", EvalOptions(split="test", mode="both")
+    )
     assert report.scores is not None
     assert json.loads((tmp_path / "eval" / "provenance.json").read_text())["zero_shot"]
     weights, _, store = arguments
     with pytest.raises(InputError, match="must be fine-tuned on a task"):
-        evaluate(TASKS["nlvr"], weights, [official["nlvr"]], store, tmp_path / "n", split="test")
+        evaluate(
+            TASKS["nlvr"],
+            weights,
+            [official["nlvr"]],
+            store,
+            tmp_path / "n",
+            EvalOptions(split="test"),
+        )
 
 
 def test_a_shortlist_and_what_it_costs(
@@ -231,7 +258,10 @@ def test_a_shortlist_and_what_it_costs(
     """No caption names the one object class, so of two images the first is everyone's choice."""
     arguments = checkpoint("retrieval"), [official["retrieval"]], shards
     report = evaluate(
-        TASKS["retrieval"], *arguments, tmp_path / "eval", split="test", mode="both", shortlist=1
+        TASKS["retrieval"],
+        *arguments,
+        tmp_path / "eval",
+        EvalOptions(split="test", mode="both", shortlist=1),
     )
     assert report.scores is not None
     assert report.scores["shortlist"] == {"size": 1, "ir_lost": 50, "tr_lost": 50, "pairs": 62.5}
@@ -243,8 +273,7 @@ def test_a_shortlist_and_what_it_costs(
             [official["nlvr"]],
             shards,
             tmp_path / "e",
-            split="dev",
-            shortlist=1,
+            EvalOptions(split="dev", shortlist=1),
         )
 
 
@@ -288,9 +317,7 @@ def test_parts_baselines_and_page(
         [data, categories],
         shards,
         tmp_path / "eval",
-        split="dev",
-        mode="both",
-        train=[data],
+        EvalOptions(split="dev", mode="both", train=[data]),
     )
     assert report.scores is not None
     rows = report.scores["parts"]["category"]
@@ -315,6 +342,6 @@ def test_files_do_not_depend_on_the_batch_size(
     written = set()
     for size in (1, 3, 100):
         arguments = weights, [official[name]], shards, tmp_path / str(size)
-        report = evaluate(task, *arguments, split="test", mode="both", batch_size=size)
+        report = evaluate(task, *arguments, EvalOptions(split="test", mode="both", batch_size=size))
         written.add(report.file.read_bytes())
     assert len(written) == 1

@@ -13,16 +13,11 @@ from semvlp.errors import InputError, SemVLPError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Limits, Network
-from semvlp.eval.predict import (
-    EvalMode,
-    answers_by_mode,
-    mean_log_odds,
-    predict,
-    probabilities,
-)
+from semvlp.eval.predict import answers_by_mode, predict, probabilities
 from semvlp.eval.task import Example, Rank
-from semvlp.eval.tasks.retrieval import image_names
+from semvlp.eval.tasks.retrieval import image_names, mean_log_odds
 from semvlp.eval.tasks.table import TASKS
+from semvlp.names import EvalMode
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 

@@ -17,12 +17,12 @@ from tests.fake_gpu import see_gpus
 SCRIPT = """
 import sys
 from pathlib import Path
-from semvlp.eval.evaluate import evaluate
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.tasks.table import load_task
 shards, out, *given = sys.argv[1:]
 for name, checkpoint, annotations in zip(given[::3], given[1::3], given[2::3]):
     evaluate(load_task(name), Path(checkpoint), [Path(annotations)], shards, Path(out) / name,
-             split="test", mode="both", batch_size=1, device="cpu")
+             EvalOptions(split="test", mode="both", batch_size=1, device="cpu"))
 """
 
 

@@ -79,7 +79,7 @@ class FinetuningBatches:
         lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
         self._regions = RegionCache(lookup, config.data.cache_images)
         self._train, self._world = config.train, world
-        matching = task.head == "match"
+        matching = task.draws_negatives
         self._mismatches = (
             HardNegatives(examples, config.retrieval, config.train.seed) if matching else None
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval.evaluate import evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate, score
 from semvlp.eval.task import Answer, ExampleId, Rank
 from semvlp.eval.tasks.table import TASKS
 
@@ -310,7 +310,14 @@ def test_an_image_that_was_never_extracted(
     """Official denominators count every question, so none is left out in silence."""
     data = save("nlvr2.json", [make.nlvr2("dev-1-0-0"), make.nlvr2("dev-77-0-0")])
     with pytest.raises(InputError, match=r"lacks 2 of 4 \(dev-77-0-img0, dev-77-0-img1\)"):
-        evaluate(TASKS["nlvr2"], checkpoint("nlvr2"), [data], shards, tmp_path / "e", split="dev")
+        evaluate(
+            TASKS["nlvr2"],
+            checkpoint("nlvr2"),
+            [data],
+            shards,
+            tmp_path / "e",
+            EvalOptions(split="dev"),
+        )
     assert not (tmp_path / "e").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semvlp.eval.evaluate import evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate, score
 from semvlp.eval.tasks.table import TASKS
 from semvlp.shards.texts.image_ids import stem
 
@@ -37,7 +37,7 @@ def test_from_annotations_to_scores(
     shards = write_shards(tmp_path / "shards", names)
     weights = checkpoint(name, annotations=paths)
     report = evaluate(
-        task, weights, paths, shards, tmp_path / "e", split="x", mode="both", **options
+        task, weights, paths, shards, tmp_path / "e", EvalOptions(split="x", mode="both", **options)
     )
     assert report.scores is not None
     assert set(report.scores["modes"]) == {"single", "two", "both"}

@@ -8,9 +8,8 @@ import pytest
 
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost, words_of
-from semvlp.eval.predict import mean_log_odds
 from semvlp.eval.task import Rank
-from semvlp.eval.tasks.retrieval import UNSCORED, Retrieval, rank_answers
+from semvlp.eval.tasks.retrieval import UNSCORED, Retrieval, mean_log_odds, rank_answers
 from semvlp.shards.open import open_store
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import Network, Pass
+from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
+from semvlp.eval.task import Pass
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.packing import PairRegions
 from semvlp.shards.open import open_store

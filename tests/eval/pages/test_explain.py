@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import Network, Pass
+from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
 from semvlp.eval.pages.explain import between, write_explanation
-from semvlp.eval.task import Example
+from semvlp.eval.task import Example, Pass
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.packing import PairRegions
 from semvlp.shards.open import open_store

@@ -1,0 +1,92 @@
+"""What tasks do alike: one label to each example, one leaderboard file; a task overrides the rest.
+
+N examples, C labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from semvlp.errors import ConfigError
+from semvlp.eval.files.forms import Form
+from semvlp.eval.files.submission import checked, read, write
+from semvlp.eval.task import Answer, Example, ExampleId, Pass, Passes, Scores, Submission, Task
+
+
+class BaseTask(Task):
+    """A task whose answers are labels; it lacks its name, head, loss, metric, form, read, score."""
+
+    form: Form
+    fixed_labels: Sequence[str] = ()
+    """The labels of a task that has the same ones for all data."""
+    zero_shot_labels: Sequence[str] = ()
+    draws_negatives = False
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Return the labels that the task fixes."""
+        return list(self.fixed_labels)
+
+    def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
+        """Return the ids of the examples: one answer to each."""
+        return [example.example_id for example in examples]
+
+    def baseline_examples(self, paths: Sequence[Path]) -> list[Example]:
+        """Return all training examples."""
+        return self.read(paths)
+
+    def check_shortlist(self) -> None:
+        """Refuse a shortlist: one label to each example compares no pairs."""
+        raise ConfigError("a shortlist is for retrieval; leave --shortlist out for this task")
+
+    def run_pass(self, passes: Passes, mode: Pass) -> Scores:
+        """Return the probabilities [N, C] of the labels."""
+        return passes.probabilities(mode)
+
+    def mean(self, scores: Sequence[Scores]) -> Scores:
+        """Return the mean probabilities."""
+        return mean_probability(scores)
+
+    def answers(
+        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+    ) -> dict[ExampleId, Answer]:
+        """Return the most probable label of each example; of equal ones the first."""
+        best = scores.argmax(1)
+        return {e.example_id: labels[index] for e, index in zip(examples, best, strict=True)}
+
+    def right(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[bool]:
+        """Tell of each example whether it is answered by a label of its target.
+
+        Raises:
+            InputError: missing or extra ids.
+        """
+        given = checked(self.ids(examples), answers, str)
+        return [answer in e.target for e, answer in zip(examples, given, strict=True)]
+
+    def example_score(self, example: Example, answer: Answer) -> float:
+        """Return the score of the answer as the target states it."""
+        return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
+
+    def warnings(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> list[str]:
+        """Return nothing, unless the task knows better."""
+        return []
+
+    def write(self, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:
+        """Write the leaderboard file, see `submission.write`."""
+        return write(self.form, answers, path)
+
+    def read_answers(self, path: Path) -> dict[ExampleId, Answer]:
+        """Read a leaderboard file, see `submission.read`."""
+        return read(self.form, path)
+
+    def file_name(self, split: str) -> str:
+        """Return e.g. `nlvr2_dev.csv`."""
+        return f"{self.name.replace('-', '_')}_{split}{self.form.extension}"
+
+
+def mean_probability(scores: Sequence[Scores]) -> Scores:
+    """Return the mean of probabilities, taken in float64."""
+    mean: Scores = np.stack(scores).mean(0, dtype=np.float64).astype(np.float32)
+    return mean
