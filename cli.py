@@ -345,7 +345,7 @@ def doctor() -> Result:
 
 
 def _kept(keep: int | None) -> list[str]:
-    """`--keep` as a setting."""
+    """Return `--keep` as a setting."""
     return [] if keep is None else [f"train.keep={keep}"]
 
 

@@ -25,7 +25,7 @@ from transformers import (
     ViltForImageAndTextRetrieval,
 )
 
-from semvlp.eval.matching.score_matrix import ReadBlock, kept_halves, tiled, whole_passes
+from semvlp.eval.matching.score_matrix import ReadBlock, cached_passes, tiled, whole_passes
 from semvlp.eval.network import Network
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PairRegions
@@ -87,7 +87,7 @@ def _methods(arguments: argparse.Namespace) -> dict[str, Method]:
         return score
 
     return {
-        "cached": run(lambda: kept_halves(network, texts, lookup)),
+        "cached": run(lambda: cached_passes(network, texts, lookup)),
         "uncached": run(lambda: whole_passes(network, texts, lookup, "two")),
         "single-stream": run(lambda: whole_passes(network, texts, lookup, "single")),
         "LXMERT (transformers)": _lxmert(texts, list(regions.values()), arguments),

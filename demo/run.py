@@ -68,7 +68,7 @@ SIZES: dict[DemoSize, Size] = {"small": SMALL, "full": FULL}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """The scores of the demo and where its page is."""
+    """The scores of the demo and the page that shows them."""
 
     out: Path
     page: Path

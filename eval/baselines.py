@@ -1,4 +1,4 @@
-"""What can be answered without looking: the majority label, and a text-only classifier.
+"""Answers without looking: the majority label, and a text-only classifier.
 
 N training examples, V distinct 1-grams and 2-grams of words, C labels.
 """
@@ -49,7 +49,7 @@ def baseline_scores(
 
 
 def majority(train: Sequence[Example], valid: Sequence[Example]) -> dict[ExampleId, Answer]:
-    """The label with the highest summed score in training, for every example.
+    """Return for every example the label with the highest summed score in training.
 
     Raises:
         ValueError: no training example has a label.
@@ -59,7 +59,7 @@ def majority(train: Sequence[Example], valid: Sequence[Example]) -> dict[Example
 
 
 def text_only(train: Sequence[Example], valid: Sequence[Example]) -> dict[ExampleId, Answer]:
-    """Logistic regression on the words of the text; what it reaches needs no image.
+    """Answer by logistic regression on the words of the text; what it reaches needs no image.
 
     Full-batch descent from zero weights for a fixed number of steps: convex and deterministic.
 
@@ -75,7 +75,7 @@ def text_only(train: Sequence[Example], valid: Sequence[Example]) -> dict[Exampl
 
 
 def _frequent_labels(examples: Sequence[Example]) -> list[str]:
-    """Labels by falling summed score, alphabetically among equals whatever the order was."""
+    """Return labels by falling summed score, among equals alphabetically whatever their order."""
     totals = defaultdict(list)
     for example in examples:
         for label, value in example.target.items():
@@ -92,7 +92,7 @@ def _ngrams(text: str) -> list[str]:
 
 
 def _vocabulary(examples: Sequence[Example]) -> dict[str, int]:
-    """N-gram -> row of the weights; row 0 is what all other n-grams share."""
+    """Give each frequent n-gram a row of the weights; row 0 is what all others share."""
     texts = {example.text for example in examples}
     counts = Counter(ngram for text in texts for ngram in _ngrams(text))
     frequent = sorted(ngram for ngram, count in counts.items() if count >= MIN_SENTENCES)
@@ -100,14 +100,14 @@ def _vocabulary(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _bags(examples: Sequence[Example], vocabulary: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """Rows of all n-grams, example after example, and where each example starts [N]."""
+    """Return rows of all n-grams, example after example, and where each example starts [N]."""
     bags = [[vocabulary.get(ngram, 0) for ngram in _ngrams(e.text)] for e in examples]
     lengths = torch.tensor([len(bag) for bag in bags])
     return torch.tensor([row for bag in bags for row in bag]), lengths.cumsum(0) - lengths
 
 
 def _targets(examples: Sequence[Example], labels: Sequence[str]) -> Tensor:
-    """[N, C] distribution of each example over the labels."""
+    """Return the distribution [N, C] of each example over the labels."""
     column = {label: index for index, label in enumerate(labels)}
     targets = torch.zeros(len(examples), len(labels))
     for row, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""What an evaluation wrote and found, for people and for programs."""
+"""The report of an evaluation, for people and for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LOWER_IS_BETTER = ("distribution",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
-    """What an evaluation wrote and found."""
+    """The files and the scores of an evaluation."""
 
     out: Path
     file: Path
@@ -27,7 +27,7 @@ class EvalReport:
     seconds: float
 
     def values(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "out": str(self.out),
             "file": str(self.file),
@@ -38,7 +38,7 @@ class EvalReport:
         }
 
     def sentence(self) -> str:
-        """What was written, how many, how long, where; with labels, the scores by mode."""
+        """Say what was written, how long it took, where it is; with labels, the scores by mode."""
         wrote = (
             f"Wrote {self.count} answers to {self.file} in {duration(self.seconds)}; "
             f"open {self.out / PAGE_NAME} in a browser."
@@ -49,24 +49,24 @@ class EvalReport:
 
 
 def modes_of(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Scores by mode, whether there are several or one."""
+    """Return the scores by mode, whether there are several or one."""
     return dict(scores.get("modes", {scores["mode"]: scores}))
 
 
 def best_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The best value of each score; none where all rows that have it are equal."""
+    """Return the best value of each score; none where all rows that have it are equal."""
     names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row[name] for row in rows if name in row] for name in names}
-    better = {name: min if name in LOWER_IS_BETTER else max for name in found}
-    return {name: better[name](values) for name, values in found.items() if len(set(values)) > 1}
+    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    better = {name: min if name in LOWER_IS_BETTER else max for name in columns}
+    return {name: better[name](values) for name, values in columns.items() if len(set(values)) > 1}
 
 
 def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Scores as lines of text: one column for each mode."""
+    """Return the scores as lines of text: one column for each mode."""
     names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
     header = " " * 24 + "".join(f"{mode:>10}" for mode in modes)
     rows = [
-        f"{name:<24}" + "".join(f"{found[name]:>10.2f}" for found in modes.values())
+        f"{name:<24}" + "".join(f"{scores[name]:>10.2f}" for scores in modes.values())
         for name in names
     ]
     return [header, *rows]

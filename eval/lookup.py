@@ -24,27 +24,29 @@ class RegionLookup:
         self._store, self._max_regions = store, max_regions
         ids = ImageIds(store.image_ids)
         names = dict.fromkeys(name for example in examples for name in example.images)
-        self._found = {name: ids.find(name) for name in names}
-        missing = {name for name, image_id in self._found.items() if image_id is None}
+        self._image_ids = {name: ids.find(name) for name in names}
+        missing = {name for name, image_id in self._image_ids.items() if image_id is None}
         if missing:
             raise InputError(_message(store, examples, missing, len(names)))
 
     def __call__(self, names: Iterable[str]) -> list[PairRegions]:
-        """Features, boxes (xyxy pixels), width and height of each image; each is read once."""
-        listed = list(names)
-        read = {name: self._read(name) for name in dict.fromkeys(listed)}
+        """Return features, boxes (xyxy pixels), width and height of each image.
+
+        An image that is named several times is read once.
+        """
+        listed, first = list(names), slice(self._max_regions)
+        read = {}
+        for name in dict.fromkeys(listed):
+            regions = self.sample(name).regions
+            pixels = regions.width, regions.height
+            read[name] = (regions.features[first], regions.boxes[first], *pixels)
         return [read[name] for name in listed]
 
     def sample(self, name: str) -> Sample:
-        """All that the store holds of an image."""
-        image_id = self._found[name]
+        """Return all that the store holds of an image."""
+        image_id = self._image_ids[name]
         assert image_id is not None
         return self._store.sample(self._store.index_of(image_id))
-
-    def _read(self, name: str) -> PairRegions:
-        regions = self.sample(name).regions
-        kept = slice(self._max_regions)
-        return regions.features[kept], regions.boxes[kept], regions.width, regions.height
 
 
 def _message(store: Store, examples: Sequence[Example], missing: set[str], total: int) -> str:

@@ -16,7 +16,7 @@ RECALLS = (1, 5, 10)
 
 
 def percent(values: Iterable[float]) -> float:
-    """Mean of values in 0..1 as percent; the order of the values does not matter."""
+    """Return the mean of values in 0..1 as percent; their order does not matter."""
     listed = np.sort(np.fromiter(values, np.float64))
     if not len(listed):
         raise ValueError("the mean of nothing is not defined")
@@ -24,7 +24,7 @@ def percent(values: Iterable[float]) -> float:
 
 
 def consistency(groups: Sequence[Hashable], correct: Sequence[bool]) -> float:
-    """Share of groups that are right in every member (lil-lab/nlvr metrics.py)."""
+    """Return the share of groups that are right in every member (lil-lab/nlvr metrics.py)."""
     whole: dict[Hashable, bool] = {}
     for group, right in zip(groups, correct, strict=True):
         whole[group] = whole.get(group, True) and right
@@ -32,7 +32,7 @@ def consistency(groups: Sequence[Hashable], correct: Sequence[bool]) -> float:
 
 
 def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:
-    """Mean of `values` in each subset that examples name, as percent."""
+    """Return the mean of `values` in each subset that examples name, as percent."""
     parts = defaultdict(list)
     for example, value in zip(examples, values, strict=True):
         if example.meta.get("subset") is not None:
@@ -43,20 +43,23 @@ def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str,
 def by_part(
     examples: Sequence[Example], values: Sequence[float]
 ) -> dict[str, dict[str, tuple[float, int]]]:
-    """Table -> row -> mean of `values` in percent and number of examples, see `Example.meta`."""
+    """Return the mean of `values` in percent and the number of examples, by table and row.
+
+    Tables and rows are those of `Example.meta`.
+    """
     tables: dict[str, defaultdict[str, list[float]]] = {}
     for example, value in zip(examples, values, strict=True):
         for table, rows in example.meta.get("parts", {}).items():
             for row in rows:
                 tables.setdefault(table, defaultdict(list))[row].append(value)
     return {
-        table: {row: (percent(found), len(found)) for row, found in sorted(rows.items())}
+        table: {row: (percent(part), len(part)) for row, part in sorted(rows.items())}
         for table, rows in tables.items()
     }
 
 
 def distribution(gold: Mapping[str, Sequence[str]], given: Mapping[str, Sequence[str]]) -> float:
-    """Chi-square distance of answers from gold answers in each group, lower is better.
+    """Return the chi-square distance of answers from gold answers; lower is better.
 
     Groups weigh by their size and only answers that occur in the gold answers count, as in GQA's
     eval.py (Hudson & Manning 2019), which also divides by 100.
@@ -70,7 +73,7 @@ def distribution(gold: Mapping[str, Sequence[str]], given: Mapping[str, Sequence
 
 
 def text_to_image(scores: NDArray[np.floating], image_of: NDArray[np.integer]) -> list[Rank]:
-    """Rank of each caption's own image among all images.
+    """Rank each caption's own image among all images.
 
     Args:
         scores: [Q, K] one row for each caption, higher fits better.
@@ -86,7 +89,7 @@ def text_to_image(scores: NDArray[np.floating], image_of: NDArray[np.integer]) -
 
 
 def image_to_text(scores: NDArray[np.floating], image_of: NDArray[np.integer]) -> list[Rank]:
-    """Rank of each image's best own caption among all captions of other images.
+    """Rank each image's best own caption among all captions of other images.
 
     Args and Raises: as `text_to_image`.
     """
@@ -100,7 +103,7 @@ def image_to_text(scores: NDArray[np.floating], image_of: NDArray[np.integer]) -
 
 
 def recalls(ranks: Sequence[Rank], prefix: str) -> dict[str, float]:
-    """`{prefix}_r1`, `_r5`, `_r10`: share of queries whose right candidate stands so high."""
+    """Return `{prefix}_r1`, `_r5`, `_r10`: the share of ranks from 1 to 1, 5 and 10."""
     return {f"{prefix}_r{k}": percent(rank.rank <= k for rank in ranks) for k in RECALLS}
 
 

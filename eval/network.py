@@ -66,13 +66,13 @@ class Network:
         return labels
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids `[CLS] ... [SEP]` of each text."""
+        """Return the ids `[CLS] ... [SEP]` of each text."""
         return encode(self.tokenizer, texts, self.limits.max_text_length)
 
     def logits(
         self, texts: Sequence[Sequence[int]], regions: Sequence[PairRegions], mode: Pass
     ) -> Tensor:
-        """Logits float32 of N pairs, on the CPU: [N, C], [N / 2, C] for the pair head."""
+        """Return logits float32 of N pairs, on the CPU: [N, C], [N / 2, C] for the pair head."""
         batch = pack(texts, regions).to(self.device)
         logits: Tensor = self.model(batch, mode)
         return logits.float().cpu()
@@ -83,7 +83,7 @@ class Network:
         return next(self.model.semvlp.encoder.parameters()).detach()
 
     def lower_texts(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Rows [T, D] of texts in two-stream mode as far as they have seen no image."""
+        """Return rows [T, D] of texts in two-stream mode as far as they have seen no image."""
         size = self.model.config.region_feature_size
         nothing = np.zeros((0, size), np.float32), np.zeros((0, 4), np.float32), 1, 1
         batch = pack(texts, [nothing] * len(texts)).to(self.device)
@@ -91,7 +91,7 @@ class Network:
         return rows
 
     def lower_regions(self, regions: Sequence[PairRegions]) -> Tensor:
-        """Rows [R, D] of images in two-stream mode as far as they have seen no text."""
+        """Return rows [R, D] of images in two-stream mode as far as they have seen no text."""
         # Whatever stands for a text, the regions do not see it.
         batch = pack([[0]] * len(regions), regions).to(self.device)
         rows: Tensor = self.model.semvlp.lower(batch)[1].rows
@@ -100,13 +100,13 @@ class Network:
     def upper_logits(
         self, text: LowerStates, regions: LowerStates, texts: Tensor, images: Tensor
     ) -> Tensor:
-        """Logits [N, C] float32 on the CPU of N pairs, as in `SemVLPModel.upper`."""
+        """Return logits [N, C] float32 on the CPU of N pairs, as in `SemVLPModel.upper`."""
         logits: Tensor = self.model.head(self.model.semvlp.upper(text, regions, texts, images))
         return logits.float().cpu()
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """No dropout and no gradients inside; the model is left in the state it was in."""
+        """Switch off dropout and gradients inside; leave the model in the state it was in."""
         model: nn.Module = self.model
         training = model.training
         # To move weights that ranks have gathered is to cut them again, even where they stay.
@@ -143,7 +143,7 @@ def open_network(
     precision: Precision = "fp32",
     zero_shot: Sequence[str] = (),
 ) -> Network:
-    """The network of a checkpoint directory in the Hugging Face layout.
+    """Open the network of a checkpoint directory in the Hugging Face layout.
 
     Args:
         device: a name that `device_of` knows; under torchrun each process has its own GPU.
@@ -162,7 +162,10 @@ def open_network(
             "`semvlp finetune` with it as --init first"
         )
     try:
-        model = _finetuned(checkpoint) if head else _pretrained(checkpoint, zero_shot)
+        if head:
+            model = _finetuned(checkpoint)
+        else:
+            model, _ = SemVLPForTask.from_pretraining(checkpoint, head="match", labels=zero_shot)
         tokenizer = load_tokenizer(checkpoint)
     except InputError:
         raise
@@ -180,58 +183,6 @@ def open_network(
         limits=_limits(checkpoint / TRAINING_CONFIG),
         zero_shot=head is None,
     )
-
-
-def _finetuned(checkpoint: Path) -> SemVLPForTask:
-    loaded: Any = SemVLPForTask.from_pretrained(
-        checkpoint, dtype=torch.float32, output_loading_info=True
-    )
-    model: SemVLPForTask = loaded[0]
-    # transformers would go on with random weights in their place.
-    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
-    if wrong:
-        raise InputError(
-            f"{checkpoint / WEIGHTS_NAME}: must hold exactly the tensors of its config.json, but "
-            f"{len(wrong)} are missing or too many, first {wrong[0]}"
-        )
-    return model
-
-
-def _pretrained(checkpoint: Path, labels: Sequence[str]) -> SemVLPForTask:
-    return SemVLPForTask.from_pretraining(checkpoint, head="match", labels=labels)[0]
-
-
-def _head(checkpoint: Path) -> TaskHead | None:
-    """The task head that config.json names; None where the checkpoint is of pre-training."""
-    for name in ("config.json", WEIGHTS_NAME):
-        if not (checkpoint / name).is_file():
-            raise InputError(
-                f"{checkpoint}: must be a checkpoint with config.json, {WEIGHTS_NAME} and a "
-                f"tokenizer, but {name} is missing; give e.g. runs/finetune-nlvr2/best"
-            )
-    try:
-        config = json.loads((checkpoint / "config.json").read_bytes())
-        kind, head = config.get("model_type"), config.get("task_head")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{checkpoint / 'config.json'}: must be a JSON object: {error}") from error
-    if kind != "semvlp":
-        raise InputError(
-            f"{checkpoint}: must hold a semvlp model, but its config.json says {kind!r}"
-        )
-    found: TaskHead | None = head
-    return found
-
-
-def _limits(path: Path) -> Limits:
-    """As the checkpoint was trained, or the defaults where it came without its settings."""
-    if not path.is_file():
-        return DEFAULT_LIMITS
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: must be the settings of the training run: {error}") from error
-    known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}
-    return Limits(**known)
 
 
 def check_network(
@@ -260,6 +211,54 @@ def check_network(
             f"{checkpoint} answers {_few(labels)}, but the right answers of task {task.name} are "
             f"{_few(known)}; give a checkpoint fine-tuned on {task.name}"
         )
+
+
+def _finetuned(checkpoint: Path) -> SemVLPForTask:
+    loaded: Any = SemVLPForTask.from_pretrained(
+        checkpoint, dtype=torch.float32, output_loading_info=True
+    )
+    model: SemVLPForTask = loaded[0]
+    # transformers would go on with random weights in their place.
+    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
+    if wrong:
+        raise InputError(
+            f"{checkpoint / WEIGHTS_NAME}: must hold exactly the tensors of its config.json, but "
+            f"{len(wrong)} are missing or too many, first {wrong[0]}"
+        )
+    return model
+
+
+def _head(checkpoint: Path) -> TaskHead | None:
+    """Return the task head in config.json; None where the checkpoint is of pre-training."""
+    for name in ("config.json", WEIGHTS_NAME):
+        if not (checkpoint / name).is_file():
+            raise InputError(
+                f"{checkpoint}: must be a checkpoint with config.json, {WEIGHTS_NAME} and a "
+                f"tokenizer, but {name} is missing; give e.g. runs/finetune-nlvr2/best"
+            )
+    try:
+        config = json.loads((checkpoint / "config.json").read_bytes())
+        kind, head = config.get("model_type"), config.get("task_head")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{checkpoint / 'config.json'}: must be a JSON object: {error}") from error
+    if kind != "semvlp":
+        raise InputError(
+            f"{checkpoint}: must hold a semvlp model, but its config.json says {kind!r}"
+        )
+    known: TaskHead | None = head
+    return known
+
+
+def _limits(path: Path) -> Limits:
+    """Return the limits of training, or the defaults where its settings do not lie beside it."""
+    if not path.is_file():
+        return DEFAULT_LIMITS
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: must be the settings of the training run: {error}") from error
+    known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}
+    return Limits(**known)
 
 
 def _few(names: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a network answers: examples in batches to probabilities, or a score matrix, to answers.
+"""Prediction: examples in batches to probabilities or to a score matrix, these to answers.
 
 N examples, C labels; Q captions, K images.
 """
@@ -28,7 +28,7 @@ class PredictOptions:
 
     world: World = ALONE
     scratch: Scratch | None = None
-    """Where retrieval keeps what it has, to go on from; None keeps nothing."""
+    """Where retrieval saves finished blocks, to go on from; None saves nothing."""
     wanted: NDArray[np.bool_] | None = None
     """[Q, K] True: a pair of retrieval that is scored at all; None scores all."""
 

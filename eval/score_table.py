@@ -1,4 +1,4 @@
-"""What `scores.json` holds of the answers to a split with labels."""
+"""The content of `scores.json`: the scores of answers to a split with labels."""
 
 import logging
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval import metrics as metrics
+from semvlp.eval import metrics
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.names import EvalMode
 
@@ -20,34 +20,34 @@ NOTHING = 0.1
 def scores_by_mode(
     task: Task, examples: Sequence[Example], answers: AnswersByMode, split: str, mode: EvalMode
 ) -> dict[str, Any] | None:
-    """Scores of `mode`, its tables, and the scores of each mode; None where there are no labels."""
-    for doubt in task.warnings(examples, answers[mode]):
-        log.warning("%s", doubt)
+    """Return scores and tables of `mode`, and the scores of each mode; None without labels."""
+    for warning in task.warnings(examples, answers[mode]):
+        log.warning("%s", warning)
     if not is_labelled(examples):
         log.info("split %s has no labels: wrote the leaderboard file without scores", split)
         return None
     modes = {one: scores_of(task, examples, given) for one, given in answers.items()}
-    found: dict[str, Any] = {"task": task.name, "split": split, "mode": mode, **modes[mode]}
-    found |= {"counts": counts_of(examples), "parts": _parts(task, examples, answers)}
-    return {**found, "modes": modes} if len(modes) > 1 else found
+    table: dict[str, Any] = {"task": task.name, "split": split, "mode": mode, **modes[mode]}
+    table |= {"counts": counts_of(examples), "parts": _parts(task, examples, answers)}
+    return {**table, "modes": modes} if len(modes) > 1 else table
 
 
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, float]:
-    """The scores of a task, with a warning where they are too low to be meant."""
-    found = task.score(examples, answers)
-    if found[task.metric] < NOTHING:
+    """Return the scores of a task, with a warning where they are too low to be meant."""
+    scores = task.score(examples, answers)
+    if scores[task.metric] < NOTHING:
         log.warning(
             "%s is %.2f: answers are hardly ever so wrong, so look at their spelling and order",
             task.metric,
-            found[task.metric],
+            scores[task.metric],
         )
-    return found
+    return scores
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:
-    """Whether there are labels; all or none, as a mean over a part is no official score."""
+    """Tell whether there are labels; all or none, as a mean over a part is no official score."""
     with_labels = sum(bool(example.target) for example in examples)
     if 0 < with_labels < len(examples):
         raise InputError(
@@ -58,7 +58,7 @@ def is_labelled(examples: Sequence[Example]) -> bool:
 
 
 def counts_of(examples: Sequence[Example]) -> dict[str, int]:
-    """How many examples, images, and examples of each subset."""
+    """Count examples, images, and examples of each subset."""
     subsets = Counter(str(e.meta["subset"]) for e in examples if e.meta.get("subset") is not None)
     images = {name for example in examples for name in example.images}
     return {"examples": len(examples), "images": len(images), **dict(sorted(subsets.items()))}
@@ -67,12 +67,12 @@ def counts_of(examples: Sequence[Example]) -> dict[str, int]:
 def _parts(
     task: Task, examples: Sequence[Example], answers: AnswersByMode
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Table -> row -> mean credit of each mode in percent, and `count`."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Return the mean score of each mode in percent, and `count`, by table and row."""
+    tables: dict[str, dict[str, dict[str, float]]] = {}
     for mode, given in answers.items():
-        credits = [task.example_score(example, given[example.example_id]) for example in examples]
-        for table, rows in metrics.by_part(examples, credits).items():
+        values = [task.example_score(example, given[example.example_id]) for example in examples]
+        for table, rows in metrics.by_part(examples, values).items():
             for row, (score, count) in rows.items():
-                entry = found.setdefault(table, {}).setdefault(row, {"count": count})
+                entry = tables.setdefault(table, {}).setdefault(row, {"count": count})
                 entry[mode] = score
-    return found
+    return tables

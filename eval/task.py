@@ -1,4 +1,4 @@
-"""What a task is: its examples, its head, how it is answered, its leaderboard file, its scores.
+"""The contract of a task: its examples, its head, its answers, its leaderboard file, its scores.
 
 N examples, C labels; Q texts and K images that are compared with each other.
 """
@@ -19,7 +19,7 @@ ExampleId = str | int
 
 
 class Rank(NamedTuple):
-    """Where the right candidate of a retrieval query stands."""
+    """The place of the right candidate of a retrieval query among all candidates."""
 
     rank: int
     """From 1; wrong candidates with the same score stand before it."""
@@ -45,7 +45,7 @@ class Example:
     target: Mapping[str, float] = field(default_factory=dict)
     """Score of each right label; empty where the split has no labels."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the scorer needs besides.
+    """More that the scorer needs.
 
     `subset`, where present, names the part it is counted in; `parts`, for the tables of a report,
     maps the name of a table to the rows that the example is counted in.

@@ -1,4 +1,4 @@
-"""The shapes leaderboard files come in: JSON array, JSON lines, comma lines, ranks."""
+"""The file formats of leaderboards: JSON array, JSON lines, comma lines, ranks."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -16,13 +16,13 @@ class Form(Protocol):
 
     @property
     def extension(self) -> str:
-        """Of the file name, with the dot."""
+        """The end of the file name, with the dot."""
 
     def render(self, answers: Mapping[ExampleId, Answer]) -> str:
-        """The whole text, LF line ends and one final newline."""
+        """Return the whole text, LF line ends and one final newline."""
 
     def parse(self, text: str) -> Pairs:
-        """(place in the file, id, answer) of every entry.
+        """Yield the place in the file, the id and the answer of every entry.
 
         Raises:
             InputError: anything the leaderboard would refuse or silently count as wrong.

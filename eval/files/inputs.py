@@ -1,4 +1,4 @@
-"""What an evaluation reads where nobody says so: what the run was validated on."""
+"""The inputs of an evaluation where none are given: what the run was validated on."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def eval_inputs(
 
 
 def split_name(annotations: Path) -> str:
-    """The split a file name speaks of: `val2014`, `testdev`, `test1`; else its first part."""
+    """Return the split in a file name: `val2014`, `testdev`, `test1`; else its first part."""
     found = _SPLIT.search(annotations.name)
     return found[1] if found else annotations.name.partition(".")[0]
 

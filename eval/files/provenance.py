@@ -1,4 +1,4 @@
-"""Where a leaderboard file comes from: everything its answers depend on, and one hash of it."""
+"""The provenance of a leaderboard file: everything its answers depend on, and one hash of it."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def sources(
     annotations: Sequence[Path],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What goes into an evaluation; `settings` are plain values such as task and split."""
+    """Return all that goes into an evaluation; `settings` are plain values: task, split, ..."""
     return {
         **settings,
         "zero_shot": network.zero_shot,
@@ -45,13 +45,13 @@ def sources(
 
 
 def key_of(sources: Mapping[str, Any]) -> str:
-    """A hash of everything the answers depend on; where files lie does not count."""
+    """Return a hash of everything the answers depend on; where files lie does not count."""
     text = json.dumps(_without_paths(sources), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def provenance(sources: Mapping[str, Any], submission: Submission) -> dict[str, Any]:
-    """What `provenance.json` holds."""
+    """Return the content of `provenance.json`."""
     return {
         **sources,
         "versions": {
@@ -72,7 +72,7 @@ def provenance(sources: Mapping[str, Any], submission: Submission) -> dict[str, 
 
 
 def revision() -> str | None:
-    """The commit of the code, with `-dirty` where it was changed; None outside a checkout."""
+    """Return the commit of the code, with `-dirty` if changed since; None outside a checkout."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None

@@ -38,7 +38,7 @@ def write(form: Form, answers: Mapping[ExampleId, Answer], path: Path) -> Submis
 
 
 def read(form: Form, path: Path) -> dict[ExampleId, Answer]:
-    """The answers of a leaderboard file.
+    """Return the answers of a leaderboard file.
 
     Raises:
         InputError: no such file, a byte order mark, an id that occurs twice, or any entry that
@@ -57,9 +57,9 @@ def check_ids(expected: Sequence[ExampleId], given: Iterable[ExampleId], where: 
     Raises:
         InputError: counts and first ids of what is missing and of what is too much.
     """
-    wanted, found = dict.fromkeys(expected), dict.fromkeys(given)
-    missing = [key for key in wanted if key not in found]
-    extra = [key for key in found if key not in wanted]
+    wanted, present = dict.fromkeys(expected), dict.fromkeys(given)
+    missing = [key for key in wanted if key not in present]
+    extra = [key for key in present if key not in wanted]
     if not missing and not extra:
         return
     parts = [
@@ -76,7 +76,7 @@ def check_ids(expected: Sequence[ExampleId], given: Iterable[ExampleId], where: 
 def checked(
     ids: Sequence[ExampleId], answers: Mapping[ExampleId, Answer], kind: type[A]
 ) -> list[A]:
-    """The answers to `ids` in their order, each of the type `kind`.
+    """Return the answers to `ids` in their order, each of the type `kind`.
 
     Raises:
         InputError: missing or extra ids, or an answer of another type.
@@ -110,9 +110,9 @@ def _parse(form: Form, text: str, path: Path) -> dict[ExampleId, Answer]:
 
 
 def _compare(
-    found: Mapping[ExampleId, Answer], meant: Mapping[ExampleId, Answer], path: Path
+    read_back: Mapping[ExampleId, Answer], meant: Mapping[ExampleId, Answer], path: Path
 ) -> None:
-    if list(found.items()) != list(meant.items()):
+    if list(read_back.items()) != list(meant.items()):
         raise InputError(f"{path}: read back, it does not hold the answers that were meant")
 
 
@@ -121,7 +121,7 @@ def _shown(keys: Sequence[ExampleId]) -> str:
 
 
 def _cast_hint(missing: Sequence[ExampleId], extra: Sequence[ExampleId]) -> str:
-    """Ids that only a cast to a number or to text made different."""
+    """Return a hint on ids that only a cast to a number or to text made different."""
     stripped = {str(key).lstrip("0") for key in missing}
     cast = [key for key in extra if str(key).lstrip("0") in stripped]
     return f"; {len(cast)} ids were cast to another type or lost zeros" if cast else ""

@@ -1,4 +1,4 @@
-"""Lower halves of two-stream passes, computed once for each text or image and kept.
+"""A cache of lower layers in two-stream mode, computed once for each text and each image.
 
 N texts or images, L rows of all of them, D width.
 """
@@ -22,8 +22,8 @@ MAX_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
-    """What `SemVLPModel.lower` makes of N texts or images."""
+class CachedRows:
+    """The rows that `SemVLPModel.lower` makes of N texts or images."""
 
     rows: Tensor
     """[L, D], the rows of the first item, then of the second, ..."""
@@ -33,7 +33,7 @@ class Kept:
     """Rows are taken out in its dtype and on its device."""
 
     def take(self, items: Tensor) -> LowerStates:
-        """The rows of some items [n] one after the other, and their lengths [n]."""
+        """Return the rows of some items [n] one after the other, and their lengths [n]."""
         lengths = self.lengths[items]
         shift = starts_of(self.lengths)[items] - starts_of(lengths)
         index = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
@@ -41,47 +41,49 @@ class Kept:
         return LowerStates(rows.to(self.like.device, self.like.dtype), lengths)
 
 
-def keep_texts(
+def cache_texts(
     network: Network,
     texts: Sequence[Sequence[int]],
     *,
     scratch: Path | None = None,
     max_bytes: int = MAX_BYTES,
-) -> Kept:
-    """The lower half of every text; inside `network.inference()`.
+) -> CachedRows:
+    """Run the lower layers once for every text; inside `network.inference()`.
 
-    Rows that would take more than `max_bytes` are kept in float16, in a file in `scratch` that
+    Rows that would take more than `max_bytes` are cached in float16, in a file in `scratch` that
     vanishes with the process.
     """
-    kept = _empty(network, [len(text) for text in texts], scratch, max_bytes)
+    cache = _empty(network, [len(text) for text in texts], scratch, max_bytes)
     start = 0
     for part in _parts(len(texts), network.batch_size):
         rows = network.lower_texts([texts[index] for index in part])
-        kept.rows[start : start + len(rows)] = rows
+        cache.rows[start : start + len(rows)] = rows
         start += len(rows)
-    return kept
+    return cache
 
 
-def keep_images(network: Network, regions: Sequence[PairRegions]) -> Kept:
-    """The lower half of every image; inside `network.inference()`."""
+def cache_images(network: Network, regions: Sequence[PairRegions]) -> CachedRows:
+    """Run the lower layers once for every image; inside `network.inference()`."""
     extra = network.model.config.num_image_tokens
     lengths = torch.tensor([len(features) + extra for features, *_ in regions])
     rows = [
         network.lower_regions([regions[index] for index in part])
         for part in _parts(len(regions), network.batch_size)
     ]
-    return Kept(torch.cat(rows), lengths, network.like)
+    return CachedRows(torch.cat(rows), lengths, network.like)
 
 
 def _parts(count: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _empty(network: Network, lengths: list[int], scratch: Path | None, max_bytes: int) -> Kept:
+def _empty(
+    network: Network, lengths: list[int], scratch: Path | None, max_bytes: int
+) -> CachedRows:
     like, sizes = network.like, torch.tensor(lengths)
     shape = int(sizes.sum()), network.model.config.hidden_size
     if shape[0] * shape[1] * like.element_size() <= max_bytes:
-        return Kept(torch.empty(shape, dtype=like.dtype, device=like.device), sizes, like)
+        return CachedRows(torch.empty(shape, dtype=like.dtype, device=like.device), sizes, like)
     with tempfile.TemporaryFile(dir=scratch) as file:
         mapped = np.memmap(file, np.float16, "w+", shape=shape)
-    return Kept(torch.from_numpy(mapped), sizes, like)
+    return CachedRows(torch.from_numpy(mapped), sizes, like)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from semvlp import atomic
 from semvlp.distributed import ALONE, World
-from semvlp.eval.matching.cache import keep_images, keep_texts
+from semvlp.eval.matching.cache import cache_images, cache_texts
 from semvlp.eval.network import Network, finite
 from semvlp.eval.task import Example, Pass, Scores
 from semvlp.eval.tasks.retrieval import UNSCORED, image_names
@@ -38,14 +38,14 @@ ReadBlock = Callable[[Sequence[str]], Compare]
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Where finished blocks lie until the whole evaluation is written."""
+    """The place of finished blocks until the whole evaluation is written."""
 
     out: Path
     key: str
-    """What the blocks depend on: they are taken up again where it is the same."""
+    """A hash of what the blocks depend on: they are read again where it is the same."""
 
     def folder(self, mode: Pass) -> Path:
-        """The blocks of one pass."""
+        """Return the folder of the blocks of one pass."""
         return self.out / f"{FOLDER}{mode}-{self.key[:16]}"
 
 
@@ -65,15 +65,15 @@ def score_matrix(
     scratch: Scratch | None = None,
     wanted: NDArray[np.bool_] | None = None,
 ) -> Scores:
-    """Log-odds [Q, K] float32 that a caption and an image match, on every rank.
+    """Return log-odds [Q, K] float32 that a caption and an image match, on every rank.
 
     Log-odds rather than probabilities, which would tie near 0 and 1. The columns are
     `image_names(examples)`. In two-stream mode the layers below the first cross-attention run once
     a text and once an image, and only the upper ones run for every pair.
 
     Args:
-        scratch: finished blocks are kept there, and read where an earlier call has left them.
-        wanted: [Q, K], False = not computed: the score is -inf; None computes all.
+        scratch: finished blocks are saved there, and read where an earlier call has left them.
+        wanted: [Q, K] False: not computed, the score is -inf; None computes all.
 
     Raises:
         SemVLPError: the network gives a score that is not finite.
@@ -93,7 +93,11 @@ def score_matrix(
         network.inference(),
         Progress(f"retrieval, {mode}", total=total, unit="pairs", done=total - missing) as bar,
     ):
-        read = _reader(network, texts, lookup, mode, scratch.out if scratch else None)
+        read = (
+            whole_passes(network, texts, lookup, mode)
+            if mode == "single"
+            else cached_passes(network, texts, lookup, scratch.out if scratch else None)
+        )
         for unit in left:
             compare, chosen = read(names[columns[unit]]), wanted[:, columns[unit]]
             ours[unit] = _block(network, compare, chosen, bar)
@@ -104,22 +108,10 @@ def score_matrix(
     return np.concatenate(gathered, axis=1)
 
 
-def _reader(
-    network: Network,
-    texts: Sequence[Sequence[int]],
-    lookup: Lookup,
-    mode: Pass,
-    scratch: Path | None,
-) -> ReadBlock:
-    if mode == "single":
-        return whole_passes(network, texts, lookup, mode)
-    return kept_halves(network, texts, lookup, scratch)
-
-
 def whole_passes(
     network: Network, texts: Sequence[Sequence[int]], lookup: Lookup, mode: Pass
 ) -> ReadBlock:
-    """Every pair runs through all layers: the only way in single-stream mode."""
+    """Run every pair through all layers: the only way in single-stream mode."""
 
     def read(names: Sequence[str]) -> Compare:
         regions = lookup(names)
@@ -134,23 +126,23 @@ def whole_passes(
     return read
 
 
-def kept_halves(
+def cached_passes(
     network: Network,
     texts: Sequence[Sequence[int]],
     lookup: Lookup,
     scratch: Path | None = None,
 ) -> ReadBlock:
-    """Two-stream pairs run through the upper layers alone; inside `network.inference()`."""
-    captions_kept = keep_texts(network, texts, scratch=scratch)
+    """Run two-stream pairs through the upper layers alone; inside `network.inference()`."""
+    cached_texts = cache_texts(network, texts, scratch=scratch)
 
     def read(names: Sequence[str]) -> Compare:
-        images_kept = keep_images(network, lookup(names))
+        cached_images = cache_images(network, lookup(names))
 
         def compare(captions: Tensor, images: Tensor) -> Tensor:
-            told, texts = torch.unique(captions, return_inverse=True)
-            seen, columns = torch.unique(images, return_inverse=True)
-            rows = captions_kept.take(told), images_kept.take(seen)
-            return network.upper_logits(*rows, texts, columns)
+            text, texts_of = torch.unique(captions, return_inverse=True)
+            image, images_of = torch.unique(images, return_inverse=True)
+            rows = cached_texts.take(text), cached_images.take(image)
+            return network.upper_logits(*rows, texts_of, images_of)
 
         return compare
 
@@ -158,13 +150,14 @@ def kept_halves(
 
 
 def _block(network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: Progress) -> Scores:
-    """Scores [Q, b] of the wanted pairs of one block."""
+    """Return the scores [Q, b] of the wanted pairs of one block, log-odds of a match."""
     block = np.full(wanted.shape, UNSCORED, np.float32)
     rows, columns = tiled(wanted, network.batch_size)
+    match = network.labels.index("match")
     for start in range(0, len(rows), network.batch_size):
         part = slice(start, start + network.batch_size)
-        pairs = torch.from_numpy(rows[part]), torch.from_numpy(columns[part])
-        block[rows[part], columns[part]] = _log_odds(network, compare(*pairs))
+        logits = compare(torch.from_numpy(rows[part]), torch.from_numpy(columns[part]))
+        block[rows[part], columns[part]] = (logits[:, match] - logits[:, 1 - match]).numpy()
         bar.advance(len(rows[part]))
     return block
 
@@ -172,30 +165,24 @@ def _block(network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: P
 def tiled(
     wanted: NDArray[np.bool_], batch_size: int
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Rows and columns [n] of the wanted pairs, in an order whose batches are nearly square.
+    """Return rows and columns [n] of the wanted pairs, ordered so that batches are nearly square.
 
     What a caption or an image brings along is then computed for few of them a batch.
     """
     height = math.isqrt(batch_size)
-    found = [
+    tiles = [
         (rows + start, columns)
         for start in range(0, len(wanted), height)
         for columns, rows in [wanted[start : start + height].T.nonzero()]
     ]
-    return np.concatenate([r for r, _ in found]), np.concatenate([c for _, c in found])
-
-
-def _log_odds(network: Network, logits: Tensor) -> Scores:
-    index = network.labels.index("match")
-    values: Scores = (logits[:, index] - logits[:, 1 - index]).numpy()
-    return values
+    return np.concatenate([r for r, _ in tiles]), np.concatenate([c for _, c in tiles])
 
 
 def _finished(folder: Path | None, units: Sequence[int]) -> tuple[dict[int, Scores], list[int]]:
-    """The blocks that lie there, and the units that are left."""
+    """Return the blocks that lie there, and the units that are left."""
     paths = {unit: folder / f"{unit:06d}.npy" for unit in units} if folder else {}
-    found = {unit: np.load(path) for unit, path in paths.items() if path.is_file()}
-    return found, [unit for unit in units if unit not in found]
+    blocks = {unit: np.load(path) for unit, path in paths.items() if path.is_file()}
+    return blocks, [unit for unit in units if unit not in blocks]
 
 
 def _save(path: Path, block: Scores) -> None:

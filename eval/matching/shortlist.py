@@ -1,4 +1,4 @@
-"""Which pairs of retrieval are worth scoring: captions that name what the detector saw.
+"""The pairs of retrieval that are worth scoring: captions that name what the detector saw.
 
 Q captions, K images, V words of the detector's labels.
 """
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def label_overlap(examples: Sequence[Example], lookup: RegionLookup, manifest: Manifest) -> Scores:
-    """Cheap scores [Q, K]: confidence that the detector saw each word, rare words counting more."""
+    """Return cheap scores [Q, K]: confidence that each word was detected; rare words count more."""
     seen = [_seen(lookup.sample(name).regions, manifest) for name in image_names(examples)]
     frequency = Counter(word for words in seen for word in words)
     column = {word: index for index, word in enumerate(sorted(frequency))}
@@ -39,8 +39,9 @@ def label_overlap(examples: Sequence[Example], lookup: RegionLookup, manifest: M
 
 
 def best_pairs(cheap: Scores, size: int) -> NDArray[np.bool_]:
-    """[Q, K] True where the image is among the caption's `size` best or the caption among the
-    image's; of equal scores the first ones.
+    """Return [Q, K] True: the image is among the caption's `size` best, or the caption among its.
+
+    Of equal scores the first ones are taken.
     """
     wanted = np.zeros(cheap.shape, bool)
     rows = np.argsort(-cheap, axis=1, kind="stable")[:, :size]
@@ -51,7 +52,7 @@ def best_pairs(cheap: Scores, size: int) -> NDArray[np.bool_]:
 
 
 def lost(examples: Sequence[Example], wanted: NDArray[np.bool_]) -> dict[str, float]:
-    """What a shortlist costs, in percent.
+    """Return what a shortlist costs, in percent.
 
     `ir_lost`: captions whose image is not compared with them; `tr_lost`: images that none of their
     captions is compared with. No recall can exceed 100 less these. `pairs`: what is computed.
@@ -59,17 +60,17 @@ def lost(examples: Sequence[Example], wanted: NDArray[np.bool_]) -> dict[str, fl
     column = {name: index for index, name in enumerate(image_names(examples))}
     image_of = np.array([column[example.images[0]] for example in examples])
     own = wanted[np.arange(len(examples)), image_of]
-    found = np.zeros(len(column), bool)
-    np.logical_or.at(found, image_of, own)
+    compared = np.zeros(len(column), bool)
+    np.logical_or.at(compared, image_of, own)
     return {
         "ir_lost": float(100 * (1 - own.mean())),
-        "tr_lost": float(100 * (1 - found.mean())),
+        "tr_lost": float(100 * (1 - compared.mean())),
         "pairs": float(100 * wanted.mean()),
     }
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text in lower case, plural endings cut off alike everywhere."""
+    """Return the words of a text in lower case, plural endings cut off alike everywhere."""
     return {_singular(word) for word in _WORD.findall(text.lower())}
 
 
@@ -78,8 +79,8 @@ def _singular(word: str) -> str:
 
 
 def _seen(regions: Regions, manifest: Manifest) -> Mapping[str, float]:
-    """Word -> the highest confidence of a region whose object or attribute it names."""
-    found: dict[str, float] = {}
+    """Return each word with the highest confidence of a region whose label has it."""
+    seen: dict[str, float] = {}
     kinds = (
         (regions.object_ids, regions.object_conf, manifest.object_labels),
         (regions.attribute_ids, regions.attribute_conf, manifest.attribute_labels),
@@ -88,5 +89,5 @@ def _seen(regions: Regions, manifest: Manifest) -> Mapping[str, float]:
         for index, confidence in zip(ids.tolist(), confidences.tolist(), strict=True):
             if index != NO_ATTRIBUTE and index < len(labels):
                 for word in words_of(labels[index]):
-                    found[word] = max(found.get(word, 0.0), confidence)
-    return found
+                    seen[word] = max(seen.get(word, 0.0), confidence)
+    return seen

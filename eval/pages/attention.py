@@ -1,4 +1,4 @@
-"""What the prediction of one pair attends to: weights of its first token over words and regions.
+"""The attention behind one prediction: weights of its first token over words and regions.
 
 T tokens, R regions, L = T + R, H heads, K head width.
 """
@@ -35,16 +35,16 @@ class Attended:
 def attended(
     network: Network, text: Sequence[int], regions: PairRegions, modes: Sequence[Pass]
 ) -> Attended:
-    """The attention of one pair, mean over the passes `modes`.
+    """Return the attention of one pair, mean over the passes `modes`.
 
-    Taken from the upper blocks, that have a socket for cross-attention, or from the last one where
+    It is that of the upper blocks, which have a cross-attention slot, or of the last one where
     there are none. Single-stream: self-attention over words and regions, which add up to 1.
     Two-stream: self-attention over the words and cross-attention over the regions, 1 each.
     """
-    found = [_one_pass(network, text, regions, mode) for mode in modes]
+    passes = [_one_pass(network, text, regions, mode) for mode in modes]
     return Attended(
-        torch.stack([tokens for tokens, _ in found]).mean(0),
-        torch.stack([weights for _, weights in found]).mean(0),
+        torch.stack([tokens for tokens, _ in passes]).mean(0),
+        torch.stack([weights for _, weights in passes]).mean(0),
     )
 
 
@@ -59,21 +59,21 @@ def _one_pass(
     with network.inference(), watched(upper) as (within, across):
         network.logits([text] * copies, [regions] * copies, mode)
         count, images = len(text), config.num_image_tokens
-        things = slice(count, count + images + len(regions[0]))
+        image = slice(count, count + images + len(regions[0]))
         if mode == "single":
-            weights = _mean(within, slice(0, things.stop))
+            weights = _mean(within, slice(0, image.stop))
             return weights[:count], weights[count + images :]
         if not across:
             return _mean(within, slice(0, count)), torch.zeros(len(regions[0]))
         # With weights of its own each direction gets its keys alone, not as a part of the row.
         alone = config.cross_attention == "separate"
-        keys = slice(0, things.stop - count) if alone else things
+        keys = slice(0, image.stop - count) if alone else image
         return _mean(within, slice(0, count)), _mean(across, keys)[images:]
 
 
 @contextmanager
 def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
-    """What self-attention and cross-attention of some blocks are called with, while inside."""
+    """Record what self-attention and cross-attention of some blocks are called with, inside."""
     within: list[Call] = []
     across: list[Call] = []
     handles: list[RemovableHandle] = []
@@ -102,7 +102,7 @@ def _mean(calls: Sequence[Call], seen: slice) -> Tensor:
 
 
 def _weights(module: Attention, queries: Tensor, keys: Tensor, seen: slice) -> Tensor:
-    """Attention of the first row of `queries` over the rows `seen` of `keys`, mean over heads."""
+    """Return the attention of row 0 of `queries` over rows `seen` of `keys`, mean over heads."""
     query = module.query(queries[:1]).view(module.num_heads, -1, 1)  # [H, K, 1]
     key = module.key(keys[seen]).view(-1, module.num_heads, query.shape[1]).transpose(0, 1)
     logits = (key @ query).squeeze(2) / query.shape[1] ** 0.5  # [H, L]

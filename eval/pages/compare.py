@@ -13,12 +13,12 @@ Row = tuple[str, dict[str, float]]
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether `semvlp eval` has written scores into it."""
+    """Tell whether `semvlp eval` has written scores into it."""
     return (folder / SCORES_NAME).is_file()
 
 
 def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Title, columns, rows and best values of each table.
+    """Return title, columns, rows and best values of each table.
 
     Rows are baselines, then each evaluation by mode.
 
@@ -31,13 +31,13 @@ def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str
         rows = tables.setdefault(f"{scores['task']}, {scores['split']}", [])
         known = [row for row, _ in rows]
         rows += [entry for entry in _numbers(scores["baselines"]) if entry[0] not in known]
-        rows += [(f"{name}, {mode}", found) for mode, found in _numbers(modes_of(scores))]
+        rows += [(f"{name}, {mode}", values) for mode, values in _numbers(modes_of(scores))]
     return [
         {
             "title": title,
-            "columns": list(dict.fromkeys(column for _, found in rows for column in found)),
+            "columns": list(dict.fromkeys(column for _, values in rows for column in values)),
             "rows": rows,
-            "best": best_of([found for _, found in rows]),
+            "best": best_of([values for _, values in rows]),
         }
         for title, rows in tables.items()
     ]
@@ -45,8 +45,8 @@ def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[dict[str
 
 def _numbers(scores: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     return [
-        (name, {key: value for key, value in found.items() if isinstance(value, float)})
-        for name, found in scores.items()
+        (name, {key: value for key, value in values.items() if isinstance(value, float)})
+        for name, values in scores.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""explain.html: which words and which regions attend to each other, over the photograph.
+"""explain.html: the words and regions that attend to each other, over the photograph.
 
 T tokens, R regions, L = T + image tokens + R, H heads, K head width. Boxes are xyxy in pixels.
 """
@@ -29,10 +29,10 @@ LISTED = 8
 
 
 class Between(NamedTuple):
-    """Attention between the modalities of a pair, mean over heads and blocks.
+    """The attention between words and regions of one pair, mean over heads and blocks.
 
-    A row is what one thing gives to all of the other modality; in two-stream mode it adds up to 1,
-    less what goes to an image token, in single-stream mode to what it leaves for its own modality.
+    In two-stream mode each row adds up to 1, less the attention that goes to an image token. In
+    single-stream mode the attention to tokens or regions of the same kind is missing too.
     """
 
     to_regions: Tensor
@@ -43,22 +43,22 @@ class Between(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Where tokens and regions of a pair stand in its rows."""
+    """The places of tokens, image tokens and regions in the rows of a pair."""
 
     num_tokens: int
     num_image_tokens: int
     num_regions: int
 
     @property
-    def num_things(self) -> int:
+    def num_image_rows(self) -> int:
         return self.num_image_tokens + self.num_regions
 
 
 def between(network: Network, text: Sequence[int], regions: PairRegions, mode: Pass) -> Between:
-    """The attention between words and regions of one pair.
+    """Return the attention between words and regions of one pair.
 
-    Taken from the blocks that have a socket for cross-attention, or from the last one where none
-    has. Single-stream: self-attention; two-stream: cross-attention, zeros where there is none.
+    It is that of the blocks that have a cross-attention slot, or of the last one where none has.
+    Single-stream: self-attention; two-stream: cross-attention, zeros where there is none.
     """
     config, encoder = network.model.config, network.model.semvlp.encoder
     blocks = [block for block in encoder.blocks if isinstance(block, Block)]
@@ -69,13 +69,13 @@ def between(network: Network, text: Sequence[int], regions: PairRegions, mode: P
     with network.inference(), watched(upper) as (within, across):
         network.logits([text] * copies, [regions] * copies, mode)
         if mode == "single":
-            found = [_in_one_stream(call, rows) for call in within]
+            matrices = [_in_one_stream(call, rows) for call in within]
         else:
-            found = [_between_two(*both, rows) for both in zip(upper, across, strict=False)]
+            matrices = [_between_two(*both, rows) for both in zip(upper, across, strict=False)]
     empty = torch.zeros(rows.num_tokens, rows.num_regions)
-    if not found:
+    if not matrices:
         return Between(empty, empty.T)
-    return Between(*(torch.stack(matrices).mean(0) for matrices in zip(*found, strict=True)))
+    return Between(*(torch.stack(same).mean(0) for same in zip(*matrices, strict=True)))
 
 
 def write_explanation(
@@ -108,7 +108,7 @@ def write_explanation(
 
 def _in_one_stream(call: Call, rows: _Rows) -> Between:
     module, hidden, _ = call
-    pair = hidden[: rows.num_tokens + rows.num_things]
+    pair = hidden[: rows.num_tokens + rows.num_image_rows]
     weights = _weights(module, pair, pair)  # [L, L]
     first = rows.num_tokens + rows.num_image_tokens
     return Between(weights[: rows.num_tokens, first:], weights[first:, : rows.num_tokens])
@@ -119,15 +119,15 @@ def _between_two(block: Block, call: Call, rows: _Rows) -> Between:
     other = block.region_cross_attention
     # With weights of its own each direction gets its keys alone, not as a part of the row.
     first = 0 if other is not None else rows.num_tokens
-    text, things = queries[: rows.num_tokens], keys[first : first + rows.num_things]
-    to_things = _weights(module, text, things)
-    to_words = _weights(other or module, things, text)
+    text, image = queries[: rows.num_tokens], keys[first : first + rows.num_image_rows]
+    to_image = _weights(module, text, image)
+    to_words = _weights(other or module, image, text)
     images = rows.num_image_tokens
-    return Between(to_things[:, images:], to_words[images:])
+    return Between(to_image[:, images:], to_words[images:])
 
 
 def _weights(module: Attention, queries: Tensor, keys: Tensor) -> Tensor:
-    """[queries, keys] attention, mean over heads."""
+    """Return the attention [queries, keys], mean over heads."""
     if not len(queries) or not len(keys):
         return torch.zeros(len(queries), len(keys))
     query = module.query(queries).view(len(queries), module.num_heads, -1).transpose(0, 1)
@@ -149,33 +149,33 @@ def _pair(example: Example, name: str, draw: Pictures) -> dict[str, Any]:
         "modes": [
             {
                 "name": PASSES[mode],
-                "words": list(_words(pieces, regions, found, draw)),
-                "regions": list(_regions(pieces, regions, found, draw)),
+                "words": list(_words(pieces, regions, weights, draw)),
+                "regions": list(_regions(pieces, regions, weights, draw)),
             }
             for mode in PASSES
-            for found in (between(network, ids, pair, mode),)
+            for weights in (between(network, ids, pair, mode),)
         ],
     }
 
 
 def _words(
-    pieces: Sequence[str], regions: Regions, found: Between, draw: Pictures
+    pieces: Sequence[str], regions: Regions, attention: Between, draw: Pictures
 ) -> Iterator[dict[str, Any]]:
-    """Each word piece, and the boxes it attends to; without the special tokens at both ends."""
-    for piece, weights in list(zip(pieces, found.to_regions.tolist(), strict=True))[1:-1]:
+    """Yield each word piece, special tokens left out, with the boxes it attends to."""
+    for piece, weights in list(zip(pieces, attention.to_regions.tolist(), strict=True))[1:-1]:
         boxes = boxes_of(regions, weights, draw.store.manifest)
         yield {"word": piece, "share": sum(weights), "boxes": boxes}
 
 
 def _regions(
-    pieces: Sequence[str], regions: Regions, found: Between, draw: Pictures
+    pieces: Sequence[str], regions: Regions, attention: Between, draw: Pictures
 ) -> Iterator[dict[str, Any]]:
-    """The most attended regions, each with all word pieces by what it gives them."""
-    most = found.to_regions[1:-1].sum(0).argsort(descending=True, stable=True)[:LISTED].tolist()
+    """Yield the most attended regions, each with all word pieces by its attention to them."""
+    most = attention.to_regions[1:-1].sum(0).argsort(descending=True, stable=True)[:LISTED].tolist()
     for index in most:
-        weights = found.to_words[index].tolist()
+        weights = attention.to_words[index].tolist()
         top = max(weights, default=0.0) or 1.0
-        only = [0.0] * len(found.to_words)
+        only = [0.0] * len(attention.to_words)
         only[index] = 1.0
         yield {
             "label": boxes_of(regions, only, draw.store.manifest)[-1]["label"],

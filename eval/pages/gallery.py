@@ -38,12 +38,12 @@ class Pictures:
     mode: EvalMode
 
     def __call__(self, text: str, name: str) -> tuple[list[tuple[str, float]], dict[str, Any]]:
-        """Word pieces with their attention, and the picture."""
+        """Return word pieces with their attention, and the picture."""
         regions = self.lookup.sample(name).regions
         (ids,), (pair,) = self.network.encode([text]), self.lookup([name])
-        found = attended(self.network, ids, pair, passes_of(self.mode))
+        attention = attended(self.network, ids, pair, passes_of(self.mode))
         pieces = self.network.tokenizer.convert_ids_to_tokens(ids)
-        boxes = boxes_of(regions, found.regions.tolist(), self.store.manifest)
+        boxes = boxes_of(regions, attention.regions.tolist(), self.store.manifest)
         file = self.files.get(regions.image_id)
         picture = {
             "name": regions.image_id,
@@ -54,7 +54,7 @@ class Pictures:
             # The most attended first, each once: many boxes hold the same thing.
             "labels": list(dict.fromkeys(box["label"] for box in reversed(boxes))),
         }
-        return list(zip(pieces, found.tokens.tolist(), strict=True)), picture
+        return list(zip(pieces, attention.tokens.tolist(), strict=True)), picture
 
 
 def cards(
@@ -66,7 +66,7 @@ def cards(
     images: Path | None,
     mode: EvalMode,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Name of a group -> cards of some of its examples."""
+    """Make cards of some examples of each group, by its name."""
     draw = pictures(network, examples, store, images, mode)
     return {
         name: [
@@ -83,7 +83,7 @@ def pictures(
     images: Path | None,
     mode: EvalMode,
 ) -> Pictures:
-    """What draws the pictures of some examples, over the photographs in `images`."""
+    """Return what draws the pictures of some examples, over the photographs in `images`."""
     lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
     files = {file.image_id: file for file in find_images(images)} if images else {}
     return Pictures(network, lookup, store, files, mode)
@@ -92,7 +92,7 @@ def pictures(
 def grouped(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, list[Example]]:
-    """The examples answered wrongly and rightly, or all without labels; no group is empty."""
+    """Group examples into wrong and right answers, or one group without labels; none is empty."""
     if not any(example.target for example in examples):
         return {"Answers": list(examples)}
     right = [
@@ -107,7 +107,7 @@ def grouped(
 
 
 def spread(members: Sequence[Example], wanted: int) -> list[Example]:
-    """So many of them, evenly apart."""
+    """Return so many of them, evenly apart."""
     count = min(wanted, len(members))
     return [members[len(members) * index // count] for index in range(count)]
 
@@ -127,7 +127,7 @@ def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
 
 
 def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, Any]]:
-    """Words put together from pieces; `share` 0 for the least and 1 for the most attended one.
+    """Put words together from pieces; `share` is 0 for the least, 1 for the most attended one.
 
     The special tokens at both ends draw much attention and are left out.
     """
@@ -152,7 +152,7 @@ def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, An
 def boxes_of(
     regions: Regions, weights: Sequence[float], manifest: Manifest
 ) -> list[dict[str, Any]]:
-    """The most attended boxes, the most attended one last; `share` 0..1 of it."""
+    """Return the most attended boxes, the most attended one last; `share` is 0..1 of it."""
     order = sorted(range(len(weights)), key=lambda index: weights[index])[-REGIONS:]
     most = max(weights, default=1.0) or 1.0
     return [_box(regions, index, weights[index] / most, manifest) for index in order]
@@ -168,7 +168,7 @@ def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict
 
 
 def _uri(file: ImageFile) -> str:
-    """The photograph as a data URI; empty where it cannot be read."""
+    """Return the photograph as a data URI; empty where it cannot be read."""
     try:
         return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY)
     except Refused:

@@ -62,20 +62,20 @@ def _facts(examples: Sequence[Example], scores: Mapping[str, Any] | None) -> dic
 
 
 def _methods(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Name of a method -> its scores, baselines first."""
+    """Return the scores of each method by its name, baselines first."""
     modes = modes_of(scores)
     every = {**scores.get("baselines", {}), **{METHODS[mode]: modes[mode] for mode in modes}}
     return {
-        method: {name: value for name, value in found.items() if isinstance(value, float)}
-        for method, found in every.items()
+        method: {name: value for name, value in values.items() if isinstance(value, float)}
+        for method, values in every.items()
     }
 
 
 def _parts(scores: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, float]]]]:
-    """Rows of each table: in order where they are numbers, else the most frequent first."""
-    found = {}
+    """Return the rows of each table: in order if they are numbers, else the most frequent first."""
+    tables = {}
     for table, rows in scores["parts"].items():
-        kept = sorted(rows.items(), key=lambda row: -row[1]["count"])[:MAX_ROWS]
+        shown = sorted(rows.items(), key=lambda row: -row[1]["count"])[:MAX_ROWS]
         numbered = all(name.strip().isdigit() for name in rows)
-        found[table] = sorted(kept) if numbered else kept
-    return found
+        tables[table] = sorted(shown) if numbered else shown
+    return tables

@@ -1,4 +1,4 @@
-"""What tasks do alike: one label to each example, one leaderboard file; a task overrides the rest.
+"""The base of all tasks: one label to each example, one leaderboard file.
 
 N examples, C labels.
 """

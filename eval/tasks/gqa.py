@@ -40,7 +40,7 @@ class Gqa(BaseTask):
     form = JsonArray(id_field="questionId", answer_field="prediction", id_type=str)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """Questions files, and beside them what more scores need, known by their official names.
+        """Read questions files, and beside them what more scores need, known by official names.
 
         A file with `choices` in its name holds valid and plausible answers; `sceneGraphs` and
         `attentions` together give grounding.
@@ -51,17 +51,17 @@ class Gqa(BaseTask):
             raise InputError("GQA needs a questions file; only what goes beside it was given")
         examples = [e for path in questions for e in _questions(read_document(path), path, beside)]
         if not any(example.target for example in examples):
-            _check_submission(paths)
+            _warn_of_server(paths)
         return unique(examples, paths)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
-        """Every answer of the training questions, in alphabetical order."""
+        """Return every answer of the training questions, in alphabetical order."""
         return sorted({answer for example in examples for answer in example.target})
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> list[str]:
-        """Answers that raw equality can hardly meet, and no yes or no where only these fit."""
+        """Count spellings that cannot be equal, and answers but yes or no where only these fit."""
         odd = [a for a in map(str, answers.values()) if a != a.lower().strip().rstrip(".")]
         judged = [
             str(answers[e.example_id])
@@ -69,18 +69,18 @@ class Gqa(BaseTask):
             if e.meta.get("parts", {}).get("structural type", [""])[0] in _YES_NO
         ]
         other = [answer for answer in judged if answer not in ("yes", "no")]
-        found = {
+        warnings = {
             f"{len(odd)} answers have capitals, a final dot or outer blanks, first {odd[:1]}; "
             "they count as wrong": odd,
             f"{len(other)} of {len(judged)} verify and logical questions get neither yes nor no, "
             f"first {other[:1]}": other,
         }
-        return [doubt for doubt, answers_of in found.items() if answers_of]
+        return [warning for warning, reasons in warnings.items() if reasons]
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """Accuracy, `binary` and `open`, and what else the files allow to compute.
+        """Return `accuracy`, `binary` and `open`, and what else the files allow to compute.
 
         `consistency` needs every entailed question among the examples, `validity` and
         `plausibility` the choices, `grounding` scene graphs and attention maps; `distribution` is
@@ -102,7 +102,8 @@ class Gqa(BaseTask):
         }
 
 
-def _check_submission(paths: Sequence[Path]) -> None:
+def _warn_of_server(paths: Sequence[Path]) -> None:
+    """Say where unlabelled questions are not those that the server asks for."""
     if not any("submission" in path.name for path in paths):
         names = ", ".join(map(str, paths))
         log.warning("%s: the server takes answers to all of submission_all_questions.json", names)
@@ -201,7 +202,7 @@ def _from_attention(
 
 
 def _kinds(entry: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Row of the question in each table of eval.py."""
+    """Return the row of the question in each table of eval.py."""
     types = entry["types"]
     for step in entry.get("semantic", ()):
         require(step, {"operation": str, "argument": str}, f"{where}: semantic")
@@ -226,7 +227,7 @@ def _choices(document: Any, path: Path) -> dict[str, Any]:
 def _consistency(
     examples: Sequence[Example], balanced: Sequence[Example], by_id: Mapping[ExampleId, str]
 ) -> dict[str, float]:
-    """Accuracy on what a right answer entails, averaged over right answers (0 without any)."""
+    """Return the accuracy on what right answers entail, mean over these (0 without any)."""
     targets = {example.example_id: example.target for example in examples}
     chained = [example for example in balanced if example.meta["entailed"]]
     entailed = {other for example in chained for other in example.meta["entailed"]}

@@ -15,7 +15,7 @@ Map = Sequence[Sequence[float]]
 
 
 def read_attentions(path: Path) -> dict[str, Map]:
-    """Question id -> its map, from `[{"questionId": str, "attention": [M x M]}]`.
+    """Return the map of each question id, from `[{"questionId": str, "attention": [M x M]}]`.
 
     Raises:
         InputError: another layout, or a map that is not square.
@@ -23,7 +23,7 @@ def read_attentions(path: Path) -> dict[str, Map]:
     document = read_document(path)
     if not isinstance(document, list):
         raise wrong_file(path, "a GQA attentions file, a JSON array")
-    found: dict[str, Map] = {}
+    maps: dict[str, Map] = {}
     for number, entry in enumerate(document, start=1):
         require(entry, {"questionId": str, "attention": list}, f"{path}: entry {number}")
         key, rows = entry["questionId"], entry["attention"]
@@ -31,12 +31,12 @@ def read_attentions(path: Path) -> dict[str, Map]:
             raise InputError(
                 f"{path}: the attention of question {key!r} must be a square of numbers"
             )
-        found[key] = rows
-    return found
+        maps[key] = rows
+    return maps
 
 
 def read_scenes(path: Path) -> dict[str, Any]:
-    """Image id -> width, height and objects, as `{split}_sceneGraphs.json` holds them.
+    """Return width, height and objects of each image id from `{split}_sceneGraphs.json`.
 
     Raises:
         InputError: another layout.
@@ -50,7 +50,7 @@ def read_scenes(path: Path) -> dict[str, Any]:
 
 
 def grounding(question: Mapping[str, Any], scene: Mapping[str, Any], attention: Map) -> float:
-    """Attention on the boxes that the question and its full answer point to (eval.py).
+    """Return the attention on the boxes that question and full answer point to (eval.py).
 
     Boxes that overlap count twice, as officially, so it may exceed 1.
 
@@ -88,7 +88,7 @@ def _box(thing: Mapping[str, float], width: int, height: int) -> Box:
 
 
 def _shared(one: Box, other: Box) -> float:
-    """Area of the intersection."""
+    """Return the area of the intersection."""
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return max(across, 0.0) * max(down, 0.0)

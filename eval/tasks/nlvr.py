@@ -28,7 +28,7 @@ class Nlvr(BaseTask):
     form = CommaLines(labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """JSON lines whose identifier is `n-m`; each line speaks of six images.
+        """Read JSON lines whose identifier is `n-m`; each line speaks of six images.
 
         Identifiers do not name the split, image files do: `dev-1572-0-3.png`. It is taken from the
         record's own `split` where there is one, else from the file name (`dev.json`).
@@ -38,7 +38,7 @@ class Nlvr(BaseTask):
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """`accuracy` over images, `consistency` over sentences (right on all their images)."""
+        """Return `accuracy` over images, `consistency` over sentences (right on all images)."""
         right = self.right(examples, answers)
         sentences = [example.meta["sentence"] for example in examples]
         return {
@@ -61,7 +61,7 @@ def _examples(path: Path) -> Iterator[Example]:
 
 
 def _image_prefix(record: Mapping[str, Any], path: Path) -> str:
-    """The split as image files spell it; the official script cuts it off at the first dash."""
+    """Return the split as image files spell it; the official script cuts at the first dash."""
     stem = path.name.partition(".")[0]
     named = [word for word in re.split(r"[_-]", stem) if word in SPLITS]
     prefix = record.get("split", named[0] if len(named) == 1 else stem)

@@ -26,7 +26,7 @@ class Nlvr2(BaseTask):
     form = CommaLines(labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """JSON lines whose identifier is `split-set-pair-sentence`.
+        """Read JSON lines whose identifier is `split-set-pair-sentence`.
 
         A `.txt` file holds categories of sentences (nlvr2/util/annotated_dev_examples.txt); scores
         by category are then part of the report.
@@ -35,14 +35,14 @@ class Nlvr2(BaseTask):
         records = [record for path in paths if path not in texts for record in _records(path)]
         if not records:
             raise InputError("NLVR2 needs its JSON lines; only categories were given")
-        categories = {name: found for path in texts for name, found in _categories(path).items()}
+        categories = {name: kinds for path in texts for name, kinds in _categories(path).items()}
         subsets = _subsets(records)
         return unique((_example(record, subsets, categories) for record in records), paths)
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """`accuracy`, `consistency`, and `balanced` and `unbalanced` where such pairs exist.
+        """Return `accuracy`, `consistency`, and `balanced` and `unbalanced` if such pairs exist.
 
         A sentence is consistent when it is judged right on every pair of photographs it is used
         with. Balanced are the pairs that occur with both labels, unbalanced those that occur more
@@ -77,7 +77,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _subsets(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Identifier -> balanced or unbalanced, for pairs of photographs that occur more than once."""
+    """Tell for pairs that occur more than once, by identifier: balanced or unbalanced."""
     uses = defaultdict(list)
     for record in records:
         if {"left_url", "right_url", "label"} <= record.keys():
@@ -91,14 +91,14 @@ def _subsets(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _categories(path: Path) -> dict[str, list[str]]:
-    """Sentence -> its categories, some have none: blocks of a sentence and `* category` lines."""
-    found = {}
+    """Read blocks of a sentence and its `* category` lines; some have none."""
+    categories = {}
     for block in read_text(path).replace("\r\n", "\n").split("\n\n"):
         sentence, *lines = block.strip("\n").split("\n")
         if not all(line.startswith("* ") for line in lines):
             raise InputError(f"{path}: must hold `* category` lines below {sentence!r:.80}")
-        found[sentence] = [line.removeprefix("* ") for line in lines]
-    return found
+        categories[sentence] = [line.removeprefix("* ") for line in lines]
+    return categories
 
 
 def _example(

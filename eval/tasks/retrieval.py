@@ -38,7 +38,7 @@ LABELS = ("mismatch", "match")
 KARPATHY_SPLITS = {"train": ("train", "restval")}
 # A split of several times so many images is also scored by folds of so many.
 FOLD = 1000
-# What a pair that is not on the shortlist scores.
+# The score of a pair that is not on the shortlist.
 UNSCORED = -np.inf
 # Rows of a score matrix whose two passes are averaged at a time: they need float64.
 ROWS_AT_ONCE = 1024
@@ -57,7 +57,7 @@ class Retrieval(BaseTask):
     form = RankFile()
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """One example a caption, from Karpathy JSON (`split` of it) or COCO captions JSON."""
+        """Read an example a caption, from Karpathy JSON (`split` of it) or COCO captions JSON."""
         return unique((example for path in paths for example in _examples(path, split)), paths)
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
@@ -92,27 +92,29 @@ class Retrieval(BaseTask):
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """`ir_r1`, `ir_r5`, `ir_r10` (caption to image), `tr_...` (image to caption), their mean
-        `r_mean` and sum `rsum`, and `ties`: how many queries have a wrong candidate that ties.
-        With folds the same as `1k_...`, means over the folds.
+        """Return recalls of both directions, their mean and sum, and the number of ties.
+
+        They are `ir_r1`, `ir_r5`, `ir_r10` (caption to image), `tr_...` (image to caption), their
+        mean `r_mean`, their sum `rsum`, and `ties`: how many queries have a wrong candidate that
+        ties. With folds there are the same as `1k_...`, means over the folds.
         """
         ranks = checked(self.ids(examples), answers, Rank)
-        found = _recalls(ranks[: len(examples)], ranks[len(examples) :])
+        scores = _recalls(ranks[: len(examples)], ranks[len(examples) :])
         folds = [_recalls(*fold) for fold in _folds(examples, ranks)]
-        by_fold = {f"1k_{name}": fmean(f[name] for f in folds) for name in found if folds}
-        return {**found, **by_fold, "ties": sum(rank.ties > 0 for rank in ranks)}
+        by_fold = {f"1k_{name}": fmean(f[name] for f in folds) for name in scores if folds}
+        return {**scores, **by_fold, "ties": sum(rank.ties > 0 for rank in ranks)}
 
 
 def _recalls(by_caption: Sequence[Rank], by_image: Sequence[Rank]) -> dict[str, float]:
-    found = metrics.recalls(by_caption, "ir") | metrics.recalls(by_image, "tr")
-    rsum = sum(found.values())
-    return {**found, "r_mean": rsum / len(found), "rsum": rsum}
+    recalls = metrics.recalls(by_caption, "ir") | metrics.recalls(by_image, "tr")
+    rsum = sum(recalls.values())
+    return {**recalls, "r_mean": rsum / len(recalls), "rsum": rsum}
 
 
 def _folds(
     examples: Sequence[Example], ranks: Sequence[Rank]
 ) -> list[tuple[list[Rank], list[Rank]]]:
-    """The ranks of the captions and of the images of each fold, within their fold."""
+    """Return the ranks of the captions and of the images of each fold, within their fold."""
     if any(rank.fold_rank is None or rank.fold_ties is None for rank in ranks):
         return []
     inner = [Rank(rank.fold_rank or 0, rank.fold_ties or 0) for rank in ranks]
@@ -129,7 +131,7 @@ def _folds(
 
 
 def image_names(examples: Sequence[Example]) -> list[str]:
-    """The images of the captions, each once, in the order they first occur: the K columns."""
+    """Return the images of the captions, each once, as they first occur: the K columns."""
     return list(dict.fromkeys(example.images[0] for example in examples))
 
 
@@ -150,7 +152,7 @@ def mean_log_odds(scores: Sequence[Scores]) -> Scores:
 def rank_answers(
     examples: Sequence[Example], matrix: NDArray[np.floating]
 ) -> dict[ExampleId, Answer]:
-    """Ranks of all captions and images.
+    """Rank all captions and images.
 
     Args:
         examples: Q captions.

@@ -31,13 +31,13 @@ class SnliVe(BaseTask):
     form = JsonLines(id_field="pairID", answer_field="label", labels=LABELS)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """JSON lines; pairs without a gold label and Visual Genome pairs are no part of SNLI-VE."""
+        """Read JSON lines, but for pairs without a gold label or of Visual Genome, as SNLI-VE."""
         return unique((example for path in paths for example in _examples(path)), paths)
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """`accuracy`, and the same for each gold label."""
+        """Return `accuracy`, and the same for each gold label."""
         right = self.right(examples, answers)
         return {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
 

@@ -16,7 +16,7 @@ TASKS = {task.name: task for task in _ALL}
 
 
 def load_task(name: str) -> Task:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
         ConfigError: no such task; names the nearest.

@@ -21,6 +21,13 @@ from semvlp.eval.files.submission import check_ids, checked
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 
+log = logging.getLogger(__name__)
+
+PEOPLE = 10
+TEST2015 = 447_793  # questions
+# A single answer hardly ever has a larger share of at least so many questions.
+MOST, FEW = 0.6, 100
+
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -55,74 +62,6 @@ _CONTRACTIONS = """
 """
 
 
-@lru_cache(maxsize=1 << 16)
-def normalise(answer: str) -> str:
-    """One answer as the evaluator compares it: no punctuation or articles, digits, lower case."""
-    return _digits_and_articles(_without_punctuation(_trim(answer)))
-
-
-def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
-    """Official accuracy in 0..1 of one answer among the people's answers.
-
-    Unanimous people are compared as they wrote; else both sides are normalised. Each person in turn
-    is left out, and an answer is right to the degree of three of the others giving it.
-    """
-    answer, given = _trim(answer), [_trim(human) for human in human_answers]
-    if len(set(given)) > 1:
-        answer, given = normalise(answer), [normalise(human) for human in given]
-    matches = sum(human == answer for human in given)
-    others = (matches - (human == answer) for human in given)
-    return fsum(min(1.0, count / 3) for count in others) / len(given)
-
-
-def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
-    """The official score of every answer that has any: 0.3, 0.6, 0.9 or 1 where ten answered."""
-    given = [_trim(human) for human in human_answers]
-    spelled = given if len(set(given)) == 1 else [normalise(human) for human in given]
-    return {answer: round(vqa_score(answer, given), 6) for answer in dict.fromkeys(spelled)}
-
-
-def _trim(answer: str) -> str:
-    return answer.replace("\n", " ").replace("\t", " ").strip()
-
-
-def _without_punctuation(text: str) -> str:
-    in_number = _COMMA_IN_NUMBER.search(text) is not None
-    cleaned = text
-    for sign in _PUNCTUATION:
-        beside_blank = f"{sign} " in text or f" {sign}" in text
-        cleaned = cleaned.replace(sign, "" if beside_blank or in_number else " ")
-    return _PERIOD.sub("", cleaned, count=_PERIODS_REMOVED)
-
-
-def _digits_and_articles(text: str) -> str:
-    words = (_NUMBERS.get(word, word) for word in text.lower().split())
-    return " ".join(_RESTORED.get(word, word) for word in words if word not in _ARTICLES)
-
-
-def _restored_contractions() -> dict[str, str]:
-    """Every spelling that lacks one apostrophe -> the right one."""
-    table = {
-        right[:at] + right[at + 1 :]: right
-        for right in _CONTRACTIONS.split()
-        for at, sign in enumerate(right)
-        if sign == "'"
-    }
-    # The one entry of the official table that goes the wrong way.
-    return table | {"somebody'd": "somebodyd"}
-
-
-_RESTORED = _restored_contractions()
-
-
-log = logging.getLogger(__name__)
-
-PEOPLE = 10
-TEST2015 = 447_793  # questions
-# A single answer hardly ever has a larger share of at least so many questions.
-MOST, FEW = 0.6, 100
-
-
 class Vqa(BaseTask):
     """Scored by the official evaluator's rule of March 2021 (GT-Vision-Lab/VQA vqaEval.py)."""
 
@@ -133,13 +72,14 @@ class Vqa(BaseTask):
     form = JsonArray(id_field="question_id", answer_field="answer", id_type=int)
 
     def __init__(self, min_occurrences: int = 9) -> None:
-        """`min_occurrences`: how many training questions an answer must be the main answer of to
-        become a label (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py).
+        """Take as labels the main answers of at least `min_occurrences` training questions.
+
+        Nine are usual (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py).
         """
         self.min_occurrences = min_occurrences
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """Questions files, and for splits with labels the annotations files beside them."""
+        """Read questions files, and for splits with labels the annotations files beside them."""
         questions: list[dict[str, Any]] = []
         annotations: dict[int, dict[str, Any]] = {}
         for path in paths:
@@ -153,7 +93,7 @@ class Vqa(BaseTask):
         return unique((_example(q, annotations.get(q["question_id"])) for q in questions), paths)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
-        """Normalised main answers of enough questions, in alphabetical order.
+        """Return the normalised main answers of enough questions, in alphabetical order.
 
         Of the training and validation questions that is the usual list of 3,129, the empty string
         ("the", "a") among them. A set too small for any answer to be frequent gets all of its
@@ -164,36 +104,36 @@ class Vqa(BaseTask):
         return sorted(frequent or counts)
 
     def example_score(self, example: Example, answer: Answer) -> float:
-        """The official score of one answer."""
+        """Return the official score of one answer."""
         return vqa_score(str(answer), example.meta["answers"])
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> list[str]:
-        """Answers that can hardly be right: not normalised, empty, or nearly all the same."""
+        """Count answers that can hardly be right: not normalised, empty, nearly all the same."""
         given = [str(answer) for answer in answers.values()]
         odd = [answer for answer in given if normalise(answer) != answer]
         common, count = Counter(given).most_common(1)[0]
         share = count / len(given)
-        found = {
+        warnings = {
             f"{len(odd)} answers are not in the evaluator's normal form, first {odd[:1]}; "
             "where all people agree they count as wrong": bool(odd),
             f"{given.count('')} answers are empty": "" in given,
             f"{share:.0%} of the answers are {common!r}": share > MOST and len(given) >= FEW,
         }
-        return [doubt for doubt, holds in found.items() if holds]
+        return [warning for warning, holds in warnings.items() if holds]
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """`accuracy` over all questions and one score by answer type, rounded as officially."""
+        """Return `accuracy` over all questions and by answer type, rounded as officially."""
         given = checked(self.ids(examples), answers, str)
         right = [
             vqa_score(answer, example.meta["answers"])
             for example, answer in zip(examples, given, strict=True)
         ]
-        found = {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
-        return {name: round(value, 2) for name, value in found.items()}
+        scores = {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
+        return {name: round(value, 2) for name, value in scores.items()}
 
 
 def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
@@ -265,3 +205,63 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
         target=target,
         meta=meta,
     )
+
+
+def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
+    """Return the official accuracy in 0..1 of one answer among the people's answers.
+
+    Unanimous people are compared as they wrote; else both sides are normalised. Each person in turn
+    is left out, and an answer is right to the degree of three of the others giving it.
+    """
+    answer, given = _trim(answer), [_trim(human) for human in human_answers]
+    if len(set(given)) > 1:
+        answer, given = normalise(answer), [normalise(human) for human in given]
+    matches = sum(human == answer for human in given)
+    others = (matches - (human == answer) for human in given)
+    return fsum(min(1.0, count / 3) for count in others) / len(given)
+
+
+def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
+    """Return the official score of every answer that has any: of ten people 0.3, 0.6, 0.9 or 1."""
+    given = [_trim(human) for human in human_answers]
+    spelled = given if len(set(given)) == 1 else [normalise(human) for human in given]
+    return {answer: round(vqa_score(answer, given), 6) for answer in dict.fromkeys(spelled)}
+
+
+@lru_cache(maxsize=1 << 16)
+def normalise(answer: str) -> str:
+    """Return an answer as it is compared: no punctuation or articles, digits, lower case."""
+    return _digits_and_articles(_without_punctuation(_trim(answer)))
+
+
+def _trim(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _without_punctuation(text: str) -> str:
+    in_number = _COMMA_IN_NUMBER.search(text) is not None
+    cleaned = text
+    for sign in _PUNCTUATION:
+        beside_blank = f"{sign} " in text or f" {sign}" in text
+        cleaned = cleaned.replace(sign, "" if beside_blank or in_number else " ")
+    return _PERIOD.sub("", cleaned, count=_PERIODS_REMOVED)
+
+
+def _digits_and_articles(text: str) -> str:
+    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(_RESTORED.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _restored_contractions() -> dict[str, str]:
+    """Return the right spelling for every one that lacks one apostrophe."""
+    table = {
+        right[:at] + right[at + 1 :]: right
+        for right in _CONTRACTIONS.split()
+        for at, sign in enumerate(right)
+        if sign == "'"
+    }
+    # The one entry of the official table that goes the wrong way.
+    return table | {"somebody'd": "somebodyd"}
+
+
+_RESTORED = _restored_contractions()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import answers_by_mode, predict, probabilities
-from semvlp.eval.task import Example, Rank
+from semvlp.eval.task import Example, Pass, Passes, Rank, Scores
+from semvlp.eval.tasks.nlvr import Nlvr
 from semvlp.eval.tasks.retrieval import image_names, mean_log_odds
 from semvlp.eval.tasks.table import TASKS
 from semvlp.names import EvalMode
@@ -185,6 +186,32 @@ def test_log_odds_do_not_tie_where_probabilities_do() -> None:
     odds = np.array([40.0, 41.0, -120.0, -121.0], np.float32)
     assert len(set(1 / (1 + np.exp(-odds[:2].astype(np.float64))))) == 1
     assert len(set(mean_log_odds([odds, odds]))) == 4
+
+
+def test_a_task_says_itself_how_it_is_answered(
+    network: Callable[..., Network], official: dict[str, Path], store: Store
+) -> None:
+    class Least(Nlvr):
+        """The label with the highest probability of all passes is never given."""
+
+        def run_pass(self, passes: Passes, mode: Pass) -> Scores:
+            return 1 - super().run_pass(passes, mode)
+
+        def mean(self, scores: Sequence[Scores]) -> Scores:
+            return np.min(scores, axis=0)
+
+    examples, net = _read("nlvr", official), network("nlvr")
+    usual = answers_by_mode(net, TASKS["nlvr"], examples, store, "both")
+    least = answers_by_mode(net, Least(), examples, store, "both")
+    other = {"true": "false", "false": "true"}
+    for mode in ("single", "two"):
+        assert least[mode] == {key: other[answer] for key, answer in usual[mode].items()}
+    lookup = RegionLookup(store, examples, max_regions=100)
+    found = [
+        probabilities(net, TASKS["nlvr"], examples, lookup, mode) for mode in ("single", "two")
+    ]
+    labels = np.array(net.labels)[(1 - np.max(found, axis=0)).argmax(1)]
+    assert list(least["both"].values()) == labels.tolist()
 
 
 def test_both_ranks_by_the_mean_probability(

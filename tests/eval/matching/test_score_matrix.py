@@ -13,11 +13,11 @@ from semvlp.distributed import World
 from semvlp.errors import SemVLPError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching import score_matrix as matrix
-from semvlp.eval.matching.cache import keep_texts
+from semvlp.eval.matching.cache import cache_texts
 from semvlp.eval.matching.score_matrix import (
     Scratch,
+    cached_passes,
     clear,
-    kept_halves,
     score_matrix,
     tiled,
     whole_passes,
@@ -70,7 +70,7 @@ def _all(network: Network, read: matrix.ReadBlock, examples: list[Example]) -> n
     ],
     ids=str,
 )
-def test_kept_halves_score_as_whole_passes(
+def test_cached_passes_score_as_whole_passes(
     fields: dict[str, Any],
     network: Callable[..., Network],
     examples: list[Example],
@@ -79,7 +79,7 @@ def test_kept_halves_score_as_whole_passes(
     net = network("retrieval", **fields)
     texts = net.encode([example.text for example in examples])
     with net.inference():
-        kept = _all(net, kept_halves(net, texts, lookup), examples)
+        kept = _all(net, cached_passes(net, texts, lookup), examples)
         whole = _all(net, whole_passes(net, texts, lookup, "two"), examples)
     np.testing.assert_allclose(kept, whole, rtol=0, atol=CLOSE)
     assert np.ptp(whole, axis=0).max() > 100 * CLOSE
@@ -111,8 +111,8 @@ def test_many_texts_are_kept_in_a_file_in_half_precision(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with net.inference():
-        exact = keep_texts(net, texts)
-        mapped = keep_texts(net, texts, scratch=scratch, max_bytes=0)
+        exact = cache_texts(net, texts)
+        mapped = cache_texts(net, texts, scratch=scratch, max_bytes=0)
     assert (exact.rows.dtype, mapped.rows.dtype) == (torch.float32, torch.float16)
     assert not list(scratch.iterdir())
     order = torch.tensor([5, 0, 0, 11])
@@ -130,8 +130,8 @@ def test_a_large_cache_changes_scores_little(
 ) -> None:
     net = network("retrieval")
     exact = score_matrix(net, examples, lookup, "two")
-    small = lambda *texts, scratch: keep_texts(*texts, scratch=scratch, max_bytes=0)  # noqa: E731
-    monkeypatch.setattr(matrix, "keep_texts", small)
+    small = lambda *texts, scratch: cache_texts(*texts, scratch=scratch, max_bytes=0)  # noqa: E731
+    monkeypatch.setattr(matrix, "cache_texts", small)
     near = score_matrix(net, examples, lookup, "two")
     assert 0 < abs(exact - near).max() < HALF
 

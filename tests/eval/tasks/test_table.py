@@ -3,6 +3,8 @@
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,20 @@ def test_number_of_images_fits_the_head(name: str, official: dict[str, Path]) ->
     task = TASKS[name]
     sizes = {len(e.images) for e in task.read([official[name]], split="test")}
     assert sizes == {2 if task.head == "pair" else 1}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_pairs_are_compared_for_retrieval_alone(
+    name: str, official: dict[str, Path], make: type, save: Callable[..., Path]
+) -> None:
+    """Wrong pairs in training, shortlists, the matching head as it is; a text has no label."""
+    task, pairs = TASKS[name], name == "retrieval"
+    train = save("train.json", make.karpathy({"a.jpg": 2}, {"a.jpg": "train"}))
+    assert task.draws_negatives == pairs
+    assert list(task.zero_shot_labels) == (["mismatch", "match"] if pairs else [])
+    assert bool(task.baseline_examples([train if pairs else official[name]])) != pairs
+    with nullcontext() if pairs else pytest.raises(ConfigError, match="shortlist is for retrieval"):
+        task.check_shortlist()
 
 
 def test_tasks_load_without_torch() -> None:
