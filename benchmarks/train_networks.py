@@ -15,10 +15,9 @@ from transformers import (
     VisualBertForPreTraining,
 )
 
-from semvlp.architecture import SizePreset
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining
 from semvlp.model.packing import Mode, to_padded
-from semvlp.names import Device, Precision
+from semvlp.names import Device, Precision, SizePreset
 from semvlp.train.run.throughput import step_flops
 
 TOKENS, REGIONS, FEATURES = (8, 24), (10, 100), 2048

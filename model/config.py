@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 
-from semvlp.architecture import (
+from semvlp.names import (
     BoxSize,
     CrossAttention,
     CrossStart,

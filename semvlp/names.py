@@ -1,7 +1,7 @@
 """The names that a user may give: the one source of every list that the command line shows.
 
 They are known without loading a room, for `--help` lists them. What a name stands for is said where
-it is done: `TASKS` of `eval`, `PRESETS` of `extract`, `SIZES` of `demo`.
+it is done: `TASKS` of `eval`, `PRESETS` of `extract`, `SIZES` of `demo`, the networks in `model`.
 """
 
 from typing import Literal, get_args
@@ -16,6 +16,15 @@ StoreFormat = Literal["tar", "lmdb"]
 TaskName = Literal["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval"]
 EvalMode = Literal["both", "single", "two"]
 DemoSize = Literal["small", "full"]
+
+# The choices that make a network, and so settings.
+SizePreset = Literal["tiny", "small", "base", "large"]
+PairHead = Literal["concatenation", "attention"]
+CrossAttention = Literal["shared", "separate"]
+CrossStart = Literal["fresh", "self-attention"]
+BoxSize = Literal[4, 5, 7]
+RegionEmbedding = Literal["mean-of-norms", "sum", "sum-of-norms"]
+ImageToken = Literal["none", "mean"]
 
 DEVICES: tuple[Device, ...] = get_args(Device)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

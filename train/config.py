@@ -7,7 +7,7 @@ The table `train` is in train_config.py. The string under a field is its documen
 from dataclasses import dataclass, field
 from typing import Literal
 
-from semvlp.architecture import (
+from semvlp.names import (
     BoxSize,
     CrossAttention,
     CrossStart,

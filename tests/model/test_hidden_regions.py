@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from semvlp.architecture import ImageToken
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
 from semvlp.model.packing import Mode
+from semvlp.names import ImageToken
 
 LENGTHS = [(3, 2), (1, 0), (2, 4)]
 MASK = torch.tensor([True, False, False, True, True, False])

@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from semvlp.architecture import RegionEmbedding
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.embeddings import RegionEmbeddings, box_numbers
 from semvlp.model.packing import with_image_tokens
 from semvlp.model.published.bert import load_bert
+from semvlp.names import RegionEmbedding
 
 MakeBatch = Callable[..., PackedBatch]
 

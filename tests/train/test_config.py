@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from semvlp import settings
-from semvlp.architecture import SizePreset
 from semvlp.errors import ConfigError
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.attention import varlen_obstacle
 from semvlp.model.config import PRESETS, SemVLPConfig
+from semvlp.names import SizePreset
 from semvlp.train.config import (
     OBJECTIVES,
     FinetuneConfig,

@@ -8,7 +8,7 @@ from semvlp.extract.detectors.zoo import KNOWN, is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.names import Device
 from semvlp.progress import duration
-from semvlp.settings import at_least, formerly
+from semvlp.settings import formerly, require_at_least
 
 # Networks whose boxes include their last pixel only detect: the rules they learned by are not here.
 TRAINABLE = tuple(
@@ -61,8 +61,7 @@ class DetectorTrainConfig:
     """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `xpu` or `mps`."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
-            at_least(name, getattr(self, name), 1)
+        require_at_least(self, 1, "steps", "batch_size", "log_every", "save_every", "keep")
         if self.lr <= 0 or self.max_grad_norm <= 0 or min(self.warmup_steps, self.weight_decay) < 0:
             raise ValueError(
                 "lr and max_grad_norm must be positive; warmup_steps, weight_decay not negative"
