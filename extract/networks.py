@@ -1,4 +1,4 @@
-"""What shapes a detector's numbers: one frozen description for each network."""
+"""Networks: one frozen description of all that shapes the numbers of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ _ON_DISK = {"backbone": "trunk", "box_convention": "boxes"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Where a ResNet network is not detectron2's own; each default is detectron2's."""
+    """The ways in which ResNet networks differ; each default is detectron2's."""
 
     stem_pool: Literal["padded", "ceil"] = "padded"
     """Max-pooling after the first convolution: padded by 1, or unpadded with the last window cut
@@ -95,7 +95,7 @@ class NetworkConfig:
     attribute_hidden: int
     """Width of its hidden layer."""
     variant: Variant | None = None
-    """Where a ResNet network is not detectron2's own; None: nowhere."""
+    """Differences of a ResNet network from detectron2's own; None: there are none."""
 
     def __post_init__(self) -> None:
         if min(self.shorter_side, self.longer_side) < 0 or not self.anchor_sizes:

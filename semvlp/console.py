@@ -12,7 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from semvlp.errors import SemVLPError
-from semvlp.torchrun import place
+from semvlp.torchrun import process_rank
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -67,7 +67,7 @@ class Group(click.Group):
 
 def show(ctx: click.Context, result: Result) -> None:
     """Print a result the way the user asked for it; of torchrun's processes the first one does."""
-    if place().rank:
+    if process_rank().rank:
         return
     if ctx.find_root().ensure_object(dict).get("as_json"):
         click.echo(json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str))
@@ -125,7 +125,7 @@ def _keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         flags[param.name] = True
     level = logging.DEBUG if flags.get("verbose") else logging.INFO
     # What all of torchrun's processes would tell, the first one tells.
-    quiet = flags.get("quiet") or place().rank
+    quiet = flags.get("quiet") or process_rank().rank
     logging.getLogger("semvlp").setLevel(logging.WARNING if quiet else level)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from semvlp.errors import ConfigError
-from semvlp.torchrun import place
+from semvlp.torchrun import process_rank
 
 CPU = torch.device("cpu")
 
@@ -120,7 +120,7 @@ def joined(device: str, *, patience: timedelta, setting: str = "device") -> Iter
     Raises:
         ConfigError: as `device_of`.
     """
-    rank, size, local_rank = place()
+    rank, size, local_rank = process_rank()
     ours = device_of(device, local_rank=local_rank, setting=setting)
     if size == 1:
         yield World(device=ours)
@@ -166,7 +166,7 @@ def device_of(
         raise ConfigError(
             f"{setting} must be {there}, got {device!r}: PyTorch sees no other device here"
         )
-    local_rank = place().local_rank if local_rank is None else local_rank
+    local_rank = process_rank().local_rank if local_rank is None else local_rank
     index, count = int(number or local_rank), torch.accelerator.device_count()
     if index >= count:
         raise ConfigError(

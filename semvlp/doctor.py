@@ -1,4 +1,4 @@
-"""What is installed, what will be used, what is missing and how to get it."""
+"""The doctor: it tells what is installed, what will be used, what is missing and how to get it."""
 
 import importlib
 import platform
@@ -17,32 +17,13 @@ SOURCE = (
     "git+https://github.com/facebookresearch/detectron2.git"
     "@02b5c4e295e990042a714712c21dc79b731e8833"
 )
-"""It is not on PyPI and has had no release since 2021; this is the state everything here was tried
-with."""
+"""detectron2 in the state everything here was tried with: it is not on PyPI and has had no release
+since 2021."""
 BUILD = (
     "It is built from source: pip install 'setuptools<81', then pip install --no-build-isolation "
     f"'{SOURCE}'"
 )
 SETUPTOOLS = "pip install 'setuptools<81', because newer ones have no pkg_resources"
-
-
-def without_detectron2(error: ImportError | OSError, what: str) -> ConfigError:
-    """What to say where the import of detectron2, which `what` needs, raised `error`.
-
-    A compiled part that was built for another torch is an ImportError, a library that is not there
-    an OSError.
-    """
-    missing = error.name if isinstance(error, ModuleNotFoundError) else ""
-    if missing == "pkg_resources":
-        return ConfigError(f"{what} needs detectron2, whose model zoo needs more: {SETUPTOOLS}")
-    if missing == "detectron2":
-        return ConfigError(f"{what} needs detectron2, which is not installed. {BUILD}")
-    return ConfigError(
-        f"{what} needs detectron2, which is there but cannot be imported ({error}); "
-        "`semvlp doctor` says what to do"
-    )
-
-
 NOT_INSTALLED = "not installed"
 MIN_FREE_GB = 10
 # What an import raises where a package is built for another Python, torch, CUDA or libc.
@@ -57,11 +38,11 @@ class Fact:
     value: str
     ok: bool = True
     remedy: str = ""
-    """What to do where it is not ok, or where something optional is missing."""
+    """Advice where it is not ok, or where something optional is missing."""
 
 
 def facts(folder: Path = Path()) -> list[Fact]:
-    """Everything the program depends on; a broken package is a fact, never an exception.
+    """Look at everything the program depends on; a broken package is a fact, never an exception.
 
     `folder` is where the disk space is looked at.
     """
@@ -83,11 +64,27 @@ def facts(folder: Path = Path()) -> list[Fact]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of semvlp and of what shapes its numbers, by name."""
-    found = {"semvlp": __version__, "Python": platform.python_version()}
-    for package in ("torch", "transformers", "detectron2"):
-        found[package] = _version(package)
-    return found | {"CUDA": _cuda().value}
+    """Return the versions of semvlp and of what shapes its numbers, by name."""
+    packages = {name: _version(name) for name in ("torch", "transformers", "detectron2")}
+    own = {"semvlp": __version__, "Python": platform.python_version()}
+    return own | packages | {"CUDA": _cuda().value}
+
+
+def without_detectron2(error: ImportError | OSError, what: str) -> ConfigError:
+    """Return what to say where the import of detectron2, which `what` needs, raised `error`.
+
+    A compiled part that was built for another torch is an ImportError, a library that is not there
+    an OSError.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else ""
+    if missing == "pkg_resources":
+        return ConfigError(f"{what} needs detectron2, whose model zoo needs more: {SETUPTOOLS}")
+    if missing == "detectron2":
+        return ConfigError(f"{what} needs detectron2, which is not installed. {BUILD}")
+    return ConfigError(
+        f"{what} needs detectron2, which is there but cannot be imported ({error}); "
+        "`semvlp doctor` says what to do"
+    )
 
 
 def _python() -> Fact:
@@ -97,7 +94,7 @@ def _python() -> Fact:
 
 
 def _package(name: str, *, try_out: Callable[[ModuleType], None] | None = None) -> Fact:
-    """A package that is needed: it must import, and do what `try_out` asks of it."""
+    """Look at a package that is needed: it must import, and do what `try_out` asks of it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what will be deprecated works today
@@ -126,7 +123,7 @@ def _broken(name: str, error: Exception) -> Fact:
 
 
 def _try_torch(torch: ModuleType) -> None:
-    """Built for another NumPy, it imports, but cannot exchange arrays."""
+    """Exchange an array: built for another NumPy, torch imports and this fails."""
     torch.zeros(1).numpy()
 
 
@@ -146,7 +143,7 @@ def _try_detectron2(detectron2: ModuleType) -> None:
 
 
 def _detectron2() -> Fact:
-    """Optional: the torchvision backend runs every network the program knows by name."""
+    """Look at detectron2, which is optional: torchvision runs every network with a name."""
     fact = _package("detectron2", try_out=_try_detectron2)
     if fact.value == NOT_INSTALLED:
         return replace(fact, ok=True, remedy=f"Optional. {BUILD}")
@@ -156,7 +153,7 @@ def _detectron2() -> Fact:
 
 
 def _backend(detectron2: Fact) -> Fact:
-    """What `--backend auto` takes; see `load_detector`."""
+    """Say what `--backend auto` takes; see `load_detector`."""
     missing = bool(detectron2.remedy)
     configs = "detectron2 configs cannot be run" if missing else "detectron2 for its configs"
     return Fact("backend", f"auto takes torchvision; {configs}")
@@ -171,20 +168,20 @@ def _cuda() -> Fact:
         built = torch.version.cuda
     except _BROKEN as error:
         return Fact("CUDA", f"unknown: torch is broken: {error}", False, "see torch")
+    remedy = "optional: https://pytorch.org/get-started/locally names the build for a GPU"
     if built is None:
-        return Fact("CUDA", "none: this torch is built for the CPU", remedy=_gpu_remedy())
-    return Fact("CUDA", f"none: torch is built for {built}, but sees no GPU", remedy=_gpu_remedy())
-
-
-def _gpu_remedy() -> str:
-    return "optional: https://pytorch.org/get-started/locally names the build for a GPU"
+        return Fact("CUDA", "none: this torch is built for the CPU", remedy=remedy)
+    return Fact("CUDA", f"none: torch is built for {built}, but sees no GPU", remedy=remedy)
 
 
 def _bf16() -> Fact:
     try:
         torch = importlib.import_module("torch")
         if not torch.cuda.is_available():
-            return Fact("bf16", _cpu_bf16(torch))
+            # Only a processor that multiplies it by itself is faster than in fp32.
+            native = native_bf16(torch)
+            yes = f"yes: this CPU has {' and '.join(native)}, which is faster than fp32"
+            return Fact("bf16", yes if native else "on the CPU, slow: use fp32")
         supported = bool(torch.cuda.is_bf16_supported())
     except _BROKEN as error:
         return Fact("bf16", f"unknown: torch is broken: {error}", False, "see torch")
@@ -192,17 +189,9 @@ def _bf16() -> Fact:
 
 
 def native_bf16(torch: ModuleType) -> list[str]:
-    """The instructions with which the processor multiplies bf16 by itself."""
+    """Return the instructions with which the processor multiplies bf16 by itself."""
     can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
-
-
-def _cpu_bf16(torch: ModuleType) -> str:
-    """Only a processor that multiplies it by itself is faster than in fp32."""
-    native = native_bf16(torch)
-    if not native:
-        return "on the CPU, slow: use fp32"
-    return f"yes: this CPU has {' and '.join(native)}, which is faster than fp32"
 
 
 def _disk(folder: Path) -> Fact:

@@ -175,9 +175,15 @@ def _under_current_name(dotted: str, cls: Any) -> str:
         if field is not None:
             parts[i] = field.name
             _warn_if_renamed(field, f"{where}{part}", f"{where}{field.name}")
-        cls = typing.get_type_hints(cls).get(parts[i])
+        cls = _table(typing.get_type_hints(cls).get(parts[i]))
         where += f"{parts[i]}."
     return ".".join(parts)
+
+
+def _table(hint: Any) -> Any:
+    """Return the dataclass of a table that may be None, and any other hint as it is."""
+    tables = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each)]
+    return tables[0] if tables else hint
 
 
 def _parse_value(text: str) -> Any:

@@ -13,7 +13,7 @@ class ProcessRank(NamedTuple):
     """Its number on its own machine."""
 
 
-def place() -> ProcessRank:
-    """As torchrun's environment tells it."""
+def process_rank() -> ProcessRank:
+    """Return the rank of this process, as torchrun's environment tells it."""
     names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
     return ProcessRank(*(int(os.environ.get(name, alone)) for name, alone in names.items()))

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image that was found: a file, or a member of a tar."""
+    """An image: a file of its own, or a member of a tar."""
 
     image_id: str
     """Name of the image: the file name without its extension, '_' for what a key must not have."""

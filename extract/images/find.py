@@ -64,19 +64,19 @@ def find_images(source: Path) -> list[ImageFile]:
             several images of one id.
     """
     if source.is_dir():
-        found = _in_directory(source)
+        images = _in_directory(source)
     elif source.is_file():
-        found = _in_file(source)
+        images = _in_file(source)
     else:
         matching = sorted(source.parent.glob(source.name))
-        found = [image for path in matching for image in _in_file(path)]
-    if not found:
+        images = [image for path in matching for image in _in_file(path)]
+    if not images:
         raise InputError(
             f"{source}: no images there; give a directory of {', '.join(sorted(EXTENSIONS))}, "
             "a .txt or .json list of files, or a .tar"
         )
-    _check_unique(found, source)
-    return sorted(found, key=lambda image: image.image_id)
+    _check_unique(images, source)
+    return sorted(images, key=lambda image: image.image_id)
 
 
 def load(image_file: ImageFile) -> NDArray[np.uint8]:

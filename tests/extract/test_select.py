@@ -206,6 +206,20 @@ def test_limits_replace_those_of_a_preset() -> None:
     assert (resolve(None).min_regions, resolve(None).max_regions) == (36, 100)
 
 
+def test_a_rule_is_stored_by_the_names_of_version_0_1() -> None:
+    """The profile of every data set is a hash of them."""
+    assert PRESETS["vinvl_nms2"].stored() == {
+        "suppress": "once",
+        "boxes": "proposals",
+        "ious": (0.5,),
+        "confidence": 0.2,
+        "floor": 0.002,
+        "label": "best",
+        "min_regions": 10,
+        "max_regions": 100,
+    }
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (5, 4), (1, 101), (101, None)])
 def test_impossible_limits_are_refused(low: int, high: int | None) -> None:
     with pytest.raises(ConfigError, match="1 <= min <= max <= 100"):

@@ -1,4 +1,4 @@
-"""What the bottom-up networks need of detectron2, in its registries: `MODEL...NAME` names a part.
+"""Parts of bottom-up networks, in the registries of detectron2: `MODEL...NAME` names one.
 
 B images, N anchors, P proposals, C object
 classes, A attributes, F feature size.

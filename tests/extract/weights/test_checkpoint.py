@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
-from semvlp.extract.networks import SMALL
+from semvlp.extract.networks import NETWORKS, SMALL
 from semvlp.extract.weights.checkpoint import (
     Description,
     load_strict,
@@ -22,6 +22,7 @@ from semvlp.extract.weights.checkpoint import (
     save_detector,
     state_sha256,
 )
+from semvlp.settings import override
 
 DESCRIPTION = Description(
     network=replace(SMALL, anchor_sizes=(12, 24)),
@@ -49,6 +50,27 @@ def test_a_detector_comes_back_as_it_was_saved(tmp_path: Path, network: FasterRC
         "detector.json",
         "detector.safetensors",
     ]
+
+
+def test_a_network_is_described_by_the_names_of_version_0_1(tmp_path: Path) -> None:
+    """Profiles are hashes of them, and detectors that people have trained hold them."""
+    network = NETWORKS["resnet101_c4_caffe"]
+    save_detector(tmp_path, {}, replace(DESCRIPTION, network=network))
+    entry = json.loads((tmp_path / "detector.json").read_text())["network"]
+    assert (entry["trunk"], entry["variant"]["boxes"]) == ("resnet101", "caffe")
+    assert entry == json.loads(json.dumps(network.stored()))
+    assert read_detector(tmp_path / "detector.json")[0].network == network
+
+
+def test_a_setting_is_read_by_its_old_name(caplog: pytest.LogCaptureFixture) -> None:
+    config = override(NETWORKS["resnet101_c4"], ["trunk=resnet50"])
+    assert config.backbone == "resnet50"
+    assert "the setting trunk is now called backbone" in caplog.text
+    config = override(NETWORKS["resnet101_c4_caffe"], ["variant.boxes=exclusive"])
+    assert config.variant == replace(
+        NETWORKS["resnet101_c4_caffe"].variant, box_convention="exclusive"
+    )
+    assert "variant.boxes is now called variant.box_convention" in caplog.text
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path, network: FasterRCNN) -> None:
