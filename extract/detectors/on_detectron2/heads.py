@@ -1,7 +1,6 @@
 """Parts of bottom-up networks, in the registries of detectron2: `MODEL...NAME` names one.
 
-B images, N anchors, P proposals, C object
-classes, A attributes, F feature size.
+B images, N anchors, P proposals, C object classes, A attributes, F feature size.
 """
 
 from collections.abc import Sequence
