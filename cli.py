@@ -151,7 +151,7 @@ def detector_train(
 
 @detector.command("list")
 def detector_list() -> Result:
-    """Known detectors: what they are and where their weights come from."""
+    """List known detectors: what they are and where their weights come from."""
     from semvlp.extract.detectors.zoo import KNOWN
 
     rows = {name: {"what": spec.what, "weights": spec.weights} for name, spec in KNOWN.items()}
@@ -329,7 +329,7 @@ cli.add_command(list_settings)
 
 @cli.command()
 def doctor() -> Result:
-    """What is installed, what will be used, what is missing and how to get it."""
+    """Show what is installed, what will be used, what is missing and how to get it."""
     from semvlp.doctor import facts
 
     checked = facts()

@@ -14,7 +14,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def out_option(default: str | None) -> Decorator:
-    """`--out` with its default."""
+    """Return `--out` with its default."""
     return click.option(
         "--out",
         type=PATH,
@@ -25,14 +25,14 @@ def out_option(default: str | None) -> Decorator:
 
 
 def choice(name: str, *values: str, help: str = "", default: str | None = None) -> Decorator:
-    """An option that takes one of `values`, the first unless `default` says otherwise."""
+    """Return an option for one of `values`, the first unless `default` says otherwise."""
     return click.option(
         name, type=click.Choice(values), default=default or values[0], help=help or None
     )
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order given."""
+    """Return several options as one decorator, in the order given."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):

@@ -66,17 +66,13 @@ def _example(record: Mapping[str, Any], where: str) -> Example:
     label = record.get("gold_label")
     if label is not None and label not in LABELS:
         raise InputError(f"{where}: 'gold_label' must be one of {', '.join(LABELS)}, got {label!r}")
-    return Example(
-        example_id=record["pairID"],
-        text=record["sentence2"],
-        images=(_image(record, where),),
-        target={label: 1.0} if label else {},
-        meta={"subset": label},
-    )
-
-
-def _image(record: Mapping[str, Any], where: str) -> str:
     names = [record[field] for field in IMAGE_FIELDS if field in record]
     if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
         raise InputError(f"{where}: must name its image in one of {', '.join(IMAGE_FIELDS)}")
-    return str(names[0])
+    return Example(
+        example_id=record["pairID"],
+        text=record["sentence2"],
+        images=(names[0],),
+        target={label: 1.0} if label else {},
+        meta={"subset": label},
+    )
