@@ -21,7 +21,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from semvlp.shards.dataset.plan import Plan
-from semvlp.shards.formats import export_format
+from semvlp.shards.formats.import_export import export_format
 from semvlp.shards.maintenance.convert import convert
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts

@@ -11,18 +11,7 @@ from semvlp.console import Group, Result, listed, reported
 from semvlp.errors import InputError
 from semvlp.names import VIEWS
 from semvlp.options import EXISTING, PATH, STORE_FORMAT, out_option, overwrite_option
-
-COMMUNITY_FORMATS = (
-    "lxmert-tsv",
-    "butd-tsv",
-    "uniter-npz",
-    "uniter-lmdb",
-    "vilbert-lmdb",
-    "volta-lmdb",
-    "milvlg-npz",
-    "vinvl-tsv",
-    "mmf-npy",
-)
+from semvlp.shards.formats.table import FORMATS
 
 
 @click.group(cls=Group)
@@ -110,13 +99,13 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool)
 @shards.command("import")
 @click.argument("path", type=PATH)
 @click.argument("target", type=PATH)
-@click.option("--from", "from_", type=click.Choice(COMMUNITY_FORMATS), required=True)
+@click.option("--from", "from_", type=click.Choice(list(FORMATS)), required=True)
 @click.option("--to", type=STORE_FORMAT, default="tar")
 @click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
 @overwrite_option
 def shards_import(path: Path, target: Path, **options: Any) -> Result:
     """Read the features of another system."""
-    from semvlp.shards.formats import import_format
+    from semvlp.shards.formats.import_export import import_format
 
     return _written(import_format(path, target, **options), target)
 
@@ -124,10 +113,10 @@ def shards_import(path: Path, target: Path, **options: Any) -> Result:
 @shards.command("export")
 @click.argument("source", type=PATH)
 @click.argument("target", type=PATH)
-@click.option("--to", type=click.Choice(COMMUNITY_FORMATS), required=True)
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True)
 def shards_export(source: Path, target: Path, to: str) -> Result:
     """Write the features in the form another system reads."""
-    from semvlp.shards.formats import export_format
+    from semvlp.shards.formats.import_export import export_format
 
     count = export_format(source, target, to=to)
     return Result({"images": count, "out": str(target)}, f"Wrote {count} images to {target}.")
@@ -140,8 +129,8 @@ def shards_parity(golden: Path, extracted: Path) -> Result:
     """Compare extracted features with published ones, box by box."""
     from semvlp.shards.maintenance.parity import parity
 
-    found = parity(golden, extracted)
-    return Result(found, json.dumps(found, indent=1))
+    figures = parity(golden, extracted)
+    return Result(figures, json.dumps(figures, indent=1))
 
 
 def _written(manifest: Any, target: Path) -> Result:

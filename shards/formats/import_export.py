@@ -26,9 +26,9 @@ from semvlp.progress import Progress
 from semvlp.shards.codec import encode, encode_regions
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.dataset.plan import Plan, check_fits
-from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
+from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions, to_regions
-from semvlp.shards.formats.table import FORMATS
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample
 from semvlp.shards.stores.store import Store
@@ -142,7 +142,7 @@ def import_format(
         ConfigError: an unknown format, or another import was begun at `dst`.
         InputError: `src` is not of the format, or not one image of it can be read.
     """
-    opened = _format(from_).open(src)
+    opened = load_format(from_).open(src)
     try:
         plan = _plan(opened, {"format": from_, "source": source or src.name, **opened.facts}, src)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
@@ -159,7 +159,7 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
         ConfigError: an unknown format, or `dst` exists.
         InputError: `src` is no store, or damaged.
     """
-    community = _format(to)
+    community = load_format(to)
     if dst.exists():
         raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
     dst.parent.mkdir(parents=True, exist_ok=True)
@@ -171,12 +171,6 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
     aside.replace(dst)
     atomic.sync_directory(dst.parent)
     return count
-
-
-def _format(name: str) -> CommunityFormat:
-    if name not in FORMATS:
-        raise ConfigError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
-    return FORMATS[name]
 
 
 def _plan(opened: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:

@@ -1,21 +1,35 @@
-"""The community formats by name."""
+"""The community formats by name, each imported when it is used."""
 
-from semvlp.shards.formats.bottom_up_tsv import BUTD_TSV, LXMERT_TSV
-from semvlp.shards.formats.community import CommunityFormat
-from semvlp.shards.formats.milvlg_npz import MILVLG_NPZ
-from semvlp.shards.formats.mmf_npy import MMF_NPY
-from semvlp.shards.formats.pickle_lmdb import VILBERT_LMDB, VOLTA_LMDB
-from semvlp.shards.formats.uniter import UNITER_LMDB, UNITER_NPZ
-from semvlp.shards.formats.vinvl_tsv import VINVL_TSV
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-FORMATS: dict[str, CommunityFormat] = {
-    "lxmert-tsv": LXMERT_TSV,
-    "butd-tsv": BUTD_TSV,
-    "uniter-npz": UNITER_NPZ,
-    "uniter-lmdb": UNITER_LMDB,
-    "vilbert-lmdb": VILBERT_LMDB,
-    "volta-lmdb": VOLTA_LMDB,
-    "milvlg-npz": MILVLG_NPZ,
-    "vinvl-tsv": VINVL_TSV,
-    "mmf-npy": MMF_NPY,
+from semvlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from semvlp.shards.formats.community import CommunityFormat
+
+FORMATS = {
+    "lxmert-tsv": "bottom_up_tsv.LXMERT_TSV",
+    "butd-tsv": "bottom_up_tsv.BUTD_TSV",
+    "uniter-npz": "uniter.UNITER_NPZ",
+    "uniter-lmdb": "uniter.UNITER_LMDB",
+    "vilbert-lmdb": "pickle_lmdb.VILBERT_LMDB",
+    "volta-lmdb": "pickle_lmdb.VOLTA_LMDB",
+    "milvlg-npz": "milvlg_npz.MILVLG_NPZ",
+    "vinvl-tsv": "vinvl_tsv.VINVL_TSV",
+    "mmf-npy": "mmf_npy.MMF_NPY",
 }
+"""Name of a format -> its file in this folder, and the `CommunityFormat` there."""
+
+
+def load_format(name: str) -> "CommunityFormat":
+    """Return the format of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    module, constant = FORMATS[name].split(".")
+    community: CommunityFormat = getattr(import_module(f"{__package__}.{module}"), constant)
+    return community

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semvlp.errors import InputError
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.formats.raw import to_regions
-from semvlp.shards.formats.table import FORMATS
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.formats.tsv import first_row
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions
@@ -145,7 +145,7 @@ def _open(path: Path) -> _Extraction:
             f"{path}: a directory with {MANIFEST_NAME} or a TSV of LXMERT (10 columns) or "
             f"bottom-up-attention (6 columns) was expected, found {columns} columns"
         )
-    source = FORMATS[name].open(path)
+    source = load_format(name).open(path)
     return _Extraction(
         source.image_ids,
         lambda image_id: to_regions(source.read(image_id), image_id, profile=""),

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from semvlp.errors import SemVLPError
-from semvlp.shards.formats import FORMATS, import_export, import_format
+from semvlp.shards.formats import import_export
+from semvlp.shards.formats.import_export import import_format
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.formats.tsv import encode_array, write_rows
 
 IDS = ("one", "two", "three", "four")
@@ -71,14 +73,14 @@ def test_processes_that_decode_give_the_same_bytes_and_refusals(
 def test_the_end_of_a_process_that_decodes_is_said_and_what_was_written_is_kept(
     tsv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = FORMATS["butd-tsv"].open
+    real = load_format("butd-tsv")
 
     def opened(src: Path) -> Any:
-        source = real(src)
+        source = real.open(src)
         return replace(source, task=lambda image_id: partial(_end, source.task(image_id), image_id))
 
     with monkeypatch.context() as patch:
-        patch.setitem(FORMATS, "butd-tsv", replace(FORMATS["butd-tsv"], open=opened))
+        patch.setattr(import_export, "load_format", lambda name: replace(real, open=opened))
         patch.setattr(import_export, "AHEAD", 0)
         with pytest.raises(SemVLPError, match=r"ended from outside.*goes on where"):
             import_format(tsv, tmp_path / "out", from_="butd-tsv", to="tar")

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import Plan
-from semvlp.shards.formats import FORMATS, export_format, import_export, import_format
+from semvlp.shards.formats import import_export
+from semvlp.shards.formats.import_export import export_format, import_format
+from semvlp.shards.formats.table import FORMATS
 from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.stores.store import Store
@@ -85,6 +89,17 @@ def regions_of(store: Store) -> dict[str, Regions]:
 
 def test_the_table_has_the_nine_formats() -> None:
     assert set(FORMATS) == set(KEEPS)
+
+
+def test_the_command_line_shows_the_formats_of_the_table_and_imports_none_of_them() -> None:
+    probe = (
+        "import sys; from semvlp.cli import cli; from semvlp.console import run;"
+        "run(cli, 'semvlp', ['shards', 'import', '--help']);"
+        "print([name for name in ('numpy', 'lmdb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "".join(f"[{'|'.join(FORMATS)}]".split()) in "".join(done.stdout.split())
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("name", KEEPS)

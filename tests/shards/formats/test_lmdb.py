@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.shards.formats import FORMATS
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, community_key
 from semvlp.shards.formats.raw import to_regions
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.record import Regions
 from semvlp.shards.stores.lmdb_store import open_environment, put_all
 
@@ -32,7 +32,7 @@ def database(path: Path, items: dict[bytes, bytes]) -> Path:
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = FORMATS[name].open(path)
+    source = load_format(name).open(path)
     try:
         return to_regions(source.read(image_id), image_id, profile="p")
     finally:
@@ -102,7 +102,7 @@ def test_an_entry_that_lacks_a_field_or_is_no_dict(tmp_path: Path) -> None:
 
 def test_a_listed_key_without_entry_is_refused(tmp_path: Path) -> None:
     items = {b"1": pickle.dumps(vilbert_entry()), b"keys": pickle.dumps([b"1", b"2"])}
-    source = FORMATS["vilbert-lmdb"].open(database(tmp_path / "db", items))
+    source = load_format("vilbert-lmdb").open(database(tmp_path / "db", items))
     assert source.image_ids == ("1", "2")
     with pytest.raises(InputError, match="lists the key b'2'"):
         source.read("2")
@@ -121,7 +121,7 @@ def test_keys_may_be_missing_or_text(tmp_path: Path, listed: bytes | None) -> No
 def test_a_damaged_list_of_keys_is_an_error(tmp_path: Path, listed: bytes) -> None:
     path = database(tmp_path / "db", {b"keys": listed})
     with pytest.raises(InputError, match="keys"):
-        FORMATS["vilbert-lmdb"].open(path)
+        load_format("vilbert-lmdb").open(path)
 
 
 def b64(values: Any, kind: str) -> str:
@@ -248,11 +248,11 @@ def test_damaged_uniter_entries(tmp_path: Path, value: bytes, reason: str) -> No
 
 def test_no_database_and_several(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.mdb was expected, found none"):
-        FORMATS["uniter-lmdb"].open(tmp_path)
+        load_format("uniter-lmdb").open(tmp_path)
     for name in ("one", "two"):
         database(tmp_path / name, {b"a": b"b"})
     with pytest.raises(InputError, match="found one, two below it; name one"):
-        FORMATS["uniter-lmdb"].open(tmp_path)
+        load_format("uniter-lmdb").open(tmp_path)
 
 
 def test_a_database_cut_short_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_database_cut_short_is_an_error_and_not_a_crash(tmp_path: Path) -> Non
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size // 2)
     with pytest.raises(InputError, match=r"data\.mdb must have .* it was cut short"):
-        FORMATS["vilbert-lmdb"].open(path)
+        load_format("vilbert-lmdb").open(path)
 
 
 @pytest.mark.parametrize(

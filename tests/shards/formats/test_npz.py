@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.shards.formats import FORMATS
 from semvlp.shards.formats.npz import npz_bytes
 from semvlp.shards.formats.raw import to_regions
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.formats.uniter import image_id_of, uniter_name
 from semvlp.shards.record import Regions
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = FORMATS[name].open(path)
+    source = load_format(name).open(path)
     return to_regions(source.read(image_id), image_id, profile="p")
 
 
@@ -38,7 +38,7 @@ def test_a_uniter_file_as_its_script_writes_it(tmp_path: Path) -> None:
     arrays = uniter_arrays()
     data = npz_bytes({**arrays, "allow_pickle": np.array(True)}, compress=True)
     (tmp_path / "nlvr2_dev-0-1-img0.npz").write_bytes(data)
-    source = FORMATS["uniter-npz"].open(tmp_path)
+    source = load_format("uniter-npz").open(tmp_path)
     assert source.image_ids == ("dev-0-1-img0",)
     assert "1000 x 1000" in source.facts["boxes"]
     regions = read_one(tmp_path, "uniter-npz", "dev-0-1-img0")
@@ -90,12 +90,12 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_no_files_and_two_files_of_one_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\*\.npz files was expected"):
-        FORMATS["uniter-npz"].open(tmp_path)
+        load_format("uniter-npz").open(tmp_path)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         np.savez(tmp_path / folder / "a.npz", **uniter_arrays())
     with pytest.raises(InputError, match="are both image 'a'"):
-        FORMATS["uniter-npz"].open(tmp_path)
+        load_format("uniter-npz").open(tmp_path)
 
 
 def milvlg_file(path: Path, **changes: Any) -> None:
@@ -145,7 +145,7 @@ def test_milvlg_labels_of_foreign_classes_are_left_out(
     # Any class will do for the torch tensors in files of the detectron2 mode.
     milvlg_file(tmp_path / "a.npz", info={"objects": Fraction(1, 2)})
     with caplog.at_level(logging.WARNING):
-        source = FORMATS["milvlg-npz"].open(tmp_path)
+        source = load_format("milvlg-npz").open(tmp_path)
     assert "fractions.Fraction" in caplog.text
     assert source.facts == {"labels": "left out"}
     assert len(to_regions(source.read("a"), "a", profile="p")) == 2
@@ -185,7 +185,7 @@ def test_an_mmf_pair_as_its_script_writes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stated", "kept"), [(1, 1), (100, 2), (0, 0)])
 def test_mmf_counts_are_no_lengths(tmp_path: Path, stated: int, kept: int) -> None:
     mmf_files(tmp_path, num_boxes=stated)
-    source = FORMATS["mmf-npy"].open(tmp_path)
+    source = load_format("mmf-npy").open(tmp_path)
     assert len(to_regions(source.read("a"), "a", profile="p", feature_size=2)) == kept
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from semvlp.errors import InputError
-from semvlp.shards.formats import FORMATS, export_format, import_format
+from semvlp.shards.formats.import_export import export_format, import_format
 from semvlp.shards.formats.raw import to_regions
+from semvlp.shards.formats.table import load_format
 from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
@@ -30,7 +31,7 @@ def b64(values: Any, kind: str) -> str:
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = FORMATS[name].open(path)
+    source = load_format(name).open(path)
     return to_regions(source.read(image_id), image_id, profile="p")
 
 
@@ -107,9 +108,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path, columns: dict[str, Any], reas
 def test_another_kind_of_file_is_an_error(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / "x.tsv").write_text("a\tb\n")
     with pytest.raises(InputError, match=rf"x\.tsv: .*{expected}"):
-        FORMATS[name].open(tmp_path / "x.tsv")
+        load_format(name).open(tmp_path / "x.tsv")
     with pytest.raises(InputError, match="expected"):
-        FORMATS[name].open(tmp_path / "missing.tsv")
+        load_format(name).open(tmp_path / "missing.tsv")
 
 
 def test_the_golden_file_is_read_as_lxmert_reads_it(real_data: Path, tmp_path: Path) -> None:
@@ -249,9 +250,9 @@ def test_scene_graph_predictions_carry_their_features(tmp_path: Path) -> None:
     path = tmp_path / "predictions.tsv"
     path.write_text(f"7\t{json.dumps({'objects': objects, 'relations': []})}\n")
     with pytest.raises(InputError, match=r"image sizes are needed in \*\.hw\.tsv"):
-        FORMATS["vinvl-tsv"].open(path)
+        load_format("vinvl-tsv").open(path)
     (tmp_path / "test.hw.tsv").write_text('7\t[{"height": 30, "width": 40}]\n')
-    source = FORMATS["vinvl-tsv"].open(tmp_path)
+    source = load_format("vinvl-tsv").open(tmp_path)
     regions = to_regions(source.read("7"), "7", profile="p")
     assert source.object_labels == ("ant", "dog")
     assert regions.object_ids.tolist() == [0, 1]
@@ -275,6 +276,6 @@ def test_the_line_index_of_an_export_points_at_its_rows(real_data: Path, tmp_pat
 
 def test_the_image_file_of_the_example_is_no_feature_file(real_data: Path) -> None:
     with pytest.raises(InputError, match=r"train\.tsv: no VinVL features"):
-        FORMATS["vinvl-tsv"].open(real_data / "vinvl_mini" / "train.tsv")
+        load_format("vinvl-tsv").open(real_data / "vinvl_mini" / "train.tsv")
     with pytest.raises(InputError, match=r"features\.tsv"):
-        FORMATS["vinvl-tsv"].open(real_data / "vinvl_mini")
+        load_format("vinvl-tsv").open(real_data / "vinvl_mini")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.shards.formats import export_format, import_format
+from semvlp.shards.formats.import_export import export_format, import_format
 from semvlp.shards.maintenance.parity import agreement, box_iou, parity
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
