@@ -126,7 +126,7 @@ def _under_current_names(cls: Any, tree: Mapping[str, Any], where: str = "") -> 
             )
         if name != key:
             _warn_if_renamed(fields[key], f"{where}{key}", f"{where}{name}")
-        table = hints.get(name)
+        table = _table(hints.get(name))
         is_table = dataclasses.is_dataclass(table) and isinstance(value, Mapping)
         current[name] = _under_current_names(table, value, f"{where}{name}.") if is_table else value
     return current

@@ -9,7 +9,7 @@ from typing import TypeVar
 from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.eval.files.forms import Form
-from semvlp.eval.task import Answer, ExampleId, Rank, Submission
+from semvlp.eval.task import Answer, Example, ExampleId, Rank, Submission
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,24 @@ def read(form: Form, path: Path) -> dict[ExampleId, Answer]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
     return _parse(form, text, path)
+
+
+def unique(examples: Iterable[Example], paths: Sequence[Path]) -> list[Example]:
+    """Return the examples of these annotation files as a list, their ids compared.
+
+    Raises:
+        InputError: no examples, or an id that occurs twice, which no leaderboard file could answer.
+    """
+    listed = list(examples)
+    names = ", ".join(str(path) for path in paths)
+    if not listed:
+        raise InputError(f"{names}: must hold at least one example, but holds none")
+    seen = set()
+    for example in listed:
+        if example.example_id in seen:
+            raise InputError(f"{names}: every id must be unique, {example.example_id!r} is not")
+        seen.add(example.example_id)
+    return listed
 
 
 def check_ids(expected: Sequence[ExampleId], given: Iterable[ExampleId], where: object) -> None:

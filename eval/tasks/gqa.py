@@ -11,12 +11,13 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
-from semvlp.eval.files.annotations import read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import JsonArray
-from semvlp.eval.files.submission import checked
+from semvlp.eval.files.submission import checked, unique
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.gqa_grounding import Map, grounding, read_attentions, read_scenes
+from semvlp.shards.texts.annotation_files import require
+from semvlp.shards.texts.official_files import Record, gqa_questions, read_document, wrong_file
 
 log = logging.getLogger(__name__)
 
@@ -131,27 +132,24 @@ class _Beside:
 
 
 def _questions(document: Any, path: Path, beside: _Beside) -> list[Example]:
-    if not isinstance(document, dict) or not document:
-        raise wrong_file(path, "a GQA questions file")
-    first = next(iter(document.values()))
+    first = next(iter(document.values()), None) if isinstance(document, dict) else None
     if not isinstance(first, dict) or "imageId" not in first:
         raise wrong_file(path, "a GQA questions file")
-    return [_example(key, entry, beside, path) for key, entry in document.items()]
+    return [_example(record, beside) for record in gqa_questions(document, path)]
 
 
-def _example(key: str, entry: Any, beside: _Beside, path: Path) -> Example:
-    where = f"{path}: question {key!r}"
-    require(entry, {"question": str, "imageId": str, "isBalanced": bool}, where)
+def _example(record: Record, beside: _Beside) -> Example:
+    key, entry, where = record.key, record.fields, record.where
+    require(entry, {"imageId": str, "isBalanced": bool}, where)
     target, meta = {}, {"balanced": entry["isBalanced"]}
     if "answer" in entry:
-        fields = {"answer": str, "types": dict, "groups": dict, "entailed": list}
-        require(entry, fields, where)
+        require(entry, {"types": dict, "groups": dict, "entailed": list}, where)
         target = {entry["answer"]: 1.0}
         meta |= _labelled_meta(key, entry, beside, where)
     return Example(
         example_id=key,
         text=entry["question"],
-        images=(entry["imageId"],),
+        images=(record.image,),
         target=target,
         meta=meta,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval.files.annotations import read_document, require, wrong_file
+from semvlp.shards.texts.annotation_files import require
+from semvlp.shards.texts.official_files import read_document, wrong_file
 
 Box = tuple[float, float, float, float]
 Map = Sequence[Sequence[float]]

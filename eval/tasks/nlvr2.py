@@ -7,10 +7,12 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics as scores
-from semvlp.eval.files.annotations import read_lines, read_text, require, unique, wrong_file
 from semvlp.eval.files.forms import CommaLines
+from semvlp.eval.files.submission import unique
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
+from semvlp.shards.texts.annotation_files import read_text, require
+from semvlp.shards.texts.official_files import read_lines, wrong_file
 
 LABELS = ("False", "True")
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
-from semvlp.eval.files.annotations import first_has, read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import RankFile
-from semvlp.eval.files.submission import checked
+from semvlp.eval.files.submission import checked, unique
 from semvlp.eval.task import (
     Answer,
     Example,
@@ -31,6 +30,14 @@ from semvlp.eval.task import (
     Scores,
 )
 from semvlp.eval.tasks.base import BaseTask
+from semvlp.shards.texts.annotation_files import require
+from semvlp.shards.texts.official_files import (
+    coco_captions,
+    karpathy_images,
+    layout_of,
+    read_document,
+    wrong_file,
+)
 
 # In the order of the matching head of pre-training: class 1 means that text and image match.
 LABELS = ("mismatch", "match")
@@ -195,37 +202,33 @@ def _with_fold(rank: Rank, inner: Rank) -> Rank:
 
 def _examples(path: Path, split: str) -> Iterator[Example]:
     document = read_document(path)
-    if isinstance(document, dict) and first_has(document.get("images"), "sentences"):
-        return _karpathy(document["images"], path, split)
-    if isinstance(document, dict) and first_has(document.get("annotations"), "caption"):
-        return _coco(document.get("images") or [], document["annotations"], path)
+    layout = layout_of(document)
+    if layout is not None and layout.read is karpathy_images:
+        return _karpathy(document, path, split)
+    if layout is not None and layout.read is coco_captions:
+        return _coco(document, path)
     raise wrong_file(path, "a Karpathy split or COCO captions file")
 
 
-def _karpathy(images: Sequence[Any], path: Path, split: str) -> Iterator[Example]:
-    fields = {"filename": str, "split": str, "sentences": list}
-    for number, image in enumerate(images, start=1):
-        require(image, fields, f"{path}: image {number}")
+def _karpathy(document: Any, path: Path, split: str) -> Iterator[Example]:
+    records = list(karpathy_images(document, path))
+    for record in records:
+        require(record.fields, {"split": str}, record.where)
     wanted = KARPATHY_SPLITS.get(split, (split,))
-    present = dict.fromkeys(image["split"] for image in images)
+    present = dict.fromkeys(record.fields["split"] for record in records)
     if present.keys().isdisjoint(wanted):
         names = ", ".join(present)
         raise InputError(f"{path}: holds the splits {names}, but not {split!r}; give --split")
-    for number, image in enumerate(images, start=1):
-        for sentence in image["sentences"] if image["split"] in wanted else ():
-            require(sentence, {"sentid": int, "raw": str}, f"{path}: image {number}")
-            yield _example(sentence["sentid"], sentence["raw"], image["filename"])
+    for record in records:
+        for sentence in record.fields["sentences"] if record.fields["split"] in wanted else ():
+            require(sentence, {"sentid": int}, record.where)
+            yield _example(sentence["sentid"], sentence["raw"], record.image)
 
 
-def _coco(images: Any, captions: Sequence[Any], path: Path) -> Iterator[Example]:
-    require({"images": images}, {"images": list}, str(path))
-    for number, image in enumerate(images, start=1):
-        require(image, {"id": int, "file_name": str}, f"{path}: image {number}")
-    names = {image["id"]: image["file_name"] for image in images}
-    for number, entry in enumerate(captions, start=1):
-        require(entry, {"id": int, "image_id": int, "caption": str}, f"{path}: annotation {number}")
-        name = names.get(entry["image_id"], str(entry["image_id"]))
-        yield _example(entry["id"], entry["caption"], name)
+def _coco(document: Any, path: Path) -> Iterator[Example]:
+    for record in coco_captions(document, path):
+        require(record.fields, {"id": int, "image_id": int}, record.where)
+        yield _example(record.fields["id"], record.fields["caption"], record.image)
 
 
 def _example(caption_id: int, caption: str, image: str) -> Example:

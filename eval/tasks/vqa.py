@@ -15,11 +15,17 @@ from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
-from semvlp.eval.files.annotations import Kind, read_document, require, unique, wrong_file
 from semvlp.eval.files.forms import JsonArray
-from semvlp.eval.files.submission import check_ids, checked
+from semvlp.eval.files.submission import check_ids, checked, unique
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
+from semvlp.shards.texts.annotation_files import first_has, require
+from semvlp.shards.texts.official_files import (
+    read_document,
+    vqa_annotations,
+    vqa_questions,
+    wrong_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +86,18 @@ class Vqa(BaseTask):
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Read questions files, and for splits with labels the annotations files beside them."""
-        questions: list[dict[str, Any]] = []
-        annotations: dict[int, dict[str, Any]] = {}
+        questions: list[Mapping[str, Any]] = []
+        annotations: dict[int, Mapping[str, Any]] = {}
         for path in paths:
             document = read_document(path)
-            if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
+            if not _is_vqa(document):
                 raise wrong_file(path, "a VQA v2 questions or annotations file")
             _warn_of_server(document, path)
-            questions += _questions(document, path)
-            annotations |= {entry["question_id"]: entry for entry in _annotations(document, path)}
+            if "questions" in document:
+                questions += _questions(document, path)
+            if "annotations" in document:
+                entries = _annotations(document, path)
+                annotations |= {entry["question_id"]: entry for entry in entries}
         _check_pairing(questions, annotations, paths)
         return unique((_example(q, annotations.get(q["question_id"])) for q in questions), paths)
 
@@ -136,6 +145,13 @@ class Vqa(BaseTask):
         return {name: round(value, 2) for name, value in scores.items()}
 
 
+def _is_vqa(document: Any) -> bool:
+    if not isinstance(document, dict) or not document.keys() & {"questions", "annotations"}:
+        return False
+    # Other files have annotations too.
+    return not document.get("annotations") or first_has(document["annotations"], "question_id")
+
+
 def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
     """Say where a test file is not the one that the server asks for."""
     asked = document.get("questions", ())
@@ -148,31 +164,20 @@ def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _questions(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    fields: dict[str, Kind] = {"question_id": int, "image_id": (int, str), "question": str}
-    for number, entry in enumerate(_entries(document, "questions", path), start=1):
-        require(entry, fields, f"{path}: question {number}")
-        yield entry
+def _questions(document: dict[str, Any], path: Path) -> Iterator[Mapping[str, Any]]:
+    for record in vqa_questions(document, path):
+        require(record.fields, {"question_id": int}, record.where)
+        yield record.fields
 
 
-def _annotations(document: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    fields = {"question_id": int, "answers": list}
-    fields |= {"multiple_choice_answer": str, "answer_type": str}
-    for number, entry in enumerate(_entries(document, "annotations", path), start=1):
-        if number == 1 and not (isinstance(entry, dict) and "question_id" in entry):
-            raise wrong_file(path, "a VQA v2 questions or annotations file")
-        where = f"{path}: annotation {number}"
-        require(entry, fields, where)
-        for answer in entry["answers"]:
-            require(answer, {"answer": str}, f"{where}: answers")
-        if len(entry["answers"]) != PEOPLE:
-            raise InputError(f"{where}: must hold {PEOPLE} answers, got {len(entry['answers'])}")
-        yield entry
-
-
-def _entries(document: dict[str, Any], name: str, path: Path) -> list[Any]:
-    require({name: [], **document}, {name: list}, str(path))
-    return list(document.get(name, []))
+def _annotations(document: dict[str, Any], path: Path) -> Iterator[Mapping[str, Any]]:
+    fields = {"question_id": int, "multiple_choice_answer": str, "answer_type": str}
+    for record in vqa_annotations(document, path):
+        require(record.fields, fields, record.where)
+        people = len(record.fields["answers"])
+        if people != PEOPLE:
+            raise InputError(f"{record.where}: must hold {PEOPLE} answers, got {people}")
+        yield record.fields
 
 
 def _check_pairing(

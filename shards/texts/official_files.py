@@ -1,275 +1,248 @@
-"""The official files that captions and questions come in, told apart by their structure."""
+"""The official files of captions, questions and statements, told apart by their structure.
 
-import gzip
+There is one reader for each layout. It checks what every user of the file needs and gives plain
+records; who needs more fields asks for them with `require` and the `where` of the record.
+"""
+
 import json
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.shards.record import Question
-from semvlp.shards.texts.image_tars import captions_in_tar
+from semvlp.shards.texts.annotation_files import (
+    Line,
+    first_has,
+    parse_lines,
+    read_text,
+    require,
+)
 
-GZIP_MAGIC = b"\x1f\x8b"
+ID = (int, str)
+"""Ids are numbers in one file and strings in another."""
 # Flickr30k numbers the captions of an image: `1000092795.jpg#0`.
 _CAPTION_NUMBER = re.compile(r"#[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
-    """One caption of an image."""
+class Record:
+    """One entry of an official file; the fields that its reader names are there."""
 
-    image: str
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question about an image."""
-
-    image: str
-    question: Question
+    where: str
+    """File and number of the line or entry, for messages."""
+    fields: Mapping[str, Any]
+    """The entry as it stands in the file."""
+    image: str = ""
+    """Its image as the file spells it; empty where the entry names none."""
+    key: str = ""
+    """The id an entry stands under, where it does not hold it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The soft answers of a question that stands in another file."""
-
-    question_id: str | int
-    answers: dict[str, float]
-
-
-Entry = Captioned | Asked | Answered
+Reader = Callable[[Any, Path], Iterator[Record]]
+Fits = Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class TextFormat:
-    """One kind of file: what tells it apart, and how its entries are read."""
+class Layout:
+    """One kind of file: what tells it apart, how it is read, and which task is scored on it."""
 
     name: str
-    fits: Callable[[Any], bool]
-    entries: Callable[[Any], Iterator[Entry]]
+    fits: Fits
+    """Tells by the one JSON object of a file, by the first of several, or by the first line."""
+    read: Reader | None = None
+    """None where the task alone reads such a file."""
+    task: str = ""
+    """Empty where there is none."""
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """Every caption, question and answer of one file, in file order.
+def read_document(path: Path) -> Any:
+    """Return the one JSON value of a file.
 
     Raises:
-        InputError: the file cannot be read, has no known structure, or an entry lacks a field.
+        InputError: no such file, not UTF-8, not JSON.
     """
-    if path.suffix.lower() == ".tar":
-        return [Captioned(image, caption) for image, caption in captions_in_tar(path)]
-    document = _parse(path)
-    for text_format in TEXT_FORMATS:
-        if text_format.fits(document):
-            return _read_as(text_format, document, path)
-    known = ", ".join(text_format.name for text_format in TEXT_FORMATS)
-    raise InputError(f"{path}: expected one of: {known}; found {_describe(document)}")
-
-
-def _read_as(text_format: TextFormat, document: Any, path: Path) -> list[Entry]:
-    entries: list[Entry] = []
     try:
-        for entry in text_format.entries(document):
-            entries.append(entry)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{path}: entry {len(entries)} (from 0) of this {text_format.name} file is damaged: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return entries
-
-
-def soft_answers(answers: Sequence[str]) -> dict[str, float]:
-    """Scores 0.3, 0.6, 0.9, 1 for an answer that 1, 2, 3, more of the ten people gave.
-
-    Source: the averaged accuracy of the VQA challenge (Goyal et al. 2017), as in
-    hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py.
-    """
-    return {answer: min(3 * count, 10) / 10 for answer, count in Counter(answers).items()}
-
-
-def _parse(path: Path) -> Any:
-    """The JSON value, the list of JSON lines, or the list of (name, text) pairs in the file."""
-    text = _read(path)
-    if text.lstrip()[:1] not in ("{", "["):
-        return _parse_lines(text)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as whole:
-        if whole.msg != "Extra data":
-            raise InputError(f"{path}: the JSON is damaged: {whole}") from whole
-    return [_parse_json_line(path, *line) for line in enumerate(text.split("\n"), 1) if line[1]]
-
-
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: a text file in UTF-8 was expected: {error}") from error
-
-
-def _parse_json_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number}: not a JSON object: {error}") from error
+        raise InputError(f"{path}: must be one JSON value; {error}{_hint(path)}") from error
 
 
-def _parse_lines(text: str) -> list[tuple[str, ...]]:
-    lines = (line.rstrip("\r") for line in text.split("\n"))
-    return [tuple(line.split("\t", 1)) for line in lines if line.strip()]
+def read_lines(path: Path) -> list[Line]:
+    """Return the JSON object of every line that is not blank.
+
+    Raises:
+        InputError: no such file, not UTF-8, no line, a line that is no JSON object.
+    """
+    lines = parse_lines(read_text(path), path, _hint)
+    if not lines:
+        raise InputError(f"{path}: must hold JSON lines, but it is empty")
+    return lines
 
 
-def _describe(document: Any) -> str:
-    if isinstance(document, Mapping):
-        return f"a JSON object with the keys {', '.join(map(str, list(document)[:5])) or '(none)'}"
-    if not document:
-        return "nothing"
-    first = document[0]
-    if isinstance(first, tuple):
-        return f"lines of text, one of them without a tab: {min(document, key=len)[0][:60]!r}"
-    return f"a list whose first entry is {json.dumps(first, ensure_ascii=False)[:80]}"
+def wrong_file(path: Path, expected: str) -> InputError:
+    """Return the error for a file of another kind; it says what the file looks like instead."""
+    return InputError(f"{path}: must be {expected}{_hint(path) or '; it has another layout'}")
 
 
-def _holds(document: Any, member: str, *fields: str) -> bool:
-    """Whether `document[member]` is a list of objects with these fields, by its first entry."""
-    return isinstance(document, Mapping) and _first_has(document.get(member), *fields)
+def layout_of(document: Any) -> Layout | None:
+    """Return the layout of what `parse` gave, None where it is none of the known."""
+    first = document
+    if isinstance(document, list) and document:
+        first = document[0].value if isinstance(document[0], Line) else document[0]
+    return next((layout for layout in LAYOUTS.get(type(first), ()) if layout.fits(first)), None)
 
 
-def _first_has(entries: Any, *fields: str) -> bool:
-    return (
-        isinstance(entries, list)
-        and bool(entries)
-        and isinstance(entries[0], Mapping)
-        and set(fields) <= set(entries[0])
-    )
+def coco_captions(document: Any, path: Path) -> Iterator[Record]:
+    """Read captions: `image_id` and `caption`, the image by its file name where that is listed."""
+    images = document.get("images") or []
+    require({**document, "images": images}, {"images": list, "annotations": list}, str(path))
+    for number, image in enumerate(images, start=1):
+        require(image, {"id": ID, "file_name": str}, f"{path}: image {number}")
+    names = {image["id"]: image["file_name"] for image in images}
+    for number, entry in enumerate(document["annotations"], start=1):
+        where = f"{path}: annotation {number}"
+        require(entry, {"image_id": ID, "caption": str}, where)
+        image = names.get(entry["image_id"], str(entry["image_id"]))
+        yield Record(where, entry, image)
 
 
-def _is_gqa(document: Any) -> bool:
-    return isinstance(document, Mapping) and _first_has(
-        list(document.values())[:1], "imageId", "question"
-    )
-
-
-def _is_ours(document: Any) -> bool:
-    entries = document if isinstance(document, list) else [document]
-    return _first_has(entries, "image_id") and bool({"captions", "questions"} & set(entries[0]))
-
-
-def _is_lines(document: Any) -> bool:
-    return (
-        isinstance(document, list)
-        and bool(document)
-        and all(isinstance(line, tuple) and len(line) == 2 for line in document)
-    )
-
-
-def _coco_captions(document: Any) -> Iterator[Entry]:
-    names = {image["id"]: image["file_name"] for image in document.get("images", ())}
-    for entry in document["annotations"]:
-        image = entry["image_id"]
-        yield Captioned(str(names.get(image, image)), entry["caption"].strip())
-
-
-def _karpathy(document: Any) -> Iterator[Entry]:
-    for image in document["images"]:
+def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
+    """Read images: `filename` and `sentences`, each of which has its text in `raw`."""
+    require(document, {"images": list}, str(path))
+    for number, image in enumerate(document["images"], start=1):
+        where = f"{path}: image {number}"
+        require(image, {"filename": str, "sentences": list}, where)
         for sentence in image["sentences"]:
-            yield Captioned(image["filename"], sentence["raw"].strip())
+            require(sentence, {"raw": str}, where)
+        yield Record(where, image, image["filename"])
 
 
-def _vqa_questions(document: Any) -> Iterator[Entry]:
-    for entry in document["questions"]:
-        question = Question(question=entry["question"].strip(), question_id=entry["question_id"])
-        yield Asked(str(entry["image_id"]), question)
+def vqa_questions(document: Any, path: Path) -> Iterator[Record]:
+    """Read questions: `question_id`, `image_id` and `question`."""
+    require(document, {"questions": list}, str(path))
+    for number, entry in enumerate(document["questions"], start=1):
+        where = f"{path}: question {number}"
+        require(entry, {"question_id": ID, "image_id": ID, "question": str}, where)
+        yield Record(where, entry, str(entry["image_id"]))
 
 
-def _vqa_annotations(document: Any) -> Iterator[Entry]:
-    for entry in document["annotations"]:
-        given = [answer["answer"] for answer in entry["answers"]]
-        yield Answered(entry["question_id"], soft_answers(given))
+def vqa_annotations(document: Any, path: Path) -> Iterator[Record]:
+    """Read the answers of people: `question_id`, and `answers` with `answer` in each."""
+    require(document, {"annotations": list}, str(path))
+    for number, entry in enumerate(document["annotations"], start=1):
+        where = f"{path}: annotation {number}"
+        require(entry, {"question_id": ID, "answers": list}, where)
+        for answer in entry["answers"]:
+            require(answer, {"answer": str}, f"{where}: answers")
+        yield Record(where, entry)
 
 
-def _gqa(document: Any) -> Iterator[Entry]:
-    for question_id, entry in document.items():
-        answers = {entry["answer"]: 1.0} if "answer" in entry else {}
-        question = Question(
-            question=entry["question"].strip(), answers=answers, question_id=question_id
-        )
-        yield Asked(str(entry["imageId"]), question)
+def gqa_questions(document: Any, path: Path) -> Iterator[Record]:
+    """Read questions, which stand under their ids: `imageId`, `question`, and `answer` if known."""
+    for key, entry in document.items():
+        where = f"{path}: question {key!r}"
+        require(entry, {"question": str, "imageId": ID}, where)
+        if "answer" in entry:
+            require(entry, {"answer": str}, where)
+        yield Record(where, entry, str(entry["imageId"]), key)
 
 
-def _visual_genome(document: Any) -> Iterator[Entry]:
-    for image in document:
-        for entry in image["qas"]:
-            # "Green." and "green" must be one answer, as VQA and GQA spell it.
-            answer = entry["answer"].strip().removesuffix(".").lower()
-            question = Question(
-                question=entry["question"].strip(),
-                answers={answer: 1.0},
-                question_id=entry.get("qa_id"),
-            )
-            yield Asked(str(entry.get("image_id", image["id"])), question)
+def visual_genome_questions(document: Any, path: Path) -> Iterator[Record]:
+    """Read questions, which are listed by image: `question` and `answer`."""
+    for group in objects(document, path):
+        require(group.fields, {"qas": list}, group.where)
+        for entry in group.fields["qas"]:
+            require(entry, {"question": str, "answer": str}, group.where)
+            named = {"image_id": entry.get("image_id", group.fields.get("id"))}
+            require(named, {"image_id": ID}, group.where)
+            yield Record(group.where, entry, str(named["image_id"]))
 
 
-def _ours(document: Any) -> Iterator[Entry]:
-    for entry in document if isinstance(document, list) else [document]:
-        image = str(entry["image_id"])
-        for caption in entry.get("captions", ()):
-            yield Captioned(image, caption.strip())
-        for asked in entry.get("questions", ()):
-            question = Question(
-                question=asked["question"].strip(),
-                answers=_scores(asked.get("answers", {})),
-                question_id=asked.get("question_id"),
-            )
-            yield Asked(image, question)
+def semvlp_texts(document: Any, path: Path) -> Iterator[Record]:
+    """Read our own objects: `image_id`, and lists of `captions` and `questions`."""
+    for record in objects(document, path):
+        lists = {name: list for name in ("captions", "questions") if name in record.fields}
+        require(record.fields, {"image_id": ID, **lists}, record.where)
+        yield Record(record.where, record.fields, str(record.fields["image_id"]))
 
 
-def _lines(document: Any) -> Iterator[Entry]:
-    for name, text in document:
-        yield Captioned(_CAPTION_NUMBER.sub("", name.strip()), text.strip())
+def tab_lines(document: Any, path: Path) -> Iterator[Record]:
+    """Read `id<TAB>text` lines: the text is in the field `caption`."""
+    for number, line in document:
+        name, tab, text = line.partition("\t")
+        if not tab:
+            raise InputError(f"{path}:{number}: must be an id, a tab and a text, got {line!r:.80}")
+        image = _CAPTION_NUMBER.sub("", name.strip())
+        yield Record(f"{path}:{number}", {"caption": text}, image)
 
 
-def _scores(answers: Mapping[str, float]) -> dict[str, float]:
-    scores = {str(answer): float(score) for answer, score in answers.items()}
-    if not all(math.isfinite(score) and 0 <= score <= 1 for score in scores.values()):
-        raise ValueError(f"the scores of answers must be in 0..1, got {scores}")
-    return scores
+def objects(document: Any, path: Path) -> Iterator[Record]:
+    """Read the objects of a list or of JSON lines, or the only one of a file."""
+    if not isinstance(document, list):
+        yield Record(str(path), document)
+        return
+    for number, entry in enumerate(document, start=1):
+        if isinstance(entry, Line):
+            yield Record(f"{path}:{entry.number}", entry.value)
+            continue
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: entry {number}: must be an object, got {entry!r:.80}")
+        yield Record(f"{path}: entry {number}", entry)
 
 
-TEXT_FORMATS = (
-    TextFormat(
-        "COCO captions",
-        lambda document: _holds(document, "annotations", "image_id", "caption"),
-        _coco_captions,
+def _hint(path: Path) -> str:
+    """Say what a file looks like: `; it looks like NLVR2 JSON lines (task nlvr2)`."""
+    text = read_text(path).strip()
+    # Of damaged lines the first still tells.
+    for part in (text, text.partition("\n")[0]):
+        try:
+            layout = layout_of(json.loads(part))
+        except json.JSONDecodeError:
+            continue
+        task = f" (task {layout.task})" if layout and layout.task else ""
+        return f"; it looks like {layout.name}{task}" if layout else ""
+    return ""
+
+
+def _lists(member: str, *fields: str) -> Fits:
+    """Make the test whether an object has a list `member` of objects with these fields."""
+    return lambda first: first_has(first.get(member), *fields)
+
+
+def _maps_to(*fields: str) -> Fits:
+    """Make the test whether the values of an object are objects with these fields."""
+    return lambda first: first_has([next(iter(first.values()), None)], *fields)
+
+
+def _identified(dashes: int) -> Fits:
+    """Make the test whether an object has an `identifier` of so many dashes."""
+    return lambda first: str(first.get("identifier", "")).count("-") == dashes
+
+
+def _is_ours(first: dict[str, Any]) -> bool:
+    return "image_id" in first and bool({"captions", "questions"} & set(first))
+
+
+_VQA_ANNOTATIONS = _lists("annotations", "question_id", "answers")
+
+LAYOUTS: dict[type, tuple[Layout, ...]] = {
+    dict: (
+        Layout("COCO captions", _lists("annotations", "caption"), coco_captions, "retrieval"),
+        Layout("Karpathy split", _lists("images", "sentences"), karpathy_images, "retrieval"),
+        Layout(
+            "VQA v2 questions", _lists("questions", "question_id", "image_id"), vqa_questions, "vqa"
+        ),
+        Layout("VQA v2 annotations", _VQA_ANNOTATIONS, vqa_annotations, "vqa"),
+        Layout("GQA questions", _maps_to("question", "imageId"), gqa_questions, "gqa"),
+        Layout("Visual Genome questions", lambda first: "qas" in first, visual_genome_questions),
+        Layout('JSON lines {"image_id", "captions", "questions"}', _is_ours, semvlp_texts),
+        Layout("GQA choices", _maps_to("valid", "plausible"), task="gqa"),
+        Layout("NLVR2 JSON lines", _identified(3), task="nlvr2"),
+        Layout("NLVR JSON lines", _identified(1), task="nlvr"),
+        Layout("SNLI-VE JSON lines", lambda first: "pairID" in first, task="snli-ve"),
     ),
-    TextFormat(
-        "Karpathy split",
-        lambda document: _holds(document, "images", "filename", "sentences"),
-        _karpathy,
-    ),
-    TextFormat(
-        "VQA v2 questions",
-        lambda document: _holds(document, "questions", "question_id", "image_id", "question"),
-        _vqa_questions,
-    ),
-    TextFormat(
-        "VQA v2 annotations",
-        lambda document: _holds(document, "annotations", "question_id", "answers"),
-        _vqa_annotations,
-    ),
-    TextFormat("GQA questions", _is_gqa, _gqa),
-    TextFormat(
-        "Visual Genome questions",
-        lambda document: _first_has(document, "id", "qas") or _first_has(document, "qas"),
-        _visual_genome,
-    ),
-    TextFormat('JSON lines {"image_id", "captions", "questions"}', _is_ours, _ours),
-    TextFormat("id<TAB>text lines", _is_lines, _lines),
-)
+    str: (Layout("id<TAB>text lines", lambda first: "\t" in first, tab_lines),),
+}
+"""By the type of what a file begins with, an object or a line of text; the first that fits."""

@@ -1,21 +1,54 @@
 """Captions and questions by image, gathered from any mixture of official files."""
 
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.shards.record import Question, Texts
+from semvlp.shards.texts import official_files
+from semvlp.shards.texts.annotation_files import Line, parse, read_text, require
 from semvlp.shards.texts.image_ids import ImageIds
-from semvlp.shards.texts.official_files import Answered, Asked, Captioned, Entry, read_entries
+from semvlp.shards.texts.image_tars import captions_in_tar
+from semvlp.shards.texts.official_files import LAYOUTS, Reader, Record, layout_of
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """One caption of an image."""
+
+    image: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question about an image."""
+
+    image: str
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The soft answers of a question that stands in another file."""
+
+    question_id: str | int
+    answers: dict[str, float]
+
+
+Entry = Captioned | Asked | Answered
+
+
 def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
-    """The texts of every image, by its name as the files spell it.
+    """Return the texts of every image, by its name as the files spell it.
 
     The kind of a file is told by its structure: COCO captions, Karpathy split, VQA v2 questions and
     annotations, GQA, Visual Genome questions, `id<TAB>text` lines, JSON lines of
@@ -41,7 +74,12 @@ def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
     return {
         image: Texts(
             captions=tuple(captions.get(image, ())),
-            questions=tuple(_answered(question, answers) for question in questions.get(image, ())),
+            questions=tuple(
+                replace(question, answers=answers[question.question_id])
+                if question.question_id in answers
+                else question
+                for question in questions.get(image, ())
+            ),
         )
         for image in {**captions, **questions}
     }
@@ -50,7 +88,7 @@ def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
 def match_texts(
     texts: Mapping[str, Texts], image_ids: Iterable[str]
 ) -> tuple[dict[str, Texts], list[str]]:
-    """The texts by the ids of a data set, and the names that no image of it has.
+    """Return the texts by the ids of a data set, and the names that no image of it has.
 
     Names that mean the same image (`COCO_val2014_000000000139.jpg` and 139) are merged.
 
@@ -60,29 +98,144 @@ def match_texts(
     ids = ImageIds(image_ids)
     matched: dict[str, Texts] = {}
     unmatched = []
-    for name, found in texts.items():
+    for name, own in texts.items():
         image_id = ids.find(name)
         if image_id is None:
             unmatched.append(name)
         else:
-            matched[image_id] = merge(matched.get(image_id, Texts()), found)
+            matched[image_id] = merge(matched.get(image_id, Texts()), own)
     return matched, unmatched
 
 
 def merge(first: Texts, second: Texts) -> Texts:
-    """Both texts, the first before the second."""
+    """Join the texts, those of `first` before those of `second`."""
     return Texts(
         captions=first.captions + second.captions, questions=first.questions + second.questions
     )
 
 
+def soft_answers(answers: Iterable[str]) -> dict[str, float]:
+    """Score 0.3, 0.6, 0.9, 1 for an answer that 1, 2, 3, more of the ten people gave.
+
+    Source: the averaged accuracy of the VQA challenge (Goyal et al. 2017), as in
+    hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py.
+    """
+    return {answer: min(3 * count, 10) / 10 for answer, count in Counter(answers).items()}
+
+
 def _entries(path: Path) -> list[Entry]:
-    """The entries of a file that say something; empty texts are counted and left out."""
-    entries = read_entries(path)
+    """Read the entries of a file that say something; empty texts are counted and left out."""
+    if path.suffix.lower() == ".tar":
+        entries: list[Entry] = [Captioned(*named) for named in captions_in_tar(path)]
+    else:
+        entries = _read_official(path)
     kept = [entry for entry in entries if not _is_empty(entry)]
     if len(kept) < len(entries):
         log.warning("%s: left out %d empty texts", path, len(entries) - len(kept))
     return kept
+
+
+def _read_official(path: Path) -> list[Entry]:
+    document = parse(read_text(path), path)
+    layout = layout_of(document)
+    if layout is None or layout.read not in _BUILDERS:
+        layouts = chain.from_iterable(LAYOUTS.values())
+        known = ", ".join(layout.name for layout in layouts if layout.read in _BUILDERS)
+        given = layout.name if layout else _describe(document)
+        raise InputError(f"{path}: must be one of: {known}; it is {given}")
+    build = _BUILDERS[layout.read]
+    try:
+        return [entry for record in layout.read(document, path) for entry in build(record)]
+    except InputError as error:
+        raise InputError(f"{error}; the file was read as {layout.name}") from error
+
+
+def _describe(document: Any) -> str:
+    if isinstance(document, Mapping):
+        return f"a JSON object with the keys {', '.join(map(str, list(document)[:5])) or '(none)'}"
+    if not document:
+        return "empty"
+    first = document[0].value if isinstance(document[0], Line) else document[0]
+    if isinstance(first, str):
+        return f"text whose first line has no tab: {first[:60]!r}"
+    return f"a list whose first entry is {json.dumps(first, ensure_ascii=False)[:80]}"
+
+
+def _caption(record: Record) -> Iterator[Entry]:
+    yield Captioned(record.image, record.fields["caption"].strip())
+
+
+def _sentences(record: Record) -> Iterator[Entry]:
+    for sentence in record.fields["sentences"]:
+        yield Captioned(record.image, sentence["raw"].strip())
+
+
+def _vqa_question(record: Record) -> Iterator[Entry]:
+    entry = record.fields
+    question = Question(question=entry["question"].strip(), question_id=entry["question_id"])
+    yield Asked(record.image, question)
+
+
+def _vqa_annotation(record: Record) -> Iterator[Entry]:
+    given = (answer["answer"] for answer in record.fields["answers"])
+    yield Answered(record.fields["question_id"], soft_answers(given))
+
+
+def _gqa_question(record: Record) -> Iterator[Entry]:
+    entry = record.fields
+    answers = {entry["answer"]: 1.0} if "answer" in entry else {}
+    question = Question(question=entry["question"].strip(), answers=answers, question_id=record.key)
+    yield Asked(record.image, question)
+
+
+def _visual_genome_question(record: Record) -> Iterator[Entry]:
+    entry = record.fields
+    # "Green." and "green" must be one answer, as VQA and GQA spell it.
+    answer = entry["answer"].strip().removesuffix(".").lower()
+    question = Question(
+        question=entry["question"].strip(),
+        answers={answer: 1.0},
+        question_id=entry.get("qa_id"),
+    )
+    yield Asked(record.image, question)
+
+
+def _semvlp_texts(record: Record) -> Iterator[Entry]:
+    for caption in record.fields.get("captions", ()):
+        require({"captions": caption}, {"captions": str}, record.where)
+        yield Captioned(record.image, caption.strip())
+    for asked in record.fields.get("questions", ()):
+        require(asked, {"question": str}, f"{record.where}: questions")
+        answers = asked.get("answers", {})
+        require({"answers": answers}, {"answers": dict}, record.where)
+        question = Question(
+            question=asked["question"].strip(),
+            answers={answer: _score(value, record.where) for answer, value in answers.items()},
+            question_id=asked.get("question_id"),
+        )
+        yield Asked(record.image, question)
+
+
+def _score(value: Any, where: str) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise InputError(f"{where}: the scores of answers must be in 0..1, got {value!r:.40}")
+    return score
+
+
+_BUILDERS: dict[Reader | None, Callable[[Record], Iterator[Entry]]] = {
+    official_files.coco_captions: _caption,
+    official_files.karpathy_images: _sentences,
+    official_files.vqa_questions: _vqa_question,
+    official_files.vqa_annotations: _vqa_annotation,
+    official_files.gqa_questions: _gqa_question,
+    official_files.visual_genome_questions: _visual_genome_question,
+    official_files.semvlp_texts: _semvlp_texts,
+    official_files.tab_lines: _caption,
+}
 
 
 def _is_empty(entry: Entry) -> bool:
@@ -92,11 +245,6 @@ def _is_empty(entry: Entry) -> bool:
         case Asked(_, question):
             return not question.question
     return False
-
-
-def _answered(question: Question, answers: Mapping[str | int, dict[str, float]]) -> Question:
-    found = None if question.question_id is None else answers.get(question.question_id)
-    return question if found is None else replace(question, answers=found)
 
 
 def _check_answers(

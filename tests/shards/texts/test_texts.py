@@ -12,8 +12,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.shards.record import Question, Texts
-from semvlp.shards.texts.official_files import soft_answers
-from semvlp.shards.texts.texts import match_texts, read_texts
+from semvlp.shards.texts.texts import match_texts, read_texts, soft_answers
 
 
 def write(path: Path, value: Any) -> Path:
@@ -184,10 +183,10 @@ def test_empty_texts_are_counted_and_left_out(
         ('{"images": [], "annotations": [{"bbox": []}]}', "keys images, annotations"),
         ('[{"sentence": "x", "label": "true"}]', "sentence"),
         ("one word a line\n", "one word a line"),
-        ("", "nothing"),
-        ("[]", "nothing"),
+        ("", "it is empty"),
+        ("[]", "it is empty"),
         ('{"questions": [{"question"', "damaged"),
-        ('{"image_id": 1, "captions": []}\n{"image_id"', "line 2"),
+        ('{"image_id": 1, "captions": []}\n{"image_id"', ":2: must be a JSON object"),
     ],
 )
 def test_an_unknown_structure_names_the_file(tmp_path: Path, content: str, found: str) -> None:
@@ -198,8 +197,27 @@ def test_an_unknown_structure_names_the_file(tmp_path: Path, content: str, found
 def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
     good = {"image_id": 1, "caption": "x"}
     path = write(tmp_path / "c.json", {"annotations": [good, {"image_id": 2}]})
-    with pytest.raises(InputError, match=r"c\.json: entry 1 .*COCO captions.*'caption'"):
+    with pytest.raises(InputError, match=r"c\.json: annotation 2: 'caption' .*COCO captions"):
         read_texts([path])
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (['{"image_id": 1, "captions": ["x"]}', "", '{"captions": []}'], "'image_id' must be"),
+        (['{"image_id": 1, "captions": ["x"]}', "", '{"image_id": 1, "captions": [3]}'], "got 3"),
+        (["a\tA dog.", "", "one word a line"], "an id, a tab and a text"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, lines: list[str], problem: str) -> None:
+    with pytest.raises(InputError, match=rf"odd\.txt:3: .*{problem}"):
+        read_texts([write(tmp_path / "odd.txt", "\n".join(lines))])
+
+
+def test_a_file_of_another_task_is_named(tmp_path: Path) -> None:
+    line = {"identifier": "dev-1-0-1", "sentence": "Two dogs.", "label": "True"}
+    with pytest.raises(InputError, match=r"odd\.json: must be one of.*it is NLVR2 JSON lines"):
+        read_texts([write(tmp_path / "odd.json", line)])
 
 
 @pytest.mark.parametrize("score", [1.5, -0.1, "NaN"])

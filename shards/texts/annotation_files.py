@@ -1,0 +1,108 @@
+"""Annotation files as they lie on the disk: JSON, JSON lines or lines of text, gzipped or not.
+
+Every reader of captions, questions and statements goes through here; `official_files.py` knows what
+stands in the files.
+"""
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple
+
+from semvlp.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+Kind = type | tuple[type, ...]
+TYPE_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "an integer",
+    list: "a list",
+    dict: "an object",
+    NoneType: "null",
+}
+
+
+class Line(NamedTuple):
+    """One line of a file that is not one JSON value."""
+
+    number: int
+    """From 1."""
+    value: Any
+    """The decoded JSON, or the text."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file, gzipped or not, without a byte order mark.
+
+    Raises:
+        InputError: no such file, or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
+
+
+def parse(text: str, path: Path) -> Any:
+    """Return the one JSON value in the text, or the `Line`s of JSON, or those of plain text.
+
+    Raises:
+        InputError: damaged JSON.
+    """
+    if text.lstrip()[:1] not in ("{", "["):
+        lines = enumerate(text.split("\n"), start=1)
+        return [Line(number, line.rstrip("\r")) for number, line in lines if line.strip()]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise InputError(f"{path}: the JSON is damaged: {error}") from error
+    return parse_lines(text, path)
+
+
+def parse_lines(text: str, path: Path, hint: Callable[[Path], str] = lambda path: "") -> list[Line]:
+    """Return the JSON object of every line that is not blank.
+
+    Raises:
+        InputError: a line that is no JSON object; of the first one `hint` says more.
+    """
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            message = f"{path}:{number}: must be a JSON object on one line"
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                more = hint(path) if number == 1 else ""
+                raise InputError(f"{message}; {error}{more}") from error
+            if not isinstance(value, dict):
+                raise InputError(message + (hint(path) if number == 1 else ""))
+            lines.append(Line(number, value))
+    return lines
+
+
+def require(record: Any, fields: Mapping[str, Kind], where: str) -> None:
+    """Check that `record` is an object with these fields of these types.
+
+    Raises:
+        InputError: names `where`, the field and what it holds.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: must be an object with {', '.join(fields)}, got {record!r:.80}")
+    for name, kind in fields.items():
+        value = record.get(name)
+        # True is an int to Python, never to an annotation file.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or ".join(TYPE_NAMES.get(one, one.__name__) for one in kinds)
+            given = repr(value)[:80] if name in record else "nothing"
+            raise InputError(f"{where}: {name!r} must be {wanted}, got {given}")
+
+
+def first_has(entries: Any, *fields: str) -> bool:
+    """Tell whether `entries` is a list whose first entry is an object with these fields."""
+    first = entries[0] if isinstance(entries, list) and entries else None
+    return isinstance(first, dict) and all(name in first for name in fields)
