@@ -29,12 +29,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Like `write_bytes`, in UTF-8 with the line ends as given."""
+    """Write as `write_bytes` does, in UTF-8 with the line ends as given."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Like `write_bytes`; NaN and infinity are errors because strict JSON readers refuse them."""
+    """Write as `write_bytes` does; NaN and infinity, which strict readers refuse, are errors."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -66,12 +66,12 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 
 def publish_text(path: Path, text: str) -> None:
-    """Like `publish_bytes`, in UTF-8."""
+    """Publish as `publish_bytes` does, in UTF-8."""
     publish_bytes(path, text.encode())
 
 
 def refuse_source_code(out: Path) -> None:
-    """A folder of this program has the name of what it writes: `shards/` in a checkout of it.
+    """Refuse a folder of this program with the name of what it writes, as `shards/` is.
 
     Raises:
         ConfigError: `out` holds Python source.

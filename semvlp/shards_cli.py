@@ -22,7 +22,7 @@ def shards() -> None:
 @shards.command("info")
 @click.argument("path", type=PATH)
 def shards_info(path: Path) -> Result:
-    """What is inside."""
+    """Show what is inside."""
     from semvlp.shards.maintenance.verify import info
 
     facts = info(path)

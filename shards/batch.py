@@ -64,7 +64,7 @@ class Batch:
         return np.cumsum([0, *self.lengths], dtype=np.int32)
 
     def visits(self) -> list[Visit]:
-        """The visits one by one; their arrays are views of the columns."""
+        """Return the visits one by one; their arrays are views of the columns."""
         found, start = [], 0
         for entry, length in zip(self.entries, self.lengths, strict=True):
             rows = slice(start, start + length)
@@ -87,12 +87,12 @@ def _texts(text: bytes | None) -> Texts:
 
 
 def empty_columns(rows: int, feature_size: int) -> Columns:
-    """Room for that many regions."""
+    """Make room for that many regions."""
     return {name: np.empty(shape, kind) for name, kind, shape in layout(rows, feature_size)}
 
 
 def layout(rows: int, feature_size: int) -> list[tuple[str, type[np.generic], tuple[int, ...]]]:
-    """Name, element type and shape of each column."""
+    """Return name, element type and shape of each column."""
     return [
         (name, kind, (rows, *(size or feature_size for size in trailing)))
         for name, (_, kind, trailing) in TENSORS.items()

@@ -30,7 +30,7 @@ REQUIRED_ENTRIES = (
 
 
 def encode(sample: Sample) -> tuple[bytes, bytes]:
-    """The two members of a sample: JSON text and safetensors blob."""
+    """Return the two members of a sample: JSON text and safetensors blob."""
     blob = encode_regions(sample.regions)
     regions = sample.regions
     entry: dict[str, Any] = {
@@ -49,7 +49,7 @@ def encode(sample: Sample) -> tuple[bytes, bytes]:
 
 
 def replace_texts(text: bytes, texts: Texts) -> bytes:
-    """The JSON member with other texts; every other entry stays as it is."""
+    """Return the JSON member with other texts; every other entry stays as it is."""
     entry = decode_entry(text)
     entry["captions"] = list(texts.captions)
     entry["questions"] = [_question_entry(question) for question in texts.questions]
@@ -57,7 +57,7 @@ def replace_texts(text: bytes, texts: Texts) -> bytes:
 
 
 def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Sample:
-    """The sample of two members; `check` compares the checksum of the blob.
+    """Return the sample of two members; `check` compares the checksum of the blob.
 
     Raises:
         InputError: damaged JSON, wrong length or checksum, a required tensor that is missing.
@@ -71,7 +71,7 @@ def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Samp
 
 
 def decode_trusted(text: bytes, arrays: dict[str, NDArray[Any]]) -> Sample:
-    """The sample of a JSON member and of arrays, both checked before."""
+    """Return the sample of a JSON member and of arrays, both checked before."""
     entry = decode_entry(text)
     regions = Regions.trusted(**_facts(entry), **arrays)
     return Sample(key=entry["key"], regions=regions, texts=texts_of(entry))
@@ -91,7 +91,7 @@ def check_blob(entry: dict[str, Any], blob: bytes | memoryview) -> None:
 
 
 def decode_entry(text: bytes) -> dict[str, Any]:
-    """The JSON member alone.
+    """Decode the JSON member alone.
 
     Raises:
         InputError: it is damaged or lacks an entry that every reader needs.
@@ -109,7 +109,7 @@ def decode_entry(text: bytes) -> dict[str, Any]:
 
 
 def texts_of(entry: dict[str, Any]) -> Texts:
-    """Captions and questions of a decoded JSON member.
+    """Return captions and questions of a decoded JSON member.
 
     Raises:
         InputError: a question that is not an object with the entry `question`.
@@ -129,7 +129,7 @@ def texts_of(entry: dict[str, Any]) -> Texts:
 
 
 def encode_regions(regions: Regions) -> bytes:
-    """The safetensors blob: header padded with blanks to ALIGNMENT, then tensors in file order."""
+    """Return the safetensors blob: a header padded with blanks to ALIGNMENT, then the tensors."""
     header: dict[str, Any] = {}
     parts = []
     offset = 0
@@ -148,7 +148,7 @@ def encode_regions(regions: Regions) -> bytes:
 
 
 def decode_tensors(blob: bytes | memoryview, key: str = "?") -> dict[str, NDArray[Any]]:
-    """Views into `blob`, by field of `Regions`; tensors this version does not know are ignored.
+    """Return views into `blob` by field of `Regions`; unknown tensors are ignored.
 
     Raises:
         InputError: a header that cannot be read, or a required tensor that is missing.
@@ -186,7 +186,7 @@ class Layout(NamedTuple):
 
 
 def blob_layout(blob: bytes | memoryview, key: str = "?") -> Layout:
-    """The layout of a blob, which may have something behind it.
+    """Return the layout of a blob, which may have something behind it.
 
     Raises:
         InputError: a header that cannot be read, or a required tensor that is missing.
@@ -215,7 +215,7 @@ def _layout(header: bytes) -> Layout:
 
 
 def _spans(tensors: dict[str, Any], first: int) -> Iterator[Span]:
-    """The known tensors of a decoded header; `first` is where their bytes begin."""
+    """Return the known tensors of a decoded header; `first` is where their bytes begin."""
     count = tensors["regions"]["shape"][0]
     for name, (tensor, kind, trailing) in TENSORS.items():
         info = tensors[tensor]
@@ -229,7 +229,7 @@ def _spans(tensors: dict[str, Any], first: int) -> Iterator[Span]:
 
 
 def _facts(entry: dict[str, Any]) -> dict[str, Any]:
-    """What the JSON member says of the regions."""
+    """Return what the JSON member says of the regions."""
     return {name: entry[name] for name in ("image_id", "width", "height", "profile")}
 
 

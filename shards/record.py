@@ -76,7 +76,7 @@ class Regions:
 
     @classmethod
     def trusted(cls, **values: Any) -> Self:
-        """Regions whose arrays were checked before; they are not read again."""
+        """Make regions of arrays that were checked before; they are not read again."""
         regions = object.__new__(cls)
         for name in _REGIONS_FIELDS:
             object.__setattr__(regions, name, values[name])
@@ -86,7 +86,7 @@ class Regions:
         return len(self.features)
 
     def top(self, count: int) -> "Regions":
-        """The `count` most confident regions."""
+        """Return the `count` most confident regions."""
         arrays = {name: getattr(self, name)[:count] for name in TENSORS}
         return Regions.trusted(
             image_id=self.image_id,
@@ -127,7 +127,7 @@ class Sample:
 
 
 def make_key(image_id: str) -> str:
-    """The key an image is stored under: its id where that is a legal key.
+    """Return the key an image is stored under: its id where that is a legal key.
 
     Raises:
         InputError: the id has characters a key must not have (dots end a key in WebDataset).

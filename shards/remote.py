@@ -65,7 +65,7 @@ def make_room(cache: Path, target: Path, size: int) -> None:
 
 
 def _bound() -> float | None:
-    """Bytes that the cache may hold."""
+    """Return the bytes that the cache may hold, None without a bound."""
     text = os.environ.get(BOUND_VARIABLE)
     try:
         return float(text) * 1e9 if text else None
@@ -105,7 +105,7 @@ _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 def localize(address: str) -> Path:
-    """The local directory of a data set; a local path stays as it is.
+    """Return the local directory of a data set; a local path stays as it is.
 
     A remote one (`https://`, `s3://`, `gs://`, `hf://`, ...) is downloaded whole: its manifest, the
     files that lists, each checked by size and SHA-256 before it counts as there. What an earlier
@@ -205,7 +205,7 @@ def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
 
 
 def _is_complete(target: Path, shard: ShardEntry) -> bool:
-    """A file under its own name has passed its check; its size tells whether it was touched."""
+    """Tell by its size whether a file, which passed its check to get this name, was not touched."""
     path = target / _safe_name(shard)
     return path.is_file() and path.stat().st_size == shard.bytes
 
@@ -233,7 +233,7 @@ def _check_index(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process of a machine downloads; the others wait and find everything there."""
+    """Let one process of a machine download; the others wait and find everything there."""
     with (folder / LOCK_NAME).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

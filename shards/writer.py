@@ -34,7 +34,7 @@ class Target(Protocol):
     """Where samples go: tar shards or an LMDB. Positions are those of the plan."""
 
     def written(self) -> set[int]:
-        """Positions that are stored already."""
+        """Return the positions that are stored already."""
 
     def write(self, position: int, text: bytes, blob: bytes | memoryview) -> None: ...
 
@@ -45,7 +45,7 @@ class Target(Protocol):
         """Publish the files; `manifest` is complete but for their entries."""
 
     def published(self) -> bool:
-        """Whether every file stands as an earlier `finish` left it."""
+        """Tell whether every file stands as an earlier `finish` left it."""
 
     def close(self) -> None: ...
 
@@ -186,7 +186,7 @@ def manifest_of(
     refusals: Mapping[int, Refusal],
     packages: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest of a plan that is carried out with `packages`; refusals by position."""
+    """Make the manifest of a plan carried out with `packages`; refusals are by position."""
     return Manifest(
         store=store,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -260,7 +260,7 @@ def open_writer(
 
 
 def software_versions(packages: Sequence[str] = ()) -> dict[str, str]:
-    """What the numbers were made with, `packages` among it, as far as it is installed."""
+    """Return the versions of what makes the numbers, `packages` among it, where installed."""
     versions = {"semvlp": __version__, "python": platform.python_version()}
     for package in ("numpy", "torch", *packages):
         try:
@@ -272,7 +272,7 @@ def software_versions(packages: Sequence[str] = ()) -> dict[str, str]:
 
 @contextmanager
 def _space(out: Path) -> Iterator[None]:
-    """Says what to do where the disk is full."""
+    """Say what to do where the disk is full."""
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ from semvlp.errors import ConfigError
 
 
 def profile_hash(extractor: Mapping[str, Any]) -> str:
-    """16 hex digits that change with anything in `extractor`, but not with the order of its keys.
+    """Return 16 hex digits of everything in `extractor`, whatever the order of its keys.
 
     Raises:
         ConfigError: a value JSON cannot hold.
@@ -20,12 +20,12 @@ def profile_hash(extractor: Mapping[str, Any]) -> str:
 
 
 def list_sha256(names: Sequence[str]) -> str:
-    """Hash of an ordered list of names, one a line."""
+    """Return the hash of an ordered list of names, one a line."""
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 def files_sha256(paths: Sequence[Path], *, after: str = "") -> str:
-    """Hash of the bytes of files in order; `after` chains it to an earlier hash."""
+    """Return the hash of the bytes of files in order, chained to an earlier hash `after`."""
     digest = hashlib.sha256(after.encode())
     for path in paths:
         digest.update(file_sha256(path).encode())
@@ -33,13 +33,13 @@ def files_sha256(paths: Sequence[Path], *, after: str = "") -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of the bytes of one file."""
+    """Return the hash of the bytes of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(values: Mapping[str, Any]) -> Any:
-    """`values` through JSON and back, so that a tuple equals the list it is read back as.
+    """Pass `values` through JSON, so that a tuple equals the list it is read back as.
 
     Raises:
         ConfigError: a value JSON cannot hold.

@@ -156,7 +156,7 @@ class Manifest:
         return tuple(sizes)
 
     def plan(self, written: Iterable[str]) -> Plan:
-        """The plan this was made by; `written` are the images it holds, in order."""
+        """Return the plan this was made by; `written` are the images it holds, in order."""
         image_ids = list(written)
         for refusal in sorted(self.refused, key=lambda refusal: refusal.position):
             image_ids.insert(refusal.position, refusal.image_id)
@@ -171,7 +171,7 @@ class Manifest:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of manifest.json."""
+        """Return the content of manifest.json."""
         entries = self._entries()
         return {**entries, CHECKSUM: _checksum(entries)}
 
@@ -209,7 +209,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Manifest":
-        """Inverse of `to_json`; derived entries are computed anew."""
+        """Read what `to_json` gave; derived entries are computed anew."""
         schema, source = entry["schema"], entry["source"]
         return cls(
             store=entry["store"],
@@ -229,7 +229,7 @@ class Manifest:
 
 
 def read_manifest(directory: Path | str) -> Manifest:
-    """The manifest of a finished data set.
+    """Read the manifest of a finished data set.
 
     Raises:
         InputError: there is none, it is damaged, or a later program wrote it.
@@ -256,7 +256,7 @@ def _vocabulary(kind: str, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _checksum(entries: Mapping[str, Any]) -> str:
-    """SHA-256 of all other entries, written without blanks and in the order of their names."""
+    """Return the SHA-256 of the entries, written without blanks and in the order of their names."""
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -273,7 +273,7 @@ def _check_version(entry: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_derived(entry: Mapping[str, Any], computed: Mapping[str, Any], path: Path) -> None:
-    """What follows from other entries must agree with them, or someone changed one of them."""
+    """Check that what follows from other entries agrees with them: nobody changed one of them."""
     pairs = [(name, entry, computed) for name in ("profile", "counts", "dataset_sha256")]
     for name in ("class_vocab", "attr_vocab"):
         pairs.append((name, entry["schema"], computed["schema"]))

@@ -82,16 +82,16 @@ class Plan:
         return -(-len(self.image_ids) // self.samples_per_shard)
 
     def positions(self, shard: int) -> range:
-        """Positions in `image_ids` that belong to a shard."""
+        """Return the positions in `image_ids` that belong to a shard."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, len(self.image_ids)))
 
     def shards(self, part: Part) -> range:
-        """Tar shards of a part: together all of them, none in two parts, whatever its size."""
+        """Return the tar shards of a part: all parts together have each of them once."""
         return range(part.rank, self.num_shards, part.size)
 
     def to_json(self, store: StoreFormat) -> dict[str, Any]:
-        """The content of plan.json; every entry must be equal for work to go on."""
+        """Return the content of plan.json; every entry must be equal for work to go on."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -107,7 +107,7 @@ class Plan:
 
 
 def check_fits(sample: Sample, plan: Plan) -> None:
-    """Whether a sample may stand in the data set of a plan.
+    """Check that a sample may stand in the data set of a plan.
 
     Raises:
         InputError: its key, profile, feature size or a label is not one of the plan.
@@ -131,7 +131,7 @@ def check_fits(sample: Sample, plan: Plan) -> None:
 
 
 def plan_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> str:
-    """The first field that differs, with both values where they are short; empty if none does."""
+    """Name the first field that differs, with both values if short; empty if none differs."""
     for name in [*wanted, *(name for name in found if name not in wanted)]:
         old, new = found.get(name), wanted.get(name)
         if old == new:
@@ -154,7 +154,7 @@ def _list_difference(old: Sequence[Any], new: Sequence[Any]) -> str:
 
 
 def _check_labels(key: str, kind: str, ids: NDArray[np.int16], least: int, labels: int) -> None:
-    """A data set without names of labels may have any ids."""
+    """Check the ids of labels; a data set without names of labels may have any."""
     if labels and len(ids) and (ids.min() < least or ids.max() >= labels):
         raise InputError(
             f"image {key}: {kind} ids must be {least}..{labels - 1}, got {ids.min()}..{ids.max()}"

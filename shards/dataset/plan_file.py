@@ -69,7 +69,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def read_plan(out: Path) -> Plan:
-    """The plan that a data set was begun with.
+    """Read the plan that a data set was begun with.
 
     Raises:
         InputError: it is missing or damaged.

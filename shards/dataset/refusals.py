@@ -43,7 +43,7 @@ class RefusalLog:
             ) from None
 
     def read(self, plan: Plan) -> dict[int, Refusal]:
-        """Refusals by position in the plan; a line torn by a crash is cut off.
+        """Read refusals by position in the plan; a line torn by a crash is cut off.
 
         Raises:
             InputError: a line that is damaged or names an image that is not in the plan.
@@ -87,12 +87,12 @@ class RefusalLog:
 
 
 def printable(text: str) -> str:
-    """`text` as UTF-8 can hold it: bytes of a file's name that are none become `?`, as in `ls`."""
+    """Return `text` as UTF-8 can hold it: other bytes of a file's name become `?`, as in `ls`."""
     return text.encode(errors="replace").decode()
 
 
 def read_refusals(path: Path, plan: Plan) -> dict[int, Refusal]:
-    """Refusals by position in the plan, of a log that another process may be writing.
+    """Read refusals by position in the plan, of a log that another process may be writing.
 
     Raises:
         InputError: a line that is damaged or names an image that is not in the plan.

@@ -42,7 +42,7 @@ LXMERT_FIELDS = (
 
 
 def open_lxmert_tsv(path: Path) -> CommunityDataset:
-    """The rows of a file, or of all `*.tsv` of a directory.
+    """Open the rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
         InputError: the first row has fewer than ten columns.
@@ -58,7 +58,7 @@ def open_lxmert_tsv(path: Path) -> CommunityDataset:
 
 
 def lxmert_columns(regions: Regions) -> dict[str, object]:
-    """The columns of one image but for its id; arrays as base64 text."""
+    """Return the columns of one image but for its id; arrays are base64 text."""
     return {
         "img_h": regions.height,
         "img_w": regions.width,
@@ -78,7 +78,7 @@ def lxmert_columns(regions: Regions) -> dict[str, object]:
 def write_lxmert_tsv(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """One row an image."""
+    """Write one row an image."""
     rows = ([image.image_id, *lxmert_columns(image).values()] for image in regions)
     return write_rows(path, rows)
 
@@ -103,7 +103,7 @@ BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features
 
 
 def open_butd_tsv(path: Path) -> CommunityDataset:
-    """The rows of a file, or of all `*.tsv` of a directory.
+    """Open the rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
         InputError: the first row has another number of columns.
@@ -121,7 +121,7 @@ def open_butd_tsv(path: Path) -> CommunityDataset:
 def write_butd_tsv(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """One row an image; object and attribute labels have no place in this format."""
+    """Write one row an image; object and attribute labels have no place in this format."""
     return write_rows(path, map(_butd_row, regions))
 
 

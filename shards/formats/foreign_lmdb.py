@@ -25,11 +25,11 @@ class ForeignLmdb:
         self._check_whole()
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
+        """Return the value of a key, or None."""
         return value_of(self._environment, key)
 
     def value(self, key: bytes) -> bytes:
-        """The value of a key.
+        """Return the value of a key.
 
         Raises:
             InputError: there is none.
@@ -40,14 +40,14 @@ class ForeignLmdb:
         return value
 
     def keys_but(self, list_key: bytes) -> Iterator[bytes]:
-        """Every key but that of the list of keys, in the order of the bytes."""
+        """Return every key but that of the list of keys, in the order of the bytes."""
         return (key for key in keys_of(self._environment) if key != list_key)
 
     def close(self) -> None:
         self._environment.close()
 
     def _check_whole(self) -> None:
-        """Reading behind the end of a mapped file would end the process without a message."""
+        """Refuse a file cut short: to read behind its end kills the process without a message."""
         file = self.path / DATA_FILE if self.path.is_dir() else self.path
         pages = self._environment.info()["last_pgno"] + 1
         needed, found = pages * self._environment.stat()["psize"], file.stat().st_size
@@ -60,7 +60,7 @@ class ForeignLmdb:
 
 
 def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
-    """A new database directory with the items.
+    """Make a database directory of the items.
 
     Raises:
         InputError: a key comes twice.
@@ -81,7 +81,7 @@ def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
-    """The keys by image id, which is the key without directory and image extension.
+    """Return the keys by image id: the key without directory and image extension.
 
     Raises:
         InputError: two keys are of one image, or a key is no text.
@@ -99,7 +99,7 @@ def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
 
 
 def _locate(path: Path) -> Path:
-    """The database at `path`, or the only one in a directory right below it."""
+    """Return the database at `path`, or the only one in a directory right below it."""
     if path.is_file() or (path / DATA_FILE).is_file():
         return path
     found = sorted(file.parent for file in path.glob(f"*/{DATA_FILE}"))
@@ -113,7 +113,7 @@ def _locate(path: Path) -> Path:
 
 
 def community_key(image_id: str) -> str:
-    """The key ViLBERT's and VOLTA's readers look an image up by: a COCO image by its number."""
+    """Return the key by which ViLBERT and VOLTA look an image up: the number of a COCO image."""
     name, _, number = image_id.rpartition("_")
     is_coco = name.startswith("COCO_") or not name
     return str(int(number)) if is_coco and number.isascii() and number.isdigit() else image_id

@@ -47,7 +47,7 @@ Encoded = tuple[bytes, bytes]
 def encoded_images(
     opened: CommunityDataset, wanted: Sequence[str], plan: Plan
 ) -> Iterator[tuple[str, Encoded | InputError]]:
-    """The members of each image in its turn, fit for the plan, or why there are none.
+    """Return the members of each image in order, fit for the plan, or why there are none.
 
     Raises:
         SemVLPError: a process that decodes was ended from outside.
@@ -79,7 +79,7 @@ def encoded_images(
 
 
 def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encoded | InputError:
-    """An error is a value here: it is to come in the turn of its image."""
+    """Encode one image; an error is a value here, so that it comes in the order of the images."""
     try:
         regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
         sample = Sample(key=image_id, regions=regions)
@@ -90,7 +90,7 @@ def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encod
 
 
 def _begin(plan: Plan) -> None:
-    """What a process that decodes needs to know; PyTorch is slow to import, so it is done here."""
+    """Make a process ready to decode; PyTorch, which is slow to import, is imported here."""
     global _worker_plan
     import torch
 
@@ -109,7 +109,7 @@ def _encoded_aside(read: Callable[[], RawRegions], image_id: str) -> Encoded | I
 
 
 def half(features: NDArray[Any]) -> NDArray[np.float16]:
-    """The bits of `features.astype(np.float16)` in a twentieth of the time."""
+    """Return the bits of `features.astype(np.float16)` in a twentieth of the time."""
     import torch
 
     result: NDArray[np.float16] = torch.from_numpy(features).half().numpy()
@@ -186,7 +186,7 @@ def _plan(opened: CommunityDataset, extractor: dict[str, object], src: Path) -> 
 
 
 def _first_readable(opened: CommunityDataset, src: Path) -> Regions:
-    """The first image that is not damaged and has regions: it tells the feature size."""
+    """Return the first image that is whole and has regions: it tells the feature size."""
     reason = "it lists no image"
     for image_id in opened.image_ids:
         try:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def open_milvlg_npz(path: Path) -> CommunityDataset:
-    """The `.npz` files of a directory.
+    """Open the `.npz` files of a directory.
 
     Labels are optional. Where the first file's `info` holds pickled tensors of its own classes, as
     the detectron2 mode of the extractor writes, labels are left out everywhere, with a warning.
@@ -39,7 +39,7 @@ def open_milvlg_npz(path: Path) -> CommunityDataset:
 def write_milvlg_npz(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """One compressed `.npz` an image."""
+    """Write one compressed `.npz` an image."""
     path.mkdir()
     count = 0
     for image in regions:

@@ -27,7 +27,7 @@ RELATIVE_BOX = 6
 
 
 def open_mmf_npy(path: Path) -> CommunityDataset:
-    """The pairs of a directory.
+    """Open the pairs of a directory.
 
     Raises:
         InputError: there is none, or two are of one image.
@@ -42,7 +42,7 @@ def open_mmf_npy(path: Path) -> CommunityDataset:
 
 
 def write_mmf_npy(regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]) -> int:
-    """Two files an image; attributes have no place in this format."""
+    """Write two files an image; attributes have no place in this format."""
     path.mkdir()
     count = 0
     for image in regions:
@@ -90,7 +90,7 @@ def _decode(features: NDArray[Any], info: Mapping[str, Any]) -> RawRegions:
 
 
 def _labels(info: Mapping[str, Any]) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Classes from 0 without background, and the probability of each."""
+    """Return classes from 0 without background, and the probability of each."""
     if "objects" in info:
         ids = np.asarray(info["objects"]).reshape(-1)
         probabilities = np.asarray(info.get("cls_prob", np.empty((0, 0))))

@@ -35,7 +35,7 @@ class Npz:
         return name in self._members
 
     def __getitem__(self, name: str) -> Any:
-        """The array `name`; a single pickled object goes through the restricted reader.
+        """Return the array `name`; a single pickled object goes through the restricted reader.
 
         Raises:
             InputError: there is none, or it is damaged.
@@ -50,7 +50,7 @@ class Npz:
 
 
 def npz_bytes(arrays: Mapping[str, Any], *, compress: bool) -> bytes:
-    """An `.npz` file; values that are no arrays are pickled as single objects."""
+    """Return an `.npz` file; values that are no arrays are pickled as single objects."""
     stream = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(stream, "w", method) as archive:
@@ -62,7 +62,7 @@ def npz_bytes(arrays: Mapping[str, Any], *, compress: bool) -> bytes:
 
 
 def image_files(path: Path, pattern: str) -> list[Path]:
-    """The files of a directory and its subdirectories, in the order of their paths.
+    """Return the files of a directory and its subdirectories, in the order of their paths.
 
     Raises:
         InputError: there is none.
@@ -74,7 +74,7 @@ def image_files(path: Path, pattern: str) -> list[Path]:
 
 
 def by_image(files: Iterable[Path], image_id_of: Callable[[str], str] = stem) -> dict[str, Path]:
-    """The files by image id.
+    """Return the files by image id.
 
     Raises:
         InputError: two files are of one image.
@@ -93,7 +93,7 @@ def files_source(
     decode: Callable[[bytes], RawRegions],
     facts: Mapping[str, Any],
 ) -> CommunityDataset:
-    """A data set of one file an image."""
+    """Make a data set of one file an image."""
     return CommunityDataset(
         image_ids=tuple(files),
         read=lambda image_id: decode(files[image_id].read_bytes()),

@@ -33,7 +33,7 @@ Entry = Mapping[str, Any]
 def pickle_format(
     what: str, decode: Callable[[Entry], RawRegions], encode: Callable[[Regions, str], Entry]
 ) -> CommunityFormat:
-    """The format whose entries `decode` reads and `encode` makes, of an image and its key."""
+    """Make the format whose entries `decode` reads, and `encode` makes of an image and its key."""
 
     def write(regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]) -> int:
         return _write(regions, path, encode)
@@ -77,7 +77,7 @@ def _write(regions: Iterable[Regions], path: Path, encode: Callable[[Regions, st
 
 
 def _keys(database: ForeignLmdb) -> list[bytes]:
-    """The listed keys, as bytes or text; every other key where the list is missing."""
+    """Return the listed keys, or every other key where the list is missing."""
     listed = database.get(KEYS)
     if listed is None:
         return list(database.keys_but(KEYS))

@@ -39,7 +39,7 @@ class RawRegions:
 def to_regions(
     raw: RawRegions, image_id: str, profile: str, *, feature_size: int | None = None
 ) -> Regions:
-    """Our record: padding removed, most confident region first, what the file lacks filled in.
+    """Return our record: no padding, most confident region first, what the file lacks filled in.
 
     Without confidences the order stays. At most MAX_REGIONS are kept. Proposals are the boxes, as
     no community format has both. `feature_size` is the width given to an image without regions.
@@ -74,7 +74,7 @@ def to_regions(
 
 
 def _real_rows(raw: RawRegions) -> int:
-    """Rows before the zero padding some extractors add up to a fixed count."""
+    """Count the rows before the zero padding that some extractors add up to a fixed count."""
     rows = len(raw.features)
     if raw.features.ndim != 2 or (raw.boxes.shape != (rows, 4) and (rows or raw.boxes.size)):
         raise InputError(

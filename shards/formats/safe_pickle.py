@@ -23,7 +23,7 @@ PROTOCOL = 3
 
 
 def loads(data: bytes | memoryview, name: str) -> Any:
-    """The value of a pickle of arrays, numbers, text and containers.
+    """Return the value of a pickle of arrays, numbers, text and containers.
 
     Raises:
         InputError: it is damaged, or names any other class or function.
@@ -35,14 +35,14 @@ def loads(data: bytes | memoryview, name: str) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """A pickle of arrays, numbers, text and containers that old NumPy versions read too."""
+    """Pickle arrays, numbers, text and containers so that old NumPy versions read them too."""
     data = pickle.dumps(value, PROTOCOL)
     # NumPy 2 renamed `numpy.core`; it still reads the old name, older versions only know that.
     return data.replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
 def load_npy(data: bytes, name: str) -> Any:
-    """The array of an `.npy` file; the object itself where it is a single pickled object.
+    """Return the array of an `.npy` file, or the object itself where it is a single pickled one.
 
     Raises:
         InputError: the file is damaged, or `loads` refuses its pickle.
@@ -65,7 +65,7 @@ def load_npy(data: bytes, name: str) -> Any:
 
 
 def dump_npy(value: Any) -> bytes:
-    """An `.npy` file: of an array, or of any other value as one pickled object."""
+    """Return an `.npy` file of an array, or of any other value as one pickled object."""
     stream = io.BytesIO()
     if isinstance(value, np.ndarray):
         np.save(stream, value, allow_pickle=False)
@@ -77,7 +77,7 @@ def dump_npy(value: Any) -> bytes:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 2 pickles bytes; any other codec could unpack to anything."""
+    """Encode as Python 2 pickles bytes; any other codec could unpack to anything."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")

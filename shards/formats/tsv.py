@@ -39,7 +39,7 @@ class RowOffset:
 
 
 def tsv_files(path: Path, pattern: str = "*.tsv") -> list[Path]:
-    """The file itself, or the files of a directory in the order of their names.
+    """Return the file itself, or the files of a directory in the order of their names.
 
     Raises:
         InputError: there is none.
@@ -51,7 +51,7 @@ def tsv_files(path: Path, pattern: str = "*.tsv") -> list[Path]:
 
 
 def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
-    """The first row of every image; ids lose directory and image extension.
+    """Find the first row of every image; ids lose directory and image extension.
 
     Rows that come again, as after an extraction that was started twice, are counted and left out.
     """
@@ -68,7 +68,7 @@ def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
 
 
 def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) -> CommunityDataset:
-    """The data set whose images `read` finds in one row each; other processes can read it too."""
+    """Make the data set whose images `read` reads of one row each, in other processes too."""
     places = index_rows(files)
     return CommunityDataset(
         image_ids=tuple(places),
@@ -79,7 +79,7 @@ def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) 
 
 
 def read_row(place: RowOffset) -> list[bytes | memoryview]:
-    """The columns of the row; long ones are views, as a copy would take longer than the reading."""
+    """Return the columns of a row; long ones are views, as a copy takes longer than the reading."""
     with place.path.open("rb", buffering=0) as file:
         row = os.pread(file.fileno(), place.size, place.offset)
     view = memoryview(row)
@@ -95,7 +95,7 @@ def read_row(place: RowOffset) -> list[bytes | memoryview]:
 
 
 def first_row(path: Path) -> list[bytes]:
-    """The columns of the first row; one empty column where the file is empty."""
+    """Return the columns of the first row, one empty column where the file is empty."""
     with path.open("rb") as file:
         return file.readline().rstrip(b"\r\n").split(b"\t")
 
@@ -126,7 +126,7 @@ def write_rows(path: Path, rows: Iterable[Iterable[object]]) -> int:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, RowOffset]]:
-    """Id and place of every row that is not blank."""
+    """Return id and offset of every row that is not blank."""
     with path.open("rb", buffering=0) as file:
         start = 0
         for end in _line_ends(file):
@@ -140,7 +140,7 @@ def _rows(path: Path) -> Iterator[tuple[str, RowOffset]]:
 
 
 def _line_ends(file: FileIO) -> Iterator[int]:
-    """Where each line ends; the last one may end with the file. Faster here than a mapped file."""
+    """Tell where each line ends; the last may end with the file. A mapped file is slower here."""
     chunk = bytearray(CHUNK_BYTES)
     size = last = 0
     while count := file.readinto(chunk):
@@ -162,7 +162,7 @@ def _decoded(name: bytes, path: Path, offset: int) -> str:
 
 
 def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
-    """The flat array in a column: base64 text of `kind`, or an array that is taken as it is.
+    """Return the flat array of a column: base64 text of `kind`, or an array as it is.
 
     Raises:
         InputError: damaged base64, or bytes that are no whole number of elements.
@@ -176,12 +176,12 @@ def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
 
 
 def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
-    """Base64 text of the array in C order, little-endian."""
+    """Return base64 text of the array in C order, little-endian."""
     return pybase64.b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
 
 
 def decode_number(value: Any, name: str) -> int:
-    """A whole number in text, bytes or a number.
+    """Return the whole number in text, bytes or a number.
 
     Raises:
         InputError: anything else.
@@ -193,7 +193,7 @@ def decode_number(value: Any, name: str) -> int:
 
 
 def decode_rows(value: Any, kind: DTypeLike, rows: int, name: str) -> NDArray[Any]:
-    """Like `decode_array`, shaped [rows, -1].
+    """Return what `decode_array` does, shaped [rows, -1].
 
     Raises:
         InputError: the number of elements does not divide by `rows`.
@@ -205,7 +205,7 @@ def decode_rows(value: Any, kind: DTypeLike, rows: int, name: str) -> NDArray[An
 
 
 def labelled_regions(columns: Mapping[str, Any]) -> RawRegions:
-    """One image from columns named as in LXMERT's files; label columns may be missing.
+    """Read one image from columns named as in LXMERT's files; label columns may be missing.
 
     Raises:
         InputError: a column is missing or damaged.

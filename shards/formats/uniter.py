@@ -50,17 +50,17 @@ _TO_UNITER = (
 
 
 def image_id_of(name: str) -> str:
-    """`coco_train2014_000000000009.npz` -> `COCO_train2014_000000000009`."""
+    """Rename `coco_train2014_000000000009.npz` to `COCO_train2014_000000000009`."""
     return _renamed(stem(name), _TO_OURS)
 
 
 def uniter_name(image_id: str) -> str:
-    """`COCO_train2014_000000000009` -> `coco_train2014_000000000009.npz`."""
+    """Rename `COCO_train2014_000000000009` to `coco_train2014_000000000009.npz`."""
     return f"{_renamed(image_id, _TO_UNITER)}.npz"
 
 
 def uniter_regions(arrays: Mapping[str, Any] | Npz) -> RawRegions:
-    """One image from UNITER's arrays; its size becomes UNIT x UNIT.
+    """Read one image from UNITER's arrays; its size becomes UNIT x UNIT.
 
     Raises:
         InputError: an array is missing or has another shape.
@@ -82,7 +82,7 @@ def uniter_regions(arrays: Mapping[str, Any] | Npz) -> RawRegions:
 
 
 def uniter_arrays(regions: Regions, object_labels: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """UNITER's arrays of one image.
+    """Return UNITER's arrays of one image.
 
     Only the best class of a region is kept by us, so the rest of its probability goes to the
     background.
@@ -104,7 +104,7 @@ def uniter_arrays(regions: Regions, object_labels: tuple[str, ...]) -> dict[str,
 
 
 def open_uniter_npz(path: Path) -> CommunityDataset:
-    """The `.npz` files of a directory.
+    """Open the `.npz` files of a directory.
 
     Raises:
         InputError: there is none, or two are of one image.
@@ -116,7 +116,7 @@ def open_uniter_npz(path: Path) -> CommunityDataset:
 def write_uniter_npz(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """One compressed `.npz` an image; attributes have no place in this format."""
+    """Write one compressed `.npz` an image; attributes have no place in this format."""
     path.mkdir()
     count = 0
     for image in regions:
@@ -160,7 +160,7 @@ ZIP_MAGIC = b"PK"
 
 
 def open_uniter_lmdb(path: Path) -> CommunityDataset:
-    """The database directory, or the directory above the only one.
+    """Open the database directory, or the only one in a directory right below `path`.
 
     Raises:
         InputError: there is no database, or two keys are of one image.
@@ -184,7 +184,7 @@ def open_uniter_lmdb(path: Path) -> CommunityDataset:
 def write_uniter_lmdb(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """`feat_<thresholds>/` in MessagePack, and the number of regions of each image beside it."""
+    """Write `feat_<thresholds>/` in MessagePack, the number of regions of each image beside it."""
     counts: dict[str, int] = {}
 
     def items() -> Iterator[tuple[bytes, bytes]]:
@@ -223,7 +223,7 @@ def _decode(value: bytes) -> RawRegions:
 
 
 def _pack_array(array: NDArray[Any]) -> dict[bytes, Any]:
-    """An array as the package msgpack_numpy encodes it."""
+    """Encode an array as the package msgpack_numpy does."""
     return {
         b"nd": True,
         b"type": array.dtype.str,
@@ -234,7 +234,7 @@ def _pack_array(array: NDArray[Any]) -> dict[bytes, Any]:
 
 
 def _unpack_array(entry: dict[Any, Any]) -> Any:
-    """An array of numbers; its pickled and structured kinds are refused."""
+    """Decode an array of numbers; its pickled and structured kinds are refused."""
     plain = {key.decode() if isinstance(key, bytes) else key: value for key, value in entry.items()}
     if "nd" not in plain:
         return plain

@@ -47,7 +47,7 @@ class Detections:
         return tuple(sorted(names))
 
     def size(self, image_id: str) -> tuple[int, int] | None:
-        """Width and height in pixels, where a file has them.
+        """Return width and height in pixels, None where no file has them.
 
         Raises:
             InputError: the row is damaged.
@@ -63,7 +63,7 @@ class Detections:
     def labels(
         self, image_id: str, count: int
     ) -> tuple[NDArray[np.int64] | None, NDArray[np.float32] | None]:
-        """Class and confidence of each region, or None where the file has another number of them.
+        """Return class and confidence of each region, None if the file has another number of them.
 
         Raises:
             InputError: the row is damaged.
@@ -99,7 +99,7 @@ class Detections:
 
 
 def find_beside(features: Path) -> Detections:
-    """The companions of a feature file, which may be its own `predictions.tsv`."""
+    """Find the companions of a feature file, which may be its own `predictions.tsv`."""
     folder = features.parent
     predictions = folder / "predictions.tsv"
     return Detections(
@@ -110,7 +110,7 @@ def find_beside(features: Path) -> Detections:
 
 
 def parse_json(text: bytes | memoryview) -> Any:
-    """The value of a JSON column.
+    """Return the value of a JSON column.
 
     Raises:
         InputError: it is damaged.

@@ -37,7 +37,7 @@ NAMES = ("features.tsv", "*.feature.tsv", "*.features.tsv", "predictions.tsv")
 
 
 def open_vinvl_tsv(path: Path) -> CommunityDataset:
-    """The feature file, or the one in a directory.
+    """Open the feature file, or the one in a directory.
 
     Raises:
         InputError: there is none, its layout is unknown, or boxes in pixels have no image sizes.
@@ -67,7 +67,7 @@ def open_vinvl_tsv(path: Path) -> CommunityDataset:
 def write_vinvl_tsv(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """`features.tsv`, `predictions.tsv`, their `.lineidx`, and `imageid2idx.json`."""
+    """Write `features.tsv`, `predictions.tsv`, their `.lineidx`, and `imageid2idx.json`."""
     path.mkdir()
     lines: dict[str, int] = {}
     with (
@@ -119,7 +119,7 @@ def _json_or_none(text: bytes) -> Any:
 
 
 def _read_features(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
-    """Features with relative boxes behind them."""
+    """Read features with relative boxes behind them."""
     count, text = _columns(row)
     values = _decode_values(text, count)
     size = beside.size(image_id) or (UNIT, UNIT)
@@ -137,7 +137,7 @@ def _read_features(row: list[bytes | memoryview], beside: Detections, image_id: 
 
 
 def _columns(row: list[bytes | memoryview]) -> tuple[int, Any]:
-    """The stated count and the base64 text of either layout."""
+    """Return the stated count and the base64 text of either layout."""
     if len(row) == 3:
         return decode_number(row[1], "num_boxes"), row[2]
     if len(row) != 2:
@@ -150,7 +150,7 @@ def _columns(row: list[bytes | memoryview]) -> tuple[int, Any]:
 
 
 def _decode_values(text: Any, count: int) -> Any:
-    """[count, F + 6]; float16 where only that gives VinVL's width, as in the captioning set."""
+    """Decode [count, F + 6]: float16 if only that gives VinVL's width, as in the captioning set."""
     data = decode_array(text, np.uint8, "features")
     half = len(data) == 2 * count * (FEATURE_SIZE + RELATIVE_BOX)
     size = 2 if half else 4
@@ -163,7 +163,7 @@ def _decode_values(text: Any, count: int) -> Any:
 
 
 def _read_objects(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
-    """One JSON of objects, each with its own box in pixels and its feature."""
+    """Read one JSON of objects, each with its own box in pixels and its feature."""
     entry = parse_json(row[-1])
     size = beside.size(image_id)
     if size is None:

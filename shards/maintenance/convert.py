@@ -38,12 +38,12 @@ class JoinReport:
     manifest: Manifest
 
     def values(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         names = ("images", "matched", "captions", "questions", "unmatched")
         return {"out": str(self.out), **{name: getattr(self, name) for name in names}}
 
     def sentence(self) -> str:
-        """The report as one sentence."""
+        """Return the report as one sentence."""
         lost = "".join(
             f"; {len(self.unmatched)} names fit no image, first {name!r}"
             for name in self.unmatched[:1]
@@ -108,7 +108,7 @@ def join(
 
 
 def refuse_same(src: Path, dst: Path) -> None:
-    """Nothing is written over what is read.
+    """Refuse to write over what is read.
 
     Raises:
         ConfigError: `dst` is `src`.
@@ -149,7 +149,7 @@ def _with_texts(found: Mapping[str, Texts], members: Members) -> Members:
 
 
 def _merged(old: Texts, new: Texts) -> Texts:
-    """Old texts, then new ones; a question asked again takes the place of the old one."""
+    """Join old texts and new ones; a question asked again takes the place of the old one."""
     asked_again = {_identity(question) for question in new.questions}
     return Texts(
         captions=old.captions + tuple(c for c in new.captions if c not in old.captions),
@@ -159,7 +159,7 @@ def _merged(old: Texts, new: Texts) -> Texts:
 
 
 def _identity(question: Question) -> str:
-    """Official ids are numbers in one file and strings in another; without one, the text."""
+    """Return the id, a number in one file and a string in another, or the text if there is none."""
     if question.question_id is None:
         return question.question
     return f"#{question.question_id}"

@@ -45,7 +45,7 @@ class _Extraction:
 
 
 def parity(golden: Path, extracted: Path) -> dict[str, Any]:
-    """Compare all images both have; plain JSON values, shares in 0..1.
+    """Compare all images both have; returns plain JSON values, shares in 0..1.
 
     Either side is a store or an LXMERT or bottom-up-attention TSV. Published files hold either the
     proposals or the regressed boxes; of an extraction that has both, the kind that overlaps more is
@@ -84,7 +84,7 @@ def agreement(golden: Regions, extracted: Regions, kind: BoxKind = "boxes") -> A
 
 
 def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[A, 4] and [B, 4] xyxy boxes -> [A, B] intersection over union."""
+    """Return [A, B] intersection over union of [A, 4] and [B, 4] xyxy boxes."""
     corners = np.minimum(first[:, None, 2:], second[None, :, 2:])
     corners -= np.maximum(first[:, None, :2], second[None, :, :2])
     shared = corners.clip(min=0).prod(axis=2)
@@ -93,7 +93,7 @@ def box_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[
 
 
 def summarise(images: Sequence[Agreement]) -> dict[str, Any]:
-    """The figures over all regions of the images; None where nothing was compared."""
+    """Return the figures over all regions of the images; None where nothing was compared."""
     overlaps = np.concatenate([image.overlaps for image in images])
     cosines = np.concatenate([image.cosines for image in images])
     return {

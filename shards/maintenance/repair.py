@@ -57,7 +57,7 @@ def _publish(path: Path, manifest: Manifest) -> Manifest:
 def _read_shard(
     path: Path, plan: Plan, shard: int, refused: dict[int, Refusal]
 ) -> tuple[Index, ShardEntry]:
-    """Index and entry of one shard, which must hold what the plan says."""
+    """Read index and entry of one shard, which must hold what the plan says."""
     tar = path / shard_name(shard)
     wanted = [plan.image_ids[p] for p in plan.positions(shard) if p not in refused]
     try:
@@ -73,7 +73,7 @@ def _read_shard(
 
 
 def _lmdb_manifest(path: Path) -> Manifest:
-    """The manifest that the database itself holds, with the size and hash of its file."""
+    """Read the manifest that the database itself holds, with the size and hash of its file."""
     file = path / LMDB_NAME
     meta = next((value for key, value in read_all(file) if key == META_KEY.decode()), b"")
     try:

@@ -30,7 +30,7 @@ class Finding:
 
 
 def check_sidecars(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Finding]:
-    """Plan, refusals and entries of the manifest; `keys` are the samples in order.
+    """Check plan, refusals and entries of the manifest; `keys` are the samples in order.
 
     Plan and refusals may be absent, as in a copy of the finished files alone.
     """
@@ -52,7 +52,7 @@ def check_sidecars(path: Path, manifest: Manifest, keys: Iterable[str]) -> Itera
 
 
 def check_tar_sidecars(path: Path, manifest: Manifest, index: Index) -> Iterator[Finding]:
-    """Index and commit record of each shard; a copy may be without all of them."""
+    """Check index and commit record of each shard; a copy may be without all of them."""
     names = [Path(shard.name).stem for shard in manifest.shards]
     if not any((path / f"{name}{kind}").exists() for name in names for kind in (".idx", ".json")):
         return
@@ -82,7 +82,7 @@ def _check_plan(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator
 
 
 def _check_names(path: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Where the checksum of the manifest is missing, no entry may be unknown: it may be its."""
+    """Find unknown entries where the checksum of the manifest is missing: one may be its."""
     found = _json(path / MANIFEST_NAME)
     unknown = sorted(set(found or {}) - set(manifest.to_json()))
     if CHECKSUM not in (found or {}) and unknown:
@@ -106,7 +106,7 @@ def _json(path: Path) -> Any:
 
 
 def _json_lines(path: Path) -> Any:
-    """Objects by their id; None where a line is damaged."""
+    """Return the objects by their id, None where a line is damaged."""
     data = path.read_bytes()
     try:
         entries = [json.loads(line) for line in data.split(b"\n")[:-1]]

@@ -23,7 +23,7 @@ from semvlp.shards.stores.tar_index import INDEX_NAME, Index, index_of, read_ind
 
 
 def verify(path: Path) -> list[Finding]:
-    """Everything that is wrong with the data set in `path`; an empty list means it is sound.
+    """Find everything that is wrong with the data set in `path`; none means it is sound.
 
     Reads all of it: sizes, SHA-256, a strict scan of every archive, the checksum of every record,
     duplicate, missing and unknown keys, profiles, counts, and every file beside the samples. Damage
@@ -42,7 +42,7 @@ def verify(path: Path) -> list[Finding]:
 
 
 def info(path: Path) -> dict[str, Any]:
-    """What the manifest says of a data set, as plain JSON values.
+    """Return what the manifest says of a data set, as plain JSON values.
 
     Raises:
         InputError: there is no manifest, or it is damaged.
@@ -125,7 +125,7 @@ def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _check_file(path: Path, entry: ShardEntry) -> Iterator[Finding]:
-    """Presence, size and SHA-256 of one file."""
+    """Check presence, size and SHA-256 of one file."""
     file = path / entry.name
     if not file.exists():
         yield Finding(shard=entry.name, key=None, problem="the file is missing")
@@ -140,7 +140,7 @@ def _check_file(path: Path, entry: ShardEntry) -> Iterator[Finding]:
 
 
 def _walk(path: Path, index: Index | None, shard: int) -> Iterator[Record | Finding]:
-    """Every sample of a tar; behind damage it goes on where the index knows the next sample."""
+    """Read every sample of a tar; behind damage go on where the index knows the next sample."""
     if not path.exists():
         return
     starts = _starts(index, shard)
@@ -173,7 +173,7 @@ def _starts(index: Index | None, shard: int) -> dict[int, int]:
 
 
 def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iterator[Finding]:
-    """The row of the index against the sample that was found."""
+    """Compare the row of the index with the sample that was read."""
     if row is not None:
         found = index_of([record], int(index.rows["shard"][row]))
         if found.keys == (index.keys[row],) and found.rows[0] == index.rows[row]:
@@ -183,7 +183,7 @@ def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iter
 
 
 def _read_lmdb(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
-    """Sound samples, damage, and the keys the file lists."""
+    """Return sound samples, damage, and the keys the file lists."""
     found, findings, keys = [], [], ""
     try:
         for key, value in read_all(path):
@@ -201,7 +201,7 @@ def _read_lmdb(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
 
 
 def _read_lmdb_aside(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
-    """`_read_lmdb` in a process of its own, whose end is a finding."""
+    """Run `_read_lmdb` in a process of its own, whose end is a finding."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_read_lmdb, path).result()
@@ -217,7 +217,7 @@ def _check_keys(
     manifest: Manifest,
     where: str,
 ) -> Iterator[Finding]:
-    """Each expected key exactly once, no other, all of one profile; damage is reported already."""
+    """Find missing, double and unknown keys and other profiles; damage is reported already."""
     counts = Counter(item.key for item in found)
     known = set(expected)
     for item in found:
@@ -235,7 +235,7 @@ def _check_keys(
 
 
 def _check_list(keys: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
-    """Keys and refused images together are the list that the manifest was made for."""
+    """Check that keys and refused images together are the list of the manifest."""
     try:
         listed = manifest.plan(keys).image_list_sha256
     except InputError as error:

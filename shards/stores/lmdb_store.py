@@ -57,7 +57,7 @@ class LmdbStore(Store):
             return self._members(index, get)[0]
 
     def text_counts(self) -> Sequence[int]:
-        """Reads every JSON; the tar shards have them in their index."""
+        """Count by reading every JSON; the tar shards have the counts in their index."""
         texts = map(self.texts, range(len(self)))
         return [len(found.captions) + len(found.questions) for found in texts]
 
@@ -71,7 +71,7 @@ class LmdbStore(Store):
             return [self._members(index, get)[0] for index in indices]
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
-        """Nothing to tell: only LMDB knows where in its file a sample lies."""
+        """Do nothing: only LMDB knows where in its file a sample lies."""
 
     def close(self) -> None:
         _environments.release(self._file, self)
@@ -93,7 +93,7 @@ class LmdbStore(Store):
 
     @contextmanager
     def _values(self) -> Iterator["_Get"]:
-        """Looks values up; they lie in the file and last as long as the context."""
+        """Look values up; they lie in the file and last as long as the context."""
         with _environments.acquire(self._file, self).begin(buffers=True) as transaction:
 
             def get(key: bytes) -> memoryview:
@@ -115,7 +115,7 @@ class LmdbStore(Store):
 
 
 def open_environment(path: Path, *, readonly: bool = True) -> Any:
-    """An LMDB environment: `path` is a file, or a directory that holds `data.mdb`.
+    """Open an LMDB environment: `path` is a file, or a directory that holds `data.mdb`.
 
     Nothing guards against a second writer. The map grows as `put_all` needs it. Readahead stays
     on: values are far larger than a page, and reading them page by page is 20 times slower.
@@ -165,7 +165,7 @@ def put_all(environment: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def value_of(environment: Any, key: bytes) -> bytes | None:
-    """The value of a key, or None.
+    """Return the value of a key, or None.
 
     Raises:
         InputError: LMDB notices damage.
@@ -179,7 +179,7 @@ def value_of(environment: Any, key: bytes) -> bytes | None:
 
 
 def keys_of(environment: Any) -> Iterator[bytes]:
-    """Every key, in the order of the bytes.
+    """Return every key, in the order of the bytes.
 
     Raises:
         InputError: LMDB notices damage.
@@ -192,7 +192,7 @@ def keys_of(environment: Any) -> Iterator[bytes]:
 
 
 def read_all(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every key and value of a file in the order of the keys; ours that start with `!` too.
+    """Return every key and value of a file in the order of the keys, those with `!` too.
 
     Raises:
         InputError: LMDB notices damage.
@@ -209,7 +209,7 @@ def read_all(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def split_value(value: bytes | memoryview) -> tuple[bytes, memoryview]:
-    """JSON and blob of a value.
+    """Return JSON and blob of a value.
 
     Raises:
         InputError: it does not start with a safetensors header.

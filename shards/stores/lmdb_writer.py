@@ -53,7 +53,7 @@ class LmdbTarget:
             self._flush()
 
     def refuse(self, position: int) -> None:
-        """Nothing to do: a refused image is simply absent."""
+        """Do nothing: a refused image is simply absent."""
 
     def finish(self, manifest: Manifest) -> tuple[ShardEntry, ...]:
         keys = "\n".join(self._plan.image_ids[position] for position in sorted(self._written))
@@ -97,7 +97,7 @@ class LmdbTarget:
         )
 
     def _read_back(self) -> tuple[set[int], int, int, Counter[int]]:
-        """What earlier runs wrote: positions, captions, questions, histogram of regions."""
+        """Return what earlier runs wrote: positions, captions, questions, histogram of regions."""
         positions = {key: position for position, key in enumerate(self._plan.image_ids)}
         with self._environment.begin() as transaction:
             meta = transaction.get(META_KEY)
@@ -111,7 +111,7 @@ class LmdbTarget:
 
 
 def _is_published(out: Path) -> bool:
-    """Whether the file beside the manifest is the one it describes."""
+    """Tell whether the file beside the manifest is the one it describes."""
     if not (out / MANIFEST_NAME).exists():
         return False
     try:

@@ -38,7 +38,7 @@ class Store(Closing, ABC):
         return image_id in self._positions
 
     def index_of(self, image_id: str) -> int:
-        """Position of an image.
+        """Return the position of an image.
 
         Raises:
             InputError: the store does not hold it.
@@ -49,7 +49,7 @@ class Store(Closing, ABC):
             raise InputError(f"{self.path} has no image {image_id!r}") from None
 
     def sample(self, index: int) -> Sample:
-        """The whole sample, its checksum compared the first time it is read.
+        """Read the whole sample; its checksum is compared the first time.
 
         Raises:
             InputError: the sample is damaged; names file and key.
@@ -57,11 +57,11 @@ class Store(Closing, ABC):
         return self._decoded(index, self._read(index))
 
     def texts(self, index: int) -> Texts:
-        """The texts alone, without reading the regions."""
+        """Read the texts alone, without reading the regions."""
         return texts_of(decode_entry(self.entry(index)))
 
     def members(self, index: int) -> Members:
-        """The JSON and the regions as they are stored, to be copied without change."""
+        """Read the JSON and the regions as they are stored, to be copied without change."""
         found = self._read(index)
         self._decoded(index, found)
         return found
@@ -73,19 +73,19 @@ class Store(Closing, ABC):
 
     @abstractmethod
     def entry(self, index: int) -> bytes:
-        """The JSON alone, as it is stored."""
+        """Read the JSON alone, as it is stored."""
 
     @abstractmethod
     def entries(self, indices: Sequence[int]) -> list[bytes]:
-        """The JSON of several samples."""
+        """Read the JSON of several samples."""
 
     @abstractmethod
     def text_counts(self) -> Sequence[int]:
-        """Number of texts of each image."""
+        """Return the number of texts of each image."""
 
     @abstractmethod
     def view(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[StoredSample]]:
-        """Samples to look at without a copy, for as long as the context; checked like `sample`.
+        """Give samples without a copy, for as long as the context; they are checked like `sample`.
 
         Each is looked up when it is asked for: bytes that were just touched are copied fastest.
         """
@@ -99,11 +99,11 @@ class Store(Closing, ABC):
 
     @abstractmethod
     def _read(self, index: int) -> Members:
-        """The members in memory of their own."""
+        """Read the members into memory of their own."""
 
     @abstractmethod
     def _damage(self, index: int, problem: str) -> str:
-        """The message for a damaged sample: where it lies and what is wrong."""
+        """Return the message for a damaged sample: where it lies and what is wrong."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)

@@ -50,12 +50,12 @@ class Record:
 
 
 def padded(size: int) -> int:
-    """`size` rounded up to whole blocks."""
+    """Round `size` up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def header(name: str, size: int) -> bytes:
-    """A ustar header of a read-only file without owner or time: POSIX.1-1988, typeflag 0."""
+    """Return a ustar header of a read-only file without owner or time: POSIX.1-1988, typeflag 0."""
     start = name.encode("ascii").ljust(100, b"\0") + b"0000444\0" + 2 * b"0000000\0"
     start += b"%011o\0" % size + b"00000000000\0"
     rest = b"0" + bytes(100) + b"ustar\x0000" + bytes(32 + 32 + 8 + 8 + 155 + 12)
@@ -64,17 +64,17 @@ def header(name: str, size: int) -> bytes:
 
 
 def member(name: str, data: bytes | memoryview) -> bytes:
-    """Header, data and padding."""
+    """Return header, data and padding."""
     return b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
 
 
 def record_bytes(key: str, text: bytes, blob: bytes | memoryview) -> bytes:
-    """The two members of a sample."""
+    """Return the two members of a sample."""
     return member(key + JSON_SUFFIX, text) + member(key + REGIONS_SUFFIX, blob)
 
 
 def scan(path: Path) -> Iterator[Record]:
-    """Every sample of a shard, each checked in full; also what lies between and behind them.
+    """Read every sample of a shard; all of each is checked, and what lies between and behind.
 
     Raises:
         InputError: at the first damage, with the file and the offset; so a torn file gives its
@@ -90,7 +90,7 @@ def scan(path: Path) -> Iterator[Record]:
 
 
 def read_record(file: BinaryIO, offset: int, name: str) -> Record:
-    """The sample whose first header is at `offset`.
+    """Read the sample whose first header is at `offset`.
 
     Raises:
         InputError: anything there differs from what the writer writes.
@@ -120,7 +120,7 @@ def read_record(file: BinaryIO, offset: int, name: str) -> Record:
 
 
 def is_end(file: BinaryIO, offset: int, size: int, name: str) -> bool:
-    """Whether exactly the end mark is left; zeros anywhere else are damage.
+    """Tell whether exactly the end mark is left; zeros anywhere else are damage.
 
     Raises:
         InputError: nothing is left.

@@ -38,19 +38,19 @@ class Index:
     rows: NDArray[np.void]
 
     def location(self, row: int) -> Location:
-        """Where a sample lies in its shard."""
+        """Return where a sample lies in its shard."""
         _, json_offset, json_bytes, _, regions_offset, regions_bytes, *_ = self.rows[row].item()
         return Location(self.keys[row], json_offset, json_bytes, regions_offset, regions_bytes)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file: one tensor a column, and the keys newline-joined."""
+        """Return a safetensors file: one tensor a column, and the keys newline-joined."""
         columns = {name: np.ascontiguousarray(self.rows[name]) for name in ROW.names or ()}
         keys = np.frombuffer("\n".join(self.keys).encode(), np.uint8)
         return save({"keys": keys, **columns})
 
 
 def index_of(records: Iterable[Record], shard: int) -> Index:
-    """The index of the samples of one shard; only one sample is held at a time."""
+    """Make the index of the samples of one shard; only one sample is in memory at a time."""
     keys, rows = [], []
     for record in records:
         location, sample = record.location, record.sample
@@ -72,7 +72,7 @@ def index_of(records: Iterable[Record], shard: int) -> Index:
 
 
 def concatenate(parts: Sequence[Index]) -> Index:
-    """The index of several shards, one after another."""
+    """Join the indexes of several shards, one after another."""
     keys = tuple(key for part in parts for key in part.keys)
     return Index(keys, np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)]))
 

@@ -33,7 +33,7 @@ class TarStore(Store):
     """
 
     def __init__(self, path: Path, manifest: Manifest | None = None, pattern: str = "") -> None:
-        """`pattern`: only the shards whose names it fits, as `shard-00000*.tar`."""
+        """Open the shards, only those whose names fit `pattern`, as `shard-00000*.tar`."""
         manifest = manifest if manifest is not None else read_manifest(path)
         index = read_index(path / INDEX_NAME)
         _check_rows(index, manifest, path / INDEX_NAME)
@@ -105,7 +105,7 @@ class TarStore(Store):
         return self._members(index, mapped[location.start : location.end])
 
     def _slices(self, indices: Sequence[int]) -> Iterator[tuple[int, memoryview, slice, slice]]:
-        """The mapped shard of each sample, and where its JSON and its regions lie in it."""
+        """Return the mapped shard of each sample, and where its JSON and its regions lie in it."""
         rows = self._index.rows[np.array(indices, np.int64)]
         texts, regions = rows["json_offset"], rows["regions_offset"]
         text_ends, regions_ends = texts + rows["json_bytes"], regions + rows["regions_bytes"]
@@ -120,7 +120,7 @@ class TarStore(Store):
             yield index, mapped[shard], slice(a, b), slice(c, d)
 
     def _members(self, index: int, data: memoryview) -> Members:
-        """The two members in the bytes of a sample."""
+        """Cut the bytes of a sample into its two members."""
         location = self._index.location(index)
         text_start = location.json_offset - location.start
         blob_start = location.regions_offset - location.start
@@ -165,7 +165,7 @@ class TarStore(Store):
 
 
 def _check_rows(index: Index, manifest: Manifest, path: Path) -> None:
-    """Every shard has as many rows as the manifest says, and no row points outside of it."""
+    """Check that each shard has the rows the manifest says, and that none points outside of it."""
     rows, shards = index.rows, manifest.shards
     expected = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
     if not np.array_equal(rows["shard"], expected):
@@ -179,7 +179,7 @@ def _check_rows(index: Index, manifest: Manifest, path: Path) -> None:
 
 
 def _selected(manifest: Manifest, index: Index, pattern: str, path: Path) -> tuple[Manifest, Index]:
-    """Manifest and index of some shards alone."""
+    """Return manifest and index of some shards alone."""
     chosen = [n for n, shard in enumerate(manifest.shards) if fnmatch(shard.name, pattern)]
     if not chosen:
         raise InputError(f"no shard of {path} fits {pattern}; it has {len(manifest.shards)}")
@@ -207,7 +207,7 @@ def check_size(path: Path, size: int) -> None:
 
 
 def webdataset(path: Path) -> Any:
-    """The same shards through stock `webdataset.WebDataset`, in the order of the plan.
+    """Open the same shards with stock `webdataset.WebDataset`, in the order of the plan.
 
     For programs that are built on it. It does not notice damage: run `verify` first.
     """

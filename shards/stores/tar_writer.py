@@ -24,12 +24,12 @@ RECORDS_PER_SYNC = 64
 
 
 def shard_name(shard: int) -> str:
-    """File name of a tar shard."""
+    """Return the file name of a tar shard."""
     return f"shard-{shard:06d}.tar"
 
 
 def read_back(path: Path, shard: int) -> tuple[Index, ShardEntry]:
-    """Index of a whole shard, and what commit record and manifest say of it.
+    """Read the index of a whole shard, and what commit record and manifest say of it.
 
     Raises:
         InputError: it is damaged.
@@ -55,7 +55,7 @@ def _entry(path: Path, index: Index, sha256: str) -> ShardEntry:
 
 
 def commit_text(entry: ShardEntry) -> str:
-    """The commit record of a shard."""
+    """Return the commit record of a shard."""
     return json.dumps(entry.to_json()) + "\n"
 
 
@@ -135,7 +135,7 @@ class TarTarget:
             self._publish(shard)
 
     def _committed_entry(self, shard: int, samples: int) -> ShardEntry | None:
-        """The commit record of a shard whose files are what it says."""
+        """Return the commit record of a shard whose files are what it says, else None."""
         try:
             entry = ShardEntry.from_json(json.loads(self._commit_path(shard).read_bytes()))
             size = self._tar_path(shard).stat().st_size
@@ -222,7 +222,7 @@ class _Part:
 
 
 def _good_prefix(path: Path, plan: Plan, wanted: list[int]) -> tuple[list[int], int]:
-    """Positions of the samples that are whole and in place, and the offset behind them."""
+    """Return the positions of the samples that are whole and in place, and where they end."""
     kept, end = [], 0
     expected: Iterator[int] = iter(wanted)
     try:

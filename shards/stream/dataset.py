@@ -48,16 +48,16 @@ class ConcatStores:
         self._keep()
 
     def __len__(self) -> int:
-        """Images."""
+        """Count the images."""
         return self._ends[-1] if self._ends else 0
 
     def image_id(self, index: int) -> str:
-        """The id of an image."""
+        """Return the id of an image."""
         store, local = self._locate(index)
         return store.image_ids[local]
 
     def other(self, index: int, position: int) -> int:
-        """Another image, drawn by the position alone: the batch and the rank play no part."""
+        """Draw another image by the position alone: the batch and the rank play no part."""
         step = 1 + draw(self._seed, position, "negative") % (len(self) - 1)
         other = (index + step) % len(self)
         # Two stores may both hold the image; the next one that differs is taken.
@@ -66,14 +66,14 @@ class ConcatStores:
         return other
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
-        """The JSON of images."""
+        """Read the JSON of images."""
         found = {
             number: iter(self._stores[number].entries(own)) for number, own in self._groups(indices)
         }
         return [next(found[self._number(index)]) for index in indices]
 
     def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[StoredSample]:
-        """The members of images, for as long as `stack`.
+        """Read the members of images, which last as long as `stack`.
 
         Where pairs are visited they are kept, so that an image is read once for all its texts.
         """
@@ -110,7 +110,7 @@ class ConcatStores:
         return text, blob, blob_layout(blob)
 
     def _number(self, index: int) -> int:
-        """Which store holds an image."""
+        """Return the number of the store that holds an image."""
         return bisect_right(self._ends, index)
 
     def _locate(self, index: int) -> tuple[Store, int]:
@@ -118,7 +118,7 @@ class ConcatStores:
         return self._stores[number], index - (self._ends[number - 1] if number else 0)
 
     def _groups(self, indices: Sequence[int]) -> Iterable[tuple[int, Sequence[int]]]:
-        """The stores that hold some of the images, and the places of those in each, in order."""
+        """Return the stores that hold some of the images, and the indices in each, in order."""
         if len(self._stores) == 1:
             return [(0, indices)]
         groups: dict[int, list[int]] = {}

@@ -17,7 +17,7 @@ _MASK = (1 << 64) - 1
 
 
 def permute(index: int, n: int, key: int) -> int:
-    """Where `index` of 0..n-1 goes in the pseudo-random permutation of n numbers named by `key`.
+    """Permute `index` of 0..n-1 by the pseudo-random permutation of n numbers named by `key`.
 
     Six-round balanced Feistel network with cycle walking (Black and Rogaway, "Ciphers with
     Arbitrary Finite Domains", 2002): constant memory, any index in about the same time.
@@ -37,7 +37,7 @@ def permute(index: int, n: int, key: int) -> int:
 
 
 def permute_all(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
-    """Where each of `indices` goes: `permute` of all of them at once.
+    """Permute each of `indices`, all of them at once.
 
     Raises:
         IndexError: an index is outside 0..n-1.
@@ -54,22 +54,22 @@ def permute_all(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int6
 
 
 def permutation(n: int, key: int) -> NDArray[np.int64]:
-    """[n] the whole of it."""
+    """Return the whole permutation, [n]."""
     return permute_all(np.arange(n), n, key)
 
 
 def key(seed: int, epoch: int) -> int:
-    """The 64-bit name of the permutation of one epoch."""
+    """Return the 64-bit name of the permutation of one epoch."""
     return draw(seed, epoch, "order")
 
 
 def draw(seed: int, position: int, purpose: str) -> int:
-    """A 64-bit number that depends on nothing but its arguments."""
+    """Draw a 64-bit number that depends on nothing but its arguments."""
     return int.from_bytes(_digest(seed, position, purpose, 8), "little")
 
 
 def generator(seed: int, position: int, purpose: str) -> np.random.Generator:
-    """The random numbers of one visited position for one purpose ("caption", "masking", ...).
+    """Return the random numbers of a visited position for one purpose ("caption", "masking", ...).
 
     Counter-based (Philox), so a position draws the same numbers in any rank, after any resume.
     """
@@ -86,7 +86,7 @@ class Generators:
         self._fresh = self._philox.state
 
     def __call__(self, seed: int, position: int, purpose: str) -> np.random.Generator:
-        """The same numbers as `generator(seed, position, purpose)`."""
+        """Return the same numbers as `generator(seed, position, purpose)`."""
         key = np.frombuffer(_digest(seed, position, purpose, 16), "<u8")
         counter = self._fresh["state"]["counter"]
         self._philox.state = {**self._fresh, "state": {"counter": counter, "key": key}}
@@ -128,7 +128,7 @@ def _table(n: int, key: int) -> NDArray[np.int64]:
 
 
 def _splitmix64(value: int) -> int:
-    """The finaliser of Steele, Lea and Flood's SplitMix64 generator (2014)."""
+    """Mix by the finaliser of Steele, Lea and Flood's SplitMix64 generator (2014)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
@@ -136,7 +136,7 @@ def _splitmix64(value: int) -> int:
 
 
 def _splitmix64_all(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Arrays wrap around at 64 bits by themselves."""
+    """Mix arrays, which wrap around at 64 bits by themselves."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

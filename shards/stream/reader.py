@@ -64,7 +64,7 @@ class Reader(Closing):
         return self
 
     def __next__(self) -> Batch:
-        """The next batch.
+        """Take the next batch.
 
         Raises:
             InputError: a sample of it is damaged.
@@ -81,7 +81,7 @@ class Reader(Closing):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The state after the batches taken so far; the same on every rank."""
+        """Return the state after the batches taken so far; the same on every rank."""
         return self._stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ def pin(memory: mmap.mmap) -> Callable[[], None]:
 
 
 def unpinned() -> None:
-    """What there is to end where nothing was pinned."""
+    """Do nothing, where nothing was pinned."""
 
 
 ALIGNMENT = 64
@@ -64,7 +64,7 @@ class Ring:
         self._unpin: Callable[[], None] = unpinned
 
     def columns(self, slot: int) -> Columns:
-        """The arrays of one slot."""
+        """Return the arrays of one slot."""
         _, rows, feature_size = self._shape
         offset = slot * _slot_bytes(rows, feature_size)
         columns = {}
@@ -90,7 +90,7 @@ class Ring:
 
 
 def _nameless_file() -> int:
-    """In memory where the system can (Linux), else on the disk of temporary files."""
+    """Open a file in memory where the system can (Linux), else among the temporary files."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("semvlp-ring")
     with TemporaryFile() as file:

@@ -40,7 +40,7 @@ class Epochs(Protocol):
     """The endless epochs of one data set."""
 
     def __len__(self) -> int:
-        """Positions of one epoch."""
+        """Count the positions of one epoch."""
 
     def at(self, positions: Numbers) -> Schedule: ...
 
@@ -71,7 +71,7 @@ class ImageEpochs:
         return Schedule(epochs, _by_group(epochs, turns, self.of_epoch))
 
     def of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
-        """The images at some turns of one epoch."""
+        """Return the images at some offsets in one epoch."""
         if self._order == "full":
             return permute_all(turns, self._total, key(self._seed, epoch))
         if self._order == "block":
@@ -108,7 +108,7 @@ class _Block:
         self._shifts = firsts - (self._ends - sizes)
 
     def at(self, turns: Numbers) -> Numbers:
-        """The images at some turns of the epoch."""
+        """Return the images at some offsets in the epoch."""
         places = permute_all(turns - self.start, self.total, self._key)
         return places + self._shifts[np.searchsorted(self._ends, places, "right")]
 
@@ -135,7 +135,7 @@ class PairEpochs:
         return Schedule(epochs, pairs[:, 0], pairs[:, 1])
 
     def _of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
-        """[P, 2] image and text."""
+        """Return image and text, [P, 2]."""
         images, ends = self._table_of(epoch)
         windows = np.searchsorted(ends, turns, "right") // WINDOW
 
@@ -151,7 +151,7 @@ class PairEpochs:
         return np.stack([indices, turns - (ends[rows] - self._texts[indices])], axis=1)
 
     def _table_of(self, epoch: int) -> tuple[Numbers, Numbers]:
-        """The images in their turn, and the number of pairs up to the end of each."""
+        """Return the images in order, and the number of pairs up to the end of each."""
         if self._table is None or self._table[0] != epoch:
             images = self._images.of_epoch(epoch, np.arange(len(self._images)))
             self._table = epoch, images, np.cumsum(self._texts[images])
@@ -171,14 +171,14 @@ class Mixture:
         self._table: tuple[int, Numbers, Numbers] | None = None
 
     def at(self, positions: Numbers) -> tuple[Numbers, Numbers]:
-        """Data set, and position in its own epochs."""
+        """Return the data set of each position, and the position in its own epochs."""
         cycles, slots = np.divmod(positions, CYCLE)
         sources = _by_group(cycles, slots, lambda cycle, own: self._table_of(cycle)[0][own])
         ranks = _by_group(cycles, slots, lambda cycle, own: self._table_of(cycle)[1][own])
         return sources, cycles * self._counts[sources] + ranks
 
     def _table_of(self, cycle: int) -> tuple[Numbers, Numbers]:
-        """[CYCLE] data set of each slot, and how many slots before it have the same."""
+        """Return the data set of each slot, and how many before it have the same; [CYCLE] each."""
         if self._table is None or self._table[0] != cycle:
             places = permutation(CYCLE, draw(self._seed, cycle, "mixture"))
             sources = np.searchsorted(np.cumsum(self._counts), places, "right")
@@ -192,7 +192,7 @@ class Mixture:
 def _by_group(
     groups: Numbers, values: Numbers, function: Callable[[int, Numbers], Numbers]
 ) -> Numbers:
-    """`function(group, values of that group)` of each group, in the places of the values."""
+    """Put `function(group, values of that group)` of each group where its values stand."""
     found = np.unique(groups).tolist()
     if len(found) == 1:
         return function(found[0], values)
@@ -204,7 +204,7 @@ def _by_group(
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in proportion to the weights that add up to `total`: largest remainders.
+    """Split `total` into whole numbers in proportion to the weights, by largest remainders.
 
     Raises:
         ConfigError: a weight that is not positive, or whose share is less than one.

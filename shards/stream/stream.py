@@ -98,7 +98,7 @@ class Stream:
         self.position = position
 
     def __len__(self) -> int:
-        """Positions of one epoch of every data set, over all ranks."""
+        """Count the positions of one epoch of every data set, over all ranks."""
         return sum(len(source.epochs) for source in self._sources)
 
     @property
@@ -125,7 +125,7 @@ class Stream:
         self.position += batches * self.batch_size
 
     def read(self, position: int, out: Columns | None = None) -> Batch:
-        """This rank's slice of the batch at `position`, its rows copied into `out`.
+        """Read this rank's slice of the batch at `position`, its rows copied into `out`.
 
         The stores are told what it and the batch behind it need. Without `out`, room is made.
 
@@ -149,7 +149,7 @@ class Stream:
         return Batch(entries=entries, lengths=lengths, columns=columns)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state after the batches handed out so far; the same on every rank."""
+        """Return the state after the batches handed out so far; the same on every rank."""
         return {"version": STATE_VERSION, "position": self.position, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,7 +168,7 @@ class Stream:
         self.position = int(state["position"])
 
     def _turns(self, position: int) -> list["_Scheduled"]:
-        """This rank's slice of the batch at `position`."""
+        """Return this rank's slice of the batch at `position`."""
         share = self.batch_size // self._world_size
         first = position + self._rank * share
         positions = np.arange(first, first + share)
@@ -182,7 +182,7 @@ class Stream:
         return sorted(chain.from_iterable(turns))
 
     def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Scheduled"]:
-        """The visits of one source; `own` are the positions in its epochs."""
+        """Return the visits of one data set; `own` are the positions in its epochs."""
         source = self._sources[number]
         other = source.other if self._negatives else lambda index, position: index
         epochs, indices, texts = source.epochs.at(own)
@@ -202,7 +202,7 @@ class Stream:
         return found[0] if len(found) == 1 else (next(found[turn.source]) for turn in turns)
 
     def _other_entries(self, turns: Sequence["_Scheduled"]) -> list[bytes | None]:
-        """The JSON that each negative text is taken from."""
+        """Read the JSON that each negative text is taken from."""
         if not self._negatives:
             return [None] * len(turns)
         found = [
@@ -262,7 +262,7 @@ def _check_alike(stores: Sequence[Store]) -> None:
 
 
 def _fingerprint(stores: Sequence[Store]) -> str:
-    """Hash of what the sequence runs over: profiles, images, texts; equal for tar and LMDB."""
+    """Hash what the sequence runs over: profiles, images, texts; tar and LMDB are equal."""
     digest = hashlib.blake2b(digest_size=16)
     for store in stores:
         counts = store.manifest.counts

@@ -53,7 +53,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
             yield {**columns, "starts": torch.from_numpy(batch.starts), "visits": visits}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state after the batches handed out so far."""
+        """Return the state after the batches handed out so far."""
         return {**self.stream.state_dict(), "begun": self._begun}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ class ImageIds:
         self._ids = dict.fromkeys(ids)
 
     def find(self, name: str | int) -> str | None:
-        """The id of the image that `name` speaks of, or None.
+        """Return the id of the image that `name` speaks of, or None.
 
         Tried in this order: the name as it stands; without directory and image extension; by its
         number, so that 150367, `000000150367` and `COCO_train2014_000000150367` are one image. Two
@@ -67,13 +67,13 @@ class ImageIds:
 
 
 def stem(name: str) -> str:
-    """The name without directory and image extension; other dots belong to the name."""
+    """Return the name without directory and image extension; other dots belong to the name."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS else path.name
 
 
 def _split(name: str) -> tuple[str, int | None]:
-    """`COCO_train2014_000000000139` -> ("coco_train2014_", 139); no number: None."""
+    """Split `COCO_train2014_000000000139` into ("coco_train2014_", 139); no number gives None."""
     match = _NUMBERED.fullmatch(name)
     return (match["prefix"].lower(), int(match["number"])) if match else (name, None)
 

@@ -10,7 +10,7 @@ from semvlp.errors import InputError
 
 
 def captions_in_tar(path: Path) -> Iterator[tuple[str, str]]:
-    """Image name and caption: `caption` or `captions` of its JSON, and its text; each once.
+    """Read image names and captions: `caption` or `captions` of the JSON, the text; each once.
 
     Raises:
         InputError: not a readable tar, or a member that is damaged.
@@ -44,7 +44,7 @@ def _captions(
 
 
 def _of_json(entry: Any) -> list[str]:
-    """An entry without captions, as of a photograph that could not be fetched, gives none."""
+    """Return the captions; an entry of a photograph that could not be fetched has none."""
     if not isinstance(entry, dict):
         raise ValueError("it must be an object")
     captions = [entry.get("caption"), *(entry.get("captions") or ())]

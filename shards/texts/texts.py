@@ -138,7 +138,7 @@ def _entries(path: Path) -> list[Entry]:
 def _read_official(path: Path) -> list[Entry]:
     document = parse(read_text(path), path)
     layout = layout_of(document)
-    if layout is None or layout.read not in _BUILDERS:
+    if layout is None or layout.read is None or layout.read not in _BUILDERS:
         layouts = chain.from_iterable(LAYOUTS.values())
         known = ", ".join(layout.name for layout in layouts if layout.read in _BUILDERS)
         given = layout.name if layout else _describe(document)
@@ -226,7 +226,7 @@ def _score(value: Any, where: str) -> float:
     return score
 
 
-_BUILDERS: dict[Reader | None, Callable[[Record], Iterator[Entry]]] = {
+_BUILDERS: dict[Reader, Callable[[Record], Iterator[Entry]]] = {
     official_files.coco_captions: _caption,
     official_files.karpathy_images: _sentences,
     official_files.vqa_questions: _vqa_question,
