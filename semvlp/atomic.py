@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from semvlp import atomic
 from semvlp.errors import ConfigError
+
+PART_DIR = ".part"
+"""Work in progress, on the same file system; readers never look here."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -35,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Write as `write_bytes` does; NaN and infinity, which strict readers refuse, are errors."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(value, indent))
 
 
 def sync_directory(directory: Path) -> None:
@@ -47,27 +49,28 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-PART_DIR = ".part"
-"""Work in progress, on the same file system; readers never look here."""
-
-
 def publish(part: Path, path: Path) -> None:
     """Move a finished, synced file out of `.part/` so that it survives a power cut."""
     part.replace(path)
-    atomic.sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
     """Write a small file through the `.part/` beside it; a crash leaves nothing in the open."""
     part_dir = path.parent / PART_DIR
     part_dir.mkdir(exist_ok=True)
-    atomic.write_bytes(part_dir / path.name, data)
+    write_bytes(part_dir / path.name, data)
     publish(part_dir / path.name, path)
 
 
 def publish_text(path: Path, text: str) -> None:
     """Publish as `publish_bytes` does, in UTF-8."""
     publish_bytes(path, text.encode())
+
+
+def publish_json(path: Path, value: Any) -> None:
+    """Publish as `publish_bytes` does; NaN and infinity are errors."""
+    publish_text(path, _json_text(value, 1))
 
 
 def refuse_source_code(out: Path) -> None:
@@ -81,3 +84,7 @@ def refuse_source_code(out: Path) -> None:
             f"{out} holds source code (it has an __init__.py), so nothing is written into it; "
             "name another directory with --out"
         )
+
+
+def _json_text(value: Any, indent: int | None) -> str:
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"

@@ -8,7 +8,7 @@ class Closing:
     """A context manager whose end is `close`."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Give back what is open."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

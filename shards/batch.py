@@ -33,7 +33,7 @@ class Visit:
     """Which text of the sample is meant, captions before questions; None where all of them are."""
 
 
-class Entry(NamedTuple):
+class VisitHeader(NamedTuple):
     """What a visit holds besides its regions; cheap to send to another process."""
 
     position: int
@@ -49,14 +49,14 @@ class Entry(NamedTuple):
 class Batch:
     """N visits whose regions stand in packed rows."""
 
-    entries: Sequence[Entry]
+    headers: Sequence[VisitHeader]
     lengths: Sequence[int]
     """[N] regions of each visit."""
     columns: Columns
     """Field of `Regions` -> [R, ...]."""
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.headers)
 
     @property
     def starts(self) -> NDArray[np.int32]:
@@ -65,25 +65,23 @@ class Batch:
 
     def visits(self) -> list[Visit]:
         """Return the visits one by one; their arrays are views of the columns."""
-        found, start = [], 0
-        for entry, length in zip(self.entries, self.lengths, strict=True):
+        visits, start = [], 0
+        for header, length in zip(self.headers, self.lengths, strict=True):
             rows = slice(start, start + length)
             arrays = {name: column[rows] for name, column in self.columns.items()}
-            found.append(
+            visits.append(
                 Visit(
-                    position=entry.position,
-                    epoch=entry.epoch,
-                    text=entry.text,
-                    sample=decode_trusted(entry.sample, arrays),
-                    negative=_texts(entry.negative),
+                    position=header.position,
+                    epoch=header.epoch,
+                    text=header.text,
+                    sample=decode_trusted(header.sample, arrays),
+                    negative=texts_of(decode_entry(header.negative))
+                    if header.negative
+                    else Texts(),
                 )
             )
             start += length
-        return found
-
-
-def _texts(text: bytes | None) -> Texts:
-    return Texts() if text is None else texts_of(decode_entry(text))
+        return visits
 
 
 def empty_columns(rows: int, feature_size: int) -> Columns:

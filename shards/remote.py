@@ -29,14 +29,14 @@ LOCK_NAME = ".lock"
 USED_NAME = ".used"
 
 # Open as long as this process runs: what it has opened is not removed by another one.
-_held: dict[Path, IO[str]] = {}
+_in_use: dict[Path, IO[str]] = {}
 
 
 def hold(folder: Path) -> None:
     """Mark a data set of the cache as used now, and as in use until this process ends."""
-    if folder not in _held:
-        _held[folder] = (folder / USED_NAME).open("a")
-        fcntl.flock(_held[folder], fcntl.LOCK_SH)
+    if folder not in _in_use:
+        _in_use[folder] = (folder / USED_NAME).open("a")
+        fcntl.flock(_in_use[folder], fcntl.LOCK_SH)
     os.utime(folder / USED_NAME)
 
 
@@ -75,7 +75,7 @@ def _bound() -> float | None:
 
 def _remove(folder: Path) -> bool:
     """Remove a data set unless a process has opened it."""
-    if folder in _held:
+    if folder in _in_use:
         return False
     with (folder / USED_NAME).open("a") as file:
         try:
@@ -158,7 +158,7 @@ class _Remote:
         except ValueError as error:
             raise ConfigError(f"{address} cannot be opened: {error}") from error
 
-    def fetch(self, name: str, path: Path, *, check: Callable[[Path], None]) -> None:
+    def fetch(self, name: str, path: Path, *, check: Callable[[Path], object]) -> None:
         """Download one file to `path`, where it appears only once `check` has passed.
 
         Raises:
@@ -201,7 +201,7 @@ def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
             bar.advance()
     if manifest.store == "tar" and not (target / INDEX_NAME).exists():
         # The manifest does not list it; the store compares it with the shards.
-        remote.fetch(INDEX_NAME, target / INDEX_NAME, check=_check_index)
+        remote.fetch(INDEX_NAME, target / INDEX_NAME, check=read_index)
 
 
 def _is_complete(target: Path, shard: ShardEntry) -> bool:
@@ -225,10 +225,6 @@ def _checker(shard: ShardEntry) -> Callable[[Path], None]:
             raise InputError("its SHA-256 is not that of the manifest")
 
     return check
-
-
-def _check_index(path: Path) -> None:
-    read_index(path)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Writing a data set that may be stopped anywhere: plan first, then samples, manifest last."""
 
 import errno
-import json
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +8,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from semvlp import __version__
-from semvlp.atomic import PART_DIR, publish_text, refuse_source_code
+from semvlp.atomic import PART_DIR, publish_json, refuse_source_code
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.names import StoreFormat
@@ -141,10 +140,10 @@ class Writer(Closing):
             raise ValueError(f"{len(pending)} images are neither written nor refused: {pending[0]}")
         if not (self.out / MANIFEST_NAME).exists():
             with _space(self.out):
-                self._log.order(self.refused)
+                self._log.sort(self.refused)
                 manifest = self._manifest(())
                 manifest = self._manifest(self._target.finish(manifest))
-                publish_text(self.out / MANIFEST_NAME, _json(manifest.to_json()))
+                publish_json(self.out / MANIFEST_NAME, manifest.to_json())
         self._target.close()
         shutil.rmtree(self.out / PART_DIR, ignore_errors=True)
         self.close()
@@ -294,7 +293,3 @@ def _open_target(
     from semvlp.shards.stores.tar_writer import TarTarget
 
     return TarTarget(out, plan, refused, part)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -280,8 +280,8 @@ def _check_derived(entry: Mapping[str, Any], computed: Mapping[str, Any], path: 
     if CHECKSUM in entry:
         own = {name: value for name, value in entry.items() if name != CHECKSUM}
         pairs.append((CHECKSUM, entry, {CHECKSUM: _checksum(own)}))
-    for name, found, expected in pairs:
-        if found.get(name) != expected[name]:
+    for name, stated, expected in pairs:
+        if stated.get(name) != expected[name]:
             raise InputError(
                 f"{path} is damaged: its {name} does not follow from its other entries; "
                 "copy it again from where it came"

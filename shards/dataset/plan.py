@@ -130,10 +130,10 @@ def check_fits(sample: Sample, plan: Plan) -> None:
     _check_labels(sample.key, "attribute", regions.attribute_ids, NO_ATTRIBUTE, attributes)
 
 
-def plan_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> str:
+def plan_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> str:
     """Name the first field that differs, with both values if short; empty if none differs."""
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        old, new = found.get(name), wanted.get(name)
+    for name in [*wanted, *(name for name in begun if name not in wanted)]:
+        old, new = begun.get(name), wanted.get(name)
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import PART_DIR, publish_text
+from semvlp.atomic import PART_DIR, publish_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, plan_difference
@@ -45,7 +45,7 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
             "name another --out, or start anew with --overwrite"
         )
     if not ours:
-        publish_text(path, json.dumps(wanted, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        publish_json(path, wanted)
         return
     if not resume:
         raise ConfigError(
@@ -62,10 +62,10 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        plan = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); start anew with --overwrite") from error
-    return found if isinstance(found, dict) else {}
+    return plan if isinstance(plan, dict) else {}
 
 
 def read_plan(out: Path) -> Plan:

@@ -65,7 +65,7 @@ class RefusalLog:
                     self.append(refusal)
             path.unlink()
 
-    def order(self, refusals: Sequence[Refusal]) -> None:
+    def sort(self, refusals: Sequence[Refusal]) -> None:
         """Put the lines into the order of `refusals`, for a data set that is about to be whole."""
         data = b"".join(map(_line, refusals))
         if self.path.read_bytes() != data:

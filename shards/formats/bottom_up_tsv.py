@@ -83,8 +83,8 @@ def write_lxmert_tsv(
     return write_rows(path, rows)
 
 
-def _read_lxmert(place: RowOffset) -> RawRegions:
-    row = read_row(place)
+def _read_lxmert(offset: RowOffset) -> RawRegions:
+    row = read_row(offset)
     if len(row) < len(LXMERT_FIELDS):
         raise InputError(
             f"its row has {len(row)} of {len(LXMERT_FIELDS)} columns: the file is cut short"
@@ -121,7 +121,7 @@ def open_butd_tsv(path: Path) -> CommunityDataset:
 def write_butd_tsv(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """Write one row an image; object and attribute labels have no place in this format."""
+    """Write one row an image; object and attribute labels have no offset in this format."""
     return write_rows(path, map(_butd_row, regions))
 
 
@@ -136,8 +136,8 @@ def _butd_row(regions: Regions) -> list[object]:
     ]
 
 
-def _read_butd(place: RowOffset) -> RawRegions:
-    row = read_row(place)
+def _read_butd(offset: RowOffset) -> RawRegions:
+    row = read_row(offset)
     if len(row) != len(BUTD_FIELDS):
         raise InputError(
             f"its row has {len(row)} of {len(BUTD_FIELDS)} columns: the file is damaged"

@@ -50,11 +50,11 @@ class ForeignLmdb:
         """Refuse a file cut short: to read behind its end kills the process without a message."""
         file = self.path / DATA_FILE if self.path.is_dir() else self.path
         pages = self._environment.info()["last_pgno"] + 1
-        needed, found = pages * self._environment.stat()["psize"], file.stat().st_size
-        if found < needed:
+        needed, size = pages * self._environment.stat()["psize"], file.stat().st_size
+        if size < needed:
             self.close()
             raise InputError(
-                f"{file} must have {needed} bytes by its own account, but has {found}: "
+                f"{file} must have {needed} bytes by its own account, but has {size}: "
                 "it was cut short; copy it again"
             )
 
@@ -86,16 +86,16 @@ def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
     Raises:
         InputError: two keys are of one image, or a key is no text.
     """
-    found: dict[str, bytes] = {}
+    by_id: dict[str, bytes] = {}
     for key in keys:
         try:
             image_id = stem(key.decode())
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: the key {key!r} is not text") from error
-        if image_id in found:
-            raise InputError(f"{path}: the keys {found[image_id]!r} and {key!r} are one image")
-        found[image_id] = key
-    return found
+        if image_id in by_id:
+            raise InputError(f"{path}: the keys {by_id[image_id]!r} and {key!r} are one image")
+        by_id[image_id] = key
+    return by_id
 
 
 def _locate(path: Path) -> Path:

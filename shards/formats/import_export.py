@@ -45,7 +45,7 @@ Encoded = tuple[bytes, bytes]
 
 
 def encoded_images(
-    opened: CommunityDataset, wanted: Sequence[str], plan: Plan
+    dataset: CommunityDataset, wanted: Sequence[str], plan: Plan
 ) -> Iterator[tuple[str, Encoded | InputError]]:
     """Return the members of each image in order, fit for the plan, or why there are none.
 
@@ -55,16 +55,16 @@ def encoded_images(
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     # A process needs no list of images, and would be sent it.
     plan = replace(plan, image_ids=())
-    if opened.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
+    if dataset.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
         for image_id in wanted:
-            yield image_id, _encoded(partial(opened.read, image_id), image_id, plan)
+            yield image_id, _encoded(partial(dataset.read, image_id), image_id, plan)
         return
     waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(plan,)) as pool:
         try:
             for image_id in wanted:
-                future = pool.submit(_encoded_aside, opened.task(image_id), image_id)
+                future = pool.submit(_encoded_aside, dataset.task(image_id), image_id)
                 waiting.append((image_id, future))
                 if len(waiting) > AHEAD * workers:
                     first, future = waiting.popleft()
@@ -142,14 +142,14 @@ def import_format(
         ConfigError: an unknown format, or another import was begun at `dst`.
         InputError: `src` is not of the format, or not one image of it can be read.
     """
-    opened = load_format(from_).open(src)
+    dataset = load_format(from_).open(src)
     try:
-        plan = _plan(opened, {"format": from_, "source": source or src.name, **opened.facts}, src)
+        plan = _plan(dataset, {"format": from_, "source": source or src.name, **dataset.facts}, src)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
-            _copy(opened, writer)
+            _copy(dataset, writer)
             return writer.finish()
     finally:
-        opened.close()
+        dataset.close()
 
 
 def export_format(src: Path, dst: Path, *, to: str) -> int:
@@ -164,7 +164,10 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
         raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
     dst.parent.mkdir(parents=True, exist_ok=True)
     aside = dst.with_name(f".{dst.name}.part")
-    _remove(aside)
+    # What an earlier export that was killed has left.
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    aside.unlink(missing_ok=True)
     with open_store(src) as store:
         images = _images(store, to)
         count = community.write(images, aside, object_labels=store.manifest.object_labels)
@@ -173,24 +176,25 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
     return count
 
 
-def _plan(opened: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:
-    first = _first_readable(opened, src)
+def _plan(dataset: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:
+    first = _first_readable(dataset, src)
+    sample_bytes = len(encode_regions(first))
     return Plan(
-        image_ids=opened.image_ids,
+        image_ids=dataset.image_ids,
         extractor=extractor,
-        object_labels=opened.object_labels,
+        object_labels=dataset.object_labels,
         attribute_labels=(),
         feature_size=first.features.shape[1],
-        samples_per_shard=_samples_per_shard(first),
+        samples_per_shard=max(1, min(MOST_SAMPLES_PER_SHARD, SHARD_BYTES // sample_bytes)),
     )
 
 
-def _first_readable(opened: CommunityDataset, src: Path) -> Regions:
+def _first_readable(dataset: CommunityDataset, src: Path) -> Regions:
     """Return the first image that is whole and has regions: it tells the feature size."""
     reason = "it lists no image"
-    for image_id in opened.image_ids:
+    for image_id in dataset.image_ids:
         try:
-            regions = to_regions(opened.read(image_id), image_id, profile="")
+            regions = to_regions(dataset.read(image_id), image_id, profile="")
         except InputError as error:
             reason = f"{image_id}: {error}"
             continue
@@ -199,21 +203,17 @@ def _first_readable(opened: CommunityDataset, src: Path) -> Regions:
     raise InputError(f"{src}: not one image with regions can be read; the last: {reason}")
 
 
-def _samples_per_shard(typical: Regions) -> int:
-    return max(1, min(MOST_SAMPLES_PER_SHARD, SHARD_BYTES // len(encode_regions(typical))))
-
-
-def _copy(opened: CommunityDataset, writer: Writer) -> None:
+def _copy(dataset: CommunityDataset, writer: Writer) -> None:
     pending = writer.pending
-    done = len(opened.image_ids) - len(pending)
+    done = len(dataset.image_ids) - len(pending)
     refused = 0
-    with Progress("importing", total=len(opened.image_ids), unit="images", done=done) as bar:
-        for image_id, found in encoded_images(opened, pending, writer.plan):
-            if isinstance(found, InputError):
+    with Progress("importing", total=len(dataset.image_ids), unit="images", done=done) as bar:
+        for image_id, encoded in encoded_images(dataset, pending, writer.plan):
+            if isinstance(encoded, InputError):
                 refused += 1
-                writer.refuse(image_id, opened.file_of(image_id), str(found))
+                writer.refuse(image_id, dataset.file_of(image_id), str(encoded))
             else:
-                writer.write_encoded(image_id, *found)
+                writer.write_encoded(image_id, *encoded)
             bar.advance(note=f"{refused} refused" if refused else "")
 
 
@@ -222,10 +222,3 @@ def _images(store: Store, to: str) -> Iterator[Regions]:
         for index in range(len(store)):
             yield store.sample(index).regions
             bar.advance()
-
-
-def _remove(path: Path) -> None:
-    """What an earlier export that was killed has left."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)

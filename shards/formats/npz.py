@@ -79,13 +79,13 @@ def by_image(files: Iterable[Path], image_id_of: Callable[[str], str] = stem) ->
     Raises:
         InputError: two files are of one image.
     """
-    found: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for file in files:
         image_id = image_id_of(file.name)
-        if image_id in found:
-            raise InputError(f"{found[image_id]} and {file} are both image {image_id!r}")
-        found[image_id] = file
-    return found
+        if image_id in by_id:
+            raise InputError(f"{by_id[image_id]} and {file} are both image {image_id!r}")
+        by_id[image_id] = file
+    return by_id
 
 
 def files_source(

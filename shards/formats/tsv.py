@@ -32,7 +32,7 @@ class RowOffset:
     """Where a row starts."""
 
     path: Path
-    offset: int
+    start: int
     """In bytes."""
     size: int
     """Bytes of the row, its end of line left out."""
@@ -55,33 +55,33 @@ def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
 
     Rows that come again, as after an extraction that was started twice, are counted and left out.
     """
-    places: dict[str, RowOffset] = {}
+    offsets: dict[str, RowOffset] = {}
     again = 0
     for path in files:
-        for name, place in _rows(path):
+        for name, offset in _rows(path):
             image_id = stem(name)
-            again += image_id in places
-            places.setdefault(image_id, place)
+            again += image_id in offsets
+            offsets.setdefault(image_id, offset)
     if again:
         log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
-    return places
+    return offsets
 
 
 def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) -> CommunityDataset:
     """Make the data set whose images `read` reads of one row each, in other processes too."""
-    places = index_rows(files)
+    offsets = index_rows(files)
     return CommunityDataset(
-        image_ids=tuple(places),
-        read=lambda image_id: read(places[image_id]),
-        task=lambda image_id: partial(read, places[image_id]),
-        file_of=lambda image_id: str(places[image_id].path),
+        image_ids=tuple(offsets),
+        read=lambda image_id: read(offsets[image_id]),
+        task=lambda image_id: partial(read, offsets[image_id]),
+        file_of=lambda image_id: str(offsets[image_id].path),
     )
 
 
-def read_row(place: RowOffset) -> list[bytes | memoryview]:
+def read_row(offset: RowOffset) -> list[bytes | memoryview]:
     """Return the columns of a row; long ones are views, as a copy takes longer than the reading."""
-    with place.path.open("rb", buffering=0) as file:
-        row = os.pread(file.fileno(), place.size, place.offset)
+    with offset.path.open("rb", buffering=0) as file:
+        row = os.pread(file.fileno(), offset.size, offset.start)
     view = memoryview(row)
     end = len(row) - row.endswith(b"\r")
     columns: list[bytes | memoryview] = []
@@ -135,7 +135,13 @@ def _rows(path: Path) -> Iterator[tuple[str, RowOffset]]:
             if not tab and end - start > LONGEST_ID:
                 raise InputError(f"{path}: the row at byte {start} does not begin with an image id")
             if name.strip():
-                yield _decoded(name.strip(), path, start), RowOffset(path, start, end - start)
+                try:
+                    image_id = name.strip().decode()
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{path}: the row at byte {start} is not text: {error}"
+                    ) from error
+                yield image_id, RowOffset(path, start, end - start)
             start = end + 1
 
 
@@ -144,21 +150,14 @@ def _line_ends(file: FileIO) -> Iterator[int]:
     chunk = bytearray(CHUNK_BYTES)
     size = last = 0
     while count := file.readinto(chunk):
-        place = chunk.find(b"\n", 0, count)
-        while place >= 0:
-            last = size + place + 1
+        newline = chunk.find(b"\n", 0, count)
+        while newline >= 0:
+            last = size + newline + 1
             yield last - 1
-            place = chunk.find(b"\n", place + 1, count)
+            newline = chunk.find(b"\n", newline + 1, count)
         size += count
     if last < size:
         yield size
-
-
-def _decoded(name: bytes, path: Path, offset: int) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the row at byte {offset} is not text: {error}") from error
 
 
 def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:

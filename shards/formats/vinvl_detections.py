@@ -54,8 +54,8 @@ class Detections:
         """
         if image_id in self.sizes:
             entry = parse_json(read_row(self.sizes[image_id])[-1])
-            found = entry[0] if isinstance(entry, list) and entry else entry
-            return _size(found, "width", "height")
+            first = entry[0] if isinstance(entry, list) and entry else entry
+            return _size(first, "width", "height")
         if image_id in self.predictions:
             return _size(parse_json(read_row(self.predictions[image_id])[-1]), "image_w", "image_h")
         return None
@@ -87,14 +87,14 @@ class Detections:
         return {name: index for index, name in enumerate(self.object_labels)}
 
     def _objects(self, image_id: str) -> list[tuple[str, float]]:
-        place = (self.predictions or self.labels_only)[image_id]
-        entry = parse_json(read_row(place)[-1])
+        offset = (self.predictions or self.labels_only)[image_id]
+        entry = parse_json(read_row(offset)[-1])
         try:
             objects = entry["objects"] if isinstance(entry, dict) else entry
-            return [(str(found["class"]), float(found.get("conf", 0))) for found in objects]
+            return [(str(item["class"]), float(item.get("conf", 0))) for item in objects]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{place.path}: the detections of image {image_id} are damaged: {error!r}"
+                f"{offset.path}: the detections of image {image_id} are damaged: {error!r}"
             ) from error
 
 

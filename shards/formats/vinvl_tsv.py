@@ -8,6 +8,7 @@ classes stand in `predictions.tsv`, `*.hw.tsv` or `*.label.tsv` beside the featu
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,19 @@ def open_vinvl_tsv(path: Path) -> CommunityDataset:
     """
     file = _find(path)
     layout = _layout(file)
-    places = index_rows([file])
+    offsets = index_rows([file])
     beside = find_beside(file)
     if layout == "objects" and not beside.has_sizes:
         raise InputError(f"{file}: its boxes are in pixels, so image sizes are needed in *.hw.tsv")
 
     def read(image_id: str) -> RawRegions:
-        row = read_row(places[image_id])
+        row = read_row(offsets[image_id])
         if layout == "objects":
             return _read_objects(row, beside, image_id)
         return _read_features(row, beside, image_id)
 
     return CommunityDataset(
-        image_ids=tuple(places),
+        image_ids=tuple(offsets),
         read=read,
         file_of=lambda image_id: str(file),
         object_labels=beside.object_labels,
@@ -76,7 +77,7 @@ def write_vinvl_tsv(
     ):
         for image in regions:
             lines[image.image_id] = len(lines)
-            features.write([image.image_id, len(image), encode_array(_rows(image), "<f4")])
+            features.write([image.image_id, len(image), encode_array(_with_boxes(image), "<f4")])
             predictions.write([image.image_id, _prediction(image, object_labels)])
     for name, writer in (("features", features), ("predictions", predictions)):
         index = "".join(f"{offset}\n" for offset in writer.offsets)
@@ -98,7 +99,10 @@ def _layout(file: Path) -> str:
     row = first_row(file)
     if len(row) == 3 and row[1].isdigit():
         return "columns"
-    entry = _json_or_none(row[-1]) if len(row) == 2 else None
+    entry = None
+    if len(row) == 2:
+        with suppress(ValueError):
+            entry = json.loads(row[1])
     if isinstance(entry, dict) and "features" in entry:
         return "json"
     objects = entry.get("objects") if isinstance(entry, dict) else None
@@ -109,13 +113,6 @@ def _layout(file: Path) -> str:
         f"(id, JSON with a feature in each object); the first row has {len(row)} columns and "
         f"starts with {b' '.join(row)[:60]!r}"
     )
-
-
-def _json_or_none(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _read_features(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
@@ -170,8 +167,8 @@ def _read_objects(row: list[bytes | memoryview], beside: Detections, image_id: s
         raise InputError("the files beside do not give its size")
     try:
         objects = entry["objects"]
-        features = [decode_array(found["feature"], np.float32, "feature") for found in objects]
-        boxes = np.array([found["rect"] for found in objects], np.float32).reshape(-1, 4)
+        features = [decode_array(item["feature"], np.float32, "feature") for item in objects]
+        boxes = np.array([item["rect"] for item in objects], np.float32).reshape(-1, 4)
         matrix = np.stack(features) if features else np.empty((0, FEATURE_SIZE), np.float32)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"its objects are damaged: {error!r}") from error
@@ -186,7 +183,7 @@ def _read_objects(row: list[bytes | memoryview], beside: Detections, image_id: s
     )
 
 
-def _rows(regions: Regions) -> Any:
+def _with_boxes(regions: Regions) -> Any:
     boxes = regions.boxes / np.array([regions.width, regions.height] * 2, np.float32)
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.concatenate([regions.features.astype(np.float32), boxes, sides], axis=1)

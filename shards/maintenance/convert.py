@@ -1,6 +1,6 @@
 """Tar shards to LMDB and back, texts onto images already extracted; the regions keep each byte."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.stores.store import Members, Store
@@ -91,15 +90,20 @@ def join(
     """
     refuse_same(shards, out)
     with open_store(shards) as store:
-        found, unmatched = match_texts(read_texts(texts), store.image_ids)
-        plan = _joined_plan(store, texts, found if only_matched else None)
+        matched, unmatched = match_texts(read_texts(texts), store.image_ids)
+        plan = store.manifest.plan(store.image_ids)
+        plan = replace(
+            plan,
+            image_ids=tuple(i for i in plan.image_ids if i in matched or not only_matched),
+            texts_sha256=files_sha256(texts, after=plan.texts_sha256),
+        )
         with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
-            copy(store, writer, "joining", partial(_with_texts, found))
+            copy(store, writer, "joining", partial(_with_texts, matched))
             manifest = writer.finish()
     return JoinReport(
         out=out,
         images=manifest.counts["samples"],
-        matched=len(found),
+        matched=len(matched),
         captions=manifest.counts["captions"],
         questions=manifest.counts["questions"],
         unmatched=tuple(unmatched),
@@ -132,17 +136,10 @@ def copy(store: Store, writer: Writer, what: str, change: Callable[[Members], Me
             progress.advance()
 
 
-def _joined_plan(store: Store, texts: Sequence[Path], wanted: Container[str] | None) -> Plan:
-    plan = store.manifest.plan(store.image_ids)
-    image_ids = tuple(i for i in plan.image_ids if wanted is None or i in wanted)
-    digest = files_sha256(texts, after=plan.texts_sha256)
-    return replace(plan, image_ids=image_ids, texts_sha256=digest)
-
-
-def _with_texts(found: Mapping[str, Texts], members: Members) -> Members:
+def _with_texts(texts: Mapping[str, Texts], members: Members) -> Members:
     text, blob = members
     entry = decode_entry(text)
-    added = found.get(entry["image_id"])
+    added = texts.get(entry["image_id"])
     if added is None:
         return members
     return replace_texts(text, _merged(texts_of(entry), added)), blob

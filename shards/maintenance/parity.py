@@ -145,11 +145,11 @@ def _open(path: Path) -> _Extraction:
             f"{path}: a directory with {MANIFEST_NAME} or a TSV of LXMERT (10 columns) or "
             f"bottom-up-attention (6 columns) was expected, found {columns} columns"
         )
-    source = load_format(name).open(path)
+    dataset = load_format(name).open(path)
     return _Extraction(
-        source.image_ids,
-        lambda image_id: to_regions(source.read(image_id), image_id, profile=""),
-        source.close,
+        dataset.image_ids,
+        lambda image_id: to_regions(dataset.read(image_id), image_id, profile=""),
+        dataset.close,
     )
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import publish_bytes, publish_text
+from semvlp.atomic import publish_bytes, publish_json, publish_text
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import (
@@ -48,8 +48,7 @@ def repair(path: Path) -> Manifest:
 
 
 def _publish(path: Path, manifest: Manifest) -> Manifest:
-    text = json.dumps(manifest.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-    publish_text(path / MANIFEST_NAME, text + "\n")
+    publish_json(path / MANIFEST_NAME, manifest.to_json())
     (path / ".part").rmdir()
     return read_manifest(path)
 

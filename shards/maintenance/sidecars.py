@@ -62,11 +62,11 @@ def check_tar_sidecars(path: Path, manifest: Manifest, index: Index) -> Iterator
         rows = np.flatnonzero(index.rows["shard"] == number)
         expected = Index(tuple(index.keys[row] for row in rows), index.rows[rows])
         try:
-            found = read_index(path / f"{name}.idx")
+            actual = read_index(path / f"{name}.idx")
         except InputError as error:
             yield Finding(shard=f"{name}.idx", key=None, problem=str(error))
             continue
-        if found.keys != expected.keys or not np.array_equal(found.rows, expected.rows):
+        if actual.keys != expected.keys or not np.array_equal(actual.rows, expected.rows):
             problem = "it is not the part of the index that belongs to this shard"
             yield Finding(shard=f"{name}.idx", key=None, problem=problem)
 
@@ -83,17 +83,17 @@ def _check_plan(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator
 
 def _check_names(path: Path, manifest: Manifest) -> Iterator[Finding]:
     """Find unknown entries where the checksum of the manifest is missing: one may be its."""
-    found = _json(path / MANIFEST_NAME)
-    unknown = sorted(set(found or {}) - set(manifest.to_json()))
-    if CHECKSUM not in (found or {}) and unknown:
+    entries = _json(path / MANIFEST_NAME)
+    unknown = sorted(set(entries or {}) - set(manifest.to_json()))
+    if CHECKSUM not in (entries or {}) and unknown:
         problem = f"it has no {CHECKSUM}, but {', '.join(unknown)}"
         yield Finding(shard=MANIFEST_NAME, key=None, problem=problem)
 
 
-def _compare(path: Path, found: Any, expected: Any) -> Iterator[Finding]:
-    if found is None:
+def _compare(path: Path, actual: Any, expected: Any) -> Iterator[Finding]:
+    if actual is None:
         yield Finding(shard=path.name, key=None, problem="it is missing or damaged")
-    elif found != expected:
+    elif actual != expected:
         problem = "it differs from what the manifest and the samples say"
         yield Finding(shard=path.name, key=None, problem=problem)
 
@@ -110,7 +110,7 @@ def _json_lines(path: Path) -> Any:
     data = path.read_bytes()
     try:
         entries = [json.loads(line) for line in data.split(b"\n")[:-1]]
-        found = {entry["id"]: entry for entry in entries}
+        by_id = {entry["id"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
         return None
-    return found if data.endswith(b"\n") or not data else None
+    return by_id if data.endswith(b"\n") or not data else None

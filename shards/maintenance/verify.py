@@ -72,7 +72,7 @@ def info(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _SoundSample:
     """A sound sample, as far as it must be remembered."""
 
     shard: str
@@ -86,7 +86,7 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
         index = read_index(path / INDEX_NAME)
     except InputError as error:
         yield Finding(shard=INDEX_NAME, key=None, problem=str(error))
-    found: list[_Found] = []
+    sound: list[_SoundSample] = []
     named: set[str | None] = set()
     with Progress("verifying", total=len(manifest.shards), unit="shards") as progress:
         for shard, entry in enumerate(manifest.shards):
@@ -97,10 +97,10 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
                     yield result
                 else:
                     key, profile = result.sample.key, result.sample.regions.profile
-                    found.append(_Found(entry.name, key, profile))
+                    sound.append(_SoundSample(entry.name, key, profile))
             progress.advance()
-    listed = index.keys if index is not None else [item.key for item in found]
-    yield from _check_keys(found, listed, named, manifest, INDEX_NAME)
+    listed = index.keys if index is not None else [item.key for item in sound]
+    yield from _check_keys(sound, listed, named, manifest, INDEX_NAME)
     yield from _check_list(listed, manifest)
     yield from check_sidecars(path, manifest, listed)
     if index is not None:
@@ -114,12 +114,12 @@ def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
         return
     if damage:
         # LMDB trusts its file: following a damaged page can end the process.
-        found, findings, keys = _read_lmdb_aside(path / LMDB_NAME)
+        sound, findings, keys = _read_lmdb_aside(path / LMDB_NAME)
     else:
-        found, findings, keys = _read_lmdb(path / LMDB_NAME)
+        sound, findings, keys = _read_lmdb(path / LMDB_NAME)
     yield from findings
     named = {finding.key for finding in findings}
-    yield from _check_keys(found, keys, named, manifest, LMDB_NAME)
+    yield from _check_keys(sound, keys, named, manifest, LMDB_NAME)
     yield from _check_list(keys, manifest)
     yield from check_sidecars(path, manifest, keys)
 
@@ -175,16 +175,16 @@ def _starts(index: Index | None, shard: int) -> dict[int, int]:
 def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iterator[Finding]:
     """Compare the row of the index with the sample that was read."""
     if row is not None:
-        found = index_of([record], int(index.rows["shard"][row]))
-        if found.keys == (index.keys[row],) and found.rows[0] == index.rows[row]:
+        actual = index_of([record], int(index.rows["shard"][row]))
+        if actual.keys == (index.keys[row],) and actual.rows[0] == index.rows[row]:
             return
     problem = f"{INDEX_NAME} says otherwise of the sample at offset {record.location.start}"
     yield Finding(shard=name, key=record.location.key, problem=problem)
 
 
-def _read_lmdb(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
+def _read_lmdb(path: Path) -> tuple[list[_SoundSample], list[Finding], list[str]]:
     """Return sound samples, damage, and the keys the file lists."""
-    found, findings, keys = [], [], ""
+    sound, findings, keys = [], [], ""
     try:
         for key, value in read_all(path):
             if key == KEYS_KEY.decode():
@@ -192,15 +192,15 @@ def _read_lmdb(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
             elif not key.startswith("!"):
                 try:
                     sample = decode(*split_value(value))
-                    found.append(_Found(path.name, key, sample.regions.profile))
+                    sound.append(_SoundSample(path.name, key, sample.regions.profile))
                 except InputError as error:
                     findings.append(Finding(shard=path.name, key=key, problem=str(error)))
     except InputError as error:
         findings.append(Finding(shard=path.name, key=None, problem=str(error)))
-    return found, findings, keys.split("\n") if keys else []
+    return sound, findings, keys.split("\n") if keys else []
 
 
-def _read_lmdb_aside(path: Path) -> tuple[list[_Found], list[Finding], list[str]]:
+def _read_lmdb_aside(path: Path) -> tuple[list[_SoundSample], list[Finding], list[str]]:
     """Run `_read_lmdb` in a process of its own, whose end is a finding."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
@@ -211,16 +211,16 @@ def _read_lmdb_aside(path: Path) -> tuple[list[_Found], list[Finding], list[str]
 
 
 def _check_keys(
-    found: Sequence[_Found],
+    sound: Sequence[_SoundSample],
     expected: Sequence[str],
     damaged: Set[str | None],
     manifest: Manifest,
     where: str,
 ) -> Iterator[Finding]:
     """Find missing, double and unknown keys and other profiles; damage is reported already."""
-    counts = Counter(item.key for item in found)
+    counts = Counter(item.key for item in sound)
     known = set(expected)
-    for item in found:
+    for item in sound:
         if item.key not in known:
             yield Finding(shard=item.shard, key=item.key, problem=f"{where} does not know it")
         elif counts[item.key] > 1:

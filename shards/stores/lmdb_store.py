@@ -58,13 +58,13 @@ class LmdbStore(Store):
 
     def text_counts(self) -> Sequence[int]:
         """Count by reading every JSON; the tar shards have the counts in their index."""
-        texts = map(self.texts, range(len(self)))
-        return [len(found.captions) + len(found.questions) for found in texts]
+        every = map(self.texts, range(len(self)))
+        return [len(texts.captions) + len(texts.questions) for texts in every]
 
     @contextmanager
     def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
         with self._values() as get:
-            yield (self._held(index, self._members(index, get)) for index in indices)
+            yield (self._stored(index, self._members(index, get)) for index in indices)
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         with self._values() as get:

@@ -62,9 +62,9 @@ class Store(Closing, ABC):
 
     def members(self, index: int) -> Members:
         """Read the JSON and the regions as they are stored, to be copied without change."""
-        found = self._read(index)
-        self._decoded(index, found)
-        return found
+        members = self._read(index)
+        self._decoded(index, members)
+        return members
 
     @property
     def shard_sizes(self) -> Sequence[int]:
@@ -121,7 +121,7 @@ class Store(Closing, ABC):
         self._layouts[index] = blob_layout(members[1])
         return sample
 
-    def _held(self, index: int, members: Members) -> StoredSample:
+    def _stored(self, index: int, members: Members) -> StoredSample:
         """The members, compared with their checksum unless that was done before."""
         layout = self._layouts[index]
         if layout is None:

@@ -13,6 +13,7 @@ from semvlp.errors import InputError
 from semvlp.shards.stores.tar_file import Location, Record
 
 INDEX_NAME = "index.safetensors"
+REMEDY = "copy it again, or run the command that made the data set once more"
 
 ROW = np.dtype(
     [
@@ -90,10 +91,7 @@ def read_index(path: Path) -> Index:
         for name in ROW.names or ():
             rows[name] = columns[name]
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; {_REMEDY}") from None
+        raise InputError(f"{path} is missing; {REMEDY}") from None
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); {_REMEDY}") from error
+        raise InputError(f"{path} is damaged ({error}); {REMEDY}") from error
     return Index(keys, rows)
-
-
-_REMEDY = "copy it again, or run the command that made the data set once more"

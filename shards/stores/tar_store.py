@@ -18,7 +18,7 @@ from semvlp.shards.batch import StoredSample
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
-from semvlp.shards.stores.tar_index import INDEX_NAME, Index, read_index
+from semvlp.shards.stores.tar_index import INDEX_NAME, REMEDY, Index, read_index
 
 OPEN_FILES = 128
 """Shards held open at once; the least recently used one is closed."""
@@ -43,7 +43,7 @@ class TarStore(Store):
             check_size(path / shard.name, shard.bytes)
         super().__init__(path, manifest, index.keys)
         self._index, self._pattern = index, pattern
-        self._open = lru_cache(maxsize=OPEN_FILES)(self._open_shard)
+        self._open = lru_cache(maxsize=OPEN_FILES)(lambda name: _OpenFile(path / name))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TarStore, (self.path, None, self._pattern)
@@ -66,7 +66,7 @@ class TarStore(Store):
     @contextmanager
     def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
         yield (
-            self._held(index, self._view(index))
+            self._stored(index, self._view(index))
             if (layout := self._layouts[index]) is None
             else (bytes(mapped[text]), mapped[regions], layout)
             for index, mapped, text, regions in self._slices(indices)
@@ -142,9 +142,6 @@ class TarStore(Store):
             descriptor = self._open(self._shard_name(index)).descriptor
             os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
-    def _open_shard(self, name: str) -> "_OpenFile":
-        return _OpenFile(self.path / name)
-
     def _check_headers(self, index: int, location: Location, data: memoryview) -> None:
         regions = location.regions_offset - BLOCK - location.start
         text_header = header(location.key + JSON_SUFFIX, location.json_bytes)
@@ -200,10 +197,10 @@ def check_size(path: Path, size: int) -> None:
         InputError: it is missing or has another size.
     """
     if not path.exists():
-        raise InputError(f"{path} is missing; {_REMEDY}")
-    found = path.stat().st_size
-    if found != size:
-        raise InputError(f"{path} must have {size} bytes, but has {found}; {_REMEDY}")
+        raise InputError(f"{path} is missing; {REMEDY}")
+    actual = path.stat().st_size
+    if actual != size:
+        raise InputError(f"{path} must have {size} bytes, but has {actual}; {REMEDY}")
 
 
 def webdataset(path: Path) -> Any:
@@ -226,12 +223,9 @@ class _OpenFile:
     @cached_property
     def mapped(self) -> memoryview:
         """The whole file; only what `prefetch` names is read ahead."""
-        found = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
-        found.madvise(mmap.MADV_RANDOM)
-        return memoryview(found)
+        memory = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
+        memory.madvise(mmap.MADV_RANDOM)
+        return memoryview(memory)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
-
-
-_REMEDY = "copy it again, or run the command that made the data set once more"

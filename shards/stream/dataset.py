@@ -67,10 +67,10 @@ class ConcatStores:
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         """Read the JSON of images."""
-        found = {
+        entries = {
             number: iter(self._stores[number].entries(own)) for number, own in self._groups(indices)
         }
-        return [next(found[self._number(index)]) for index in indices]
+        return [next(entries[self._number(index)]) for index in indices]
 
     def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[StoredSample]:
         """Read the members of images, which last as long as `stack`.
@@ -79,13 +79,13 @@ class ConcatStores:
         """
         if self._visit == "pairs":
             return map(self._kept, indices)
-        found = {
+        views = {
             number: stack.enter_context(self._stores[number].view(own))
             for number, own in self._groups(indices)
         }
         if len(self._stores) == 1:
-            return found[0]
-        return (next(found[self._number(index)]) for index in indices)
+            return views[0]
+        return (next(views[self._number(index)]) for index in indices)
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
         """Tell the stores what is read soon: whole images, and JSON alone."""

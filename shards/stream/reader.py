@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
-from semvlp.shards.batch import Batch, Entry
+from semvlp.shards.batch import Batch, VisitHeader
 from semvlp.shards.stream.ring import Ring
 from semvlp.shards.stream.stream import Stream
 
@@ -58,7 +58,7 @@ class Reader(Closing):
         if slots < 2:
             raise ConfigError(f"slots must be 2 or more, one in use and one to fill, got {slots}")
         self._stream, self._slots = stream, slots
-        self._work: _ReaderProcess | None = None
+        self._worker: _ReaderProcess | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -70,10 +70,10 @@ class Reader(Closing):
             InputError: a sample of it is damaged.
             SemVLPError: the reading process ended.
         """
-        if self._work is None:
-            self._work = _ReaderProcess(self._stream, self._slots)
+        if self._worker is None:
+            self._worker = _ReaderProcess(self._stream, self._slots)
         try:
-            batch = self._work.take()
+            batch = self._worker.take()
         except BaseException:
             self.close()
             raise
@@ -95,9 +95,9 @@ class Reader(Closing):
 
     def close(self) -> None:
         """End the process; the next batch that is taken starts another."""
-        if self._work is not None:
-            self._work.close()
-            self._work = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
 class _ReaderProcess:
@@ -130,12 +130,12 @@ class _ReaderProcess:
             slot = self._free.pop()
             self._send(slot)
             self._asked.append(slot)
-        entries, lengths = self._receive()
+        headers, lengths = self._receive()
         slot = self._in_use = self._asked.popleft()
         columns = self._columns[slot]
         rows = sum(lengths)
         used = {name: column[:rows] for name, column in columns.items()}
-        return Batch(entries=entries, lengths=lengths, columns=used)
+        return Batch(headers=headers, lengths=lengths, columns=used)
 
     def close(self) -> None:
         self._connection.close()
@@ -153,7 +153,7 @@ class _ReaderProcess:
             raise self._death() from None
         self._position += self._step
 
-    def _receive(self) -> tuple[list[Entry], list[int]]:
+    def _receive(self) -> tuple[list[VisitHeader], list[int]]:
         wait([self._connection, self._process.sentinel])
         try:
             answer = self._connection.recv()
@@ -161,8 +161,8 @@ class _ReaderProcess:
             raise self._death() from None
         if isinstance(answer, BaseException):
             raise answer
-        entries, lengths = answer
-        return entries, lengths
+        headers, lengths = answer
+        return headers, lengths
 
     def _death(self) -> SemVLPError:
         self._process.join(CLOSE_SECONDS)
@@ -209,7 +209,7 @@ def _answer(stream: Stream, position: int, ring: Ring, slot: int) -> Any:
         return error
     except Exception as error:
         return SemVLPError(f"reading the shards failed: {type(error).__name__}: {error}")
-    return batch.entries, batch.lengths
+    return batch.headers, batch.lengths
 
 
 def _watch(parent: int) -> None:

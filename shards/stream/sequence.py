@@ -67,24 +67,21 @@ class ImageEpochs:
         return self._total
 
     def at(self, positions: Numbers) -> Schedule:
-        epochs, turns = np.divmod(positions, self._total)
-        return Schedule(epochs, _by_group(epochs, turns, self.of_epoch))
+        epochs, offsets = np.divmod(positions, self._total)
+        return Schedule(epochs, _by_group(epochs, offsets, self.of_epoch))
 
-    def of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
+    def of_epoch(self, epoch: int, offsets: Numbers) -> Numbers:
         """Return the images at some offsets in one epoch."""
         if self._order == "full":
-            return permute_all(turns, self._total, key(self._seed, epoch))
+            return permute_all(offsets, self._total, key(self._seed, epoch))
         if self._order == "block":
-            blocks = self._blocks_of(epoch)
+            if self._blocks[0] != epoch:
+                self._blocks = epoch, self._make_blocks(epoch)
+            blocks = self._blocks[1]
             starts = [block.start for block in blocks]
-            numbers = np.searchsorted(starts, turns, "right") - 1
-            return _by_group(numbers, turns, lambda number, own: blocks[number].at(own))
-        return turns
-
-    def _blocks_of(self, epoch: int) -> list["_Block"]:
-        if self._blocks[0] != epoch:
-            self._blocks = epoch, self._make_blocks(epoch)
-        return self._blocks[1]
+            numbers = np.searchsorted(starts, offsets, "right") - 1
+            return _by_group(numbers, offsets, lambda number, own: blocks[number].at(own))
+        return offsets
 
     def _make_blocks(self, epoch: int) -> list["_Block"]:
         shards = permutation(len(self._sizes), draw(self._seed, epoch, "shards"))
@@ -107,10 +104,10 @@ class _Block:
         self._key, self._ends = key, np.cumsum(sizes)
         self._shifts = firsts - (self._ends - sizes)
 
-    def at(self, turns: Numbers) -> Numbers:
+    def at(self, offsets: Numbers) -> Numbers:
         """Return the images at some offsets in the epoch."""
-        places = permute_all(turns - self.start, self.total, self._key)
-        return places + self._shifts[np.searchsorted(self._ends, places, "right")]
+        shuffled = permute_all(offsets - self.start, self.total, self._key)
+        return shuffled + self._shifts[np.searchsorted(self._ends, shuffled, "right")]
 
 
 class PairEpochs:
@@ -130,14 +127,14 @@ class PairEpochs:
         return self._total
 
     def at(self, positions: Numbers) -> Schedule:
-        epochs, turns = np.divmod(positions, self._total)
-        pairs = _by_group(epochs, turns, self._of_epoch)
+        epochs, offsets = np.divmod(positions, self._total)
+        pairs = _by_group(epochs, offsets, self._of_epoch)
         return Schedule(epochs, pairs[:, 0], pairs[:, 1])
 
-    def _of_epoch(self, epoch: int, turns: Numbers) -> Numbers:
+    def _of_epoch(self, epoch: int, offsets: Numbers) -> Numbers:
         """Return image and text, [P, 2]."""
         images, ends = self._table_of(epoch)
-        windows = np.searchsorted(ends, turns, "right") // WINDOW
+        windows = np.searchsorted(ends, offsets, "right") // WINDOW
 
         def mixed(window: int, own: Numbers) -> Numbers:
             start = int(ends[window * WINDOW - 1]) if window else 0
@@ -145,10 +142,10 @@ class PairEpochs:
             name = draw(self._seed, epoch, f"window {window}")
             return start + permute_all(own - start, end - start, name)
 
-        turns = _by_group(windows, turns, mixed)
-        rows = np.searchsorted(ends, turns, "right")
+        offsets = _by_group(windows, offsets, mixed)
+        rows = np.searchsorted(ends, offsets, "right")
         indices = images[rows]
-        return np.stack([indices, turns - (ends[rows] - self._texts[indices])], axis=1)
+        return np.stack([indices, offsets - (ends[rows] - self._texts[indices])], axis=1)
 
     def _table_of(self, epoch: int) -> tuple[Numbers, Numbers]:
         """Return the images in order, and the number of pairs up to the end of each."""
@@ -173,19 +170,19 @@ class Mixture:
     def at(self, positions: Numbers) -> tuple[Numbers, Numbers]:
         """Return the data set of each position, and the position in its own epochs."""
         cycles, slots = np.divmod(positions, CYCLE)
-        sources = _by_group(cycles, slots, lambda cycle, own: self._table_of(cycle)[0][own])
+        datasets = _by_group(cycles, slots, lambda cycle, own: self._table_of(cycle)[0][own])
         ranks = _by_group(cycles, slots, lambda cycle, own: self._table_of(cycle)[1][own])
-        return sources, cycles * self._counts[sources] + ranks
+        return datasets, cycles * self._counts[datasets] + ranks
 
     def _table_of(self, cycle: int) -> tuple[Numbers, Numbers]:
         """Return the data set of each slot, and how many before it have the same; [CYCLE] each."""
         if self._table is None or self._table[0] != cycle:
-            places = permutation(CYCLE, draw(self._seed, cycle, "mixture"))
-            sources = np.searchsorted(np.cumsum(self._counts), places, "right")
+            shuffled = permutation(CYCLE, draw(self._seed, cycle, "mixture"))
+            datasets = np.searchsorted(np.cumsum(self._counts), shuffled, "right")
             ranks = np.empty(CYCLE, np.int64)
-            for source, count in enumerate(self._counts):
-                ranks[sources == source] = np.arange(count)
-            self._table = cycle, sources, ranks
+            for dataset, count in enumerate(self._counts):
+                ranks[datasets == dataset] = np.arange(count)
+            self._table = cycle, datasets, ranks
         return self._table[1:]
 
 
@@ -193,10 +190,10 @@ def _by_group(
     groups: Numbers, values: Numbers, function: Callable[[int, Numbers], Numbers]
 ) -> Numbers:
     """Put `function(group, values of that group)` of each group where its values stand."""
-    found = np.unique(groups).tolist()
-    if len(found) == 1:
-        return function(found[0], values)
-    parts = [(groups == group, function(group, values[groups == group])) for group in found]
+    distinct = np.unique(groups).tolist()
+    if len(distinct) == 1:
+        return function(distinct[0], values)
+    parts = [(groups == group, function(group, values[groups == group])) for group in distinct]
     result = np.empty((len(values), *parts[0][1].shape[1:]), np.int64)
     for mask, part in parts:
         result[mask] = part

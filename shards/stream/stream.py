@@ -17,9 +17,9 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.shards.batch import (
     Batch,
     Columns,
-    Entry,
     StoredSample,
     Visit,
+    VisitHeader,
     concatenate,
     empty_columns,
 )
@@ -73,10 +73,10 @@ class Stream:
             )
         settings: dict[str, Any] = {"order": order, "block_shards": block_shards, "visit": visit}
         if weights is None:
-            self._sources = [ConcatStores(stores, seed=seed, **settings)]
+            self._datasets = [ConcatStores(stores, seed=seed, **settings)]
             self._mixture = None
         else:
-            self._sources = [
+            self._datasets = [
                 ConcatStores([store], seed=draw(seed, number, "source"), **settings)
                 for number, store in enumerate(stores)
             ]
@@ -99,7 +99,7 @@ class Stream:
 
     def __len__(self) -> int:
         """Count the positions of one epoch of every data set, over all ranks."""
-        return sum(len(source.epochs) for source in self._sources)
+        return sum(len(dataset.epochs) for dataset in self._datasets)
 
     @property
     def most_rows(self) -> int:
@@ -134,19 +134,20 @@ class Stream:
         """
         if self._ahead[0] != position:
             self._prefetch(position)
-        turns = self._ahead[1]
+        scheduled = self._ahead[1]
         self._prefetch(position + self.batch_size)
         with ExitStack() as stack:
-            samples: Iterable[StoredSample] = self._members(turns, stack)
+            samples: Iterable[StoredSample] = self._members(scheduled, stack)
             if out is None:
                 samples = list(samples)
                 out = empty_columns(sum(sample[2].rows for sample in samples), self.feature_size)
             columns, lengths, texts = concatenate(samples, out)
-        entries = [
-            Entry(turn.position, turn.epoch, turn.text, text, negative)
-            for turn, text, negative in zip(turns, texts, self._other_entries(turns), strict=True)
+        negatives = self._other_entries(scheduled)
+        headers = [
+            VisitHeader(visit.position, visit.epoch, visit.text, text, negative)
+            for visit, text, negative in zip(scheduled, texts, negatives, strict=True)
         ]
-        return Batch(entries=entries, lengths=lengths, columns=columns)
+        return Batch(headers=headers, lengths=lengths, columns=columns)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the batches handed out so far; the same on every rank."""
@@ -167,25 +168,25 @@ class Stream:
                 )
         self.position = int(state["position"])
 
-    def _turns(self, position: int) -> list["_Scheduled"]:
+    def _schedule(self, position: int) -> list["_Scheduled"]:
         """Return this rank's slice of the batch at `position`."""
         share = self.batch_size // self._world_size
         first = position + self._rank * share
         positions = np.arange(first, first + share)
         if self._mixture is None:
-            return self._turns_of(0, positions, positions)
+            return self._schedule_of(0, positions, positions)
         numbers, own = self._mixture.at(positions)
-        turns = [
-            self._turns_of(number, positions[numbers == number], own[numbers == number])
+        scheduled = [
+            self._schedule_of(number, positions[numbers == number], own[numbers == number])
             for number in np.unique(numbers).tolist()
         ]
-        return sorted(chain.from_iterable(turns))
+        return sorted(chain.from_iterable(scheduled))
 
-    def _turns_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Scheduled"]:
+    def _schedule_of(self, number: int, positions: Numbers, own: Numbers) -> list["_Scheduled"]:
         """Return the visits of one data set; `own` are the positions in its epochs."""
-        source = self._sources[number]
-        other = source.other if self._negatives else lambda index, position: index
-        epochs, indices, texts = source.epochs.at(own)
+        dataset = self._datasets[number]
+        other = dataset.other if self._negatives else lambda index, position: index
+        epochs, indices, texts = dataset.epochs.at(own)
         named = [None] * len(own) if texts is None else texts.tolist()
         return [
             _Scheduled(position, number, epoch, index, text, other(index, position))
@@ -194,41 +195,45 @@ class Stream:
             )
         ]
 
-    def _members(self, turns: Sequence["_Scheduled"], stack: ExitStack) -> Iterator[StoredSample]:
-        found = [
-            source.members([t.image for t in turns if t.source == number], stack)
-            for number, source in enumerate(self._sources)
+    def _members(
+        self, scheduled: Sequence["_Scheduled"], stack: ExitStack
+    ) -> Iterator[StoredSample]:
+        members = [
+            dataset.members([t.image for t in scheduled if t.dataset == number], stack)
+            for number, dataset in enumerate(self._datasets)
         ]
-        return found[0] if len(found) == 1 else (next(found[turn.source]) for turn in turns)
+        if len(members) == 1:
+            return members[0]
+        return (next(members[visit.dataset]) for visit in scheduled)
 
-    def _other_entries(self, turns: Sequence["_Scheduled"]) -> list[bytes | None]:
+    def _other_entries(self, scheduled: Sequence["_Scheduled"]) -> list[bytes | None]:
         """Read the JSON that each negative text is taken from."""
         if not self._negatives:
-            return [None] * len(turns)
-        found = [
-            iter(source.entries([t.other for t in turns if t.source == number]))
-            for number, source in enumerate(self._sources)
+            return [None] * len(scheduled)
+        entries = [
+            iter(dataset.entries([t.other for t in scheduled if t.dataset == number]))
+            for number, dataset in enumerate(self._datasets)
         ]
-        return [next(found[turn.source]) for turn in turns]
+        return [next(entries[visit.dataset]) for visit in scheduled]
 
     def _prefetch(self, position: int) -> None:
         """Tell the stores what the batch at `position` needs, while the disk is read."""
         blocks = getrusage(RUSAGE_SELF).ru_inblock
-        self._ahead = position, self._turns(position)
+        self._ahead = position, self._schedule(position)
         if blocks == self._blocks_read:
             return
         self._blocks_read = blocks
-        for number, source in enumerate(self._sources):
-            own = [turn for turn in self._ahead[1] if turn.source == number]
-            others = [turn.other for turn in own] if self._negatives else []
-            source.prefetch([turn.image for turn in own], others)
+        for number, dataset in enumerate(self._datasets):
+            own = [visit for visit in self._ahead[1] if visit.dataset == number]
+            others = [visit.other for visit in own] if self._negatives else []
+            dataset.prefetch([visit.image for visit in own], others)
 
 
 class _Scheduled(NamedTuple):
     """What one position visits."""
 
     position: int
-    source: int
+    dataset: int
     epoch: int
     image: int
     text: int | None

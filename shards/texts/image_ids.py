@@ -44,26 +44,26 @@ class ImageIds:
         if number is None:
             return None
         candidates = self._by_number.get(number, [])
-        same = [found for found, other in candidates if other == prefix]
+        same = [image_id for image_id, other in candidates if other == prefix]
         bare = not prefix or len(stem(name)) - len(prefix) >= _LONG
-        loose = [found for found, other in candidates if not prefix or (bare and not other)]
+        loose = [image_id for image_id, other in candidates if not prefix or (bare and not other)]
         return _only(name, same) or _only(name, loose)
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         for image_id in self._ids:
-            found.setdefault(stem(image_id), []).append(image_id)
-        return found
+            groups.setdefault(stem(image_id), []).append(image_id)
+        return groups
 
     @cached_property
     def _by_number(self) -> dict[int, list[tuple[str, str]]]:
-        found: dict[int, list[tuple[str, str]]] = {}
+        groups: dict[int, list[tuple[str, str]]] = {}
         for image_id in self._ids:
             prefix, number = _split(stem(image_id))
             if number is not None:
-                found.setdefault(number, []).append((image_id, prefix))
-        return found
+                groups.setdefault(number, []).append((image_id, prefix))
+        return groups
 
 
 def stem(name: str) -> str:

@@ -19,10 +19,10 @@ def captions_in_tar(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                for found in _captions(tar, member, path):
-                    if found not in seen:
-                        seen.add(found)
-                        yield found
+                for pair in _captions(tar, member, path):
+                    if pair not in seen:
+                        seen.add(pair)
+                        yield pair
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"{path}: not a readable, uncompressed tar: {error}") from error
 

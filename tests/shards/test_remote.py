@@ -16,7 +16,6 @@ import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards import remote
-from semvlp.shards import remote as cache
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.open import open_store
 
@@ -172,13 +171,13 @@ def test_the_cache_keeps_within_its_bound(
     for name, count in (("one", 3), ("two", 4), ("three", 5)):
         write_dataset(folder / name, plan_of(count))
     first, second = (remote.localize(f"{server.address}/{name}") for name in ("one", "two"))
-    os.utime(first / cache.USED_NAME, (1, 1))
-    size = cache._size(first) + cache._size(second)
-    monkeypatch.setenv(cache.BOUND_VARIABLE, str(size / 1e9))
+    os.utime(first / remote.USED_NAME, (1, 1))
+    size = remote._size(first) + remote._size(second)
+    monkeypatch.setenv(remote.BOUND_VARIABLE, str(size / 1e9))
     with pytest.raises(ConfigError, match=r"are in use.*raise SEMVLP_CACHE_GB"):
         remote.localize(f"{server.address}/three")
     for folder_in_use in (first, second):
-        cache._held.pop(folder_in_use).close()
+        remote._in_use.pop(folder_in_use).close()
     third = remote.localize(f"{server.address}/three")
     assert not first.exists()
     assert third.exists()

@@ -55,8 +55,8 @@ def assert_same(found: Sequence[Visit], expected: Sequence[Visit]) -> None:
 
 
 def reader_pid(reader: Reader) -> int:
-    assert reader._work is not None
-    pid = reader._work._process.pid
+    assert reader._worker is not None
+    pid = reader._worker._process.pid
     assert pid is not None
     return pid
 
@@ -160,7 +160,7 @@ if __name__ == "__main__":
     stores = [open_store(Path(path)) for path in sys.argv[1:]]
     reader = Reader(Stream(stores, seed=3, batch_size=4))
     next(reader)
-    print(reader._work._process.pid, flush=True)
+    print(reader._worker._process.pid, flush=True)
     ENDING
 """
 

@@ -194,7 +194,7 @@ def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     read: list[int] = []
     view, members = store.view, store.members
 
-    def borrowed(indices: Sequence[int]) -> Any:
+    def viewed(indices: Sequence[int]) -> Any:
         read.extend(indices)
         return view(indices)
 
@@ -202,7 +202,7 @@ def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         read.append(index)
         return members(index)
 
-    monkeypatch.setattr(store, "borrow", borrowed)
+    monkeypatch.setattr(store, "view", viewed)
     monkeypatch.setattr(store, "members", owned)
     return read
 
