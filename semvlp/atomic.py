@@ -40,21 +40,6 @@ def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     write_text(path, _json_text(value, indent))
 
 
-def sync_directory(directory: Path) -> None:
-    """Make a rename inside `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(part: Path, path: Path) -> None:
-    """Move a finished, synced file out of `.part/` so that it survives a power cut."""
-    part.replace(path)
-    sync_directory(path.parent)
-
-
 def publish_bytes(path: Path, data: bytes) -> None:
     """Write a small file through the `.part/` beside it; a crash leaves nothing in the open."""
     part_dir = path.parent / PART_DIR
@@ -71,6 +56,21 @@ def publish_text(path: Path, text: str) -> None:
 def publish_json(path: Path, value: Any) -> None:
     """Publish as `publish_bytes` does; NaN and infinity are errors."""
     publish_text(path, _json_text(value, 1))
+
+
+def publish(part: Path, path: Path) -> None:
+    """Move a finished, synced file out of `.part/` so that it survives a power cut."""
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename inside `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def refuse_source_code(out: Path) -> None:

@@ -24,84 +24,22 @@ from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from semvlp.shards.stores.tar_index import INDEX_NAME, read_index
 
-BOUND_VARIABLE = "SEMVLP_CACHE_GB"
-LOCK_NAME = ".lock"
-USED_NAME = ".used"
-
-# Open as long as this process runs: what it has opened is not removed by another one.
-_in_use: dict[Path, IO[str]] = {}
-
-
-def hold(folder: Path) -> None:
-    """Mark a data set of the cache as used now, and as in use until this process ends."""
-    if folder not in _in_use:
-        _in_use[folder] = (folder / USED_NAME).open("a")
-        fcntl.flock(_in_use[folder], fcntl.LOCK_SH)
-    os.utime(folder / USED_NAME)
-
-
-def make_room(cache: Path, target: Path, size: int) -> None:
-    """Remove data sets that nobody uses until `target` can grow to `size` bytes.
-
-    Raises:
-        ConfigError: it does not fit even so, or the bound is no number.
-    """
-    bound = _bound()
-    if bound is None:
-        return
-    others = [folder for folder in cache.iterdir() if folder.is_dir() and folder != target]
-    others = [folder for folder in others if (folder / USED_NAME).exists()]
-    sizes = {folder: _size(folder) for folder in others}
-    for folder in sorted(others, key=lambda folder: (folder / USED_NAME).stat().st_mtime):
-        if size + sum(sizes.values()) <= bound:
-            return
-        if _remove(folder):
-            del sizes[folder]
-    if size + sum(sizes.values()) > bound:
-        raise ConfigError(
-            f"the cache {cache} may hold {bound / 1e9:g} GB and {sum(sizes.values()) / 1e9:g} GB "
-            f"of it are in use, but {size / 1e9:g} GB are needed: raise {BOUND_VARIABLE}"
-        )
-
-
-def _bound() -> float | None:
-    """Return the bytes that the cache may hold, None without a bound."""
-    text = os.environ.get(BOUND_VARIABLE)
-    try:
-        return float(text) * 1e9 if text else None
-    except ValueError:
-        raise ConfigError(f"{BOUND_VARIABLE} must be a number of GB, got {text!r}") from None
-
-
-def _remove(folder: Path) -> bool:
-    """Remove a data set unless a process has opened it."""
-    if folder in _in_use:
-        return False
-    with (folder / USED_NAME).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        log.info("removing %s from the cache", folder)
-        shutil.rmtree(folder)
-    return True
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SEMVLP_CACHE"
+BOUND_VARIABLE = "SEMVLP_CACHE_GB"
+LOCK_NAME = ".lock"
+USED_NAME = ".used"
 ATTEMPTS = 3
 STALL_SECONDS = 60.0
 """A server that sends nothing for so long has failed."""
 BACKOFF_SECONDS = 1.0
 """Pause after the first failed attempt; doubled after each further one."""
-
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 """What the extra `remote` installs."""
+
+# Open as long as this process runs: what it has opened is not removed by another one.
+_in_use: dict[Path, IO[str]] = {}
 
 
 def localize(address: str) -> Path:
@@ -135,6 +73,73 @@ def localize(address: str) -> Path:
             atomic.write_bytes(target / MANIFEST_NAME, aside.read_bytes())
         hold(target)
     return target
+
+
+def make_room(cache: Path, target: Path, size: int) -> None:
+    """Remove data sets that nobody uses until `target` can grow to `size` bytes.
+
+    Raises:
+        ConfigError: it does not fit even so, or the bound is no number.
+    """
+    bound = _bound()
+    if bound is None:
+        return
+    others = [folder for folder in cache.iterdir() if folder.is_dir() and folder != target]
+    others = [folder for folder in others if (folder / USED_NAME).exists()]
+    sizes = {folder: _size(folder) for folder in others}
+    for folder in sorted(others, key=lambda folder: (folder / USED_NAME).stat().st_mtime):
+        if size + sum(sizes.values()) <= bound:
+            return
+        if _remove(folder):
+            del sizes[folder]
+    if size + sum(sizes.values()) > bound:
+        raise ConfigError(
+            f"the cache {cache} may hold {bound / 1e9:g} GB and {sum(sizes.values()) / 1e9:g} GB "
+            f"of it are in use, but {size / 1e9:g} GB are needed: raise {BOUND_VARIABLE}"
+        )
+
+
+def hold(folder: Path) -> None:
+    """Mark a data set of the cache as used now, and as in use until this process ends."""
+    if folder not in _in_use:
+        _in_use[folder] = (folder / USED_NAME).open("a")
+        fcntl.flock(_in_use[folder], fcntl.LOCK_SH)
+    os.utime(folder / USED_NAME)
+
+
+def _bound() -> float | None:
+    """Return the bytes that the cache may hold, None without a bound."""
+    text = os.environ.get(BOUND_VARIABLE)
+    try:
+        return float(text) * 1e9 if text else None
+    except ValueError:
+        raise ConfigError(f"{BOUND_VARIABLE} must be a number of GB, got {text!r}") from None
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a data set unless a process has opened it."""
+    if folder in _in_use:
+        return False
+    with (folder / USED_NAME).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        log.info("removing %s from the cache", folder)
+        shutil.rmtree(folder)
+    return True
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process of a machine download; the others wait and find everything there."""
+    with (folder / LOCK_NAME).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class _Remote:
@@ -225,11 +230,3 @@ def _checker(shard: ShardEntry) -> Callable[[Path], None]:
             raise InputError("its SHA-256 is not that of the manifest")
 
     return check
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process of a machine download; the others wait and find everything there."""
-    with (folder / LOCK_NAME).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

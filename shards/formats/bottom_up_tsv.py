@@ -21,7 +21,7 @@ from semvlp.shards.formats.tsv import (
     first_row,
     labelled_regions,
     read_row,
-    rows_source,
+    rows_dataset,
     tsv_files,
     write_rows,
 )
@@ -40,6 +40,8 @@ LXMERT_FIELDS = (
     "features",
 )
 
+BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
+
 
 def open_lxmert_tsv(path: Path) -> CommunityDataset:
     """Open the rows of a file, or of all `*.tsv` of a directory.
@@ -54,7 +56,15 @@ def open_lxmert_tsv(path: Path) -> CommunityDataset:
             f"{files[0]}: an LXMERT TSV has {len(LXMERT_FIELDS)} columns "
             f"({', '.join(LXMERT_FIELDS)}), its first row has {columns}"
         )
-    return rows_source(files, _read_lxmert)
+    return rows_dataset(files, _read_lxmert)
+
+
+def write_lxmert_tsv(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """Write one row an image."""
+    rows = ([image.image_id, *lxmert_columns(image).values()] for image in regions)
+    return write_rows(path, rows)
 
 
 def lxmert_columns(regions: Regions) -> dict[str, object]:
@@ -75,33 +85,6 @@ def lxmert_columns(regions: Regions) -> dict[str, object]:
     }
 
 
-def write_lxmert_tsv(
-    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
-) -> int:
-    """Write one row an image."""
-    rows = ([image.image_id, *lxmert_columns(image).values()] for image in regions)
-    return write_rows(path, rows)
-
-
-def _read_lxmert(offset: RowOffset) -> RawRegions:
-    row = read_row(offset)
-    if len(row) < len(LXMERT_FIELDS):
-        raise InputError(
-            f"its row has {len(row)} of {len(LXMERT_FIELDS)} columns: the file is cut short"
-        )
-    return labelled_regions(dict(zip(LXMERT_FIELDS, row, strict=False)))
-
-
-LXMERT_TSV = CommunityFormat(
-    what="TSV of LXMERT: labels, attributes, boxes and features in base64",
-    open=open_lxmert_tsv,
-    write=write_lxmert_tsv,
-)
-
-
-BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
-
-
 def open_butd_tsv(path: Path) -> CommunityDataset:
     """Open the rows of a file, or of all `*.tsv` of a directory.
 
@@ -115,7 +98,7 @@ def open_butd_tsv(path: Path) -> CommunityDataset:
             f"{files[0]}: a bottom-up-attention TSV has {len(BUTD_FIELDS)} columns "
             f"({', '.join(BUTD_FIELDS)}), its first row has {columns}"
         )
-    return rows_source(files, _read_butd)
+    return rows_dataset(files, _read_butd)
 
 
 def write_butd_tsv(
@@ -125,15 +108,13 @@ def write_butd_tsv(
     return write_rows(path, map(_butd_row, regions))
 
 
-def _butd_row(regions: Regions) -> list[object]:
-    return [
-        regions.image_id,
-        regions.width,
-        regions.height,
-        len(regions),
-        encode_array(regions.boxes, "<f4"),
-        encode_array(regions.features, "<f4"),
-    ]
+def _read_lxmert(offset: RowOffset) -> RawRegions:
+    row = read_row(offset)
+    if len(row) < len(LXMERT_FIELDS):
+        raise InputError(
+            f"its row has {len(row)} of {len(LXMERT_FIELDS)} columns: the file is cut short"
+        )
+    return labelled_regions(dict(zip(LXMERT_FIELDS, row, strict=False)))
 
 
 def _read_butd(offset: RowOffset) -> RawRegions:
@@ -153,6 +134,23 @@ def _read_butd(offset: RowOffset) -> RawRegions:
         }
     )
 
+
+def _butd_row(regions: Regions) -> list[object]:
+    return [
+        regions.image_id,
+        regions.width,
+        regions.height,
+        len(regions),
+        encode_array(regions.boxes, "<f4"),
+        encode_array(regions.features, "<f4"),
+    ]
+
+
+LXMERT_TSV = CommunityFormat(
+    what="TSV of LXMERT: labels, attributes, boxes and features in base64",
+    open=open_lxmert_tsv,
+    write=write_lxmert_tsv,
+)
 
 BUTD_TSV = CommunityFormat(
     what="TSV of bottom-up-attention: boxes and features in base64, no labels",

@@ -34,6 +34,8 @@ from semvlp.shards.record import Regions, Sample
 from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import Writer, open_writer
 
+SHARD_BYTES = 768_000_000
+MOST_SAMPLES_PER_SHARD = 10_000
 SMALLEST_PARALLEL = 1000
 """Images from which on it pays to start processes."""
 AHEAD = 16
@@ -42,85 +44,6 @@ which what was written is synced."""
 
 Encoded = tuple[bytes, bytes]
 """The two members of a sample."""
-
-
-def encoded_images(
-    dataset: CommunityDataset, wanted: Sequence[str], plan: Plan
-) -> Iterator[tuple[str, Encoded | InputError]]:
-    """Return the members of each image in order, fit for the plan, or why there are none.
-
-    Raises:
-        SemVLPError: a process that decodes was ended from outside.
-    """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    # A process needs no list of images, and would be sent it.
-    plan = replace(plan, image_ids=())
-    if dataset.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
-        for image_id in wanted:
-            yield image_id, _encoded(partial(dataset.read, image_id), image_id, plan)
-        return
-    waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(plan,)) as pool:
-        try:
-            for image_id in wanted:
-                future = pool.submit(_encoded_aside, dataset.task(image_id), image_id)
-                waiting.append((image_id, future))
-                if len(waiting) > AHEAD * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-        except BrokenProcessPool as error:
-            raise SemVLPError(
-                "a process that decodes images was ended from outside, perhaps for lack of "
-                "memory; the same command goes on where this one stopped"
-            ) from error
-
-
-def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encoded | InputError:
-    """Encode one image; an error is a value here, so that it comes in the order of the images."""
-    try:
-        regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
-        sample = Sample(key=image_id, regions=regions)
-        check_fits(sample, plan)
-        return encode(sample)
-    except InputError as error:
-        return error
-
-
-def _begin(plan: Plan) -> None:
-    """Make a process ready to decode; PyTorch, which is slow to import, is imported here."""
-    global _worker_plan
-    import torch
-
-    torch.set_num_threads(1)
-    # Decoded arrays are views of bytes; they are only read.
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    _worker_plan = plan
-
-
-def _encoded_aside(read: Callable[[], RawRegions], image_id: str) -> Encoded | InputError:
-    def with_half_features() -> RawRegions:
-        raw = read()
-        return replace(raw, features=half(raw.features))
-
-    return _encoded(with_half_features, image_id, _worker_plan)
-
-
-def half(features: NDArray[Any]) -> NDArray[np.float16]:
-    """Return the bits of `features.astype(np.float16)` in a twentieth of the time."""
-    import torch
-
-    result: NDArray[np.float16] = torch.from_numpy(features).half().numpy()
-    return result
-
-
-_worker_plan: Plan
-
-
-SHARD_BYTES = 768_000_000
-MOST_SAMPLES_PER_SHARD = 10_000
 
 
 def import_format(
@@ -222,3 +145,78 @@ def _images(store: Store, to: str) -> Iterator[Regions]:
         for index in range(len(store)):
             yield store.sample(index).regions
             bar.advance()
+
+
+def encoded_images(
+    dataset: CommunityDataset, wanted: Sequence[str], plan: Plan
+) -> Iterator[tuple[str, Encoded | InputError]]:
+    """Return the members of each image in order, fit for the plan, or why there are none.
+
+    Raises:
+        SemVLPError: a process that decodes was ended from outside.
+    """
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    # A process needs no list of images, and would be sent it.
+    plan = replace(plan, image_ids=())
+    if dataset.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
+        for image_id in wanted:
+            yield image_id, _encoded(partial(dataset.read, image_id), image_id, plan)
+        return
+    waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(plan,)) as pool:
+        try:
+            for image_id in wanted:
+                future = pool.submit(_encoded_aside, dataset.task(image_id), image_id)
+                waiting.append((image_id, future))
+                if len(waiting) > AHEAD * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        except BrokenProcessPool as error:
+            raise SemVLPError(
+                "a process that decodes images was ended from outside, perhaps for lack of "
+                "memory; the same command goes on where this one stopped"
+            ) from error
+
+
+def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encoded | InputError:
+    """Encode one image; an error is a value here, so that it comes in the order of the images."""
+    try:
+        regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
+        sample = Sample(key=image_id, regions=regions)
+        check_fits(sample, plan)
+        return encode(sample)
+    except InputError as error:
+        return error
+
+
+def _begin(plan: Plan) -> None:
+    """Make a process ready to decode; PyTorch, which is slow to import, is imported here."""
+    global _worker_plan
+    import torch
+
+    torch.set_num_threads(1)
+    # Decoded arrays are views of bytes; they are only read.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    _worker_plan = plan
+
+
+def _encoded_aside(read: Callable[[], RawRegions], image_id: str) -> Encoded | InputError:
+    def with_half_features() -> RawRegions:
+        raw = read()
+        return replace(raw, features=half(raw.features))
+
+    return _encoded(with_half_features, image_id, _worker_plan)
+
+
+def half(features: NDArray[Any]) -> NDArray[np.float16]:
+    """Return the bits of `features.astype(np.float16)` in a twentieth of the time."""
+    import torch
+
+    result: NDArray[np.float16] = torch.from_numpy(features).half().numpy()
+    return result
+
+
+_worker_plan: Plan

@@ -13,7 +13,7 @@ import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
-from semvlp.shards.formats.npz import Npz, by_image, files_source, image_files, npz_bytes
+from semvlp.shards.formats.npz import Npz, by_image, files_dataset, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import decode_number
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
@@ -33,7 +33,7 @@ def open_milvlg_npz(path: Path) -> CommunityDataset:
     files = by_image(image_files(path, "*.npz"))
     labelled = _has_labels(next(iter(files.values())))
     facts = {"labels": "read" if labelled else "left out"}
-    return files_source(files, lambda data: _decode(Npz(data), labelled=labelled), facts)
+    return files_dataset(files, lambda data: _decode(Npz(data), labelled=labelled), facts)
 
 
 def write_milvlg_npz(

@@ -88,7 +88,7 @@ def by_image(files: Iterable[Path], image_id_of: Callable[[str], str] = stem) ->
     return by_id
 
 
-def files_source(
+def files_dataset(
     files: Mapping[str, Path],
     decode: Callable[[bytes], RawRegions],
     facts: Mapping[str, Any],

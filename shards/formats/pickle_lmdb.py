@@ -25,7 +25,13 @@ from semvlp.shards.formats.safe_pickle import dumps, loads
 from semvlp.shards.formats.tsv import decode_number, decode_rows, labelled_regions
 from semvlp.shards.record import Regions
 
-KEYS = b"keys"
+LIST_KEY = b"keys"
+H5_NAMES = {
+    "obj_id": "objects_id",
+    "obj_conf": "objects_conf",
+    "attr_id": "attrs_id",
+    "attr_conf": "attrs_conf",
+}
 
 Entry = Mapping[str, Any]
 
@@ -43,7 +49,7 @@ def pickle_format(
 
 def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset:
     database = ForeignLmdb(path)
-    keys = by_key(_keys(database), database.path)
+    keys = by_key(_listed_keys(database), database.path)
 
     def read(image_id: str) -> RawRegions:
         entry = loads(database.value(keys[image_id]), "the entry")
@@ -70,17 +76,17 @@ def _write(regions: Iterable[Regions], path: Path, encode: Callable[[Regions, st
             key = community_key(image.image_id)
             keys.append(key.encode())
             yield keys[-1], dumps(encode(image, key))
-        yield KEYS, dumps(keys)
+        yield LIST_KEY, dumps(keys)
 
     write_database(path, items())
     return len(keys)
 
 
-def _keys(database: ForeignLmdb) -> list[bytes]:
+def _listed_keys(database: ForeignLmdb) -> list[bytes]:
     """Return the listed keys, or every other key where the list is missing."""
-    listed = database.get(KEYS)
+    listed = database.get(LIST_KEY)
     if listed is None:
-        return list(database.keys_but(KEYS))
+        return list(database.keys_but(LIST_KEY))
     keys = loads(listed, f"the list of keys of {database.path}")
     if not isinstance(keys, list) or not all(isinstance(key, bytes | str) for key in keys):
         raise InputError(f"{database.path}: `keys` must be a list of byte strings")
@@ -109,19 +115,6 @@ def _encode_vilbert(regions: Regions, key: str) -> dict[str, Any]:
     }
 
 
-VILBERT_LMDB = pickle_format(
-    "LMDB of ViLBERT multi-task: pickled dicts of arrays", _decode_vilbert, _encode_vilbert
-)
-
-
-H5_NAMES = {
-    "obj_id": "objects_id",
-    "obj_conf": "objects_conf",
-    "attr_id": "attrs_id",
-    "attr_conf": "attrs_conf",
-}
-
-
 def _decode_volta(entry: Mapping[str, Any]) -> RawRegions:
     columns = {H5_NAMES.get(name, name): value for name, value in entry.items()}
     if "num_boxes" not in columns:
@@ -134,6 +127,10 @@ def _encode_volta(regions: Regions, key: str) -> dict[str, Any]:
     columns = {name: str(value) for name, value in lxmert_columns(regions).items()}
     return {"img_id": regions.image_id, **columns}
 
+
+VILBERT_LMDB = pickle_format(
+    "LMDB of ViLBERT multi-task: pickled dicts of arrays", _decode_vilbert, _encode_vilbert
+)
 
 VOLTA_LMDB = pickle_format(
     "LMDB of VOLTA: pickled dicts of LXMERT's columns", _decode_volta, _encode_volta

@@ -50,24 +50,9 @@ def tsv_files(path: Path, pattern: str = "*.tsv") -> list[Path]:
     return files
 
 
-def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
-    """Find the first row of every image; ids lose directory and image extension.
-
-    Rows that come again, as after an extraction that was started twice, are counted and left out.
-    """
-    offsets: dict[str, RowOffset] = {}
-    again = 0
-    for path in files:
-        for name, offset in _rows(path):
-            image_id = stem(name)
-            again += image_id in offsets
-            offsets.setdefault(image_id, offset)
-    if again:
-        log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
-    return offsets
-
-
-def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) -> CommunityDataset:
+def rows_dataset(
+    files: Sequence[Path], read: Callable[[RowOffset], RawRegions]
+) -> CommunityDataset:
     """Make the data set whose images `read` reads of one row each, in other processes too."""
     offsets = index_rows(files)
     return CommunityDataset(
@@ -76,6 +61,29 @@ def rows_source(files: Sequence[Path], read: Callable[[RowOffset], RawRegions]) 
         task=lambda image_id: partial(read, offsets[image_id]),
         file_of=lambda image_id: str(offsets[image_id].path),
     )
+
+
+def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
+    """Find the first row of every image; ids lose directory and image extension.
+
+    Rows that come again, as after an extraction that was started twice, are counted and left out.
+    """
+    offsets: dict[str, RowOffset] = {}
+    again = 0
+    for path in files:
+        for name, offset in _row_offsets(path):
+            image_id = stem(name)
+            again += image_id in offsets
+            offsets.setdefault(image_id, offset)
+    if again:
+        log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
+    return offsets
+
+
+def first_row(path: Path) -> list[bytes]:
+    """Return the columns of the first row, one empty column where the file is empty."""
+    with path.open("rb") as file:
+        return file.readline().rstrip(b"\r\n").split(b"\t")
 
 
 def read_row(offset: RowOffset) -> list[bytes | memoryview]:
@@ -92,12 +100,6 @@ def read_row(offset: RowOffset) -> list[bytes | memoryview]:
         columns.append(view[start:stop] if stop - start > LONG_COLUMN else row[start:stop])
         start = stop + 1
     return columns
-
-
-def first_row(path: Path) -> list[bytes]:
-    """Return the columns of the first row, one empty column where the file is empty."""
-    with path.open("rb") as file:
-        return file.readline().rstrip(b"\r\n").split(b"\t")
 
 
 class RowWriter(Closing):
@@ -125,7 +127,73 @@ def write_rows(path: Path, rows: Iterable[Iterable[object]]) -> int:
     return len(writer.offsets)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, RowOffset]]:
+def labelled_regions(columns: Mapping[str, Any]) -> RawRegions:
+    """Read one image from columns named as in LXMERT's files; label columns may be missing.
+
+    Raises:
+        InputError: a column is missing or damaged.
+    """
+    try:
+        count = decode_number(columns["num_boxes"], "num_boxes")
+        return RawRegions(
+            width=decode_number(columns["img_w"], "img_w"),
+            height=decode_number(columns["img_h"], "img_h"),
+            count=count,
+            boxes=decode_rows(columns["boxes"], np.float32, count, "boxes"),
+            features=decode_rows(columns["features"], np.float32, count, "features"),
+            object_ids=_optional(columns, "objects_id", np.int64),
+            object_conf=_optional(columns, "objects_conf", np.float32),
+            attribute_ids=_optional(columns, "attrs_id", np.int64),
+            attribute_conf=_optional(columns, "attrs_conf", np.float32),
+        )
+    except KeyError as error:
+        raise InputError(f"the column {error} is missing") from error
+
+
+def decode_rows(value: Any, kind: DTypeLike, rows: int, name: str) -> NDArray[Any]:
+    """Return what `decode_array` does, shaped [rows, -1].
+
+    Raises:
+        InputError: the number of elements does not divide by `rows`.
+    """
+    flat = decode_array(value, kind, name)
+    if rows < 0 or (len(flat) % rows if rows else len(flat)):
+        raise InputError(f"column {name} has {len(flat)} numbers, not a multiple of {rows} regions")
+    return flat.reshape(rows, len(flat) // rows if rows else 0)
+
+
+def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
+    """Return the flat array of a column: base64 text of `kind`, or an array as it is.
+
+    Raises:
+        InputError: damaged base64, or bytes that are no whole number of elements.
+    """
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1)
+    try:
+        return np.frombuffer(pybase64.b64decode(value, validate=True), kind)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InputError(f"column {name} is damaged: {error}") from error
+
+
+def decode_number(value: Any, name: str) -> int:
+    """Return the whole number in text, bytes or a number.
+
+    Raises:
+        InputError: anything else.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"column {name} must be a whole number, got {value!r:.40}") from error
+
+
+def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
+    """Return base64 text of the array in C order, little-endian."""
+    return pybase64.b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
+
+
+def _row_offsets(path: Path) -> Iterator[tuple[str, RowOffset]]:
     """Return id and offset of every row that is not blank."""
     with path.open("rb", buffering=0) as file:
         start = 0
@@ -158,72 +226,6 @@ def _line_ends(file: FileIO) -> Iterator[int]:
         size += count
     if last < size:
         yield size
-
-
-def decode_array(value: Any, kind: DTypeLike, name: str) -> NDArray[Any]:
-    """Return the flat array of a column: base64 text of `kind`, or an array as it is.
-
-    Raises:
-        InputError: damaged base64, or bytes that are no whole number of elements.
-    """
-    if isinstance(value, np.ndarray):
-        return value.reshape(-1)
-    try:
-        return np.frombuffer(pybase64.b64decode(value, validate=True), kind)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise InputError(f"column {name} is damaged: {error}") from error
-
-
-def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
-    """Return base64 text of the array in C order, little-endian."""
-    return pybase64.b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
-
-
-def decode_number(value: Any, name: str) -> int:
-    """Return the whole number in text, bytes or a number.
-
-    Raises:
-        InputError: anything else.
-    """
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"column {name} must be a whole number, got {value!r:.40}") from error
-
-
-def decode_rows(value: Any, kind: DTypeLike, rows: int, name: str) -> NDArray[Any]:
-    """Return what `decode_array` does, shaped [rows, -1].
-
-    Raises:
-        InputError: the number of elements does not divide by `rows`.
-    """
-    flat = decode_array(value, kind, name)
-    if rows < 0 or (len(flat) % rows if rows else len(flat)):
-        raise InputError(f"column {name} has {len(flat)} numbers, not a multiple of {rows} regions")
-    return flat.reshape(rows, len(flat) // rows if rows else 0)
-
-
-def labelled_regions(columns: Mapping[str, Any]) -> RawRegions:
-    """Read one image from columns named as in LXMERT's files; label columns may be missing.
-
-    Raises:
-        InputError: a column is missing or damaged.
-    """
-    try:
-        count = decode_number(columns["num_boxes"], "num_boxes")
-        return RawRegions(
-            width=decode_number(columns["img_w"], "img_w"),
-            height=decode_number(columns["img_h"], "img_h"),
-            count=count,
-            boxes=decode_rows(columns["boxes"], np.float32, count, "boxes"),
-            features=decode_rows(columns["features"], np.float32, count, "features"),
-            object_ids=_optional(columns, "objects_id", np.int64),
-            object_conf=_optional(columns, "objects_conf", np.float32),
-            attribute_ids=_optional(columns, "attrs_id", np.int64),
-            attribute_conf=_optional(columns, "attrs_conf", np.float32),
-        )
-    except KeyError as error:
-        raise InputError(f"the column {error} is missing") from error
 
 
 def _optional(columns: Mapping[str, Any], name: str, kind: DTypeLike) -> NDArray[Any] | None:

@@ -21,42 +21,102 @@ from numpy.typing import NDArray
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, write_database
-from semvlp.shards.formats.npz import Npz, by_image, files_source, image_files, npz_bytes
+from semvlp.shards.formats.npz import Npz, by_image, files_dataset, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.record import Regions
 from semvlp.shards.texts.image_ids import stem
 
 UNIT = 1000
 """Width and height in pixels an image is given whose size is not known."""
-
 UNIT_FACTS = {
     "boxes": f"the files hold no image sizes: boxes are on a square of {UNIT} x {UNIT} pixels, so "
     "positions relative to the image are right, but pixels and aspect ratios are not"
 }
+
 NUM_CLASSES = 1601
 """Classes of `soft_labels`: 1,600 of Visual Genome behind the background."""
-
 ARRAYS = ("norm_bb", "features", "conf", "soft_labels")
+LIST_KEY = b"__keys__"
+
+# The reader takes the number of regions from the sidecar of this suffix, so it uses exactly the
+# regions written, whatever the thresholds in the name say.
+SUFFIX = "th0.2_max100_min10"
+ZIP_MAGIC = b"PK"
 
 # UNITER's name of an image without `.npz` <-> the name its own data set gives it.
 _TO_OURS = (
     (r"nlvr2_((?:train|dev|test1|test2)-.*)", r"\1"),
     (r"coco_((?:train|val)2014_.*)", r"COCO_\1"),
 )
+
 _TO_UNITER = (
     (r"((?:train|dev|test1|test2)-[0-9]+-[0-9]+-img[01])", r"nlvr2_\1"),
     (r"COCO_((?:train|val)2014_.*)", r"coco_\1"),
 )
 
 
-def image_id_of(name: str) -> str:
-    """Rename `coco_train2014_000000000009.npz` to `COCO_train2014_000000000009`."""
-    return _renamed(stem(name), _TO_OURS)
+def open_uniter_npz(path: Path) -> CommunityDataset:
+    """Open the `.npz` files of a directory.
+
+    Raises:
+        InputError: there is none, or two are of one image.
+    """
+    files = by_image(image_files(path, "*.npz"), image_id_of)
+    return files_dataset(files, lambda data: uniter_regions(Npz(data)), UNIT_FACTS)
 
 
-def uniter_name(image_id: str) -> str:
-    """Rename `COCO_train2014_000000000009` to `coco_train2014_000000000009.npz`."""
-    return f"{_renamed(image_id, _TO_UNITER)}.npz"
+def write_uniter_npz(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """Write one compressed `.npz` an image; attributes have no place in this format."""
+    path.mkdir()
+    count = 0
+    for image in regions:
+        data = npz_bytes(uniter_arrays(image, object_labels), compress=True)
+        (path / uniter_name(image.image_id)).write_bytes(data)
+        count += 1
+    return count
+
+
+def open_uniter_lmdb(path: Path) -> CommunityDataset:
+    """Open the database directory, or the only one in a directory right below `path`.
+
+    Raises:
+        InputError: there is no database, or two keys are of one image.
+    """
+    database = ForeignLmdb(path)
+    keys: dict[str, bytes] = {}
+    for key in _listed_keys(database):
+        image_id = image_id_of(key)
+        if image_id in keys:
+            raise InputError(f"{database.path}: {key!r} is a second entry of image {image_id!r}")
+        keys[image_id] = key.encode()
+    return CommunityDataset(
+        image_ids=tuple(keys),
+        read=lambda image_id: _decode_entry(database.value(keys[image_id])),
+        file_of=lambda image_id: str(database.path),
+        facts=UNIT_FACTS,
+        close=database.close,
+    )
+
+
+def write_uniter_lmdb(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """Write `feat_<thresholds>/` in MessagePack, the number of regions of each image beside it."""
+    counts: dict[str, int] = {}
+
+    def items() -> Iterator[tuple[bytes, bytes]]:
+        for image in regions:
+            name = uniter_name(image.image_id)
+            counts[name] = len(image)
+            arrays = uniter_arrays(image, object_labels)
+            yield name.encode(), msgpack.packb(arrays, default=_pack_array, use_bin_type=True)
+        yield LIST_KEY, json.dumps(list(counts)).encode()
+
+    write_database(path / f"feat_{SUFFIX}", items())
+    (path / f"nbb_{SUFFIX}.json").write_text(json.dumps(counts), encoding="utf-8")
+    return len(counts)
 
 
 def uniter_regions(arrays: Mapping[str, Any] | Npz) -> RawRegions:
@@ -103,27 +163,14 @@ def uniter_arrays(regions: Regions, object_labels: tuple[str, ...]) -> dict[str,
     }
 
 
-def open_uniter_npz(path: Path) -> CommunityDataset:
-    """Open the `.npz` files of a directory.
-
-    Raises:
-        InputError: there is none, or two are of one image.
-    """
-    files = by_image(image_files(path, "*.npz"), image_id_of)
-    return files_source(files, lambda data: uniter_regions(Npz(data)), UNIT_FACTS)
+def image_id_of(name: str) -> str:
+    """Rename `coco_train2014_000000000009.npz` to `COCO_train2014_000000000009`."""
+    return _renamed(stem(name), _TO_OURS)
 
 
-def write_uniter_npz(
-    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
-) -> int:
-    """Write one compressed `.npz` an image; attributes have no place in this format."""
-    path.mkdir()
-    count = 0
-    for image in regions:
-        data = npz_bytes(uniter_arrays(image, object_labels), compress=True)
-        (path / uniter_name(image.image_id)).write_bytes(data)
-        count += 1
-    return count
+def uniter_name(image_id: str) -> str:
+    """Rename `COCO_train2014_000000000009` to `coco_train2014_000000000009.npz`."""
+    return f"{_renamed(image_id, _TO_UNITER)}.npz"
 
 
 def _matrix(arrays: Mapping[str, Any] | Npz, name: str) -> NDArray[Any]:
@@ -145,72 +192,17 @@ def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
     return name
 
 
-UNITER_NPZ = CommunityFormat(
-    what="directory of UNITER's .npz files: float16, relative boxes, soft labels",
-    open=open_uniter_npz,
-    write=write_uniter_npz,
-)
-
-
-KEYS = b"__keys__"
-# The reader takes the number of regions from the sidecar of this suffix, so it uses exactly the
-# regions written, whatever the thresholds in the name say.
-SUFFIX = "th0.2_max100_min10"
-ZIP_MAGIC = b"PK"
-
-
-def open_uniter_lmdb(path: Path) -> CommunityDataset:
-    """Open the database directory, or the only one in a directory right below `path`.
-
-    Raises:
-        InputError: there is no database, or two keys are of one image.
-    """
-    database = ForeignLmdb(path)
-    keys: dict[str, bytes] = {}
-    for key in _keys(database):
-        image_id = image_id_of(key)
-        if image_id in keys:
-            raise InputError(f"{database.path}: {key!r} is a second entry of image {image_id!r}")
-        keys[image_id] = key.encode()
-    return CommunityDataset(
-        image_ids=tuple(keys),
-        read=lambda image_id: _decode(database.value(keys[image_id])),
-        file_of=lambda image_id: str(database.path),
-        facts=UNIT_FACTS,
-        close=database.close,
-    )
-
-
-def write_uniter_lmdb(
-    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
-) -> int:
-    """Write `feat_<thresholds>/` in MessagePack, the number of regions of each image beside it."""
-    counts: dict[str, int] = {}
-
-    def items() -> Iterator[tuple[bytes, bytes]]:
-        for image in regions:
-            name = uniter_name(image.image_id)
-            counts[name] = len(image)
-            arrays = uniter_arrays(image, object_labels)
-            yield name.encode(), msgpack.packb(arrays, default=_pack_array, use_bin_type=True)
-        yield KEYS, json.dumps(list(counts)).encode()
-
-    write_database(path / f"feat_{SUFFIX}", items())
-    (path / f"nbb_{SUFFIX}.json").write_text(json.dumps(counts), encoding="utf-8")
-    return len(counts)
-
-
-def _keys(database: ForeignLmdb) -> list[str]:
-    listed = database.get(KEYS)
+def _listed_keys(database: ForeignLmdb) -> list[str]:
+    listed = database.get(LIST_KEY)
     if listed is None:
-        return [key.decode() for key in database.keys_but(KEYS)]
+        return [key.decode() for key in database.keys_but(LIST_KEY)]
     try:
         return [str(key) for key in json.loads(listed)]
     except (ValueError, TypeError) as error:
         raise InputError(f"{database.path}: the list of keys is damaged: {error}") from error
 
 
-def _decode(value: bytes) -> RawRegions:
+def _decode_entry(value: bytes) -> RawRegions:
     if value.startswith(ZIP_MAGIC):
         return uniter_regions(Npz(value))
     try:
@@ -243,6 +235,12 @@ def _unpack_array(entry: dict[Any, Any]) -> Any:
     array = np.frombuffer(plain["data"], np.dtype(str(plain["type"])))
     return array.reshape(plain["shape"]) if plain["nd"] else array[0]
 
+
+UNITER_NPZ = CommunityFormat(
+    what="directory of UNITER's .npz files: float16, relative boxes, soft labels",
+    open=open_uniter_npz,
+    write=write_uniter_npz,
+)
 
 UNITER_LMDB = CommunityFormat(
     what="LMDB of UNITER: its .npz arrays in MessagePack or compressed",

@@ -123,6 +123,23 @@ def soft_answers(answers: Iterable[str]) -> dict[str, float]:
     return {answer: min(3 * count, 10) / 10 for answer, count in Counter(answers).items()}
 
 
+def _check_answers(
+    answers: Mapping[str | int, object],
+    questions: Iterable[Sequence[Question]],
+    paths: Sequence[Path],
+) -> None:
+    asked = {question.question_id for group in questions for question in group}
+    alone = sum(question_id not in asked for question_id in answers)
+    if answers and alone == len(answers):
+        names = ", ".join(map(str, paths))
+        raise InputError(
+            f"{names}: the annotations answer questions that no file asks; give the questions file "
+            "of the same split too"
+        )
+    if alone:
+        log.warning("%d of %d annotated answers belong to no given question", alone, len(answers))
+
+
 def _entries(path: Path) -> list[Entry]:
     """Read the entries of a file that say something; empty texts are counted and left out."""
     if path.suffix.lower() == ".tar":
@@ -133,6 +150,15 @@ def _entries(path: Path) -> list[Entry]:
     if len(kept) < len(entries):
         log.warning("%s: left out %d empty texts", path, len(entries) - len(kept))
     return kept
+
+
+def _is_empty(entry: Entry) -> bool:
+    match entry:
+        case Captioned(_, caption):
+            return not caption
+        case Asked(_, question):
+            return not question.question
+    return False
 
 
 def _read_official(path: Path) -> list[Entry]:
@@ -236,29 +262,3 @@ _BUILDERS: dict[Reader, Callable[[Record], Iterator[Entry]]] = {
     official_files.semvlp_texts: _semvlp_texts,
     official_files.tab_lines: _caption,
 }
-
-
-def _is_empty(entry: Entry) -> bool:
-    match entry:
-        case Captioned(_, caption):
-            return not caption
-        case Asked(_, question):
-            return not question.question
-    return False
-
-
-def _check_answers(
-    answers: Mapping[str | int, object],
-    questions: Iterable[Sequence[Question]],
-    paths: Sequence[Path],
-) -> None:
-    asked = {question.question_id for group in questions for question in group}
-    alone = sum(question_id not in asked for question_id in answers)
-    if answers and alone == len(answers):
-        names = ", ".join(map(str, paths))
-        raise InputError(
-            f"{names}: the annotations answer questions that no file asks; give the questions file "
-            "of the same split too"
-        )
-    if alone:
-        log.warning("%d of %d annotated answers belong to no given question", alone, len(answers))
