@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from semvlp.errors import InputError
@@ -22,6 +23,7 @@ from semvlp.shards.texts.annotation_files import (
 
 ID = (int, str)
 """Ids are numbers in one file and strings in another."""
+OPTIONAL_ID = (int, str, NoneType)
 # Flickr30k numbers the captions of an image: `1000092795.jpg#0`.
 _CAPTION_NUMBER = re.compile(r"#[0-9]+$")
 
@@ -55,6 +57,8 @@ class Layout:
     """None where the task alone reads such a file."""
     task: str = ""
     """Empty where there is none."""
+    listed: bool = False
+    """Whether the file has many such objects, in a list or on lines."""
 
 
 def read_document(path: Path) -> Any:
@@ -88,10 +92,16 @@ def wrong_file(path: Path, expected: str) -> InputError:
 
 def layout_of(document: Any) -> Layout | None:
     """Return the layout of what `parse` gave, None where it is none of the known."""
-    first = document
-    if isinstance(document, list) and document:
-        first = document[0].value if isinstance(document[0], Line) else document[0]
-    return next((layout for layout in LAYOUTS.get(type(first), ()) if layout.fits(first)), None)
+    first = document[0] if isinstance(document, list) and document else document
+    if isinstance(first, Line):
+        first = first.value
+        if isinstance(first, str):
+            return TAB_LINES if TAB_LINES.fits(first) else None
+    if not isinstance(first, dict):
+        return None
+    alone = isinstance(document, dict)
+    fitting = (layout for layout in LAYOUTS if (alone or layout.listed) and layout.fits(first))
+    return next(fitting, None)
 
 
 def coco_captions(document: Any, path: Path) -> Iterator[Record]:
@@ -156,7 +166,8 @@ def visual_genome_questions(document: Any, path: Path) -> Iterator[Record]:
         for entry in group.fields["qas"]:
             require(entry, {"question": str, "answer": str}, group.where)
             named = {"image_id": entry.get("image_id", group.fields.get("id"))}
-            require(named, {"image_id": ID}, group.where)
+            named["qa_id"] = entry.get("qa_id")
+            require(named, {"image_id": ID, "qa_id": OPTIONAL_ID}, group.where)
             yield Record(group.where, entry, str(named["image_id"]))
 
 
@@ -225,24 +236,26 @@ def _is_ours(first: dict[str, Any]) -> bool:
     return "image_id" in first and bool({"captions", "questions"} & set(first))
 
 
+_VQA_QUESTIONS = _lists("questions", "question_id", "image_id")
 _VQA_ANNOTATIONS = _lists("annotations", "question_id", "answers")
 
-LAYOUTS: dict[type, tuple[Layout, ...]] = {
-    dict: (
-        Layout("COCO captions", _lists("annotations", "caption"), coco_captions, "retrieval"),
-        Layout("Karpathy split", _lists("images", "sentences"), karpathy_images, "retrieval"),
-        Layout(
-            "VQA v2 questions", _lists("questions", "question_id", "image_id"), vqa_questions, "vqa"
-        ),
-        Layout("VQA v2 annotations", _VQA_ANNOTATIONS, vqa_annotations, "vqa"),
-        Layout("GQA questions", _maps_to("question", "imageId"), gqa_questions, "gqa"),
-        Layout("Visual Genome questions", lambda first: "qas" in first, visual_genome_questions),
-        Layout('JSON lines {"image_id", "captions", "questions"}', _is_ours, semvlp_texts),
-        Layout("GQA choices", _maps_to("valid", "plausible"), task="gqa"),
-        Layout("NLVR2 JSON lines", _identified(3), task="nlvr2"),
-        Layout("NLVR JSON lines", _identified(1), task="nlvr"),
-        Layout("SNLI-VE JSON lines", lambda first: "pairID" in first, task="snli-ve"),
+TAB_LINES = Layout("id<TAB>text lines", lambda first: "\t" in first, tab_lines)
+LAYOUTS = (
+    Layout("COCO captions", _lists("annotations", "caption"), coco_captions, "retrieval"),
+    Layout("Karpathy split", _lists("images", "sentences"), karpathy_images, "retrieval"),
+    Layout("VQA v2 questions", _VQA_QUESTIONS, vqa_questions, "vqa"),
+    Layout("VQA v2 annotations", _VQA_ANNOTATIONS, vqa_annotations, "vqa"),
+    Layout("GQA questions", _maps_to("question", "imageId"), gqa_questions, "gqa"),
+    Layout("GQA choices", _maps_to("valid", "plausible"), task="gqa"),
+    Layout(
+        "Visual Genome questions",
+        lambda first: "qas" in first,
+        visual_genome_questions,
+        listed=True,
     ),
-    str: (Layout("id<TAB>text lines", lambda first: "\t" in first, tab_lines),),
-}
-"""By the type of what a file begins with, an object or a line of text; the first that fits."""
+    Layout('JSON lines {"image_id", "captions", "questions"}', _is_ours, semvlp_texts, listed=True),
+    Layout("NLVR2 JSON lines", _identified(3), task="nlvr2", listed=True),
+    Layout("NLVR JSON lines", _identified(1), task="nlvr", listed=True),
+    Layout("SNLI-VE JSON lines", lambda first: "pairID" in first, task="snli-ve", listed=True),
+)
+"""The first that fits is taken; lines of plain text have but one."""

@@ -15,7 +15,14 @@ from semvlp.shards.texts import official_files
 from semvlp.shards.texts.annotation_files import Line, parse, read_text, require
 from semvlp.shards.texts.image_ids import ImageIds
 from semvlp.shards.texts.image_tars import captions_in_tar
-from semvlp.shards.texts.official_files import LAYOUTS, Reader, Record, layout_of
+from semvlp.shards.texts.official_files import (
+    LAYOUTS,
+    OPTIONAL_ID,
+    TAB_LINES,
+    Reader,
+    Record,
+    layout_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +172,9 @@ def _read_official(path: Path) -> list[Entry]:
     document = parse(read_text(path), path)
     layout = layout_of(document)
     if layout is None or layout.read is None or layout.read not in _BUILDERS:
-        layouts = chain.from_iterable(LAYOUTS.values())
-        known = ", ".join(layout.name for layout in layouts if layout.read in _BUILDERS)
+        known = [layout.name for layout in (*LAYOUTS, TAB_LINES) if layout.read in _BUILDERS]
         given = layout.name if layout else _describe(document)
-        raise InputError(f"{path}: must be one of: {known}; it is {given}")
+        raise InputError(f"{path}: must be one of: {', '.join(known)}; it is {given}")
     build = _BUILDERS[layout.read]
     try:
         return [entry for record in layout.read(document, path) for entry in build(record)]
@@ -181,9 +187,11 @@ def _describe(document: Any) -> str:
         return f"a JSON object with the keys {', '.join(map(str, list(document)[:5])) or '(none)'}"
     if not document:
         return "empty"
-    first = document[0].value if isinstance(document[0], Line) else document[0]
-    if isinstance(first, str):
-        return f"text whose first line has no tab: {first[:60]!r}"
+    first = document[0]
+    if isinstance(first, Line):
+        if isinstance(first.value, str):
+            return f"text whose first line has no tab: {first.value[:60]!r}"
+        first = first.value
     return f"a list whose first entry is {json.dumps(first, ensure_ascii=False)[:80]}"
 
 
@@ -232,6 +240,7 @@ def _semvlp_texts(record: Record) -> Iterator[Entry]:
         yield Captioned(record.image, caption.strip())
     for asked in record.fields.get("questions", ()):
         require(asked, {"question": str}, f"{record.where}: questions")
+        require({"question_id": None, **asked}, {"question_id": OPTIONAL_ID}, record.where)
         answers = asked.get("answers", {})
         require({"answers": answers}, {"answers": dict}, record.where)
         question = Question(

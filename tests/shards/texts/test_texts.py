@@ -178,19 +178,23 @@ def test_empty_texts_are_counted_and_left_out(
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "problem"),
     [
         ('{"images": [], "annotations": [{"bbox": []}]}', "keys images, annotations"),
         ('[{"sentence": "x", "label": "true"}]', "sentence"),
         ("one word a line\n", "one word a line"),
         ("", "it is empty"),
         ("[]", "it is empty"),
+        ('["a\\tA dog."]', "a list whose first entry"),
+        ('[{"annotations": [{"image_id": 1, "caption": "x"}]}]', "a list whose first entry"),
+        ('[{"qas": [{"question": "?", "answer": "x"}]}]', "'image_id' must be"),
+        ('[{"image_id": 1, "captions": []}, 3]', "entry 2: must be an object"),
         ('{"questions": [{"question"', "damaged"),
         ('{"image_id": 1, "captions": []}\n{"image_id"', ":2: must be a JSON object"),
     ],
 )
-def test_an_unknown_structure_names_the_file(tmp_path: Path, content: str, found: str) -> None:
-    with pytest.raises(InputError, match=rf"odd\.json.*{found}"):
+def test_an_unknown_structure_names_the_file(tmp_path: Path, content: str, problem: str) -> None:
+    with pytest.raises(InputError, match=rf"odd\.json.*{problem}"):
         read_texts([write(tmp_path / "odd.json", content)])
 
 
@@ -244,8 +248,8 @@ def test_real_coco_files(real_data: Path) -> None:
     texts = read_texts([real_data / "coco" / name for name in names])
     image_ids = [path.stem for path in (real_data / "coco").rglob("*.jpg")]
     matched, unmatched = match_texts(texts, image_ids)
-    assert sum(len(found.captions) for found in matched.values()) == 2441
-    questions = [question for found in matched.values() for question in found.questions]
+    assert sum(len(own.captions) for own in matched.values()) == 2441
+    questions = [question for own in matched.values() for question in own.questions]
     assert (len(questions), unmatched) == (39, [])
     assert all(question.answers for question in questions)
 
@@ -256,7 +260,7 @@ def test_real_vqa_files_agree_with_the_most_frequent_answer(real_data: Path) -> 
     with gzip.open(folder / "annotations_8977.json.gz", "rt") as file:
         annotations = json.load(file)["annotations"]
     frequent = {entry["question_id"]: entry["multiple_choice_answer"] for entry in annotations}
-    questions = [question for found in texts.values() for question in found.questions]
+    questions = [question for own in texts.values() for question in own.questions]
     assert len(questions) == len(frequent) == 8977
     for question in questions:
         best = frequent[question.question_id]  # type: ignore[index]
@@ -265,6 +269,6 @@ def test_real_vqa_files_agree_with_the_most_frequent_answer(real_data: Path) -> 
 
 def test_real_gqa_files(real_data: Path) -> None:
     texts = read_texts(sorted((real_data / "gqa_ood").glob("*.json")))
-    questions = [question for found in texts.values() for question in found.questions]
+    questions = [question for own in texts.values() for question in own.questions]
     assert len(questions) == 2796
     assert all(list(question.answers.values()) == [1.0] for question in questions)
