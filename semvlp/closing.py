@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` block."""
+"""Things that are closed at the end of a `with` block."""
 
 from types import TracebackType
 from typing import Self

@@ -21,7 +21,7 @@ StoredSample = tuple[bytes, bytes | memoryview, Layout]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One sample in its turn, with the texts of another image to tell it apart from."""
+    """One sample at its position, with the texts of another image to tell it apart from."""
 
     position: int
     """Place in the global sequence: names the random numbers of this visit."""
@@ -34,7 +34,7 @@ class Visit:
 
 
 class VisitHeader(NamedTuple):
-    """What a visit holds besides its regions; cheap to send to another process."""
+    """The part of a visit besides its regions; cheap to send to another process."""
 
     position: int
     epoch: int

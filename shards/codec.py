@@ -160,7 +160,7 @@ def decode_tensors(blob: bytes | memoryview, key: str = "?") -> dict[str, NDArra
 
 
 class Span(NamedTuple):
-    """Where one tensor lies in a blob, in bytes."""
+    """The place of one tensor in a blob, in bytes."""
 
     name: str
     """Field of `Regions`."""
@@ -171,7 +171,7 @@ class Span(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where everything lies in a blob; blobs of as many regions share one."""
+    """The place of everything in a blob; blobs of as many regions share one."""
 
     rows: int
     """Regions."""

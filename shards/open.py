@@ -1,4 +1,4 @@
-"""How a store is opened, whatever it is and wherever it lies."""
+"""Opening a store, whatever it is and wherever it lies."""
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ from semvlp.shards.record import Sample
 
 
 class Target(Protocol):
-    """Where samples go: tar shards or an LMDB. Positions are those of the plan."""
+    """The store that samples go to: tar shards or an LMDB. Positions are those of the plan."""
 
     def written(self) -> set[int]:
         """Return the positions that are stored already."""

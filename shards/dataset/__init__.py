@@ -1,1 +1,1 @@
-"""What a data set says of itself: its plan, its manifest, what it refused."""
+"""The files in which a data set describes itself: its plan, its manifest, what it refused."""

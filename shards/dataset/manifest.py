@@ -96,7 +96,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a finished data set holds; the first file a reader opens and the last one written."""
+    """The contents of a finished data set; the first file a reader opens, the last one written."""
 
     store: StoreFormat
     format_version: int = FORMAT_VERSION

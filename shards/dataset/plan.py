@@ -1,4 +1,4 @@
-"""What a data set is to hold: the plan that is written before the first sample."""
+"""The plan of a data set, which is written before the first sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

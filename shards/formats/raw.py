@@ -1,4 +1,4 @@
-"""What a community file says of one image, and its way into our record.
+"""One image as a community file has it, and its way into our record.
 
 R regions, F feature size. Boxes are xyxy in pixels of the original image.
 """

@@ -29,7 +29,7 @@ LONGEST_ID = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class RowOffset:
-    """Where a row starts."""
+    """The place of a row in its file."""
 
     path: Path
     start: int

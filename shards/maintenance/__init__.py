@@ -1,1 +1,1 @@
-"""What is done to a finished data set: verified, repaired, converted, compared."""
+"""Work on a finished data set: verifying, repairing, converting, comparing."""

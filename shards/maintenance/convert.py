@@ -21,7 +21,7 @@ from semvlp.shards.writer import Writer, open_writer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinReport:
-    """What `join` did."""
+    """The outcome of `join`."""
 
     out: Path
     images: int

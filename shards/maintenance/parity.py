@@ -1,4 +1,4 @@
-"""How far two extractions of the same images agree: same features at same boxes, same selection.
+"""The agreement of two extractions of the same images: features at same boxes, selection.
 
 G golden regions, E extracted regions. Boxes are xyxy in pixels of the original image.
 """

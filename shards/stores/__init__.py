@@ -1,1 +1,1 @@
-"""How samples lie on disk: tar shards and LMDB, read and written."""
+"""Samples on disk: tar shards and LMDB, read and written."""

@@ -1,4 +1,4 @@
-"""What every store of samples offers, and how one is opened."""
+"""The interface of every store of samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ REGIONS_SUFFIX = ".regions.safetensors"
 
 
 class Location(NamedTuple):
-    """Where the two members of a sample lie in their shard, in bytes."""
+    """The place of the two members of a sample in their shard, in bytes."""
 
     key: str
     json_offset: int

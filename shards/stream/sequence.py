@@ -1,4 +1,4 @@
-"""Which image, and which of its texts, each position of the global sequence visits.
+"""The image, and the text of it, that each position of the global sequence visits.
 
 A pure function of sizes and seed: nothing here opens a file, and what is kept are tables of the
 epoch in use. P positions asked for at once.
@@ -27,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 
 class Schedule(NamedTuple):
-    """What some positions of a data set visit; [P] each."""
+    """The visits at some positions of a data set; [P] each."""
 
     epochs: Numbers
     indices: Numbers
@@ -156,7 +156,7 @@ class PairEpochs:
 
 
 class Mixture:
-    """Which data set each position goes to, and its position there: exact shares in each CYCLE.
+    """The data set of each position, and its position there: exact shares in each CYCLE.
 
     Raises:
         ConfigError: a weight that is not positive, or too small for one place of a cycle.

@@ -230,7 +230,7 @@ class Stream:
 
 
 class _Scheduled(NamedTuple):
-    """What one position visits."""
+    """The visit of one position, before it is read."""
 
     position: int
     dataset: int

@@ -1,91 +1,12 @@
-"""Small data sets for the tests of the stores."""
+"""What the tests of the stores share."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from semvlp.names import StoreFormat
-from semvlp.shards.dataset.manifest import Manifest, Plan
-from semvlp.shards.record import Question, Regions, Sample, Texts
-from semvlp.shards.writer import open_writer
-
-FEATURE_SIZE = 8
-EXTRACTOR = {"network": "test", "nms": {"iou": 0.5}, "sizes": [600, 1000]}
 
 
-@pytest.fixture(scope="session")
-def plan_of() -> Callable[..., Plan]:
-    """A plan for the images img-0, img-1, ...; any field can be replaced."""
-
-    def build(count: int = 5, **fields: object) -> Plan:
-        values = {
-            "image_ids": tuple(f"img-{number}" for number in range(count)),
-            "extractor": EXTRACTOR,
-            "object_labels": ("cat", "dog", "tree"),
-            "attribute_labels": ("red", "blue"),
-            "feature_size": FEATURE_SIZE,
-            "samples_per_shard": 2,
-        }
-        return Plan(**{**values, **fields})  # type: ignore[arg-type]
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def sample_of(plan_of: Callable[..., Plan]) -> Callable[..., Sample]:
-    """The sample of an image: arrays from its name, 0 to 4 regions, a caption and a question."""
-
-    def build(image_id: str, *, profile: str = "", regions: int | None = None) -> Sample:
-        generator = np.random.default_rng(list(image_id.encode()))
-        count = int(generator.integers(0, 5)) if regions is None else regions
-        boxes = generator.uniform(0, 99, (count, 4)).astype(np.float32)
-        return Sample(
-            key=image_id,
-            regions=Regions(
-                image_id=image_id,
-                width=640,
-                height=480,
-                boxes=boxes,
-                proposals=boxes + 1,
-                features=generator.normal(size=(count, FEATURE_SIZE)).astype(np.float16),
-                object_ids=generator.integers(0, 3, count).astype(np.int16),
-                object_conf=np.linspace(1, 0.5, count).astype(np.float16),
-                attribute_ids=generator.integers(-1, 2, count).astype(np.int16),
-                attribute_conf=generator.uniform(size=count).astype(np.float16),
-                profile=profile or plan_of().profile,
-            ),
-            texts=Texts(
-                captions=(f"a photo of {image_id}, naïve",),
-                questions=(
-                    Question(question=f"is it {image_id}?", answers={"yes": 1.0}, question_id=7),
-                ),
-            ),
-        )
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def write_dataset(
-    plan_of: Callable[..., Plan], sample_of: Callable[..., Sample]
-) -> Callable[..., Manifest]:
-    """Write a whole data set; the images in `refused` are refused."""
-
-    def build(
-        out: Path,
-        plan: Plan | None = None,
-        *,
-        format: StoreFormat = "tar",
-        refused: Sequence[str] = (),
-    ) -> Manifest:
-        with open_writer(out, plan or plan_of(), format=format) as writer:
-            for image_id in writer.pending:
-                if image_id in refused:
-                    writer.refuse(image_id, f"{image_id}.jpg", "cannot be decoded")
-                else:
-                    writer.write(sample_of(image_id))
-            return writer.finish()
-
-    return build
+@pytest.fixture(name="format", params=["tar", "lmdb"])
+def store_format(request: pytest.FixtureRequest) -> StoreFormat:
+    """Either kind of store."""
+    kind: StoreFormat = request.param
+    return kind

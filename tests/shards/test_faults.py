@@ -8,20 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from semvlp.errors import SemVLPError
 from semvlp.names import StoreFormat
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Sample
 from semvlp.shards.writer import open_writer
+from tests.shards.datasets import contents, plan_of, sample_of, write_dataset
 
-FORMATS: tuple[StoreFormat, ...] = ("tar", "lmdb")
 KILLS = 30
 FLIPS = 200
 
@@ -42,23 +40,8 @@ with open_store(sys.argv[1]) as store:
 """
 
 
-def bytes_of(directory: Path) -> dict[str, bytes]:
-    """Every file but the manifest, which holds the time."""
-    return {
-        path.name: path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
-def test_kills_at_random_moments_lose_nothing(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path, format: StoreFormat) -> None:
     plan = plan_of(300, samples_per_shard=40)
     write_dataset(tmp_path / "source", plan)
     command = [sys.executable, "-c", WRITING, tmp_path / "source", tmp_path / "out", format]
@@ -83,7 +66,7 @@ def test_kills_at_random_moments_lose_nothing(
         assert list(store.image_ids) == list(plan.image_ids)
     write_dataset(tmp_path / "whole", plan, format=format)
     if format == "tar":
-        assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+        assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.fixture
@@ -99,14 +82,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("format", FORMATS)
 def test_a_full_disk_is_said_and_nothing_finished_is_lost(
-    small_disk: Path,
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Sample],
-    write_dataset: Callable[..., Manifest],
+    small_disk: Path, tmp_path: Path, format: StoreFormat
 ) -> None:
     plan = plan_of(400, samples_per_shard=20)
     out = small_disk / "set"
@@ -145,12 +122,7 @@ def flip(path: Path, offset: int, bit: int) -> None:
 
 # A damaged LMDB is read in a process of its own, each of which takes a moment to start.
 @pytest.mark.parametrize("format", ["tar", pytest.param("lmdb", marks=pytest.mark.slow)])
-def test_every_flipped_bit_of_every_file_is_found(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_every_flipped_bit_of_every_file_is_found(tmp_path: Path, format: StoreFormat) -> None:
     write_dataset(tmp_path, plan_of(6, samples_per_shard=3), format=format, refused=["img-4"])
     files = sorted(path for path in tmp_path.iterdir() if path.is_file())
     places = random.Random(7)
@@ -167,10 +139,7 @@ def test_every_flipped_bit_of_every_file_is_found(
 
 
 def test_a_full_disk_at_the_end_of_a_part_leaves_no_half_sample(
-    tmp_path: Path,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Sample],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

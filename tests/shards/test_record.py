@@ -12,31 +12,30 @@ import safetensors.numpy
 from semvlp.errors import InputError
 from semvlp.shards.codec import ALIGNMENT, decode, decode_entry, encode, replace_texts
 from semvlp.shards.record import TENSORS, Question, Sample, Texts, make_key
+from tests.shards.datasets import sample_of
 
 
 @pytest.mark.parametrize("regions", [0, 1, 3, 100])
-def test_a_sample_comes_back_bit_by_bit(sample_of: Callable[..., Sample], regions: int) -> None:
+def test_a_sample_comes_back_bit_by_bit(regions: int) -> None:
     sample = sample_of("img-1", regions=regions)
     text, blob = encode(sample)
-    found = decode(text, memoryview(blob))
-    assert len(found.regions) == regions
+    decoded = decode(text, memoryview(blob))
+    assert len(decoded.regions) == regions
     for name in TENSORS:
         np.testing.assert_array_equal(
-            getattr(found.regions, name), getattr(sample.regions, name), strict=True
+            getattr(decoded.regions, name), getattr(sample.regions, name), strict=True
         )
-    assert found.texts == sample.texts
-    assert encode(found) == (text, blob)
+    assert decoded.texts == sample.texts
+    assert encode(decoded) == (text, blob)
 
 
-def test_every_array_of_regions_is_stored(sample_of: Callable[..., Sample]) -> None:
+def test_every_array_of_regions_is_stored() -> None:
     regions = sample_of("img-1").regions
     arrays = {f.name for f in fields(regions) if isinstance(getattr(regions, f.name), np.ndarray)}
     assert arrays == set(TENSORS)
 
 
-def test_the_blob_is_safetensors_aligned_and_in_the_documented_order(
-    sample_of: Callable[..., Sample],
-) -> None:
+def test_the_blob_is_safetensors_aligned_and_in_the_documented_order() -> None:
     sample = sample_of("img-1", regions=3)
     _, blob = encode(sample)
     tensors = safetensors.numpy.load(blob)
@@ -52,9 +51,7 @@ def test_the_blob_is_safetensors_aligned_and_in_the_documented_order(
     ]
 
 
-def test_unknown_tensors_are_ignored_and_missing_ones_named(
-    sample_of: Callable[..., Sample],
-) -> None:
+def test_unknown_tensors_are_ignored_and_missing_ones_named() -> None:
     sample = sample_of("img-1", regions=3)
     text, blob = encode(sample)
     tensors = safetensors.numpy.load(blob)
@@ -64,14 +61,14 @@ def test_unknown_tensors_are_ignored_and_missing_ones_named(
         entry = json.loads(text) | {"regions_bytes": len(other)}
         return decode(json.dumps(entry).encode(), other, check=False)
 
-    found = rewritten({**tensors, "grid": np.zeros((2, 2), np.float64)})
-    np.testing.assert_array_equal(found.regions.boxes, sample.regions.boxes)
+    decoded = rewritten({**tensors, "grid": np.zeros((2, 2), np.float64)})
+    np.testing.assert_array_equal(decoded.regions.boxes, sample.regions.boxes)
     del tensors["attr_conf"]
     with pytest.raises(InputError, match="img-1: the regions lack the tensor 'attr_conf'"):
         rewritten(tensors)
 
 
-def test_any_changed_byte_of_the_regions_is_noticed(sample_of: Callable[..., Sample]) -> None:
+def test_any_changed_byte_of_the_regions_is_noticed() -> None:
     text, blob = encode(sample_of("img-1", regions=2))
     for offset in range(0, len(blob), 7):
         damaged = bytearray(blob)
@@ -85,9 +82,7 @@ def test_any_changed_byte_of_the_regions_is_noticed(sample_of: Callable[..., Sam
 @pytest.mark.parametrize(
     "header", [b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]", b"\x01\0\0\0\0\0\0\0{"]
 )
-def test_a_damaged_header_is_an_input_error(
-    sample_of: Callable[..., Sample], header: bytes
-) -> None:
+def test_a_damaged_header_is_an_input_error(header: bytes) -> None:
     entry = json.loads(encode(sample_of("img-1"))[0]) | {"regions_bytes": len(header)}
     with pytest.raises(InputError, match="img-1"):
         decode(json.dumps(entry).encode(), header, check=False)
@@ -99,7 +94,7 @@ def test_damaged_json_is_an_input_error(text: bytes) -> None:
         decode_entry(text)
 
 
-def test_damaged_texts_are_an_input_error(sample_of: Callable[..., Sample]) -> None:
+def test_damaged_texts_are_an_input_error() -> None:
     text, blob = encode(sample_of("img-1"))
     for questions in ([{"answers": {}}], ["why?"], 5):
         entry = json.loads(text) | {"questions": questions}
@@ -107,7 +102,7 @@ def test_damaged_texts_are_an_input_error(sample_of: Callable[..., Sample]) -> N
             decode(json.dumps(entry).encode(), blob)
 
 
-def test_replaced_texts_leave_every_other_entry(sample_of: Callable[..., Sample]) -> None:
+def test_replaced_texts_leave_every_other_entry() -> None:
     text, blob = encode(sample_of("img-1"))
     text = json.dumps(json.loads(text) | {"from_later": [1, {"x": None}]}).encode()
     question = Question(question="why?", answers={"so": 0.3}, question_id="q1")
@@ -133,21 +128,21 @@ def test_replaced_texts_leave_every_other_entry(sample_of: Callable[..., Sample]
     ],
 )
 def test_regions_refuse_what_is_not_of_their_shape(
-    sample_of: Callable[..., Sample], name: str, change: Callable[[Any], Any], message: str
+    name: str, change: Callable[[Any], Any], message: str
 ) -> None:
     regions = sample_of("img-1", regions=3).regions
     with pytest.raises(InputError, match=message):
         replace(regions, **{name: change(getattr(regions, name))})
 
 
-def test_the_largest_half_floats_are_finite(sample_of: Callable[..., Sample]) -> None:
+def test_the_largest_half_floats_are_finite() -> None:
     regions = sample_of("img-1", regions=3).regions
     largest = np.full_like(regions.features, np.finfo(np.float16).max)
     assert replace(regions, features=largest).features.max() == 65504
     assert replace(regions, features=-largest).features.min() == -65504
 
 
-def test_top_takes_the_first_rows_of_every_array(sample_of: Callable[..., Sample]) -> None:
+def test_top_takes_the_first_rows_of_every_array() -> None:
     regions = sample_of("img-1", regions=4).regions
     top = regions.top(2)
     assert len(top) == 2

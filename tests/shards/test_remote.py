@@ -5,7 +5,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +18,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.shards import remote
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.open import open_store
+from tests.shards.datasets import plan_of, write_dataset
 
 
 class Server(ThreadingHTTPServer):
@@ -107,10 +108,7 @@ def test_a_local_path_stays(path: str) -> None:
     assert remote.localize(path) == Path(path)
 
 
-@pytest.mark.parametrize("format", ["tar", "lmdb"])
-def test_a_data_set_is_copied_and_opens(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest], format: str
-) -> None:
+def test_a_data_set_is_copied_and_opens(served: tuple[Server, Path], format: str) -> None:
     server, folder = served
     write_dataset(folder / "set", format=format)
     local = remote.localize(f"{server.address}/set/")
@@ -119,7 +117,7 @@ def test_a_data_set_is_copied_and_opens(
 
 
 def test_cut_answers_are_asked_for_again_and_finished_files_kept(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
+    served: tuple[Server, Path],
 ) -> None:
     server, folder = served
     write_dataset(folder / "set")
@@ -134,10 +132,7 @@ def test_cut_answers_are_asked_for_again_and_finished_files_kept(
 
 
 def test_a_server_that_drops_fails_cuts_and_stalls_is_asked_until_all_is_there(
-    served: tuple[Server, Path],
-    write_dataset: Callable[..., Manifest],
-    plan_of: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    served: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, folder = served
     monkeypatch.setattr(remote, "STALL_SECONDS", 0.3)
@@ -152,9 +147,7 @@ def test_a_server_that_drops_fails_cuts_and_stalls_is_asked_until_all_is_there(
     assert sum(server.asked.values()) > len(names) + 2
 
 
-def test_a_store_opens_by_its_address(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_store_opens_by_its_address(served: tuple[Server, Path]) -> None:
     server, folder = served
     write_dataset(folder / "set")
     with open_store(f"{server.address}/set") as store:
@@ -162,10 +155,7 @@ def test_a_store_opens_by_its_address(
 
 
 def test_the_cache_keeps_within_its_bound(
-    served: tuple[Server, Path],
-    write_dataset: Callable[..., Manifest],
-    plan_of: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    served: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, folder = served
     for name, count in (("one", 3), ("two", 4), ("three", 5)):
@@ -184,9 +174,7 @@ def test_the_cache_keeps_within_its_bound(
     assert same_samples(third, folder / "three")
 
 
-def test_it_goes_on_after_giving_up(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_it_goes_on_after_giving_up(served: tuple[Server, Path]) -> None:
     server, folder = served
     write_dataset(folder / "set")
     server.cut["shard-000001.tar"] = remote.ATTEMPTS
@@ -197,9 +185,7 @@ def test_it_goes_on_after_giving_up(
     assert server.asked["shard-000000.tar"] == 1
 
 
-def test_altered_bytes_of_the_right_size_are_refused(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_altered_bytes_of_the_right_size_are_refused(served: tuple[Server, Path]) -> None:
     server, folder = served
     write_dataset(folder / "set")
     shard = folder / "set" / "shard-000000.tar"
@@ -212,9 +198,7 @@ def test_altered_bytes_of_the_right_size_are_refused(
     assert server.asked["shard-000000.tar"] == remote.ATTEMPTS
 
 
-def test_two_sets_of_one_name_do_not_meet(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest], plan_of: Any
-) -> None:
+def test_two_sets_of_one_name_do_not_meet(served: tuple[Server, Path]) -> None:
     server, folder = served
     write_dataset(folder / "one" / "set", plan_of(3))
     write_dataset(folder / "two" / "set", plan_of(5))
@@ -233,9 +217,7 @@ def test_no_data_set_and_unknown_protocols(served: tuple[Server, Path]) -> None:
         remote.localize("nosuch://x/y")
 
 
-def test_a_manifest_cannot_name_files_elsewhere(
-    served: tuple[Server, Path], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_manifest_cannot_name_files_elsewhere(served: tuple[Server, Path]) -> None:
     server, folder = served
     write_dataset(folder / "set")
     path = folder / "set" / "manifest.json"

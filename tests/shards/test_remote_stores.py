@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -18,8 +18,8 @@ import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards import remote
-from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.open import open_store
+from tests.shards.datasets import write_dataset
 
 REPOSITORY = "someone/regions"
 COMMIT = "1" * 40
@@ -127,9 +127,7 @@ def open_from_hub(address: str, folder: Path, endpoint: str) -> subprocess.Compl
     )
 
 
-def test_a_data_set_on_the_hub_opens_and_broken_answers_are_asked_for_again(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_data_set_on_the_hub_opens_and_broken_answers_are_asked_for_again(tmp_path: Path) -> None:
     write_dataset(tmp_path / "hub" / "train")
     hub = Hub(tmp_path / "hub")
     hub.cut.update({"manifest.json": 1, "shard-000001.tar": 2})
@@ -151,9 +149,7 @@ def test_a_repository_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_data_set_in_a_bucket_opens(
-    tmp_path: Path, write_dataset: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_set_in_a_bucket_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'semvlp[remote]'")
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     import boto3

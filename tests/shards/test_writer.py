@@ -4,35 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Sample
 from semvlp.shards.stores.tar_file import scan
 from semvlp.shards.writer import open_writer
-
-FORMATS: tuple[StoreFormat, ...] = ("tar", "lmdb")
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Every file but the manifest, which holds the time."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
+from tests.shards.datasets import contents, plan_of, sample_of, write_dataset
 
 
-def test_files_of_a_finished_data_set(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_files_of_a_finished_data_set(tmp_path: Path) -> None:
     write_dataset(tmp_path, refused=["img-1"])
     shards = [f"shard-00000{n}.{kind}" for n in range(3) for kind in ("idx", "json", "tar")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -42,22 +27,13 @@ def test_files_of_a_finished_data_set(
     assert json.loads((tmp_path / "refused.jsonl").read_text()) == line
 
 
-def test_an_lmdb_data_set_is_one_file_beside_the_manifest(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_an_lmdb_data_set_is_one_file_beside_the_manifest(tmp_path: Path) -> None:
     write_dataset(tmp_path, format="lmdb")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "plan.json", "refused.jsonl", "regions.lmdb"]
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_resume_goes_on_where_it_stopped(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Sample],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_resume_goes_on_where_it_stopped(tmp_path: Path, format: StoreFormat) -> None:
     with open_writer(tmp_path / "a", plan_of(), format=format) as writer:
         assert writer.pending == [f"img-{n}" for n in range(5)]
         writer.write(sample_of("img-0"))
@@ -66,22 +42,16 @@ def test_resume_goes_on_where_it_stopped(
     with open_writer(tmp_path / "a", plan_of(), format=format) as writer:
         assert writer.pending == ["img-3", "img-4"]
         assert [refusal.image_id for refusal in writer.refused] == ["img-1"]
-    found = write_dataset(tmp_path / "a", format=format)
+    manifest = write_dataset(tmp_path / "a", format=format)
     expected = write_dataset(tmp_path / "b", format=format, refused=["img-1"])
-    assert found.counts == expected.counts
-    assert found.refused == expected.refused
+    assert manifest.counts == expected.counts
+    assert manifest.refused == expected.refused
     assert verify(tmp_path / "a") == []
     if format == "tar":
         assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_finished_data_set_is_left_as_it_is(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_finished_data_set_is_left_as_it_is(tmp_path: Path, format: StoreFormat) -> None:
     manifest = write_dataset(tmp_path, format=format)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     with open_writer(tmp_path, plan_of(), format=format) as writer:
@@ -90,9 +60,7 @@ def test_a_finished_data_set_is_left_as_it_is(
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_a_lost_shard_is_written_again(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_lost_shard_is_written_again(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     before = contents(tmp_path)
     (tmp_path / "shard-000001.tar").unlink()
@@ -105,13 +73,7 @@ def test_a_lost_shard_is_written_again(
 
 
 @pytest.mark.parametrize("cut", [1, 600, 2000])
-def test_a_torn_part_is_cut_to_its_last_good_sample(
-    tmp_path: Path,
-    cut: int,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Sample],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_torn_part_is_cut_to_its_last_good_sample(tmp_path: Path, cut: int) -> None:
     plan = plan_of(samples_per_shard=5)
     with open_writer(tmp_path / "a", plan, format="tar") as writer:
         for image_id in ("img-0", "img-1", "img-2"):
@@ -125,13 +87,7 @@ def test_a_torn_part_is_cut_to_its_last_good_sample(
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_file_whose_name_is_no_utf_8_can_be_refused(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_file_whose_name_is_no_utf_8_can_be_refused(tmp_path: Path, format: StoreFormat) -> None:
     with open_writer(tmp_path, plan_of(), format=format) as writer:
         writer.refuse("img-1", os.fsdecode(b"bad\xff.png"), os.fsdecode(b"no image: \xfe\xfd"))
     (refusal,) = write_dataset(tmp_path, format=format).refused
@@ -140,9 +96,7 @@ def test_a_file_whose_name_is_no_utf_8_can_be_refused(
     assert verify(tmp_path) == []
 
 
-def test_a_torn_line_of_refusals_is_cut_off(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_torn_line_of_refusals_is_cut_off(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(), format="tar") as writer:
         writer.refuse("img-0", "img-0.jpg", "too small")
     with (tmp_path / "refused.jsonl").open("a") as file:
@@ -198,13 +152,7 @@ print(step - 1)
 """
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_kill_at_any_step_loses_nothing(
-    tmp_path: Path,
-    format: StoreFormat,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreFormat) -> None:
     write_dataset(tmp_path / "source", plan_of(4), refused=["img-1"])
     expected = write_dataset(tmp_path / "expected", plan_of(4), format=format, refused=["img-1"])
     command = [sys.executable, "-c", KILLED, tmp_path / "source", tmp_path, format]
@@ -223,9 +171,7 @@ def test_a_kill_at_any_step_loses_nothing(
             assert store.manifest.refused == expected.refused
 
 
-def test_a_second_writer_is_told(
-    tmp_path: Path, plan_of: Callable[..., Plan], sample_of: Callable[..., Sample]
-) -> None:
+def test_a_second_writer_is_told(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(), format="tar") as writer:
         writer.write(sample_of("img-0"))
         with pytest.raises(ConfigError, match="being written by another process"):
@@ -246,30 +192,26 @@ def test_a_second_writer_is_told(
     ],
 )
 def test_another_plan_is_refused_by_the_field_that_differs(
-    tmp_path: Path, fields: dict[str, object], named: str, plan_of: Callable[..., Plan]
+    tmp_path: Path, fields: dict[str, object], named: str
 ) -> None:
     open_writer(tmp_path, plan_of(), format="tar").close()
     with pytest.raises(ConfigError, match=rf"{named}.*--overwrite"):
         open_writer(tmp_path, plan_of(**fields), format="tar")
 
 
-def test_another_store_is_another_plan(tmp_path: Path, plan_of: Callable[..., Plan]) -> None:
+def test_another_store_is_another_plan(tmp_path: Path) -> None:
     open_writer(tmp_path, plan_of(), format="tar").close()
     with pytest.raises(ConfigError, match="store was 'tar', now 'lmdb'"):
         open_writer(tmp_path, plan_of(), format="lmdb")
 
 
-def test_without_resume_earlier_work_is_refused(
-    tmp_path: Path, plan_of: Callable[..., Plan]
-) -> None:
+def test_without_resume_earlier_work_is_refused(tmp_path: Path) -> None:
     open_writer(tmp_path, plan_of(), format="tar", resume=False).close()
     with pytest.raises(ConfigError, match="--resume"):
         open_writer(tmp_path, plan_of(), format="tar", resume=False)
 
 
-def test_overwrite_removes_our_files_only(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_overwrite_removes_our_files_only(tmp_path: Path) -> None:
     write_dataset(tmp_path, refused=["img-4"])
     strangers = ("notes.txt", "shard-1.tar", "shard-000000.tar.backup")
     for name in strangers:
@@ -281,25 +223,21 @@ def test_overwrite_removes_our_files_only(
     assert left == {"plan.json", "refused.jsonl", ".part", *strangers}
 
 
-def test_shards_without_a_plan_are_not_touched(
-    tmp_path: Path, plan_of: Callable[..., Plan]
-) -> None:
+def test_shards_without_a_plan_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "shard-000000.tar").write_bytes(b"somebody's")
     with pytest.raises(ConfigError, match=r"holds shard-000000\.tar but no plan\.json"):
         open_writer(tmp_path, plan_of(), format="tar")
     assert (tmp_path / "shard-000000.tar").read_bytes() == b"somebody's"
 
 
-def test_nothing_is_written_into_the_source_folder(plan_of: Callable[..., Plan]) -> None:
+def test_nothing_is_written_into_the_source_folder() -> None:
     source = Path(sys.modules[open_writer.__module__].__file__ or "").parent
     with pytest.raises(ConfigError, match="--out"):
         open_writer(source, plan_of(), format="tar")
     assert not (source / "refused.jsonl").exists()
 
 
-def test_samples_that_do_not_fit_the_plan_are_refused(
-    tmp_path: Path, plan_of: Callable[..., Plan], sample_of: Callable[..., Sample]
-) -> None:
+def test_samples_that_do_not_fit_the_plan_are_refused(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(object_labels=("cat",)), format="tar") as writer:
         with pytest.raises(InputError, match="profile other where the data set has"):
             writer.write(sample_of("img-0", profile="other"))
@@ -314,9 +252,7 @@ def test_samples_that_do_not_fit_the_plan_are_refused(
         writer.write(sample_of("img-0"))
 
 
-def test_writes_out_of_order_twice_or_unfinished_are_errors(
-    tmp_path: Path, plan_of: Callable[..., Plan], sample_of: Callable[..., Sample]
-) -> None:
+def test_writes_out_of_order_twice_or_unfinished_are_errors(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(samples_per_shard=3), format="tar") as writer:
         writer.write(sample_of("img-3"))
         writer.write(sample_of("img-1"))
@@ -330,9 +266,7 @@ def test_writes_out_of_order_twice_or_unfinished_are_errors(
             writer.finish()
 
 
-def test_a_shard_of_refused_images_is_an_empty_archive(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_shard_of_refused_images_is_an_empty_archive(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, refused=["img-0", "img-1"])
     assert list(scan(tmp_path / "shard-000000.tar")) == []
     assert [shard.samples for shard in manifest.shards] == [0, 2, 1]

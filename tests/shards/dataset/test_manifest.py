@@ -11,16 +11,11 @@ import numpy
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards.dataset.manifest import Manifest, Plan, files_sha256, profile_hash, read_manifest
-from semvlp.shards.record import Sample
+from semvlp.shards.dataset.manifest import files_sha256, profile_hash, read_manifest
+from tests.shards.datasets import plan_of, sample_of, write_dataset
 
 
-def test_manifest_json_has_the_documented_shape(
-    tmp_path: Path,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Sample],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_manifest_json_has_the_documented_shape(tmp_path: Path) -> None:
     write_dataset(tmp_path, refused=["img-1"])
     entry = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     plan = plan_of()
@@ -69,9 +64,7 @@ def test_manifest_json_has_the_documented_shape(
     assert entry["dataset_sha256"] == hashlib.sha256(lines.encode()).hexdigest()
 
 
-def test_read_manifest_gives_what_finish_gave(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_read_manifest_gives_what_finish_gave(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, refused=["img-0", "img-4"])
     assert read_manifest(tmp_path) == manifest
     assert manifest.plan(["img-1", "img-2", "img-3"]) == plan_of()
@@ -102,11 +95,7 @@ def _set(path: str, value: object) -> Callable[[MutableMapping[str, Any]], None]
     ],
 )
 def test_a_changed_manifest_is_refused(
-    tmp_path: Path,
-    path: str,
-    value: object,
-    message: str,
-    write_dataset: Callable[..., Manifest],
+    tmp_path: Path, path: str, value: object, message: str
 ) -> None:
     write_dataset(tmp_path)
     file = tmp_path / "manifest.json"
@@ -117,9 +106,7 @@ def test_a_changed_manifest_is_refused(
         read_manifest(tmp_path)
 
 
-def test_a_minor_version_and_new_entries_are_read(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_minor_version_and_new_entries_are_read(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path)
     file = tmp_path / "manifest.json"
     entry = json.loads(file.read_text())
@@ -131,9 +118,7 @@ def test_a_minor_version_and_new_entries_are_read(
     assert read_manifest(tmp_path).counts == manifest.counts
 
 
-def test_an_entry_that_follows_from_nothing_is_checked_too(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_an_entry_that_follows_from_nothing_is_checked_too(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     file = tmp_path / "manifest.json"
     entry = json.loads(file.read_text())
@@ -175,16 +160,13 @@ def test_profile_is_pinned_and_blind_to_order_only() -> None:
     ],
 )
 def test_a_plan_that_cannot_be_written_is_refused(
-    fields: dict[str, object],
-    error: type[Exception],
-    message: str,
-    plan_of: Callable[..., Plan],
+    fields: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         plan_of(**fields)
 
 
-def test_shards_of_a_plan_cover_it(plan_of: Callable[..., Plan]) -> None:
+def test_shards_of_a_plan_cover_it() -> None:
     for count in range(8):
         plan = plan_of(count, samples_per_shard=3)
         covered = [p for shard in range(plan.num_shards) for p in plan.positions(shard)]

@@ -76,8 +76,10 @@ def test_the_end_of_a_process_that_decodes_is_said_and_what_was_written_is_kept(
     real = load_format("butd-tsv")
 
     def opened(src: Path) -> Any:
-        source = real.open(src)
-        return replace(source, task=lambda image_id: partial(_end, source.task(image_id), image_id))
+        dataset = real.open(src)
+        return replace(
+            dataset, task=lambda image_id: partial(_end, dataset.task(image_id), image_id)
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(import_export, "load_format", lambda name: replace(real, open=opened))
@@ -102,5 +104,5 @@ def test_half_has_the_bits_that_numpy_gives() -> None:
     near = np.concatenate([np.nextafter(every, side) for side in (-np.inf, np.inf)])
     middle = (every[:-1] + every[1:]) / np.float32(2)
     values = np.concatenate([every, near, middle, np.float32([1e9, -1e9, 65519.9, 65520])])
-    found = import_export.half(values.astype(np.float32))
-    np.testing.assert_array_equal(found.view(np.uint16), values.astype(np.float16).view(np.uint16))
+    halves = import_export.half(values.astype(np.float32))
+    np.testing.assert_array_equal(halves.view(np.uint16), values.astype(np.float16).view(np.uint16))

@@ -32,11 +32,11 @@ def database(path: Path, items: dict[bytes, bytes]) -> Path:
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = load_format(name).open(path)
+    dataset = load_format(name).open(path)
     try:
-        return to_regions(source.read(image_id), image_id, profile="p")
+        return to_regions(dataset.read(image_id), image_id, profile="p")
     finally:
-        source.close()
+        dataset.close()
 
 
 def pickled(path: Path, **entries: Any) -> Path:
@@ -102,11 +102,11 @@ def test_an_entry_that_lacks_a_field_or_is_no_dict(tmp_path: Path) -> None:
 
 def test_a_listed_key_without_entry_is_refused(tmp_path: Path) -> None:
     items = {b"1": pickle.dumps(vilbert_entry()), b"keys": pickle.dumps([b"1", b"2"])}
-    source = load_format("vilbert-lmdb").open(database(tmp_path / "db", items))
-    assert source.image_ids == ("1", "2")
+    dataset = load_format("vilbert-lmdb").open(database(tmp_path / "db", items))
+    assert dataset.image_ids == ("1", "2")
     with pytest.raises(InputError, match="lists the key b'2'"):
-        source.read("2")
-    source.close()
+        dataset.read("2")
+    dataset.close()
 
 
 @pytest.mark.parametrize("listed", [None, pickle.dumps(["7"])])

@@ -17,8 +17,8 @@ from semvlp.shards.record import Regions
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = load_format(name).open(path)
-    return to_regions(source.read(image_id), image_id, profile="p")
+    dataset = load_format(name).open(path)
+    return to_regions(dataset.read(image_id), image_id, profile="p")
 
 
 def uniter_arrays(classes: int = 5) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def test_a_uniter_file_as_its_script_writes_it(tmp_path: Path) -> None:
     arrays = uniter_arrays()
     data = npz_bytes({**arrays, "allow_pickle": np.array(True)}, compress=True)
     (tmp_path / "nlvr2_dev-0-1-img0.npz").write_bytes(data)
-    source = load_format("uniter-npz").open(tmp_path)
-    assert source.image_ids == ("dev-0-1-img0",)
-    assert "1000 x 1000" in source.facts["boxes"]
+    dataset = load_format("uniter-npz").open(tmp_path)
+    assert dataset.image_ids == ("dev-0-1-img0",)
+    assert "1000 x 1000" in dataset.facts["boxes"]
     regions = read_one(tmp_path, "uniter-npz", "dev-0-1-img0")
     assert regions.object_ids.tolist() == [0, 2]
     np.testing.assert_allclose(regions.object_conf, [0.9, 0.3], atol=1e-3)
@@ -145,10 +145,10 @@ def test_milvlg_labels_of_foreign_classes_are_left_out(
     # Any class will do for the torch tensors in files of the detectron2 mode.
     milvlg_file(tmp_path / "a.npz", info={"objects": Fraction(1, 2)})
     with caplog.at_level(logging.WARNING):
-        source = load_format("milvlg-npz").open(tmp_path)
+        dataset = load_format("milvlg-npz").open(tmp_path)
     assert "fractions.Fraction" in caplog.text
-    assert source.facts == {"labels": "left out"}
-    assert len(to_regions(source.read("a"), "a", profile="p")) == 2
+    assert dataset.facts == {"labels": "left out"}
+    assert len(to_regions(dataset.read("a"), "a", profile="p")) == 2
 
 
 def test_milvlg_boxes_without_features_are_refused(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_an_mmf_pair_as_its_script_writes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stated", "kept"), [(1, 1), (100, 2), (0, 0)])
 def test_mmf_counts_are_no_lengths(tmp_path: Path, stated: int, kept: int) -> None:
     mmf_files(tmp_path, num_boxes=stated)
-    source = load_format("mmf-npy").open(tmp_path)
-    assert len(to_regions(source.read("a"), "a", profile="p", feature_size=2)) == kept
+    dataset = load_format("mmf-npy").open(tmp_path)
+    assert len(to_regions(dataset.read("a"), "a", profile="p", feature_size=2)) == kept
 
 
 def test_mmf_vinvl_pairs_hold_relative_boxes_twice(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_mmf_feature_without_its_info_is_refused(tmp_path: Path) -> None:
 def test_numpy_reads_the_files_we_write(tmp_path: Path) -> None:
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "info": {"ids": np.arange(2)}}
     (tmp_path / "a.npz").write_bytes(npz_bytes(arrays, compress=True))
-    with np.load(tmp_path / "a.npz", allow_pickle=True) as found:
-        np.testing.assert_array_equal(found["x"], arrays["x"])
-        np.testing.assert_array_equal(found["info"].item()["ids"], [0, 1])
+    with np.load(tmp_path / "a.npz", allow_pickle=True) as archive:
+        np.testing.assert_array_equal(archive["x"], arrays["x"])
+        np.testing.assert_array_equal(archive["info"].item()["ids"], [0, 1])
     assert npz_bytes(arrays, compress=False) == npz_bytes(arrays, compress=False)

@@ -17,8 +17,8 @@ def test_rows_are_found_wherever_a_chunk_ends(
     monkeypatch.setattr(tsv, "LONG_COLUMN", 8)
     path = tmp_path / "rows.tsv"
     path.write_bytes(("a.jpg\t1\tshort\r\n\nb\t2\t\n" + "c\t" + "long" * 50 + end).encode())
-    places = tsv.index_rows([path])
-    rows = {name: [bytes(column) for column in tsv.read_row(places[name])] for name in places}
+    offsets = tsv.index_rows([path])
+    rows = {name: [bytes(column) for column in tsv.read_row(offsets[name])] for name in offsets}
     assert rows == {
         "a": [b"a.jpg", b"1", b"short"],
         "b": [b"b", b"2", b""],

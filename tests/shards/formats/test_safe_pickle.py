@@ -25,17 +25,17 @@ VALUE = {
 }
 
 
-def assert_equal(found: Any, expected: Any) -> None:
-    assert type(found) is type(expected)
+def assert_equal(actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected)
     if isinstance(expected, np.ndarray):
-        np.testing.assert_array_equal(found, expected)
-        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.dtype == expected.dtype
     elif isinstance(expected, dict):
-        assert list(found) == list(expected)
+        assert list(actual) == list(expected)
         for name in expected:
-            assert_equal(found[name], expected[name])
+            assert_equal(actual[name], expected[name])
     else:
-        assert found == expected
+        assert actual == expected
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

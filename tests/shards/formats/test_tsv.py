@@ -31,8 +31,8 @@ def b64(values: Any, kind: str) -> str:
 
 
 def read_one(path: Path, name: str, image_id: str) -> Regions:
-    source = load_format(name).open(path)
-    return to_regions(source.read(image_id), image_id, profile="p")
+    dataset = load_format(name).open(path)
+    return to_regions(dataset.read(image_id), image_id, profile="p")
 
 
 def lxmert_row(**columns: Any) -> str:
@@ -252,9 +252,9 @@ def test_scene_graph_predictions_carry_their_features(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"image sizes are needed in \*\.hw\.tsv"):
         load_format("vinvl-tsv").open(path)
     (tmp_path / "test.hw.tsv").write_text('7\t[{"height": 30, "width": 40}]\n')
-    source = load_format("vinvl-tsv").open(tmp_path)
-    regions = to_regions(source.read("7"), "7", profile="p")
-    assert source.object_labels == ("ant", "dog")
+    dataset = load_format("vinvl-tsv").open(tmp_path)
+    regions = to_regions(dataset.read("7"), "7", profile="p")
+    assert dataset.object_labels == ("ant", "dog")
     assert regions.object_ids.tolist() == [0, 1]
     assert regions.object_conf.tolist() == [0.75, 0.5]
     assert regions.boxes.tolist() == [[1, 2, 3, 5], [1, 2, 3, 4]]

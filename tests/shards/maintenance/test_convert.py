@@ -1,28 +1,25 @@
 """Tar to LMDB and back keeps each byte; joined texts leave the regions as they are."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
-from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
+from tests.shards.datasets import write_dataset
 
 
 def members(path: Path) -> list[tuple[bytes, bytes]]:
     with open_store(path) as store:
-        found = [store.members(index) for index in range(len(store))]
-    return [(text, bytes(blob)) for text, blob in found]
+        members = [store.members(index) for index in range(len(store))]
+    return [(text, bytes(blob)) for text, blob in members]
 
 
-def test_there_and_back_again_is_the_same_data_set(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_there_and_back_again_is_the_same_data_set(tmp_path: Path) -> None:
     original = write_dataset(tmp_path / "tar", refused=["img-1", "img-4"])
     middle = convert(tmp_path / "tar", tmp_path / "lmdb", to="lmdb")
     back = convert(tmp_path / "lmdb", tmp_path / "back", to="tar")
@@ -38,9 +35,7 @@ def test_there_and_back_again_is_the_same_data_set(
     assert verify(tmp_path / "lmdb") == verify(tmp_path / "back") == []
 
 
-def test_converting_onto_another_data_set_is_refused(
-    tmp_path: Path, write_dataset: Callable[..., Manifest], caption_file: Path
-) -> None:
+def test_converting_onto_another_data_set_is_refused(tmp_path: Path, caption_file: Path) -> None:
     write_dataset(tmp_path / "a")
     join(tmp_path / "a", [caption_file], tmp_path / "joined")
     convert(tmp_path / "a", tmp_path / "lmdb", to="lmdb")
@@ -53,9 +48,7 @@ def test_converting_onto_another_data_set_is_refused(
     assert verify(tmp_path / "a") == []
 
 
-def test_a_damaged_source_is_not_copied(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_damaged_source_is_not_copied(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a")
     path = tmp_path / "a" / "shard-000001.tar"
     data = bytearray(path.read_bytes())
@@ -89,12 +82,8 @@ def caption_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("format", ["tar", "lmdb"])
 def test_join_adds_texts_and_copies_the_regions(
-    tmp_path: Path,
-    format: StoreFormat,
-    caption_file: Path,
-    write_dataset: Callable[..., Manifest],
+    tmp_path: Path, format: StoreFormat, caption_file: Path
 ) -> None:
     before = write_dataset(tmp_path / "a", format=format, refused=["img-1"])
     report = join(tmp_path / "a", [caption_file], tmp_path / "b")
@@ -113,18 +102,14 @@ def test_join_adds_texts_and_copies_the_regions(
     assert verify(tmp_path / "b") == []
 
 
-def test_joining_twice_changes_nothing(
-    tmp_path: Path, caption_file: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_joining_twice_changes_nothing(tmp_path: Path, caption_file: Path) -> None:
     write_dataset(tmp_path / "a")
     join(tmp_path / "a", [caption_file], tmp_path / "b")
     join(tmp_path / "b", [caption_file], tmp_path / "c")
     assert members(tmp_path / "c") == members(tmp_path / "b")
 
 
-def test_a_question_asked_again_replaces_the_old_one(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_question_asked_again_replaces_the_old_one(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a")
     questions = tmp_path / "questions.json"
     entry = {"question_id": 7, "image_id": "img-3", "question": "is it really?"}
@@ -137,9 +122,7 @@ def test_a_question_asked_again_replaces_the_old_one(
         assert store.texts(2).questions[0].question == "is it img-2?"
 
 
-def test_only_matched_images_are_kept_where_asked(
-    tmp_path: Path, caption_file: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_only_matched_images_are_kept_where_asked(tmp_path: Path, caption_file: Path) -> None:
     write_dataset(tmp_path / "a", refused=["img-1"])
     report = join(tmp_path / "a", [caption_file], tmp_path / "b", only_matched=True)
     assert report.images == report.matched == 2

@@ -40,10 +40,10 @@ def test_box_iou_by_hand() -> None:
 def test_agreement_by_hand() -> None:
     golden = regions([[0, 0, 10, 10], [40, 40, 60, 60]], [[1, 0], [1, 1]])
     extracted = regions([[40, 40, 60, 50], [0, 0, 10, 10.5]], [[1, 1], [1, 1]])
-    found = agreement(golden, extracted)
-    np.testing.assert_allclose(found.overlaps, [10 / 10.5, 0.5], atol=1e-6)
+    agreed = agreement(golden, extracted)
+    np.testing.assert_allclose(agreed.overlaps, [10 / 10.5, 0.5], atol=1e-6)
     # Only the first has a same-box partner: cosine of (1, 0) and (1, 1).
-    np.testing.assert_allclose(found.cosines, [np.sqrt(0.5)], atol=1e-6)
+    np.testing.assert_allclose(agreed.cosines, [np.sqrt(0.5)], atol=1e-6)
     assert agreement(golden, extracted, "proposals").overlaps.max() < 0.1
 
 
@@ -58,12 +58,12 @@ def test_images_without_regions_and_other_sizes() -> None:
 
 def test_a_golden_file_agrees_with_its_own_import(real_data: Path, tmp_path: Path) -> None:
     import_format(real_data / GOLDEN, tmp_path / "store", from_="lxmert-tsv", to="tar")
-    found = parity(real_data / GOLDEN, tmp_path / "store")
-    assert (found["images"], found["regions"], found["missing"]) == (10, 360, [])
-    assert found["selection_overlap"] == pytest.approx(1)
-    assert found["same_box_share"] == found["same_box_cosine_above_0.99"] == 1
-    assert found["same_box_cosine"] == pytest.approx(1, abs=1e-5)
-    assert [image["regions"] for image in found["per_image"]] == [36] * 10
+    figures = parity(real_data / GOLDEN, tmp_path / "store")
+    assert (figures["images"], figures["regions"], figures["missing"]) == (10, 360, [])
+    assert figures["selection_overlap"] == pytest.approx(1)
+    assert figures["same_box_share"] == figures["same_box_cosine_above_0.99"] == 1
+    assert figures["same_box_cosine"] == pytest.approx(1, abs=1e-5)
+    assert [image["regions"] for image in figures["per_image"]] == [36] * 10
 
 
 def test_shifted_boxes_and_spoilt_features_are_seen(real_data: Path, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_shifted_boxes_and_spoilt_features_are_seen(real_data: Path, tmp_path: P
     # Features of one image under the boxes of another; the last image is left out.
     rows[0][5], rows[1][5] = rows[1][5], rows[0][5]
     (tmp_path / "copy.tsv").write_text("\n".join("\t".join(row) for row in rows[:-1]) + "\n")
-    found = parity(tmp_path / "store", tmp_path / "copy.tsv")
-    assert found["images"] == 9
-    assert len(found["missing"]) == 1
-    cosines = [image["same_box_cosine"] for image in found["per_image"]]
+    figures = parity(tmp_path / "store", tmp_path / "copy.tsv")
+    assert figures["images"] == 9
+    assert len(figures["missing"]) == 1
+    cosines = [image["same_box_cosine"] for image in figures["per_image"]]
     assert max(cosines[:2]) < 0.9
     assert min(cosines[2:]) == pytest.approx(1, abs=1e-5)
 

@@ -7,26 +7,23 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.maintenance.verify import info, verify
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Sample
 from semvlp.shards.stores.tar_file import scan
 from semvlp.shards.stores.tar_index import read_index
+from tests.shards.datasets import plan_of, sample_of, write_dataset
 
 SHARD = "shard-000001.tar"
 
 
 @pytest.fixture
-def dataset(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> Path:
+def dataset(tmp_path: Path) -> Path:
     write_dataset(tmp_path / "set", plan_of(7, samples_per_shard=4), refused=["img-1"])
     return tmp_path / "set"
 
 
 @pytest.fixture
-def lmdb_dataset(tmp_path: Path, write_dataset: Callable[..., Manifest]) -> Path:
+def lmdb_dataset(tmp_path: Path) -> Path:
     write_dataset(tmp_path / "lmdb", format="lmdb")
     return tmp_path / "lmdb"
 
@@ -90,7 +87,7 @@ def test_a_missing_shard_is_found_with_its_samples(dataset: Path) -> None:
 
 
 def test_samples_of_another_data_set_are_duplicate_unknown_or_mixed(
-    dataset: Path, tmp_path: Path, plan_of: Callable[..., Plan], write_other: Callable[[Path], None]
+    dataset: Path, tmp_path: Path, write_other: Callable[[Path], None]
 ) -> None:
     write_other(tmp_path / "other")
     foreign = (tmp_path / "other" / "shard-000000.tar").read_bytes()
@@ -103,9 +100,7 @@ def test_samples_of_another_data_set_are_duplicate_unknown_or_mixed(
 
 
 @pytest.fixture
-def write_other(
-    plan_of: Callable[..., Plan], sample_of: Callable[..., Sample]
-) -> Callable[[Path], None]:
+def write_other() -> Callable[[Path], None]:
     from semvlp.shards.writer import open_writer
 
     def build(out: Path) -> None:
@@ -144,15 +139,13 @@ def test_a_wrong_number_in_the_index_is_found(dataset: Path, column: str) -> Non
     index = read_index(path)
     index.rows[column][3] += 1
     path.write_bytes(index.to_bytes())
-    found = keys(dataset)
-    assert (SHARD, "img-4") in found
+    damaged = keys(dataset)
+    assert (SHARD, "img-4") in damaged
     # The index of the shard itself is sound, so the two differ.
-    assert found - {(SHARD, "img-4")} <= {(f"shard-00000{n}.idx", None) for n in (0, 1)}
+    assert damaged - {(SHARD, "img-4")} <= {(f"shard-00000{n}.idx", None) for n in (0, 1)}
 
 
-def test_a_flipped_bit_in_an_lmdb_names_the_key(
-    lmdb_dataset: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_a_flipped_bit_in_an_lmdb_names_the_key(lmdb_dataset: Path) -> None:
     path = lmdb_dataset / "regions.lmdb"
     features = sample_of("img-3").regions.features.tobytes()
     data = path.read_bytes()
@@ -175,7 +168,7 @@ def test_an_lmdb_whose_tree_is_damaged_is_a_finding(lmdb_dataset: Path, damage: 
     assert {finding.shard for finding in findings} <= {"regions.lmdb", "manifest.json"}
 
 
-def test_info_sums_up_the_manifest(dataset: Path, sample_of: Callable[..., Sample]) -> None:
+def test_info_sums_up_the_manifest(dataset: Path) -> None:
     counts = [len(sample_of(f"img-{number}").regions) for number in (0, 2, 3, 4, 5, 6)]
     facts = info(dataset)
     assert facts["counts"] == {"samples": 6, "captions": 6, "questions": 6, "errors": 1}

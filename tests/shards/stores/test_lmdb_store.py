@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -13,25 +12,20 @@ import safetensors.numpy
 
 from semvlp.errors import InputError
 from semvlp.shards.codec import encode
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Sample
 from semvlp.shards.stores import lmdb_store
 from semvlp.shards.stores.lmdb_store import LmdbStore, open_environment, put_all, split_value
+from tests.shards.datasets import plan_of, sample_of, write_dataset
 
 
 @pytest.fixture
-def dataset(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> Path:
+def dataset(tmp_path: Path) -> Path:
     plan = plan_of(image_ids=("b", "a", "d", "c"))
     write_dataset(tmp_path / "set", plan, format="lmdb", refused=["d"])
     return tmp_path / "set"
 
 
-def test_samples_come_back_in_the_order_of_the_plan_not_of_the_keys(
-    dataset: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_samples_come_back_in_the_order_of_the_plan_not_of_the_keys(dataset: Path) -> None:
     with open_store(dataset) as store:
         assert isinstance(store, LmdbStore)
         assert list(store.image_ids) == ["b", "a", "c"]
@@ -45,9 +39,7 @@ def test_samples_come_back_in_the_order_of_the_plan_not_of_the_keys(
             store.index_of("d")
 
 
-def test_the_file_is_plain_lmdb_of_the_old_data_format(
-    dataset: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_the_file_is_plain_lmdb_of_the_old_data_format(dataset: Path) -> None:
     path = str(dataset / "regions.lmdb")
     with lmdb.open(path, subdir=False, readonly=True, lock=False) as environment:
         assert environment.lib_version()[0] == 0
@@ -127,7 +119,7 @@ def test_a_file_that_is_no_lmdb_is_an_input_error(tmp_path: Path) -> None:
         open_environment(tmp_path / "file")
 
 
-def test_a_flipped_bit_names_file_and_key(dataset: Path, sample_of: Callable[..., Sample]) -> None:
+def test_a_flipped_bit_names_file_and_key(dataset: Path) -> None:
     path = dataset / "regions.lmdb"
     data = bytearray(path.read_bytes())
     features = sample_of("c").regions.features.tobytes()

@@ -8,7 +8,6 @@ import subprocess
 import tarfile
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,35 +16,33 @@ import safetensors.numpy
 
 from semvlp.errors import InputError
 from semvlp.shards.codec import encode
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import TENSORS, Sample
 from semvlp.shards.stores.tar_file import BLOCK, END, header, padded, scan
 from semvlp.shards.stores.tar_store import TarStore, webdataset
+from tests.shards.datasets import plan_of, sample_of, write_dataset
 
 MEMBER = "regions.safetensors"
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, write_dataset: Callable[..., Manifest]) -> Path:
+def dataset(tmp_path: Path) -> Path:
     write_dataset(tmp_path / "set", refused=["img-1"])
     return tmp_path / "set"
 
 
-def assert_equal(found: Sample, expected: Sample) -> None:
-    assert found.key == expected.key
-    assert found.texts == expected.texts
+def assert_equal(actual: Sample, expected: Sample) -> None:
+    assert actual.key == expected.key
+    assert actual.texts == expected.texts
     for name in ("image_id", "width", "height", "profile"):
-        assert getattr(found.regions, name) == getattr(expected.regions, name)
+        assert getattr(actual.regions, name) == getattr(expected.regions, name)
     for name in TENSORS:
         np.testing.assert_array_equal(
-            getattr(found.regions, name), getattr(expected.regions, name), strict=True
+            getattr(actual.regions, name), getattr(expected.regions, name), strict=True
         )
 
 
-def test_samples_come_back_in_the_order_of_the_plan(
-    dataset: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_samples_come_back_in_the_order_of_the_plan(dataset: Path) -> None:
     with open_store(dataset) as store:
         assert isinstance(store, TarStore)
         assert list(store.image_ids) == ["img-0", "img-2", "img-3", "img-4"]
@@ -82,14 +79,14 @@ def test_header_is_what_python_writes_up_to_unused_fields() -> None:
     assert tarfile.TarInfo.frombuf(ours, "ascii", "strict").chksum == int(ours[148:154], 8)
 
 
-def test_stock_webdataset_reads_the_shards(dataset: Path, sample_of: Callable[..., Sample]) -> None:
+def test_stock_webdataset_reads_the_shards(dataset: Path) -> None:
     with warnings.catch_warnings():
         # It leaves its last file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        found = list(webdataset(dataset).decode())
+        items = list(webdataset(dataset).decode())
         gc.collect()
-    assert [item["__key__"] for item in found] == ["img-0", "img-2", "img-3", "img-4"]
-    for item in found:
+    assert [item["__key__"] for item in items] == ["img-0", "img-2", "img-3", "img-4"]
+    for item in items:
         expected = sample_of(item["__key__"])
         assert item["json"]["captions"] == list(expected.texts.captions)
         blob = item["regions.safetensors"]
@@ -100,9 +97,7 @@ def test_stock_webdataset_reads_the_shards(dataset: Path, sample_of: Callable[..
 
 
 @pytest.mark.skipif(shutil.which("tar") is None, reason="there is no program `tar` here")
-def test_the_program_tar_lists_and_unpacks_the_shards(
-    dataset: Path, tmp_path: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_the_program_tar_lists_and_unpacks_the_shards(dataset: Path, tmp_path: Path) -> None:
     shard = dataset / "shard-000001.tar"
     listed = subprocess.run(["tar", "-tf", shard], capture_output=True, text=True, check=True)
     names = [f"{key}.{kind}" for key in ("img-2", "img-3") for kind in ("json", MEMBER)]
@@ -116,16 +111,14 @@ def test_the_program_tar_lists_and_unpacks_the_shards(
     assert (unpacked / f"img-3.{MEMBER}").read_bytes() == blob
 
 
-def test_hugging_face_datasets_reads_the_shards(
-    dataset: Path, tmp_path: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_hugging_face_datasets_reads_the_shards(dataset: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
     files = [str(path) for path in sorted(dataset.glob("*.tar"))]
-    found = datasets.load_dataset(
+    items = datasets.load_dataset(
         "webdataset", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
     )
-    assert found["__key__"][:] == ["img-0", "img-2", "img-3", "img-4"]
-    for item in found:
+    assert items["__key__"][:] == ["img-0", "img-2", "img-3", "img-4"]
+    for item in items:
         expected = sample_of(item["__key__"])
         assert item["json"]["captions"] == list(expected.texts.captions)
         tensors = safetensors.numpy.load(bytes(item[MEMBER]))
@@ -141,9 +134,7 @@ def test_records_are_aligned_and_tile_the_file(dataset: Path) -> None:
     assert locations[1].end + len(END) == path.stat().st_size
 
 
-def test_texts_do_not_touch_the_regions(
-    dataset: Path, sample_of: Callable[..., Sample], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_do_not_touch_the_regions(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     pread = os.pread
 
@@ -158,9 +149,7 @@ def test_texts_do_not_touch_the_regions(
     assert read[0] == len(text)
 
 
-def test_a_store_survives_pickling_and_forking(
-    dataset: Path, sample_of: Callable[..., Sample]
-) -> None:
+def test_a_store_survives_pickling_and_forking(dataset: Path) -> None:
     with open_store(dataset) as store, pickle.loads(pickle.dumps(store)) as copy:
         assert_equal(copy.sample(3), sample_of("img-4"))
 
@@ -218,12 +207,7 @@ def test_a_missing_shard_is_refused_at_open(dataset: Path) -> None:
         open_store(dataset)
 
 
-def test_a_missing_or_foreign_index_is_refused_at_open(
-    dataset: Path,
-    tmp_path: Path,
-    plan_of: Callable[..., Plan],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_missing_or_foreign_index_is_refused_at_open(dataset: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "other", plan_of(3))
     index = dataset / "index.safetensors"
     index.write_bytes((tmp_path / "other" / "index.safetensors").read_bytes())
@@ -254,17 +238,15 @@ def test_the_scan_never_takes_damage_for_the_end(dataset: Path, damage: str) -> 
         case "garbage behind":
             data += bytes(BLOCK)
     path.write_bytes(data)
-    found: list[str] = []
+    whole: list[str] = []
     keys = (record.location.key for record in scan(path))
     with pytest.raises(InputError, match=r"shard-000001\.tar, offset \d+"):
         # Unlike a list made of it, this keeps what came before the error.
-        found.extend(keys)
-    assert found == (["img-2", "img-3"] if damage == "garbage behind" else ["img-2"])
+        whole.extend(keys)
+    assert whole == (["img-2", "img-3"] if damage == "garbage behind" else ["img-2"])
 
 
-def test_a_pattern_opens_some_shards_alone(
-    tmp_path: Path, plan_of: Callable[..., Plan], write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_pattern_opens_some_shards_alone(tmp_path: Path) -> None:
     write_dataset(tmp_path, plan_of(9), refused=["img-3"])
     with open_store(tmp_path / "shard-00000[13].tar") as store:
         assert list(store.image_ids) == ["img-2", "img-6", "img-7"]

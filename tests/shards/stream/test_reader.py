@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -17,23 +17,19 @@ import torch
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.shards.batch import Visit
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stores.tar_file import scan
 from semvlp.shards.stream.reader import Reader
 from semvlp.shards.stream.stream import Stream
+from tests.shards.datasets import plan_of, write_dataset
 
 SETTINGS = {"seed": 3, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
-def stores(
-    tmp_path_factory: pytest.TempPathFactory,
-    write_dataset: Callable[..., Manifest],
-    plan_of: Callable[..., Plan],
-) -> Iterator[list[Store]]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Store]]:
     folder = tmp_path_factory.mktemp("reader")
     write_dataset(folder / "a", plan_of(7), refused=["img-2"])
     others = tuple(f"other-{number}" for number in range(4))
@@ -42,9 +38,9 @@ def stores(
         yield [tars, database]
 
 
-def assert_same(found: Sequence[Visit], expected: Sequence[Visit]) -> None:
-    assert len(found) == len(expected) > 0
-    for one, two in zip(found, expected, strict=True):
+def assert_same(actual: Sequence[Visit], expected: Sequence[Visit]) -> None:
+    assert len(actual) == len(expected) > 0
+    for one, two in zip(actual, expected, strict=True):
         assert (one.position, one.epoch, one.text) == (two.position, two.epoch, two.text)
         assert (one.sample.key, one.sample.texts) == (two.sample.key, two.sample.texts)
         assert one.negative == two.negative
@@ -95,7 +91,7 @@ def test_a_state_is_what_was_taken_and_not_what_was_read_ahead(
             next(reader)
         state = reader.state_dict()
     assert state["position"] == 12
-    found: list[Visit] = []
+    taken: list[Visit] = []
     streams = [
         Stream(stores, **SETTINGS, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
@@ -107,22 +103,20 @@ def test_a_state_is_what_was_taken_and_not_what_was_read_ahead(
         for reader in readers:
             # A batch lasts until the next one is taken; the comparison comes first.
             visits = next(reader).visits()
-            assert_same(visits, whole[12 + len(found) :][: len(visits)])
-            found += visits
+            assert_same(visits, whole[12 + len(taken) :][: len(visits)])
+            taken += visits
     for reader in readers:
         reader.close()
-    assert len(found) == 20
+    assert len(taken) == 20
 
 
-def test_a_damaged_sample_is_an_error_with_file_and_key(
-    tmp_path: Path, write_dataset: Callable[..., Manifest]
-) -> None:
+def test_a_damaged_sample_is_an_error_with_file_and_key(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     path = tmp_path / "shard-000001.tar"
-    place = next(scan(path)).location
+    location = next(scan(path)).location
     path.chmod(0o644)
     with path.open("r+b") as file:
-        file.seek(place.regions_offset + place.regions_bytes - 1)
+        file.seek(location.regions_offset + location.regions_bytes - 1)
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))

@@ -41,9 +41,9 @@ def test_golden_vectors() -> None:
     first = np.arange(6)
     assert images(order="full").at(first).indices.tolist() == GOLDEN_FULL
     assert images().at(first).indices.tolist() == GOLDEN_BLOCK
-    turns = pairs().at(first)
-    assert turns.texts is not None
-    assert [turns.indices.tolist(), turns.texts.tolist()] == GOLDEN_PAIRS
+    schedule = pairs().at(first)
+    assert schedule.texts is not None
+    assert [schedule.indices.tolist(), schedule.texts.tolist()] == GOLDEN_PAIRS
     mixed = Mixture([3, 1], seed=7).at(first)
     assert [part.tolist() for part in mixed] == GOLDEN_MIXTURE
 
@@ -51,9 +51,9 @@ def test_golden_vectors() -> None:
 @pytest.mark.parametrize("order", ["full", "block", "sequential"])
 @pytest.mark.parametrize("block_shards", [1, 2, 4, 99])
 def test_every_epoch_has_every_image_once(order: Order, block_shards: int) -> None:
-    found = images(order=order, block_shards=block_shards).at(np.arange(5 * 22))
+    visited = images(order=order, block_shards=block_shards).at(np.arange(5 * 22))
     for epoch in range(5):
-        assert sorted(found.indices[found.epochs == epoch].tolist()) == list(range(22))
+        assert sorted(visited.indices[visited.epochs == epoch].tolist()) == list(range(22))
 
 
 def test_any_cut_of_the_positions_gives_the_same() -> None:
@@ -65,12 +65,12 @@ def test_any_cut_of_the_positions_gives_the_same() -> None:
 
 def test_a_block_visits_its_shards_before_the_next_begins() -> None:
     sizes = (50,) * 12
-    found = images(sizes, block_shards=4).at(np.arange(600)).indices // 50
-    blocks = [set(found[start : start + 200].tolist()) for start in (0, 200, 400)]
+    visited = images(sizes, block_shards=4).at(np.arange(600)).indices // 50
+    blocks = [set(visited[start : start + 200].tolist()) for start in (0, 200, 400)]
     assert [len(block) for block in blocks] == [4, 4, 4]
     assert set.union(*blocks) == set(range(12))
     # Within a block the shards are mixed: the first 50 visits are of all four.
-    assert set(found[:50].tolist()) == blocks[0]
+    assert set(visited[:50].tolist()) == blocks[0]
     again = images(sizes, block_shards=4).at(np.arange(600, 1200)).indices // 50
     assert [set(again[start : start + 200].tolist()) for start in (0, 200, 400)] != blocks
 
@@ -80,24 +80,24 @@ def test_every_epoch_has_every_pair_once() -> None:
     everything = {(image, text) for image in range(22) for text in range(counts[image])}
     assert len(pairs()) == len(everything)
     for epoch in range(3):
-        turns = pairs().at(np.arange(len(pairs())) + epoch * len(pairs()))
-        assert turns.texts is not None
-        found = list(zip(turns.indices.tolist(), turns.texts.tolist(), strict=True))
-        assert len(found) == len(everything)
-        assert set(found) == everything
-        assert set(turns.epochs.tolist()) == {epoch}
+        schedule = pairs().at(np.arange(len(pairs())) + epoch * len(pairs()))
+        assert schedule.texts is not None
+        visited = list(zip(schedule.indices.tolist(), schedule.texts.tolist(), strict=True))
+        assert len(visited) == len(everything)
+        assert set(visited) == everything
+        assert set(schedule.epochs.tolist()) == {epoch}
 
 
 def test_the_pairs_of_an_image_stay_within_a_window() -> None:
     count = 3 * WINDOW + 10
-    source = PairEpochs(images((count,), order="full"), np.full(count, 5), seed=1)
-    found = source.at(np.arange(len(source))).indices
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(found.tolist()):
-        places.setdefault(index, []).append(place // (5 * WINDOW))
-    assert all(len(set(windows)) == 1 for windows in places.values())
+    epochs = PairEpochs(images((count,), order="full"), np.full(count, 5), seed=1)
+    visited = epochs.at(np.arange(len(epochs))).indices
+    windows_of: dict[int, list[int]] = {}
+    for position, index in enumerate(visited.tolist()):
+        windows_of.setdefault(index, []).append(position // (5 * WINDOW))
+    assert all(len(set(windows)) == 1 for windows in windows_of.values())
     # Neighbours are of different images: the pairs are mixed.
-    assert (found[1:] == found[:-1]).mean() < 0.01
+    assert (visited[1:] == visited[:-1]).mean() < 0.01
 
 
 def test_shares_are_exact_in_every_cycle() -> None:
@@ -105,11 +105,11 @@ def test_shares_are_exact_in_every_cycle() -> None:
     counts = shares([0.5, 0.3, 0.2], CYCLE)
     assert sum(counts) == CYCLE
     for cycle in range(3):
-        sources, own = mixture.at(np.arange(cycle * CYCLE, (cycle + 1) * CYCLE))
-        assert np.bincount(sources).tolist() == counts
-        for source, count in enumerate(counts):
+        datasets, own = mixture.at(np.arange(cycle * CYCLE, (cycle + 1) * CYCLE))
+        assert np.bincount(datasets).tolist() == counts
+        for dataset, count in enumerate(counts):
             expected = np.arange(cycle * count, (cycle + 1) * count)
-            np.testing.assert_array_equal(own[sources == source], expected)
+            np.testing.assert_array_equal(own[datasets == dataset], expected)
 
 
 def test_a_mixture_is_mixed() -> None:
@@ -118,11 +118,11 @@ def test_a_mixture_is_mixed() -> None:
     assert abs(int((sources[1:] != sources[:-1]).sum()) - 2048) < 160
 
 
-@pytest.mark.parametrize("source", [images(), pairs()])
-def test_a_copy_for_another_process_gives_the_same(source: ImageEpochs | PairEpochs) -> None:
-    source.at(np.arange(10))
-    copy = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(copy.at(np.arange(60)).indices, source.at(np.arange(60)).indices)
+@pytest.mark.parametrize("epochs", [images(), pairs()])
+def test_a_copy_for_another_process_gives_the_same(epochs: ImageEpochs | PairEpochs) -> None:
+    epochs.at(np.arange(10))
+    copy = pickle.loads(pickle.dumps(epochs))
+    np.testing.assert_array_equal(copy.at(np.arange(60)).indices, epochs.at(np.arange(60)).indices)
 
 
 def distinct(indices: NDArray[np.int64], shard: int, batch: int) -> float:
@@ -145,11 +145,11 @@ SHARD = 2000
 def test_blocks_mix_better_than_a_buffer_and_full_order_best() -> None:
     count = 60 * SHARD
     orders: tuple[Order, ...] = ("full", "block")
-    found = {}
+    visited = {}
     for order in orders:
-        source = ImageEpochs((SHARD,) * 60, seed=5, order=order, block_shards=16)
-        found[order] = distinct(source.at(np.arange(count)).indices, SHARD, 256)
+        epochs = ImageEpochs((SHARD,) * 60, seed=5, order=order, block_shards=16)
+        visited[order] = distinct(epochs.at(np.arange(count)).indices, SHARD, 256)
     # 256 draws among 60 shards meet 59.2 of them on average, among 16 all.
-    assert abs(found["full"] - 60 * (1 - (59 / 60) ** 256)) < 0.5
-    assert 15 < found["block"] < 17
+    assert abs(visited["full"] - 60 * (1 - (59 / 60) ** 256)) < 0.5
+    assert 15 < visited["block"] < 17
     assert distinct(buffered(count, 1000, 5), SHARD, 256) < 5

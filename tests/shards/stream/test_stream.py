@@ -1,7 +1,7 @@
 """The stream is one global sequence: any ranks, stopped anywhere, see the same visits."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Texts
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.stream import Stream, Visit
 from semvlp.shards.writer import open_writer
+from tests.shards.datasets import plan_of, sample_of, write_dataset
 
 IMAGES = 10
 Row = tuple[int, int, str, str]
@@ -32,11 +32,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def stores(
-    tmp_path_factory: pytest.TempPathFactory,
-    write_dataset: Callable[..., Manifest],
-    plan_of: Callable[..., Plan],
-) -> list[Store]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
     """Two data sets: seven images, of which one was refused, and four others."""
     folder = tmp_path_factory.mktemp("stream")
     write_dataset(folder / "a", plan_of(7), refused=["img-2"])
@@ -59,23 +55,23 @@ def sequence(stores: Sequence[Store], batches: int, **named: Any) -> list[Row]:
     ranks = [
         Stream(stores, rank=rank, world_size=world_size, **named) for rank in range(world_size)
     ]
-    found = []
+    seen = []
     for _ in range(batches):
         for stream in ranks:
-            found += rows(next(stream))
-    return found
+            seen += rows(next(stream))
+    return seen
 
 
 @pytest.mark.parametrize("order", ["full", "sequential"])
 def test_every_epoch_visits_every_image_once(stores: list[Store], order: str) -> None:
-    found = sequence(stores, 15, order=order)  # 60 visits = 6 epochs, ends inside batches
+    seen = sequence(stores, 15, order=order)  # 60 visits = 6 epochs, ends inside batches
     everything = {*stores[0].image_ids, *stores[1].image_ids}
     assert len(everything) == IMAGES
     for epoch in range(6):
-        visited = [image for _, number, image, _ in found if number == epoch]
+        visited = [image for _, number, image, _ in seen if number == epoch]
         assert len(visited) == IMAGES
         assert set(visited) == everything
-    assert [position for position, *_ in found] == list(range(60))
+    assert [position for position, *_ in seen] == list(range(60))
 
 
 def test_a_batch_crosses_the_end_of_an_epoch(stores: list[Store]) -> None:
@@ -123,26 +119,24 @@ def test_resume_gives_the_uninterrupted_sequence(
             for rank in range(world_size)
         ]
 
-    found = []
+    seen = []
     stopped, resumed = ranks_of(before), ranks_of(after)
     for _ in range(stop):
-        found += [row for stream in stopped for row in rows(next(stream))]
+        seen += [row for stream in stopped for row in rows(next(stream))]
     states = [json.dumps(stream.state_dict()) for stream in stopped]
     assert len(set(states)) == 1
     for stream in resumed:
         stream.load_state_dict(json.loads(states[0]))
     for _ in range(3):
-        found += [row for stream in resumed for row in rows(next(stream))]
-    assert found == rows(next(Stream(stores, seed=3, batch_size=len(found), **kind)))
+        seen += [row for stream in resumed for row in rows(next(stream))]
+    assert seen == rows(next(Stream(stores, seed=3, batch_size=len(seen), **kind)))
 
 
 def test_position_is_a_seek(stores: list[Store]) -> None:
     assert sequence(stores, 3, position=12) == sequence(stores, 6)[12:]
 
 
-def test_the_state_survives_json_and_a_copy_as_lmdb(
-    stores: list[Store], tmp_path: Path, write_dataset: Callable[..., Manifest], plan_of: Any
-) -> None:
+def test_the_state_survives_json_and_a_copy_as_lmdb(stores: list[Store], tmp_path: Path) -> None:
     write_dataset(tmp_path, plan_of(7), refused=["img-2"], format="lmdb")
     with open_store(tmp_path) as copy:
         state = json.loads(json.dumps(Stream(stores, seed=3, batch_size=4).state_dict()))
@@ -170,15 +164,15 @@ def test_a_state_of_another_sequence_is_refused(
 
 
 def test_the_negative_is_another_image_and_varies(stores: list[Store]) -> None:
-    found = sequence(stores, 100)
-    assert all(image not in negative for _, _, image, negative in found)
-    by_image = {negative for _, _, image, negative in found if image == "img-0"}
+    seen = sequence(stores, 100)
+    assert all(image not in negative for _, _, image, negative in seen)
+    by_image = {negative for _, _, image, negative in seen if image == "img-0"}
     assert len(by_image) == IMAGES - 1
 
 
 def test_the_same_image_in_two_stores_is_no_negative(stores: list[Store]) -> None:
-    found = sequence([stores[0], stores[0]], 12)
-    assert all(image not in negative for _, _, image, negative in found)
+    seen = sequence([stores[0], stores[0]], 12)
+    assert all(image not in negative for _, _, image, negative in seen)
 
 
 def test_only_the_texts_of_the_negative_are_read(
@@ -223,8 +217,8 @@ def test_samples_are_those_of_the_store(stores: list[Store]) -> None:
         expected = stores[0].sample(stores[0].index_of(visit.sample.key))
         assert visit.sample.texts == expected.texts
         for field in fields(Regions):
-            found, wanted = (getattr(s.regions, field.name) for s in (visit.sample, expected))
-            np.testing.assert_array_equal(found, wanted)
+            seen, wanted = (getattr(s.regions, field.name) for s in (visit.sample, expected))
+            np.testing.assert_array_equal(seen, wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["full", "block", "weights", "pairs", "all"])
@@ -240,12 +234,7 @@ def test_every_order_is_one_sequence_for_any_number_of_ranks(
         assert cut == whole[8:][: len(cut)]
 
 
-def test_a_batch_of_images_without_regions(
-    tmp_path: Path,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Any],
-    write_dataset: Callable[..., Manifest],
-) -> None:
+def test_a_batch_of_images_without_regions(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(2), format="tar") as writer:
         for image_id in writer.pending:
             writer.write(sample_of(image_id, regions=0))
@@ -268,8 +257,8 @@ def test_every_pair_is_visited_once_an_epoch_and_every_image_read_once(
 
 
 def test_weights_give_exact_shares_and_epochs_of_their_own(stores: list[Store]) -> None:
-    found = sequence(stores, 1, batch_size=4096, weights=[3, 1])
-    own = [row for row in found if row[2] in stores[1]]
+    seen = sequence(stores, 1, batch_size=4096, weights=[3, 1])
+    own = [row for row in seen if row[2] in stores[1]]
     assert len(own) == 1024
     for epoch in range(1024 // len(stores[1])):
         visited = [image for _, number, image, _ in own if number == epoch]
@@ -312,11 +301,7 @@ def test_impossible_settings(stores: list[Store], settings: dict[str, int]) -> N
     [{"extractor": {"network": "other"}}, {"object_labels": ("cat", "dog", "bush")}],
 )
 def test_stores_of_different_extractors_are_refused(
-    stores: list[Store],
-    tmp_path: Path,
-    plan_of: Callable[..., Plan],
-    sample_of: Callable[..., Any],
-    fields: dict[str, Any],
+    stores: list[Store], tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     plan = plan_of(2, **fields)
     with open_writer(tmp_path, plan, format="tar") as writer:
@@ -329,9 +314,7 @@ def test_stores_of_different_extractors_are_refused(
     assert plan.profile in str(caught.value)
 
 
-def test_one_image_alone_cannot_be_told_apart(
-    tmp_path: Path, write_dataset: Callable[..., Manifest], plan_of: Callable[..., Plan]
-) -> None:
+def test_one_image_alone_cannot_be_told_apart(tmp_path: Path) -> None:
     write_dataset(tmp_path, plan_of(1))
     with open_store(tmp_path) as store, pytest.raises(InputError, match="two different images"):
         Stream([store], seed=0, batch_size=1)

@@ -1,7 +1,7 @@
 """The batches of a stream through PyTorch's DataLoader: the same for any number of workers."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from semvlp.shards.dataset.manifest import Manifest, Plan
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.stream import Stream
 from semvlp.shards.stream.torch_dataset import StreamDataset
+from tests.shards.datasets import plan_of, write_dataset
 
 SETTINGS: dict[str, Any] = {"seed": 3, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
-def store(
-    tmp_path_factory: pytest.TempPathFactory,
-    write_dataset: Callable[..., Manifest],
-    plan_of: Callable[..., Plan],
-) -> Iterator[Store]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("loader")
     write_dataset(folder, plan_of(7), refused=["img-2"])
     with open_store(folder) as opened:
@@ -63,8 +59,8 @@ def test_each_worker_goes_on_from_its_state(store: Store, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("semvlp.shards.stream.torch_dataset.get_worker_info", lambda: Info)
     dataset = StreamDataset(Stream([store], **SETTINGS))
-    found = [positions(batch) for batch in islice(dataset, 2)]
-    assert [first for first, *_ in found] == [4, 12]
+    visited = [positions(batch) for batch in islice(dataset, 2)]
+    assert [first for first, *_ in visited] == [4, 12]
     again = StreamDataset(Stream([store], **SETTINGS))
     again.load_state_dict(pickle.loads(pickle.dumps(dataset.state_dict())))
     assert [positions(batch)[0] for batch in islice(again, 2)] == [20, 28]
@@ -93,11 +89,11 @@ def test_a_stateful_loader_goes_on_with_exactly_the_next_sample(
     expected = list(islice(running, 4))
     again = begin()
     again.load_state_dict(pickle.loads(checkpoint))
-    found = list(islice(again, 4))
-    assert [*before, *map(positions, found)] == [
+    batches = list(islice(again, 4))
+    assert [*before, *map(positions, batches)] == [
         list(range(start, start + 4)) for start in range(0, 4 * (taken + 4), 4)
     ]
-    for batch, wanted in zip(found, expected, strict=True):
+    for batch, wanted in zip(batches, expected, strict=True):
         assert torch.equal(batch["features"], wanted["features"])
         assert batch["visits"] == wanted["visits"]
 
