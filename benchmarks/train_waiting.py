@@ -2,7 +2,7 @@
 
     python benchmarks/train_waiting.py --batch-size 256 --workers 0 1 2
 
-tells how many pairs a second could be had at most: made into parts where nobody trains.
+tells how many pairs a second could be had at most: made into batches where nobody trains.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def share_waited(setting: Setting, steps: int, threads: int, workers: int = 0) -
 
 
 def built_per_second(setting: Setting, steps: int, workers: int) -> float:
-    """Pairs a second that are made into parts where nobody trains: the most a GPU could be fed.
+    """Measure the pairs a second made into batches where nobody trains: the most a GPU is fed.
 
     The first steps are left out: in them processes start, and texts are cut into word pieces.
     """
@@ -70,12 +70,12 @@ def built_per_second(setting: Setting, steps: int, workers: int) -> float:
         store = stack.enter_context(open_store(shards))
         tokenizer = make_tokenizer(config.model, sentences(read_all([store])))
         answers = most_frequent_answers(read_all([store]), config.data.max_answers)
-        examples = PretrainingCollator(config, tokenizer, answers)
+        collator = PretrainingCollator(config, tokenizer, answers)
         stream = Stream([store], seed=setting.seed, batch_size=setting.batch_size)
         pinned = setting.device == "cuda"
         reader = stack.enter_context(Reader(stream))
         source = stack.enter_context(
-            PretrainingBatches(reader, examples, workers=workers, pinned=pinned)
+            PretrainingBatches(reader, collator, workers=workers, pinned=pinned)
         )
         for _ in range(workers + -(-EPOCHS * IMAGES_PER_SHARD // setting.batch_size)):
             source.next_step()

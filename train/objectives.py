@@ -33,7 +33,7 @@ class Targets:
     """[M] int64, what stood there."""
     region_positions: Tensor
     """[K] int64, the regions in the region stream whose classes are asked for."""
-    restored: Tensor
+    masked_index: Tensor
     """[J] int64, those of the K that were masked: their features are asked for too."""
     region_features: Tensor
     """[J, F] float16 or float32, their features."""
@@ -62,7 +62,7 @@ class Targets:
         """How many things each objective predicts: the divisor of its sum."""
         return {
             "mlm": len(self.token_ids),
-            "features": len(self.restored),
+            "features": len(self.masked_index),
             "objects": len(self.object_ids),
             "attributes": int((self.attribute_ids != IGNORED).sum()),
             "matching": int((self.matched != IGNORED).sum()),
@@ -145,18 +145,18 @@ def image_question_answering(logits: Tensor, scores: Tensor) -> Tensor:
 
 
 _LOSSES: dict[str, Callable[[PreTrainingOutput, Targets, ObjectivesConfig], Tensor]] = {
-    "mlm": lambda out, aim, how: masked_tokens(out.token_logits, aim.token_ids),
-    "features": lambda out, aim, how: masked_features(
-        out.region_features[aim.restored], aim.region_features, how.feature_loss
+    "mlm": lambda out, targets, config: masked_tokens(out.token_logits, targets.token_ids),
+    "features": lambda out, targets, config: masked_features(
+        out.region_features[targets.masked_index], targets.region_features, config.feature_loss
     ),
-    "objects": lambda out, aim, how: region_classes(
-        out.object_logits, aim.object_ids, aim.object_conf, how.class_loss
+    "objects": lambda out, targets, config: region_classes(
+        out.object_logits, targets.object_ids, targets.object_conf, config.class_loss
     ),
-    "attributes": lambda out, aim, how: region_classes(
-        out.attribute_logits, aim.attribute_ids, aim.attribute_conf, how.class_loss
+    "attributes": lambda out, targets, config: region_classes(
+        out.attribute_logits, targets.attribute_ids, targets.attribute_conf, config.class_loss
     ),
-    "matching": lambda out, aim, how: image_text_matching(out.match_logits, aim.matched),
-    "answers": lambda out, aim, how: image_question_answering(
-        out.answer_logits[aim.question_pairs], aim.answer_scores
+    "matching": lambda out, targets, config: image_text_matching(out.match_logits, targets.matched),
+    "answers": lambda out, targets, config: image_question_answering(
+        out.answer_logits[targets.question_pairs], targets.answer_scores
     ),
 }

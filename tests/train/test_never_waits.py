@@ -16,7 +16,6 @@ from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
-from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.data.texts import read_all, sentences
@@ -25,6 +24,7 @@ from semvlp.train.optim import make_optimizer
 from semvlp.train.pretrain import PreTrainingLosses
 from semvlp.train.step import MicroBatch, StepSums, train_step
 from tests.fake_gpu import GPU, FakeGpu, fake_gpu
+from tests.train.micro_batches import first_step, micro_batches
 
 ANSWERS = ["red", "green", "blue", "grey"]
 BASIS = (
@@ -37,14 +37,14 @@ BASIS = (
 
 @pytest.fixture
 def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., Any]:
-    """(settings) -> their config, a network's configuration, the parts of a step."""
+    """(settings) -> their config, a network's configuration, the micro-batches of a step."""
 
     def make(*settings: str) -> tuple[PretrainConfig, SemVLPConfig, list[MicroBatch]]:
         config = small(*BASIS, *settings)
         with open_store(shards) as store:
             tokenizer = train_wordpiece(sentences(read_all([store])), 300)
-            visits = next(Stream([store], seed=0, batch_size=16))
-            parts = PretrainingCollator(config, tokenizer, ANSWERS).parts(visits)
+            collator = PretrainingCollator(config, tokenizer, ANSWERS)
+            made = list(micro_batches(collator, first_step(store, 16)))
             network = SemVLPConfig.preset(
                 "tiny",
                 vocab_size=len(tokenizer),
@@ -55,7 +55,7 @@ def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., An
                 attention_probs_dropout_prob=config.model.attention_dropout or 0.0,
                 image_token=config.model.image_token,
             )
-        return config, network, parts
+        return config, network, made
 
     return make
 
@@ -77,7 +77,11 @@ def backward_by_shape(gpu: FakeGpu, model: torch.nn.Module) -> Iterator[None]:
 
 
 def run(
-    gpu: FakeGpu, config: PretrainConfig, network: SemVLPConfig, parts: list[MicroBatch], mode: Mode
+    gpu: FakeGpu,
+    config: PretrainConfig,
+    network: SemVLPConfig,
+    step: list[MicroBatch],
+    mode: Mode,
 ) -> StepSums:
     """Two steps, the first of which gives the optimiser its state."""
     weights = dict.fromkeys(OBJECTIVES, 1.0)
@@ -89,10 +93,10 @@ def run(
         average = WeightAverage(model, 0.99)
     with backward_by_shape(gpu, model):
         for _ in range(2):
-            found = train_step(
+            sums = train_step(
                 loss_module,
                 optimizer,
-                parts,
+                step,
                 mode,
                 lr=1e-4,
                 weights=weights,
@@ -100,7 +104,7 @@ def run(
                 world=World(device=GPU),
             )
             average.update()
-    return found
+    return sums
 
 
 @pytest.mark.parametrize("mode", ["single", "two"])
@@ -116,20 +120,20 @@ def run(
     ids=str,
 )
 def test_a_step(made: Callable[..., Any], mode: Mode, settings: tuple[str, ...]) -> None:
-    config, network, parts = made(*settings)
-    assert len(parts) == 2
-    assert all(part.counts[name] for part in parts for name in OBJECTIVES)
+    config, network, step = made(*settings)
+    assert len(step) == 2
+    assert all(micro_batch.counts[name] for micro_batch in step for name in OBJECTIVES)
     with fake_gpu() as gpu:
-        found = run(gpu, config, network, parts, mode)
-        assert found.numbers.device == GPU
-        assert found.numbers.shape == (len(OBJECTIVES) + 1,)
+        sums = run(gpu, config, network, step, mode)
+        assert sums.numbers.device == GPU
+        assert sums.numbers.shape == (len(OBJECTIVES) + 1,)
 
 
 def test_a_step_that_asks_fails(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     forward = PreTrainingLosses.forward
 
-    def asking(self: PreTrainingLosses, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
-        losses = forward(self, part, mode)
+    def asking(self: PreTrainingLosses, micro_batch: MicroBatch, mode: Mode) -> dict[str, Tensor]:
+        losses = forward(self, micro_batch, mode)
         losses["mlm"].item()
         return losses
 

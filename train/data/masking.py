@@ -47,7 +47,7 @@ class MaskedRegions:
     """Those among them that are hidden altogether."""
     replaced: NDArray[np.bool_]
     """Those among them that get the features of a region from elsewhere ..."""
-    by: NDArray[np.float64]
+    replacement: NDArray[np.float64]
     """... named by a number in 0..1."""
 
 
@@ -64,7 +64,7 @@ def mask_tokens(
     Each inner word piece, or each word, is chosen with chance `rate`, and at least one is where
     there is one (as in ChenRocks/UNITER data/mlm.py). A chosen piece becomes [MASK] (80 %), any
     ordinary word piece (10 %) or stays (10 %). Words are chosen as a whole, but each of their
-    pieces meets its own fate, as in the whole-word masking of google-research/bert.
+    pieces is drawn for by itself, as in the whole-word masking of google-research/bert.
     """
     inner = input_ids[1:-1]
     if unit == "word":
@@ -87,7 +87,7 @@ def mask_tokens(
 def mask_regions(
     boxes: NDArray[np.float32], rate: float, joint_mask_iou: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Which regions [R] to hide: chosen ones and all that overlap one of them too much.
+    """Choose the regions [R] to hide: drawn ones and all that overlap one of them too much.
 
     Each of the regions `boxes` [R, 4] is chosen with chance `rate`, and at least one is. Regions
     whose IoU with a chosen one exceeds `joint_mask_iou` would give the answer away and are hidden
@@ -103,16 +103,16 @@ def mask_regions(
 def hide_regions(
     chosen: NDArray[np.bool_], zeroed: float, replaced: float, random: np.random.Generator
 ) -> MaskedRegions:
-    """What becomes of the chosen regions [R]: zeros, another region's features, or nothing.
+    """Draw what becomes of the chosen regions [R]: zeros, another region's features, or nothing.
 
     `zeroed` and `replaced` are the shares of the first two.
     """
-    fate, by = random.random((2, len(chosen)))
+    draw, replacement = random.random((2, len(chosen)))
     return MaskedRegions(
         chosen=chosen,
-        zeroed=chosen & (fate < zeroed),
-        replaced=chosen & (fate >= zeroed) & (fate < zeroed + replaced),
-        by=by,
+        zeroed=chosen & (draw < zeroed),
+        replaced=chosen & (draw >= zeroed) & (draw < zeroed + replaced),
+        replacement=replacement,
     )
 
 
@@ -127,7 +127,7 @@ def choose(count: int, rate: float, random: np.random.Generator) -> NDArray[np.b
 
 
 def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of boxes [R, 4] and [S, 4], both xyxy, as [R, S]; 0 where empty."""
+    """Return the intersection over union [R, S] of boxes [R, 4] and [S, 4], xyxy; 0 where empty."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = _area_of_sides(high - low)
@@ -144,7 +144,7 @@ def _choose_words(
     vocabulary: MaskingVocabulary,
     random: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """The pieces of the chosen words; a text that begins in the middle of a word begins one."""
+    """Choose words and return their pieces; a text that begins in mid-word begins a word."""
     begun: NDArray[np.int64] = np.cumsum(~vocabulary.continues[inner])
     word = begun - begun[:1]
     count = int(word[-1]) + 1 if len(word) else 0
@@ -157,7 +157,7 @@ def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _area_of_sides(sides: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sides [..., 2], 0 where negative, to areas [...]."""
+    """Turn sides [..., 2], 0 where negative, into areas [...]."""
     # By hand: np.prod over an axis of two takes longer, and this runs for every pair.
     area: NDArray[np.float32] = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
     return area

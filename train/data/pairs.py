@@ -1,4 +1,4 @@
-"""Which text goes with which image: a visit of an image becomes one or several pairs.
+"""Which text goes with which image: each image of a step becomes one or several pairs.
 
 All texts of an image are equally likely. A caption's pair may be made a mismatch, which is what
 image-text matching tells apart: by a caption of another image, or by the regions of one. A question
@@ -11,13 +11,13 @@ second read, but what they are then depends on how steps are cut into batches.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semvlp.shards.record import Regions, Texts
+from semvlp.shards.record import Texts
 from semvlp.shards.stream.order import generator
-from semvlp.shards.stream.stream import Visit
 from semvlp.train.config import Negatives
 
 Match = Literal["match", "mismatch", "none"]
@@ -25,12 +25,35 @@ RandomOf = Callable[[int, int, str], np.random.Generator]
 """(seed, position, purpose) -> random numbers; called again when these are no longer needed."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class StepImage:
+    """One image of a step, a visit without its regions: these are rows of the step's columns."""
+
+    number: int
+    """Which image of the step it is."""
+    position: int
+    """Place in the global sequence: names the random numbers of this visit."""
+    image_id: str
+    width: int
+    """Width of the original image in pixels."""
+    height: int
+    """Height of the original image in pixels."""
+    texts: Texts
+    negative: Texts
+    """The texts of another image."""
+    start: int
+    """Row of the step's columns that holds its first region, the most confident one."""
+    object_ids: NDArray[np.integer[Any]]
+    """[R] object class of each region."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One text and the regions of one image."""
+    """One text and one image of the step."""
 
     text: str
-    regions: Regions
+    image: int
+    """Number of the image in its step."""
     match: Match
     """`none` takes no part in image-text matching: a question, or an image without texts."""
     answers: Mapping[str, float] = field(default_factory=dict)
@@ -42,98 +65,89 @@ class Pair:
 
 
 def pairs_of(
-    visit: Visit,
+    image: StepImage,
     *,
     count: int,
     negative_rate: float,
     seed: int,
     negatives: Negatives = "text",
-    batch: Sequence[Visit] = (),
+    step: Sequence[StepImage] = (),
     random_of: RandomOf = generator,
 ) -> list[Pair]:
-    """`count` pairs of one visit, drawn by (seed, position) and, if `negatives` says so, `batch`.
+    """Return `count` pairs of an image, drawn by (seed, position) and, for some `negatives`, `step`.
 
     No text is taken twice before all were taken once. An image without texts gets empty ones, so
     that its regions are still learned from.
     """
-    texts = visit.sample.texts
-    random = random_of(seed, visit.position, "text")
-    turn = random.permutation(len(texts.captions) + len(texts.questions)).tolist()
-    drawn = [(turn[i % len(turn)] if turn else None, random.random(2)) for i in range(count)]
-    pairs = [_pair(visit, number, index) for number, (index, _) in enumerate(drawn)]
+    texts = image.texts
+    random = random_of(seed, image.position, "text")
+    order = random.permutation(len(texts.captions) + len(texts.questions)).tolist()
+    draws = [(order[i % len(order)] if order else None, random.random(2)) for i in range(count)]
+    pairs = [_own_pair(image, number, index) for number, (index, _) in enumerate(draws)]
     return [
-        _mismatched(pair, visit, negatives, batch, by)
+        _negative(pair, image, negatives, step, replacement)
         if pair.match == "match" and chance < negative_rate
         else pair
-        for pair, (_, (chance, by)) in zip(pairs, drawn, strict=True)
+        for pair, (_, (chance, replacement)) in zip(pairs, draws, strict=True)
     ]
 
 
-def _pair(visit: Visit, number: int, index: int | None) -> Pair:
-    """The pair of an image and one of its own texts."""
-    texts = visit.sample.texts
+def _own_pair(image: StepImage, number: int, index: int | None) -> Pair:
+    """Pair an image with one of its own texts, captions before questions, or with an empty one."""
+    captions, questions = image.texts.captions, image.texts.questions
     text = ""
     match: Match = "none"
     answers: Mapping[str, float] = {}
-    if index is not None and index >= len(texts.captions):
-        question = texts.questions[index - len(texts.captions)]
+    if index is not None and index >= len(captions):
+        question = questions[index - len(captions)]
         text, answers = question.question, question.answers
     elif index is not None:
-        text, match = texts.captions[index], "match"
+        text, match = captions[index], "match"
     return Pair(
         text=text,
-        regions=visit.sample.regions,
+        image=image.number,
         match=match,
         answers=answers,
-        position=visit.position,
+        position=image.position,
         number=number,
     )
 
 
-def _mismatched(
-    pair: Pair, visit: Visit, negatives: Negatives, batch: Sequence[Visit], by: float
+def _negative(
+    pair: Pair,
+    image: StepImage,
+    negatives: Negatives,
+    step: Sequence[StepImage],
+    replacement: float,
 ) -> Pair:
-    """The pair made a mismatch, by a number in 0..1; as it is where nothing else can be found."""
-    own = visit.sample.texts
+    """Make the pair a mismatch by a number in 0..1, or leave it where nothing else can be found."""
     if negatives == "text":
-        return _with_caption(pair, own, visit.negative, by)
-    found = _other(visit, batch, by, hard=negatives.startswith("hard"))
-    if found is None:
+        return _with_caption(pair, image.texts, image.negative, replacement)
+    others = [other for other in step if other.image_id != image.image_id]
+    if not others:
         return pair
-    other, rest = found
+    if negatives.startswith("hard"):
+        other = max(others, key=lambda other: object_overlap(image.object_ids, other.object_ids))
+    else:
+        index = int(replacement * len(others))
+        # What is left of the number says nothing about which image it is, and draws the caption.
+        other, replacement = others[index], replacement * len(others) - index
     if negatives.endswith("text"):
-        return _with_caption(pair, own, other.sample.texts, rest)
-    if pair.text in other.sample.texts.captions:
+        return _with_caption(pair, image.texts, other.texts, replacement)
+    if pair.text in other.texts.captions:
         return pair
-    return replace(pair, regions=other.sample.regions, match="mismatch")
+    return replace(pair, image=other.number, match="mismatch")
 
 
-def _with_caption(pair: Pair, own: Texts, others: Texts, by: float) -> Pair:
-    """The pair with a caption of another image, unless there is none or it is right here too."""
+def _with_caption(pair: Pair, own: Texts, others: Texts, replacement: float) -> Pair:
+    """Give the pair a caption of another image, unless there is none or it is right here too."""
     if not others.captions:
         return pair
-    caption = others.captions[int(by * len(others.captions))]
+    caption = others.captions[int(replacement * len(others.captions))]
     return pair if caption in own.captions else replace(pair, text=caption, match="mismatch")
 
 
-def _other(
-    visit: Visit, batch: Sequence[Visit], by: float, *, hard: bool
-) -> tuple[Visit, float] | None:
-    """Another image of the batch: any, or the one whose detected objects are most alike.
-
-    And a number in 0..1 that says nothing about which image it is.
-    """
-    name = visit.sample.regions.image_id
-    others = [other for other in batch if other.sample.regions.image_id != name]
-    if not others:
-        return None
-    if hard:
-        return max(others, key=lambda o: object_overlap(visit.sample.regions, o.sample.regions)), by
-    index = int(by * len(others))
-    return others[index], by * len(others) - index
-
-
-def object_overlap(regions: Regions, others: Regions) -> float:
-    """Jaccard index, 0..1, of the object classes detected in two images."""
-    ours, theirs = set(regions.object_ids.tolist()), set(others.object_ids.tolist())
-    return len(ours & theirs) / max(len(ours | theirs), 1)
+def object_overlap(ours: NDArray[np.integer[Any]], theirs: NDArray[np.integer[Any]]) -> float:
+    """Return the Jaccard index, 0..1, of the object classes [R] and [S] detected in two images."""
+    mine, yours = set(ours.tolist()), set(theirs.tolist())
+    return len(mine & yours) / max(len(mine | yours), 1)

@@ -1,23 +1,27 @@
-"""Visits of images become packed batches with something hidden, and the targets of all objectives.
+"""A step's images become micro-batches with something hidden, and the targets of all objectives.
 
-What is hidden is marked in `region_mask`, and the network does not see its features.
+What is hidden is marked in `region_mask`, and the network does not see its features. Nobody here
+does: features are named by their rows in the step, so that whoever holds them gathers them once.
 
-N pairs, T text tokens, R regions, M masked tokens, K masked regions, F feature size, Q questions,
-Z answers; all of one packed batch. Everything runs in NumPy on the CPU.
+N pairs, T text tokens, R regions, M masked tokens, K regions whose classes are asked for, J masked
+regions, Q questions, Z answers; all of one micro-batch. Everything runs in NumPy on the CPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from semvlp.model.packing import PackedBatch, pack
-from semvlp.shards.record import Regions
+from semvlp.model.packing import PackedBatch, pack, row_indices
+from semvlp.shards.batch import Batch, Columns
+from semvlp.shards.codec import decode_entry, texts_of
+from semvlp.shards.record import Texts
 from semvlp.shards.stream.order import Generators
-from semvlp.shards.stream.stream import Visit
 from semvlp.train.config import PretrainConfig
 from semvlp.train.data.masking import (
     MaskedRegions,
@@ -26,7 +30,7 @@ from semvlp.train.data.masking import (
     mask_regions,
     mask_tokens,
 )
-from semvlp.train.data.pairs import Match, Pair, pairs_of
+from semvlp.train.data.pairs import Match, Pair, StepImage, pairs_of
 from semvlp.train.data.texts import TextCache, masking_vocabulary
 from semvlp.train.objectives import IGNORED, Targets
 from semvlp.train.step import MicroBatch, split
@@ -34,8 +38,19 @@ from semvlp.train.step import MicroBatch, split
 MATCH_CLASS: dict[Match, int] = {"match": 1, "mismatch": 0, "none": IGNORED}
 
 
+class IndexedBatch(NamedTuple):
+    """A micro-batch whose features are told by their rows in the step's packed features."""
+
+    micro_batch: MicroBatch
+    """Its features, [R, 0] and [J, 0], have no columns yet."""
+    rows: Tensor
+    """[R] int64, the row of the step whose features each region of the batch shows."""
+    target_rows: Tensor
+    """[J] int64, the rows of the step whose features are asked for."""
+
+
 class PretrainingCollator:
-    """Makes the parts of pre-training steps; the same visits always give the same parts."""
+    """Makes the micro-batches of pre-training; the same step always gives the same ones."""
 
     def __init__(
         self, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str]
@@ -46,71 +61,85 @@ class PretrainingCollator:
         self._answers = {answer: index for index, answer in enumerate(answers)}
         self._masks, self._others = Generators(), Generators()
 
-    def parts(self, visits: Sequence[Visit]) -> list[MicroBatch]:
-        """The pairs of a rank's share of a step, cut as the settings say."""
-        pairs = [self._pairs(visit, visits) for visit in visits]
-        rows = [self._rows(of_visit) for of_visit in pairs]
+    def __call__(self, step: Batch) -> list[IndexedBatch]:
+        """Make pairs of a rank's share of a step, split as the settings say.
+
+        Args:
+            step: its column `features` is not read and may be missing.
+        """
+        images = step_images(step)
+        pairs = [self._pairs(image, images) for image in images]
+        rows = [self._count_rows(of_image, images) for of_image in pairs]
         return [
-            self._part([pair for of_visit in pairs[run] for pair in of_visit])
+            self._micro_batch(
+                [pair for of_image in pairs[run] for pair in of_image], images, step.columns
+            )
             for run in split(rows, self._config.train)
         ]
 
-    def _rows(self, pairs: Sequence[Pair]) -> int:
-        """Tokens and regions of some pairs."""
-        most = self._config.data.max_regions
-        tokens = sum(map(len, self._texts([pair.text for pair in pairs])))
-        return tokens + sum(min(len(pair.regions), most) for pair in pairs)
-
-    def _part(self, pairs: Sequence[Pair]) -> MicroBatch:
-        """Pairs masked and packed, with their targets."""
-        ids = self._texts([pair.text for pair in pairs])
-        # One image may serve several pairs; its regions are taken once.
-        kept = {
-            id(pair.regions): _top(pair.regions, self._config.data.max_regions) for pair in pairs
-        }
-        regions = [kept[id(pair.regions)] for pair in pairs]
-        hidden = [self._hide(*triple) for triple in zip(pairs, ids, regions, strict=True)]
-        tokens = [masked for masked, _ in hidden]
-        told = [pair.match != "mismatch" or self._config.objectives.on_mismatched for pair in pairs]
-        batch = pack(
-            [masked.input_ids.tolist() for masked in tokens],
-            [(found.features, found.boxes, found.width, found.height) for found in regions],
-        )
-        masked = _in_batch([found for _, found in hidden])
-        targets = self._targets(batch, masked.chosen, told, pairs, ids, tokens, regions)
-        _replace_features(batch.region_features, masked)
-        return MicroBatch(
-            batch=batch.replace(region_mask=torch.from_numpy(masked.zeroed)),
-            targets=targets,
-            counts=targets.counts(),
-            image_ids=tuple(dict.fromkeys(pair.regions.image_id for pair in pairs)),
-        )
-
-    def _pairs(self, visit: Visit, visits: Sequence[Visit]) -> list[Pair]:
+    def _pairs(self, image: StepImage, images: Sequence[StepImage]) -> list[Pair]:
         return pairs_of(
-            visit,
+            image,
             count=self._config.data.texts_per_image,
             negative_rate=self._config.objectives.negative_rate,
             seed=self._config.train.seed,
             negatives=self._config.objectives.negatives,
-            batch=visits,
+            step=images,
             random_of=self._others,
         )
 
+    def _count_rows(self, pairs: Sequence[Pair], images: Sequence[StepImage]) -> int:
+        """Count the tokens and regions of some pairs."""
+        tokens = sum(map(len, self._texts([pair.text for pair in pairs])))
+        return tokens + sum(self._num_regions(images[pair.image]) for pair in pairs)
+
+    def _num_regions(self, image: StepImage) -> int:
+        return min(len(image.object_ids), self._config.data.max_regions)
+
+    def _micro_batch(
+        self, pairs: Sequence[Pair], images: Sequence[StepImage], columns: Columns
+    ) -> IndexedBatch:
+        """Mask and pack pairs, with their targets."""
+        shown = [images[pair.image] for pair in pairs]
+        starts = torch.tensor([image.start for image in shown])
+        lengths = torch.tensor([self._num_regions(image) for image in shown])
+        rows = row_indices(starts, lengths)
+        boxes = np.split(columns["boxes"][rows.numpy()], lengths.cumsum(0)[:-1].numpy())
+        ids = self._texts([pair.text for pair in pairs])
+        hidden = [self._hide(*triple) for triple in zip(pairs, ids, boxes, strict=True)]
+        regions = _joined([regions for _, regions in hidden])
+        batch = pack(
+            [tokens.input_ids.tolist() for tokens, _ in hidden],
+            [
+                (np.empty((len(own), 0), np.float16), own, image.width, image.height)
+                for own, image in zip(boxes, shown, strict=True)
+            ],
+        ).replace(region_mask=torch.from_numpy(regions.zeroed))
+        targets, masked = self._targets(
+            batch, pairs, ids, [tokens for tokens, _ in hidden], regions, rows, columns
+        )
+        micro_batch = MicroBatch(
+            batch=batch,
+            targets=targets,
+            counts=targets.counts(),
+            image_ids=tuple(dict.fromkeys(image.image_id for image in shown)),
+        )
+        return IndexedBatch(micro_batch, _replaced(rows, regions), rows[masked])
+
     def _hide(
-        self, pair: Pair, ids: NDArray[np.int64], regions: Regions
+        self, pair: Pair, ids: NDArray[np.int64], boxes: NDArray[np.float32]
     ) -> tuple[MaskedTokens, MaskedRegions]:
-        """What of a pair is hidden."""
+        """Choose what of a pair is hidden; its text is `ids` [T], its regions are `boxes` [R, 4]."""
         config, seed = self._config.objectives, self._config.train.seed
         no_tokens = MaskedTokens(ids, np.zeros(0, np.int64))
-        no_regions = np.zeros(len(regions), np.bool_)
+        no_regions = np.zeros(len(boxes), np.bool_)
         random = self._masks(seed, pair.position, f"mask {pair.number}")
         if pair.answers and not config.on_questions:
             return no_tokens, hide_regions(no_regions, 0, 0, random)
         tokens = mask_tokens(
             ids, config.token_rate, self._vocabulary, random, unit=config.token_unit
         )
-        chosen = mask_regions(regions.boxes, config.region_rate, config.joint_mask_iou, random)
+        chosen = mask_regions(boxes, config.region_rate, config.joint_mask_iou, random)
         if config.masked_sides == "one":
             if self._others(seed, pair.position, f"side {pair.number}").random() < 0.5:
                 tokens = no_tokens
@@ -122,86 +151,108 @@ class PretrainingCollator:
     def _targets(
         self,
         batch: PackedBatch,
-        chosen: NDArray[np.bool_],
-        told: Sequence[bool],
         pairs: Sequence[Pair],
         ids: Sequence[NDArray[np.int64]],
         tokens: Sequence[MaskedTokens],
-        regions: Sequence[Regions],
-    ) -> Targets:
-        """What is asked for; nothing hidden of a pair that is not `told` is."""
-        positions = _in_stream(
-            [
-                masked.positions if tell else masked.positions[:0]
-                for masked, tell in zip(tokens, told, strict=True)
-            ],
-            ids,
-        )
-        tell = torch.tensor(told).repeat_interleave(batch.region_lengths)
-        masked = torch.from_numpy(chosen) & tell
-        asked = tell if self._config.objectives.classes_on == "all" else masked
+        regions: MaskedRegions,
+        rows: Tensor,
+        columns: Columns,
+    ) -> tuple[Targets, Tensor]:
+        """Return what is asked for, and the regions [R] whose features are, True = asked for.
+
+        Nothing hidden is asked for in a mismatch, unless `on_mismatched` says so.
+        """
+        config = self._config.objectives
+        predicted = [pair.match != "mismatch" or config.on_mismatched for pair in pairs]
+        positions = _token_positions(tokens, predicted)
+        in_predicted = torch.tensor(predicted).repeat_interleave(batch.region_lengths)
+        masked = torch.from_numpy(regions.chosen) & in_predicted
+        asked = in_predicted if config.classes_on == "all" else masked
+        labels = {
+            name: torch.from_numpy(columns[name])[rows[asked]]
+            for name in ("object_ids", "object_conf", "attribute_ids", "attribute_conf")
+        }
         question_pairs, scores = self._answer_scores(pairs)
-        return Targets(
+        targets = Targets(
             token_positions=torch.from_numpy(positions),
             token_ids=torch.from_numpy(np.concatenate(ids)[positions]),
             region_positions=asked.nonzero().squeeze(1),
-            restored=masked[asked].nonzero().squeeze(1),
+            masked_index=masked[asked].nonzero().squeeze(1),
             region_features=batch.region_features[masked],
-            object_ids=_gather(regions, "object_ids", asked).long(),
-            object_conf=_gather(regions, "object_conf", asked).float(),
-            attribute_ids=_gather(regions, "attribute_ids", asked).long(),
-            attribute_conf=_gather(regions, "attribute_conf", asked).float(),
+            object_ids=labels["object_ids"].long(),
+            object_conf=labels["object_conf"].float(),
+            attribute_ids=labels["attribute_ids"].long(),
+            attribute_conf=labels["attribute_conf"].float(),
             matched=torch.tensor([MATCH_CLASS[pair.match] for pair in pairs]),
             question_pairs=question_pairs,
             answer_scores=scores,
         )
+        return targets, masked
 
-    def _answer_scores(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pairs [Q] that ask something with a known answer, and the scores [Q, Z]."""
-        known = [(row, self._known(pair.answers)) for row, pair in enumerate(pairs)]
-        asked = [(row, found) for row, found in known if found]
-        scores = torch.zeros(len(asked), len(self._answers))
-        for line, (_, found) in enumerate(asked):
-            scores[line, list(found)] = torch.tensor(list(found.values()))
-        return torch.tensor([row for row, _ in asked], dtype=torch.int64), scores
+    def _answer_scores(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """Return the pairs [Q] that ask something with a known answer, and the scores [Q, Z]."""
+        known = [
+            {
+                self._answers[answer]: score
+                for answer, score in pair.answers.items()
+                if answer in self._answers and score > 0
+            }
+            for pair in pairs
+        ]
+        asking = [number for number, answers in enumerate(known) if answers]
+        scores = torch.zeros(len(asking), len(self._answers))
+        for line, number in enumerate(asking):
+            scores[line, list(known[number])] = torch.tensor(list(known[number].values()))
+        return torch.tensor(asking, dtype=torch.int64), scores
 
-    def _known(self, answers: Mapping[str, float]) -> dict[int, float]:
-        return {
-            self._answers[answer]: score
-            for answer, score in answers.items()
-            if answer in self._answers and score > 0
-        }
+
+def step_images(step: Batch) -> list[StepImage]:
+    """Decode what is known of each image of a step besides its regions, which stay where they are."""
+    images = []
+    starts = step.starts.tolist()
+    for number, entry in enumerate(step.entries):
+        facts, start = decode_entry(entry.sample), starts[number]
+        images.append(
+            StepImage(
+                number=number,
+                position=entry.position,
+                image_id=facts["image_id"],
+                width=facts["width"],
+                height=facts["height"],
+                texts=texts_of(facts),
+                negative=Texts()
+                if entry.negative is None
+                else texts_of(decode_entry(entry.negative)),
+                start=start,
+                object_ids=step.columns["object_ids"][start : starts[number + 1]],
+            )
+        )
+    return images
 
 
-def _in_batch(images: Sequence[MaskedRegions]) -> MaskedRegions:
-    """What happens to the regions of several images, one after another."""
+def _joined(images: Sequence[MaskedRegions]) -> MaskedRegions:
+    """Lay what happens to the regions of several images one after another."""
     return MaskedRegions(
         *(
-            np.concatenate([getattr(found, field.name) for found in images])
+            np.concatenate([getattr(image, field.name) for image in images])
             for field in fields(MaskedRegions)
         )
     )
 
 
-def _replace_features(features: torch.Tensor, masked: MaskedRegions) -> None:
-    """Give regions [R, F] the features of others where `masked` says so, in place."""
-    rows = np.flatnonzero(masked.replaced)
-    if len(rows):
-        features[rows] = features[(masked.by[rows] * len(features)).astype(np.int64)]
+def _replaced(rows: Tensor, regions: MaskedRegions) -> Tensor:
+    """Return rows [R] with those of other regions where `regions` says so."""
+    places = np.flatnonzero(regions.replaced)
+    others = (regions.replacement[places] * len(rows)).astype(np.int64)
+    return rows.index_copy(0, torch.from_numpy(places), rows[torch.from_numpy(others)])
 
 
-def _top(regions: Regions, count: int) -> Regions:
-    return regions if len(regions) <= count else regions.top(count)
-
-
-def _in_stream(
-    positions: Sequence[NDArray[np.int64]], texts: Sequence[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Positions in each text as positions in all texts, one after another."""
-    starts = np.cumsum([0] + [len(text) for text in texts])
-    return np.concatenate([start + own for start, own in zip(starts, positions, strict=False)])
-
-
-def _gather(regions: Sequence[Regions], name: str, mask: torch.Tensor) -> torch.Tensor:
-    """One value of every masked region [K]."""
-    return torch.from_numpy(np.concatenate([getattr(found, name) for found in regions]))[mask]
+def _token_positions(texts: Sequence[MaskedTokens], predicted: Sequence[bool]) -> NDArray[np.int64]:
+    """Return the masked tokens [M] of the texts that are predicted, as positions in all texts."""
+    starts = np.cumsum([0] + [len(text.input_ids) for text in texts[:-1]])
+    return np.concatenate(
+        [
+            start + (text.positions if is_predicted else text.positions[:0])
+            for start, text, is_predicted in zip(starts, texts, predicted, strict=True)
+        ]
+    )

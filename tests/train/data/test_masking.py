@@ -139,7 +139,7 @@ def test_chosen_regions_meet_one_fate_in_the_shares_asked_for() -> None:
     assert not (masked.zeroed | masked.replaced)[~chosen].any()
     assert masked.zeroed[chosen].mean() == pytest.approx(0.8, abs=2 * TOLERANCE)
     assert masked.replaced[chosen].mean() == pytest.approx(0.1, abs=2 * TOLERANCE)
-    assert ((masked.by >= 0) & (masked.by < 1)).all()
+    assert ((masked.replacement >= 0) & (masked.replacement < 1)).all()
 
 
 def test_by_default_every_chosen_region_is_hidden_altogether() -> None:

@@ -1,25 +1,41 @@
 """Which text goes with which image."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from semvlp.shards.record import Question, Sample, Texts
-from semvlp.shards.stream.stream import Visit
+from semvlp.shards.record import Question, Texts
 from semvlp.train.config import Negatives
-from semvlp.train.data.pairs import Pair, object_overlap, pairs_of
+from semvlp.train.data.pairs import Pair, StepImage, object_overlap, pairs_of
 
 CAPTIONS = ("a cat", "a dog")
 QUESTION = Question(question="what?", answers={"cat": 1.0})
 OTHER = Texts(captions=("a tree", "a car"), questions=(Question(question="where?"),))
 
 
-def visit(position: int, texts: Texts, negative: Texts = OTHER) -> Visit:
-    sample = Sample(key="key", regions=None, texts=texts)  # type: ignore[arg-type]
-    return Visit(position=position, epoch=0, sample=sample, negative=negative)
+def visit(
+    position: int,
+    texts: Texts,
+    negative: Texts = OTHER,
+    *,
+    number: int = 0,
+    name: str = "key",
+    objects: Sequence[int] = (),
+) -> StepImage:
+    return StepImage(
+        number=number,
+        position=position,
+        image_id=name,
+        width=1,
+        height=1,
+        texts=texts,
+        negative=negative,
+        start=0,
+        object_ids=np.array(objects),
+    )
 
 
 def draw(texts: Texts, *, count: int = 1, rate: float = 0.5, n: int = 2000) -> list[Pair]:
@@ -85,21 +101,20 @@ def test_position_and_seed_decide() -> None:
     assert first[0] != pairs_of(visit(7, texts), count=3, negative_rate=0.5, seed=1)
 
 
-def image(name: str, objects: list[int], *captions: str) -> Visit:
-    regions = SimpleNamespace(image_id=name, object_ids=np.array(objects))
-    sample = Sample(key=name, regions=regions, texts=Texts(captions=captions))  # type: ignore[arg-type]
-    return Visit(position=hash(name) % 1000, epoch=0, sample=sample, negative=OTHER)
+def image(number: int, name: str, objects: list[int], *captions: str) -> StepImage:
+    position, texts = hash(name) % 1000, Texts(captions=captions)
+    return visit(position, texts, number=number, name=name, objects=objects)
 
 
-BATCH = [
-    image("cat", [1, 2, 3], "a cat"),
-    image("dog", [4, 5], "a dog"),
-    image("kitten", [1, 2, 9], "a kitten", "something small"),
-    image("again", [1, 2, 3], "a cat"),
+STEP = [
+    image(0, "cat", [1, 2, 3], "a cat"),
+    image(1, "dog", [4, 5], "a dog"),
+    image(2, "kitten", [1, 2, 9], "a kitten", "something small"),
+    image(3, "again", [1, 2, 3], "a cat"),
 ]
 
 
-def mismatches(negatives: Negatives, first: Visit = BATCH[0], n: int = 200) -> list[Pair]:
+def mismatches(negatives: Negatives, first: StepImage = STEP[0], n: int = 200) -> list[Pair]:
     return [
         pair
         for position in range(n)
@@ -109,13 +124,13 @@ def mismatches(negatives: Negatives, first: Visit = BATCH[0], n: int = 200) -> l
             negative_rate=1.0,
             seed=0,
             negatives=negatives,
-            batch=BATCH,
+            step=STEP,
         )
     ]
 
 
 def test_captions_of_the_batch_need_no_second_read() -> None:
-    counts = Counter((p.text, p.regions.image_id, p.match) for p in mismatches("batch_text"))
+    counts = Counter((p.text, STEP[p.image].image_id, p.match) for p in mismatches("batch_text"))
     told = {text: match for text, _, match in counts}
     assert {name for _, name, _ in counts} == {"cat"}
     # The same caption stands under another image too: there it is no mismatch.
@@ -128,8 +143,8 @@ def test_captions_of_the_batch_need_no_second_read() -> None:
 
 
 def test_regions_of_the_batch_take_the_place_of_the_image() -> None:
-    found = {(p.text, p.regions.image_id, p.match) for p in mismatches("batch_image")}
-    assert found == {
+    made = {(p.text, STEP[p.image].image_id, p.match) for p in mismatches("batch_image")}
+    assert made == {
         ("a cat", "dog", "mismatch"),
         ("a cat", "kitten", "mismatch"),
         ("a cat", "cat", "match"),
@@ -137,9 +152,9 @@ def test_regions_of_the_batch_take_the_place_of_the_image() -> None:
 
 
 def test_hard_negatives_are_the_most_alike() -> None:
-    alike = BATCH[:3]
-    assert object_overlap(alike[0].sample.regions, alike[2].sample.regions) == pytest.approx(0.5)
-    assert object_overlap(alike[0].sample.regions, alike[1].sample.regions) == 0
+    alike = STEP[:3]
+    assert object_overlap(alike[0].object_ids, alike[2].object_ids) == pytest.approx(0.5)
+    assert object_overlap(alike[0].object_ids, alike[1].object_ids) == 0
     for negatives in ("hard_text", "hard_image"):
         pairs = pairs_of(
             alike[0],
@@ -147,18 +162,18 @@ def test_hard_negatives_are_the_most_alike() -> None:
             negative_rate=1.0,
             seed=0,
             negatives=negatives,  # type: ignore[arg-type]
-            batch=alike,
+            step=alike,
         )
         (pair,) = pairs
         assert pair.match == "mismatch"
         if negatives == "hard_text":
             assert pair.text in ("a kitten", "something small")
         else:
-            assert (pair.text, pair.regions.image_id) == ("a cat", "kitten")
+            assert (pair.text, STEP[pair.image].image_id) == ("a cat", "kitten")
 
 
 def test_a_batch_of_one_image_has_no_mismatch() -> None:
     (pair,) = pairs_of(
-        BATCH[0], count=1, negative_rate=1.0, seed=0, negatives="batch_text", batch=BATCH[:1]
+        STEP[0], count=1, negative_rate=1.0, seed=0, negatives="batch_text", step=STEP[:1]
     )
     assert pair.match == "match"

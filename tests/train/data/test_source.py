@@ -1,4 +1,4 @@
-"""Batches become parts: the same ones in the same order, whoever makes them."""
+"""Steps become micro-batches: the same ones in the same order, whoever makes them."""
 
 import os
 import signal
@@ -18,6 +18,7 @@ from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.objectives import Targets
 from semvlp.train.step import MicroBatch
+from tests.train.micro_batches import micro_batches
 
 ANSWERS = ["red", "green", "blue", "grey"]
 BATCH = 8
@@ -52,24 +53,25 @@ def check_same(ours: Sequence[MicroBatch], theirs: Sequence[MicroBatch]) -> None
 
 @pytest.mark.parametrize("choices", [(), CHOICES])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_parts_are_those_of_the_visits_themselves(
+def test_micro_batches_are_those_of_the_steps_themselves(
     store: Store,
     tokenizer: PreTrainedTokenizerFast,
     small: Config,
     workers: int,
     choices: tuple[str, ...],
 ) -> None:
-    examples = PretrainingCollator(small(*choices), tokenizer, ANSWERS)
+    collator = PretrainingCollator(small(*choices), tokenizer, ANSWERS)
     plain = stream_of(store)
     with (
         Reader(stream_of(store)) as reader,
-        PretrainingBatches(reader, examples, workers=workers) as source,
+        PretrainingBatches(reader, collator, workers=workers) as source,
     ):
         assert source.state_dict() == plain.state_dict()
         # All at first: what was handed out must not change when the memory it was read to does.
         steps = [(source.next_step(), source.state_dict()) for _ in range(STEPS)]
-        for parts, state in steps:
-            check_same(parts, examples.parts(next(plain)))
+        for made, state in steps:
+            check_same(made, micro_batches(collator, plain.read(plain.position)))
+            plain.skip()
             assert state == plain.state_dict()
         source.load_state_dict(steps[1][1])
         check_same(source.next_step(), steps[2][0])
@@ -79,21 +81,21 @@ def test_parts_are_those_of_the_visits_themselves(
 def test_features_stay_as_they_are_stored(
     store: Store, tokenizer: PreTrainedTokenizerFast, small: Config
 ) -> None:
-    examples = PretrainingCollator(small(), tokenizer, ANSWERS)
-    with Reader(stream_of(store)) as reader, PretrainingBatches(reader, examples) as source:
-        (part,) = source.next_step()
-    assert isinstance(part.targets, Targets)
-    assert part.batch.region_features.dtype == torch.float16
-    assert part.targets.region_features.dtype == torch.float16
+    collator = PretrainingCollator(small(), tokenizer, ANSWERS)
+    with Reader(stream_of(store)) as reader, PretrainingBatches(reader, collator) as source:
+        (micro_batch,) = source.next_step()
+    assert isinstance(micro_batch.targets, Targets)
+    assert micro_batch.batch.region_features.dtype == torch.float16
+    assert micro_batch.targets.region_features.dtype == torch.float16
 
 
 def test_a_process_that_dies_is_told(
     store: Store, tokenizer: PreTrainedTokenizerFast, small: Config
 ) -> None:
-    examples = PretrainingCollator(small(), tokenizer, ANSWERS)
+    collator = PretrainingCollator(small(), tokenizer, ANSWERS)
     with (
         Reader(stream_of(store)) as reader,
-        PretrainingBatches(reader, examples, workers=1) as source,
+        PretrainingBatches(reader, collator, workers=1) as source,
     ):
         source.next_step()
         for process in active_children():
