@@ -1,7 +1,7 @@
 """Attention within the segments of a packed row: nothing outside a segment is seen.
 
-L rows of the packed row, S rows of keys, H heads, K head width, D = H K width, N segments of a
-group.
+L rows of the packed row, M of them that are asked for, S rows of keys, H heads, K head width,
+D = H K width, N segments of a group.
 """
 
 import logging
@@ -10,6 +10,7 @@ from functools import cache
 from typing import Literal, cast, get_args
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import sdpa_kernel
@@ -17,6 +18,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.segments import AttentionLayout, AttentionPath, Group, PaddedLayout, VarlenLayout
+from semvlp.shapes import shapes
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,9 @@ def check_implementation(name: str | None) -> Implementation:
     return cast(Implementation, name or "auto")
 
 
+@shapes
 def choose_path(
-    implementation: str | None, rows: Tensor, *, dropout: float, head_width: int
+    implementation: str | None, rows: Shaped[Tensor, "L *S"], *, dropout: float, head_width: int
 ) -> AttentionPath:
     """Choose the attention path for a pass over `rows`.
 
@@ -65,7 +68,10 @@ def choose_path(
     return "sdpa" if obstacle else "varlen"
 
 
-def network_path(config: SemVLPConfig, rows: Tensor, *, training: bool) -> AttentionPath:
+@shapes
+def network_path(
+    config: SemVLPConfig, rows: Float[Tensor, "L D"], *, training: bool
+) -> AttentionPath:
     """Choose the attention path of a network, as its `attn_implementation` says.
 
     It may be set at any time, so every pass chooses.
@@ -98,9 +104,15 @@ def varlen_obstacle(
     return None
 
 
+@shapes
 def segment_attention(
-    query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, *, dropout: float = 0.0
-) -> Tensor:
+    query: Float[Tensor, "L H K"],
+    key: Float[Tensor, "S H K"],
+    value: Float[Tensor, "S H K"],
+    layout: AttentionLayout,
+    *,
+    dropout: float = 0.0,
+) -> Float[Tensor, "_ H K"]:
     """Compute softmax attention of each segment's queries over its own keys.
 
     A query whose segment has no keys gets zeros.
@@ -136,13 +148,14 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
+    @shapes
     def forward(
         self,
-        hidden: Tensor,
+        hidden: Float[Tensor, "L D"],
         layout: AttentionLayout,
-        context: Tensor | None = None,
-        indices: Tensor | None = None,
-    ) -> Tensor:
+        context: Float[Tensor, "S D"] | None = None,
+        indices: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "_ D"]:
         """Attend from `hidden` [L, D] to the keys of `layout`, rows of `context` or of `hidden`.
 
         Args:

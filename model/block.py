@@ -1,17 +1,19 @@
 """The shared Transformer block: self-attention, plugged cross-attention, feed-forward.
 
-L rows of the packed row, D width.
+L rows of the packed row, M of them that are asked for, S rows of keys, D width.
 """
 
 from collections.abc import Iterable, Iterator
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from semvlp.model.attention import Attention
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.segments import AttentionLayout, TwoWayLayout
+from semvlp.shapes import shapes
 
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")
 
@@ -36,13 +38,14 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
         self.feed_forward_norm = _norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    @shapes
     def forward(
         self,
-        hidden: Tensor,
+        hidden: Float[Tensor, "L D"],
         self_layout: AttentionLayout,
         cross_layout: AttentionLayout | TwoWayLayout | None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+        rows: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "_ D"]:
         """Compute the block, [L, D] to [L, D]; without `cross_layout` the slot is unplugged.
 
         Where `rows` [M] int64 are given, only they come out: [M, D].
@@ -52,21 +55,26 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
             hidden = self.cross_attend(hidden, cross_layout)
         return self.apply_feed_forward(hidden if rows is None else hidden.index_select(0, rows))
 
+    @shapes
     def self_attend(
-        self, hidden: Tensor, layout: AttentionLayout, context: Tensor | None = None
-    ) -> Tensor:
+        self,
+        hidden: Float[Tensor, "L D"],
+        layout: AttentionLayout,
+        context: Float[Tensor, "S D"] | None = None,
+    ) -> Float[Tensor, "L D"]:
         """Compute the self-attention, [L, D] to [L, D]; with `context`, keys are rows of it."""
         mixed = self.self_attention(hidden, layout, context)
         normed: Tensor = self.self_attention_norm(hidden + self.dropout(mixed))
         return normed
 
+    @shapes
     def cross_attend(
         self,
-        hidden: Tensor,
+        hidden: Float[Tensor, "L D"],
         layout: AttentionLayout | TwoWayLayout,
-        context: Tensor | None = None,
-        indices: Tensor | None = None,
-    ) -> Tensor:
+        context: Float[Tensor, "S D"] | None = None,
+        indices: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "_ D"]:
         """Compute the cross-attention; return `hidden` unchanged where the block has no slot.
 
         With shared weights `layout` connects the whole row; with separate ones it is two-way, or
@@ -100,7 +108,8 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
         normed: Tensor = self.region_cross_attention_norm(hidden + self.dropout(mixed))
         return normed
 
-    def apply_feed_forward(self, hidden: Tensor) -> Tensor:
+    @shapes
+    def apply_feed_forward(self, hidden: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
         """Compute the feed-forward, [L, D] to [L, D]."""
         normed: Tensor = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return normed
@@ -115,7 +124,8 @@ class FeedForward(nn.Module):
         self.activation = nn.GELU()
         self.outer = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    @shapes
+    def forward(self, hidden: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
         """Map [L, D] to [L, D]."""
         output: Tensor = self.outer(self.activation(self.inner(hidden)))
         return output

@@ -4,10 +4,12 @@ T text tokens, R regions, F feature size, D width.
 """
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
+from semvlp.shapes import shapes
 
 TEXT_TYPE, REGION_TYPE = 0, 1
 
@@ -32,7 +34,10 @@ class TextEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+    @shapes
+    def forward(
+        self, input_ids: Int[Tensor, "T"], positions: Int[Tensor, "T"]
+    ) -> Float[Tensor, "T D"]:
         """Embed token ids [T] at positions [T] of their own texts: [T, D]."""
         summed = self.word_embeddings(input_ids) + self.position_embeddings(positions)
         embedded: Tensor = self.norm(summed + self.token_type_embeddings.weight[TEXT_TYPE])
@@ -71,7 +76,8 @@ class RegionEmbeddings(nn.Module):
         self.mask = nn.Parameter(torch.zeros(width))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
+    @shapes
+    def standardise(self, mean: Float[Tensor, "F"], deviation: Float[Tensor, "F"]) -> None:
         """Take over mean [F] and standard deviation [F] of the features it will see.
 
         A dimension that never varies is only shifted.
@@ -87,9 +93,14 @@ class RegionEmbeddings(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_deviation.copy_(torch.where(deviation > 0, deviation, 1))
 
+    @shapes
     def forward(
-        self, features: Tensor, boxes: Tensor, mask: Tensor | None, token_type: Tensor
-    ) -> Tensor:
+        self,
+        features: Float[Tensor, "R F"],
+        boxes: Float[Tensor, "R 4"],
+        mask: Bool[Tensor, "R"] | None,
+        token_type: Float[Tensor, "D"],
+    ) -> Float[Tensor, "R D"]:
         """Embed features [R, F], boxes [R, 4] xyxy in 0..1 and the type's embedding [D]: [R, D].
 
         Where `mask` [R] is True the feature counts as zeros, and the mask embedding is added to its
@@ -119,7 +130,8 @@ class RegionEmbeddings(nn.Module):
         return self.dropout(embedded)  # type: ignore[no-any-return]
 
 
-def box_numbers(boxes: Tensor, size: int) -> Tensor:
+@shapes
+def box_numbers(boxes: Float[Tensor, "R 4"], size: int) -> Float[Tensor, "R {size}"]:
     """Extend boxes [R, 4], xyxy in 0..1, to the numbers of `box_size`: [R, size], all in 0..1."""
     if size == 4:
         return boxes

@@ -1,11 +1,13 @@
 """The shared stack of blocks: single-stream and two-stream divide the same row into other segments.
 
-L rows of the packed row, D width; N pairs, T tokens and R regions of all of them.
+L rows of the packed row, M of them that are asked for, D width; N pairs, T tokens and R regions of
+all of them.
 """
 
 from typing import cast, get_args
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from semvlp.model.attention import network_path
@@ -21,6 +23,7 @@ from semvlp.model.segments import (
     two_way_layout,
 )
 from semvlp.model.two_stream_cache import CachedPairs
+from semvlp.shapes import shapes
 
 
 class Encoder(nn.Module):
@@ -35,9 +38,14 @@ class Encoder(nn.Module):
             for index in range(config.num_hidden_layers)
         )
 
+    @shapes
     def forward(
-        self, hidden: Tensor, batch: PackedBatch, mode: Mode, rows: Tensor | None = None
-    ) -> Tensor:
+        self,
+        hidden: Float[Tensor, "L D"],
+        batch: PackedBatch,
+        mode: Mode,
+        rows: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "_ D"]:
         """Pass the packed row [L, D] of `batch` through all blocks; return its `rows` [M], or all.
 
         Raises:
@@ -54,7 +62,8 @@ class Encoder(nn.Module):
         hidden = last(hidden, self_layout, cross_layout, rows)
         return hidden
 
-    def lower(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+    @shapes
+    def lower(self, hidden: Float[Tensor, "L D"], batch: PackedBatch) -> Float[Tensor, "L D"]:
         """Compute the part of the two-stream pass, [L, D] to [L, D], before any cross-attention.
 
         It ends with the self-attention of the first block that has a cross-attention slot, so no
@@ -68,7 +77,8 @@ class Encoder(nn.Module):
             hidden = block.self_attend(hidden, layout)
         return hidden
 
-    def upper(self, pairs: CachedPairs) -> Tensor:
+    @shapes
+    def upper(self, pairs: CachedPairs) -> Float[Tensor, "N D"]:
         """Compute the rest of the two-stream pass, for the first token of each pair alone: [N, D].
 
         What a text or an image brings along to the first cross-attention is computed once for all

@@ -1,12 +1,14 @@
 """Pre-training heads and task heads.
 
-N pairs, M masked tokens, K masked regions, V vocabulary, C object classes, F feature size,
-D width.
+N pairs, M masked tokens, K masked regions, V vocabulary, C object classes, A attributes,
+F feature size, D width, Z labels.
 """
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from semvlp.model.config import SemVLPConfig
+from semvlp.shapes import shapes
 
 
 class Transform(nn.Module):
@@ -18,7 +20,8 @@ class Transform(nn.Module):
         self.activation = nn.GELU()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    @shapes
+    def forward(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         """Map [M, D] to [M, D]."""
         output: Tensor = self.norm(self.activation(self.dense(hidden)))
         return output
@@ -32,7 +35,8 @@ class TokenHead(nn.Module):
         self.transform = Transform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    @shapes
+    def forward(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
         """Map [M, D] to logits [M, V]."""
         logits: Tensor = self.decoder(self.transform(hidden))
         return logits
@@ -48,8 +52,11 @@ class RegionHead(nn.Module):
         self.objects = _classifier(config, config.num_objects)
         self.attributes = _classifier(config, config.num_attributes)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map [K, D] to features [K, F], object logits [K, C] and attribute logits."""
+    @shapes
+    def forward(
+        self, hidden: Float[Tensor, "K D"]
+    ) -> tuple[Float[Tensor, "K F"], Float[Tensor, "K C"], Float[Tensor, "K A"]]:
+        """Map [K, D] to features [K, F], object logits [K, C] and attribute logits [K, A]."""
         hidden = self.transform(hidden)
         return (
             self.features(hidden),
@@ -73,8 +80,9 @@ class AnswerHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.outer = nn.Linear(width, num_labels)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Map [N, pieces D] to logits [N, num_labels]."""
+    @shapes
+    def forward(self, pooled: Float[Tensor, "N W"]) -> Float[Tensor, "N Z"]:
+        """Map [N, W = pieces D] to logits [N, Z]."""
         logits: Tensor = self.outer(self.norm(self.activation(self.inner(pooled))))
         return logits
 
@@ -98,8 +106,9 @@ def task_head(config: SemVLPConfig) -> nn.Module:
     return AnswerHead(config, len(config.labels), pieces=pieces)
 
 
-def classify(layer: nn.Module | None, hidden: Tensor) -> Tensor:
-    """Map [K, D] to logits [K, classes]; [K, 0] where there are no classes and so no layer."""
+@shapes
+def classify(layer: nn.Module | None, hidden: Float[Tensor, "K D"]) -> Float[Tensor, "K Z"]:
+    """Map [K, D] to logits [K, Z]; [K, 0] where there are no labels and so no layer."""
     if layer is None:
         return hidden.new_zeros(len(hidden), 0)
     logits: Tensor = layer(hidden)

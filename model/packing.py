@@ -1,6 +1,7 @@
 """PackedBatch: the texts and regions of N pairs in one row, without padding.
 
-N pairs, T text tokens of all pairs, R regions of all pairs, L = T + R, F feature size.
+N pairs, T text tokens of all pairs, R regions of all pairs, L = T + R, F feature size,
+M rows of the longest pair.
 The packed row is t1 r1 t2 r2 ...: the tokens of a pair, then its regions.
 """
 
@@ -12,10 +13,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from semvlp.distributed import pins_memory
+from semvlp.shapes import shapes
 
 Mode = Literal["single", "two"]
 """Segments of the packed row: one a pair (single), or one a modality of a pair (two)."""
@@ -153,7 +156,8 @@ def pack(texts: Sequence[Sequence[int]], regions: Sequence[PairRegions]) -> Pack
     )
 
 
-def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
+@shapes
+def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Int[Tensor, "R"]]:
     """Put a row for the whole image before the regions of each pair.
 
     Its feature is the mean of the regions that are not masked, so it tells nothing of those that
@@ -186,8 +190,11 @@ def with_image_tokens(batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
     return larger, indices
 
 
-def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Split [T, ...] by `lengths` [N]: zero-padded [N, longest, ...] and a mask, True = no padding.
+@shapes
+def to_padded(
+    values: Shaped[Tensor, "T *S"], lengths: Int[Tensor, "N"]
+) -> tuple[Shaped[Tensor, "N M *S"], Bool[Tensor, "N M"]]:
+    """Split [T, ...] by `lengths` [N]: zero-padded [N, M, ...] and a mask, True = no padding.
 
     With lengths on the CPU nothing waits for a GPU.
     """
@@ -197,22 +204,28 @@ def to_padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return padded.view(*mask.shape, *values.shape[1:]), to_device(mask, values.device)
 
 
-def from_padded(padded: Tensor, lengths: Tensor) -> Tensor:
-    """Undo `to_padded`: [N, longest, ...] to [T, ...]."""
+@shapes
+def from_padded(
+    padded: Shaped[Tensor, "N M *S"], lengths: Int[Tensor, "N"]
+) -> Shaped[Tensor, "T *S"]:
+    """Undo `to_padded`: [N, M, ...] to [T, ...]."""
     return padded.flatten(0, 1).index_select(0, _true_indices(_real(lengths), padded.device))
 
 
-def starts_of(lengths: Tensor) -> Tensor:
+@shapes
+def starts_of(lengths: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
     """Return the first row [N] of each segment when they follow each other with these lengths."""
     return lengths.cumsum(0) - lengths
 
 
-def row_indices(starts: Tensor, lengths: Tensor) -> Tensor:
+@shapes
+def row_indices(starts: Int[Tensor, "N"], lengths: Int[Tensor, "N"]) -> Int[Tensor, "T"]:
     """Return the rows of these segments, one after another: s1 s1+1 .. s1+l1-1 s2 s2+1 ..."""
     return starts.repeat_interleave(lengths) + _count_up(lengths)
 
 
-def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+@shapes
+def to_device(values: Shaped[Tensor, "*S"], device: torch.device | str) -> Shaped[Tensor, "*S"]:
     """Copy `values` to `device`, page-locked on the way, or copying would wait for all its work."""
     target = torch.device(device)
     pinned = pins_memory(target)

@@ -1,9 +1,11 @@
 """The paired-attention head: two (text, image) rows read each other before they are pooled.
 
-N = 2 B pairs of a text and an image, L rows of all of them, M rows of the longest, D width.
+N = 2 B pairs of a text and an image, L rows of all of them, M rows of the longest, D width,
+T tokens, R regions, Z labels.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +14,7 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.heads import AnswerHead
 from semvlp.model.packing import PackedBatch, to_padded
 from semvlp.model.segments import Segments, attention_layout
+from semvlp.shapes import shapes
 
 
 class PairedAttentionHead(nn.Module):
@@ -31,8 +34,11 @@ class PairedAttentionHead(nn.Module):
         self.score = nn.Linear(config.hidden_size, 1)
         self.answer = AnswerHead(config, num_labels, pieces=2)
 
-    def forward(self, text: Tensor, regions: Tensor, batch: PackedBatch) -> Tensor:
-        """Map encoded tokens [T, D] and regions [R, D] of `batch` to logits [B, num_labels]."""
+    @shapes
+    def forward(
+        self, text: Float[Tensor, "T D"], regions: Float[Tensor, "R D"], batch: PackedBatch
+    ) -> Float[Tensor, "B Z"]:
+        """Map encoded tokens [T, D] and regions [R, D] of `batch` to logits [B, Z]."""
         row = torch.cat([text, regions]).index_select(0, batch.row_sources)  # [L, D]
         pairs = Segments(batch.text_starts, batch.lengths)
         partner = torch.arange(batch.num_pairs).view(-1, 2).flip(1).flatten()  # 1 0 3 2 ...

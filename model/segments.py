@@ -5,13 +5,15 @@ L rows of queries, S rows of keys, N segments, Q and S queries and keys of the l
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from semvlp.model.packing import row_indices, starts_of, to_device
+from semvlp.shapes import shapes
 
 AttentionPath = Literal["varlen", "sdpa"]
 """Flash attention over segments of any lengths, or padded groups of segments of like lengths."""
@@ -29,9 +31,10 @@ class Segments:
     lengths: Tensor
     """[N] int64, may be 0, on the CPU."""
 
-    def take(self, index: Tensor) -> Self:
+    @shapes
+    def take(self, index: Int[Tensor, "M"]) -> "Segments":
         """Return some of the pieces, in another order."""
-        return type(self)(self.starts[index], self.lengths[index])
+        return Segments(self.starts[index], self.lengths[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -63,11 +66,13 @@ class PaddedLayout:
     """The kernels that may be taken. They are chosen with the layout, because a backward pass that
     computes a block again must take the same one."""
 
-    def query_groups(self, rows: Tensor) -> list[Tensor]:
+    @shapes
+    def query_groups(self, rows: Shaped[Tensor, "P *S"]) -> list[Shaped[Tensor, "N Q *S"]]:
         """Shape [P, ...], one for each of `query_rows`, as [N, Q, ...] of each group."""
         return _in_grids(rows, [group.query_rows for group in self.groups])
 
-    def key_groups(self, rows: Tensor) -> list[Tensor]:
+    @shapes
+    def key_groups(self, rows: Shaped[Tensor, "P *S"]) -> list[Shaped[Tensor, "N Q *S"]]:
         """Shape [P, ...], one for each of `key_rows`, as [N, S, ...] of each group."""
         return _in_grids(rows, [group.key_rows for group in self.groups])
 

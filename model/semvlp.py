@@ -1,7 +1,7 @@
 """SemVLPModel, SemVLPForPreTraining, SemVLPForTask: Hugging Face models over a packed batch.
 
 N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, V vocabulary,
-F feature size, C object classes, D width, B examples of a task.
+F feature size, C object classes, D width, B examples of a task, Z labels.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
@@ -22,6 +23,7 @@ from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.two_stream_cache import CachedPairs, LowerStates
 from semvlp.model.weights import LoadReport, load_pretraining
+from semvlp.shapes import shapes
 
 
 class Encoded(NamedTuple):
@@ -63,13 +65,14 @@ class SemVLPModel(SemVLPPreTrainedModel):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @shapes
     def forward(
         self,
         batch: PackedBatch,
         mode: Mode,
         *,
-        token_positions: Tensor | None = None,
-        region_positions: Tensor | None = None,
+        token_positions: Int[Tensor, "M"] | None = None,
+        region_positions: Int[Tensor, "K"] | None = None,
     ) -> Encoded:
         """Encode N pairs.
 
@@ -109,13 +112,14 @@ class SemVLPModel(SemVLPPreTrainedModel):
             LowerStates(row.index_select(0, batch.region_rows), batch.region_lengths),
         )
 
+    @shapes
     def upper(
         self,
         text: LowerStates,
         regions: LowerStates,
-        texts: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
+        texts: Int[Tensor, "N"] | None = None,
+        images: Int[Tensor, "N"] | None = None,
+    ) -> Float[Tensor, "N D"]:
         """Compute the rest of the two-stream pass: `pooled` [N, D] of `forward`.
 
         Args:
@@ -182,8 +186,14 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
         """Take another decoder."""
         self.token_head.decoder = new_embeddings
 
+    @shapes
     def forward(
-        self, batch: PackedBatch, mode: Mode, *, token_positions: Tensor, region_positions: Tensor
+        self,
+        batch: PackedBatch,
+        mode: Mode,
+        *,
+        token_positions: Int[Tensor, "M"],
+        region_positions: Int[Tensor, "K"],
     ) -> PreTrainingOutput:
         """Predict what was masked, whether the pairs match, and the answers.
 
@@ -218,8 +228,9 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         self.head = self._head(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: PackedBatch, mode: Mode) -> Tensor:
-        """Compute logits [B, num_labels].
+    @shapes
+    def forward(self, batch: PackedBatch, mode: Mode) -> Float[Tensor, "B Z"]:
+        """Compute logits [B, Z].
 
         Raises:
             ValueError: the pair head got an odd number of pairs.

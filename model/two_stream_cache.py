@@ -4,13 +4,15 @@ N pairs, T rows of all texts, R rows of all images, L rows of all pairs, D width
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semvlp.model.packing import row_indices, starts_of, to_device
 from semvlp.model.segments import Segments
+from semvlp.shapes import shapes
 
 
 class LowerStates(NamedTuple):
@@ -38,13 +40,14 @@ class CachedPairs:
     """Its regions, likewise."""
 
     @classmethod
+    @shapes
     def of(
         cls,
         text: LowerStates,
         regions: LowerStates,
-        texts: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Self:
+        texts: Int[Tensor, "N"] | None = None,
+        images: Int[Tensor, "N"] | None = None,
+    ) -> "CachedPairs":
         """Pair text `texts[i]` with image `images[i]`, both [N] int64 on the CPU.
 
         Without them the first text goes with the first image, and so on.
@@ -61,7 +64,8 @@ class CachedPairs:
             image=Segments(num_tokens + starts_of(cached_image.lengths), cached_image.lengths),
         )
 
-    def indices(self) -> Tensor:
+    @shapes
+    def indices(self) -> Int[Tensor, "L"]:
         """Return the cached row [L] that each row of the pairs is."""
         texts, images = (
             row_indices(segments.starts, segments.lengths)
@@ -69,11 +73,13 @@ class CachedPairs:
         )
         return to_device(torch.cat([texts, images]), self.cached_rows.device)
 
-    def rows(self) -> Tensor:
+    @shapes
+    def rows(self) -> Float[Tensor, "L D"]:
         """Return [L, D], rows of its own for each pair."""
         return self.cached_rows.index_select(0, self.indices())
 
-    def first_tokens(self) -> Tensor:
+    @shapes
+    def first_tokens(self) -> Float[Tensor, "N D"]:
         """Return the first row [N, D] of each pair's text."""
         starts = to_device(self.cached_text.starts, self.cached_rows.device)
         return self.cached_rows.index_select(0, starts)

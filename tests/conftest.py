@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything of semvlp is imported, here or in a process of its own.
+os.environ["SEMVLP_CHECK_SHAPES"] = "1"
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
