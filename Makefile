@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+READY_FOR_DOCS := .venv/ready-for-docs
 
-.PHONY: demo test test-all check format docs-tables clean
+.PHONY: demo test test-all check docs format docs-tables clean
 
 demo: $(READY)
 	$(BIN)/semvlp demo --out runs/demo --size small
@@ -24,6 +25,10 @@ check: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/check-wheel-contents dist
 
+# Builds site/; a broken link or a docstring that cannot be read is an error.
+docs: $(READY_FOR_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -37,5 +42,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(READY_FOR_DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv build dist site runs *.egg-info

@@ -119,7 +119,8 @@ def segment_attention(
 
     Args:
         query: [L, H, K], the heads of every row.
-        key, value: [S, H, K], likewise.
+        key: [S, H, K], likewise.
+        value: [S, H, K], likewise.
         dropout: probability that an attention weight is dropped; 0 with VarlenLayout.
 
     Returns:

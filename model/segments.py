@@ -139,7 +139,8 @@ def two_way_layout(
     """Lay out attention of text i to regions i in one call, and of regions i to it in another.
 
     Args:
-        text, regions: together they cover every row exactly once.
+        text: pieces that together with `regions` cover every row exactly once.
+        regions: as many pieces, which may be empty.
     """
     rows = [row_indices(stream.starts, stream.lengths) for stream in (text, regions)]
     apart = [Segments(starts_of(stream.lengths), stream.lengths) for stream in (text, regions)]

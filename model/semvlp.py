@@ -123,8 +123,10 @@ class SemVLPModel(SemVLPPreTrainedModel):
         """Compute the rest of the two-stream pass: `pooled` [N, D] of `forward`.
 
         Args:
-            text, regions: of `lower`, whichever batches they were in.
-            texts, images: [N] int64 on the CPU, which of them make a pair; in order where None.
+            text: texts that `lower` gave, whichever batches they were in.
+            regions: images that `lower` gave, likewise.
+            texts: [N] int64 on the CPU, the text of each pair; as they lie where None.
+            images: [N] int64 on the CPU, the image of each pair, likewise.
         """
         return self._pool(self.encoder.upper(CachedPairs.of(text, regions, texts, images)))
 

@@ -91,7 +91,7 @@ def train_step(
     Weights and optimiser stay as they are where loss or gradient is not finite.
 
     Args:
-        losses_of: module (part, mode) -> sum of each objective, by name; shared where ranks are.
+        loss_module: (part, mode) -> sum of each objective, by name; shared where ranks are.
         lr: learning rate of groups whose `scale` is 1.
         weights: weight of each objective that module gives.
         stop: whether this rank was asked to stop; what is returned says whether any was.

@@ -78,7 +78,7 @@ def finetune_seeds(
 
     Raises:
         ConfigError: fewer than two seeds, or `out` holds a run of its own.
-        Everything that `finetune` raises.
+        SemVLPError: whatever `finetune` raises.
     """
     if count < 2:
         raise ConfigError(f"--seeds must be at least 2, got {count}; without it one seed is run")

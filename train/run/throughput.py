@@ -28,7 +28,9 @@ def step_flops(
     checkpointing computes again.
 
     Args:
-        tokens, regions, questions: how many of each the pre-training heads predict.
+        tokens: how many the pre-training heads predict.
+        regions: how many they predict.
+        questions: how many they answer.
     """
     read = batch.num_pairs + tokens + regions
     forward = encoder_flops(config, batch, mode, read=read) + head_flops(
