@@ -1,0 +1,119 @@
+"""What README, CONTRIBUTING and the guides name is there: links, files, modules, settings."""
+
+import ast
+import dataclasses
+import importlib
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from semvlp.train.config import FinetuneConfig, PretrainConfig
+from tests.documents import PAGES, ROOT, anchors, backticked, fences, links
+
+ROOMS = ("extract", "shards", "model", "train", "eval", "demo", "semvlp")
+FOLDERS = (*ROOMS, "tests", "benchmarks", "docs")
+SOURCE = (".py", ".md", ".svg", ".yml")
+TABLES = ("model", "data", "objectives", "train", "retrieval")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT), f"{page.name}: {link} leaves the project"
+        assert target.exists(), f"{page.name}: nothing is at {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link} has no such heading"
+
+
+@each_page
+def test_links_within_the_site_do_not_leave_it(page: Path) -> None:
+    docs = ROOT / "docs"
+    if not page.is_relative_to(docs):
+        return
+    for link in links(page):
+        if not link.startswith(("https://", "http://", "#")):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            assert target.is_relative_to(docs), f"{page.name}: {link} is not on the site"
+
+
+@each_page
+def test_files_in_backticks_exist(page: Path) -> None:
+    ours = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+    ours |= {path.name for path in ROOT.iterdir()}
+    for word in backticked(page):
+        name = word.split("::")[0].strip(",;")
+        if not re.fullmatch(r"[\w./*-]+", name) or name.startswith(("/", ".")):
+            continue
+        first, _, rest = name.partition("/")
+        if rest and first in FOLDERS and (name.endswith(SOURCE) or _is_inner_folder(name)):
+            assert list(ROOT.glob(name.rstrip("/"))), f"{page.name}: there is no {name}"
+        elif not rest and name.endswith(".py"):
+            assert name in ours, f"{page.name}: no file is called {name}"
+
+
+def _is_inner_folder(name: str) -> bool:
+    """Tell whether a name looks like a folder of source, `extract/weights` or `extract/weights/`."""
+    return name.count("/") > name.endswith("/") and not Path(name).suffix
+
+
+@each_page
+def test_modules_and_names_in_backticks_can_be_imported(page: Path) -> None:
+    for word in backticked(page):
+        match = re.match(r"semvlp(\.\w+)+", word)
+        if match and word != "semvlp.cli":
+            _resolve(match[0])
+
+
+@each_page
+def test_python_in_fences_imports_what_there_is(page: Path) -> None:
+    for fence in fences(page):
+        if fence.language == "python":
+            for node in ast.parse(fence.text).body:
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@each_page
+def test_settings_in_backticks_are_settings(page: Path) -> None:
+    known = _settings(PretrainConfig) | _settings(FinetuneConfig)
+    for word in backticked(page):
+        match = re.match(rf"({'|'.join(TABLES)})\.(\w+)", word)
+        if match and not word.endswith(SOURCE) and match[2] not in _METHODS:
+            assert match[0] in known, f"{page.name}: {match[0]} is no setting"
+
+
+# Written of a model or of a batch source, as in `model.compile_blocks()`.
+_METHODS = ("compile_blocks", "activation_checkpointing_enable", "safetensors")
+
+
+def _settings(config: type) -> set[str]:
+    tables = typing.get_type_hints(config)
+    return {
+        f"{table}.{field.name}"
+        for table, kind in tables.items()
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _resolve(dotted: str) -> object:
+    """Import the longest module of a dotted name, and take the rest as attributes."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[end:]:
+            value = getattr(value, name)
+        return value
+    raise LookupError(dotted)
