@@ -1,3 +1,3 @@
 """SemVLP: region-feature vision-language pre-training, one encoder in two modes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -60,7 +60,7 @@ def test_files_in_backticks_exist(page: Path) -> None:
 
 
 def _is_inner_folder(name: str) -> bool:
-    """Tell whether a name looks like a folder of source, `extract/weights` or `extract/weights/`."""
+    """Tell whether a name looks like a folder within a room, as `extract/weights/` does."""
     return name.count("/") > name.endswith("/") and not Path(name).suffix
 
 
