@@ -95,6 +95,16 @@ def test_settings_in_backticks_are_settings(page: Path) -> None:
 _METHODS = ("compile_blocks", "activation_checkpointing_enable", "safetensors")
 
 
+def test_the_tour_names_classes_and_functions_where_they_are() -> None:
+    tour = (ROOT / "docs" / "tour.md").read_text()
+    stations = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", tour)
+    assert len(stations) > 20
+    for file, names in stations:
+        source = (ROOT / file).read_text()
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"^(class|def) {name}\b", source, re.MULTILINE), f"{file}: no {name}"
+
+
 def _settings(config: type) -> set[str]:
     tables = typing.get_type_hints(config)
     return {
