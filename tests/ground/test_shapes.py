@@ -85,7 +85,7 @@ def public_functions(module: ModuleType) -> Iterator[Callable[..., Any]]:
 
 
 def has_no_shape(hint: Any) -> bool:
-    """Tell whether a type holds arrays without a shape; those of a collection have no common one."""
+    """Tell whether a type holds arrays without a shape; a collection's have no common one."""
     if get_origin(hint) in (dict, Mapping, Sequence):
         return False
     array = get_origin(hint) or hint

@@ -24,7 +24,7 @@ def some_visits(step: Batch, visits: slice) -> Batch:
     rows = slice(step.starts[first], step.starts[last])
     return replace(
         step,
-        entries=step.entries[visits],
+        headers=step.headers[visits],
         lengths=step.lengths[visits],
         columns={name: column[rows] for name, column in step.columns.items()},
     )

@@ -129,7 +129,7 @@ class PretrainingCollator:
     def _hide(
         self, pair: Pair, ids: NDArray[np.int64], boxes: NDArray[np.float32]
     ) -> tuple[MaskedTokens, MaskedRegions]:
-        """Choose what of a pair is hidden; its text is `ids` [T], its regions are `boxes` [R, 4]."""
+        """Choose what of a pair is hidden; its text is `ids` [T], its regions `boxes` [R, 4]."""
         config, seed = self._config.objectives, self._config.train.seed
         no_tokens = MaskedTokens(ids, np.zeros(0, np.int64))
         no_regions = np.zeros(len(boxes), np.bool_)
@@ -207,22 +207,22 @@ class PretrainingCollator:
 
 
 def step_images(step: Batch) -> list[StepImage]:
-    """Decode what is known of each image of a step besides its regions, which stay where they are."""
+    """Decode what is known of each image of a step; its regions stay where they are."""
     images = []
     starts = step.starts.tolist()
-    for number, entry in enumerate(step.entries):
-        facts, start = decode_entry(entry.sample), starts[number]
+    for number, header in enumerate(step.headers):
+        facts, start = decode_entry(header.sample), starts[number]
         images.append(
             StepImage(
                 number=number,
-                position=entry.position,
+                position=header.position,
                 image_id=facts["image_id"],
                 width=facts["width"],
                 height=facts["height"],
                 texts=texts_of(facts),
                 negative=Texts()
-                if entry.negative is None
-                else texts_of(decode_entry(entry.negative)),
+                if header.negative is None
+                else texts_of(decode_entry(header.negative)),
                 start=start,
                 object_ids=step.columns["object_ids"][start : starts[number + 1]],
             )

@@ -1,4 +1,4 @@
-"""A step becomes micro-batches: what is hidden, what must be said; order and world change nothing."""
+"""A step becomes micro-batches: what is hidden, what to say; order and world change nothing."""
 
 from collections.abc import Callable
 
