@@ -7,7 +7,7 @@ LXMERT: ten columns, height BEFORE width, labels from 0 without background. Layo
 src/utils.py `FIELDNAMES`. VOLTA's files add columns behind these; they are not read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,7 @@ def open_lxmert_tsv(path: Path) -> CommunityDataset:
     files = tsv_files(path)
     columns = len(first_row(files[0]))
     if columns < len(LXMERT_FIELDS):
-        raise InputError(
-            f"{files[0]}: an LXMERT TSV has {len(LXMERT_FIELDS)} columns "
-            f"({', '.join(LXMERT_FIELDS)}), its first row has {columns}"
-        )
+        raise _wrong_columns(files[0], "an LXMERT TSV", LXMERT_FIELDS, columns)
     return rows_dataset(files, _read_lxmert)
 
 
@@ -94,10 +91,7 @@ def open_butd_tsv(path: Path) -> CommunityDataset:
     files = tsv_files(path)
     columns = len(first_row(files[0]))
     if columns != len(BUTD_FIELDS):
-        raise InputError(
-            f"{files[0]}: a bottom-up-attention TSV has {len(BUTD_FIELDS)} columns "
-            f"({', '.join(BUTD_FIELDS)}), its first row has {columns}"
-        )
+        raise _wrong_columns(files[0], "a bottom-up-attention TSV", BUTD_FIELDS, columns)
     return rows_dataset(files, _read_butd)
 
 
@@ -106,6 +100,13 @@ def write_butd_tsv(
 ) -> int:
     """Write one row an image; object and attribute labels have no offset in this format."""
     return write_rows(path, map(_butd_row, regions))
+
+
+def _wrong_columns(file: Path, kind: str, fields: Sequence[str], columns: int) -> InputError:
+    return InputError(
+        f"{file}: {kind} has {len(fields)} columns ({', '.join(fields)}), "
+        f"its first row has {columns}"
+    )
 
 
 def _read_lxmert(offset: RowOffset) -> RawRegions:

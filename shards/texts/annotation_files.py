@@ -6,7 +6,7 @@ stands in the files.
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
@@ -100,6 +100,18 @@ def require(record: Any, fields: Mapping[str, Kind], where: str) -> None:
             wanted = " or ".join(TYPE_NAMES.get(one, one.__name__) for one in kinds)
             given = repr(value)[:80] if name in record else "nothing"
             raise InputError(f"{where}: {name!r} must be {wanted}, got {given}")
+
+
+def require_text(records: Iterable[Any], field: str, where: str) -> None:
+    """Check that each of the records is an object with a string in `field`.
+
+    Raises:
+        InputError: names `where`, the field and what it holds.
+    """
+    for record in records:
+        # Files have millions of them, nearly all of them good.
+        if not isinstance(record, dict) or not isinstance(record.get(field), str):
+            require(record, {field: str}, where)
 
 
 def first_has(entries: Any, *fields: str) -> bool:

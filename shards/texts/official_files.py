@@ -19,6 +19,7 @@ from semvlp.shards.texts.annotation_files import (
     parse_lines,
     read_text,
     require,
+    require_text,
 )
 
 ID = (int, str)
@@ -124,8 +125,7 @@ def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
     for number, image in enumerate(document["images"], start=1):
         where = f"{path}: image {number}"
         require(image, {"filename": str, "sentences": list}, where)
-        for sentence in image["sentences"]:
-            require(sentence, {"raw": str}, where)
+        require_text(image["sentences"], "raw", where)
         yield Record(where, image, image["filename"])
 
 
@@ -144,8 +144,7 @@ def vqa_annotations(document: Any, path: Path) -> Iterator[Record]:
     for number, entry in enumerate(document["annotations"], start=1):
         where = f"{path}: annotation {number}"
         require(entry, {"question_id": ID, "answers": list}, where)
-        for answer in entry["answers"]:
-            require(answer, {"answer": str}, f"{where}: answers")
+        require_text(entry["answers"], "answer", f"{where}: answers")
         yield Record(where, entry)
 
 
