@@ -106,5 +106,6 @@ def test_every_dependency_is_pinned_in_the_tested_set() -> None:
     assert wanted <= pinned
 
 
-def test_changelog_has_the_current_version() -> None:
+def test_changelog_and_citation_have_the_current_version() -> None:
     assert f"## {semvlp.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {semvlp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
