@@ -33,7 +33,7 @@ def parallelize(
     loss_module: nn.Module,
     model: PreTrainedModel,
     world: World,
-    how: Parallel,
+    parallel: Parallel,
     precision: Precision = "fp32",
 ) -> nn.Module:
     """Return the module `loss_module` around `model`, its gradients averaged over the ranks.
@@ -44,7 +44,7 @@ def parallelize(
     """
     if world.size == 1:
         return loss_module
-    if how == "ddp":
+    if parallel == "ddp":
         # A single-stream step leaves the cross-attention without gradients, and these must stay
         # none: zeros in their place would move the weights by AdamW's momentum.
         return DistributedDataParallel(
@@ -68,7 +68,7 @@ def cut(model: PreTrainedModel, mesh: DeviceMesh, precision: Precision) -> None:
     for block in blocks_of(model):
         if half:
             # Normalisation is float32 under autocast, and so are its few weights.
-            for norm in (part for part in block.modules() if isinstance(part, nn.LayerNorm)):
+            for norm in (piece for piece in block.modules() if isinstance(piece, nn.LayerNorm)):
                 fully_shard(norm, mesh=mesh, reshard_after_forward=False)
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
@@ -82,7 +82,7 @@ def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Inside, every rank holds all weights, so that each may run the model as often as it likes.
+    """Let every rank hold all weights inside, to run the model as often as it likes.
 
     Entered on all ranks together; changes nothing where the weights are not cut. Where they are
     gathered in bfloat16, the model runs under autocast, as in training.
@@ -104,26 +104,26 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor put together on the CPU; one that stands under two names stays one.
+    """Put each tensor together on the CPU; one that stands under two names stays one.
 
     Called on all ranks together.
     """
     put: dict[int, Tensor] = {}
     for tensor in tensors.values():
         if id(tensor) not in put:
-            found = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
-            put[id(tensor)] = found.detach()
+            full = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+            put[id(tensor)] = full.detach()
     return {name: put[id(tensor)] for name, tensor in tensors.items()}
 
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of an optimiser, put together; called on all ranks together."""
+    """Put the state of an optimiser together; called on all ranks together."""
     tree = optimizer.state_dict()
     return {**tree, "state": {index: whole(kept) for index, kept in tree["state"].items()}}
 
 
 def cut_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """The part of a whole tensor that this rank holds, where `model` is cut."""
+    """Return the part of a whole tensor that this rank holds, where `model` is cut."""
     if not isinstance(model, DTensor) or tensor.shape != model.shape:
         return tensor
     # Every rank has the whole tensor: each takes its own part and nothing is sent.
@@ -133,7 +133,7 @@ def cut_like(tensor: Tensor, model: Tensor) -> Tensor:
 
 
 def cut_state(tree: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What `whole_state` gave, cut like the parameters of `optimizer`."""
+    """Cut what `whole_state` gave like the parameters of `optimizer`."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     cut = {
         index: {name: cut_like(tensor, parameters[index]) for name, tensor in kept.items()}
@@ -143,6 +143,6 @@ def cut_state(tree: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that lies on this rank."""
-    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return part
+    """Return the part of a tensor that lies on this rank."""
+    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return own

@@ -28,7 +28,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[Mapping[str, Tensor]]:
-        """Inside, the parameters are the average; gives what they are otherwise, by name."""
+        """Make the parameters the average inside; give what they are otherwise, by name."""
         self._swap()
         try:
             yield self._average

@@ -27,7 +27,7 @@ from semvlp.train.data.hard_negatives import mine_hard_negative
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
-from semvlp.train.optim import layer_scale
+from semvlp.train.optim import Scale, layer_scale
 from semvlp.train.run.checkpoint import load_model
 from semvlp.train.run.folder import open_run
 from semvlp.train.run.report import RunReport, write_report
@@ -82,10 +82,8 @@ def finetune(
             return RunReport(what=what, run=out, steps=start.state.step)
         model = load_model(SemVLPForTask, start.path)
         tokenizer = load_tokenizer(str(start.path))
-        source = FinetuningBatches(
-            task, examples, model.config.labels, tokenizer, store, config, world
-        )
-        validate = validation(task, valid, model, tokenizer, valid_store, config, world)
+        if world.is_first:
+            stack.callback(write_report, out)
         job = Job(
             what=what,
             run=out,
@@ -96,29 +94,33 @@ def finetune(
             model=model,
             tokenizer=tokenizer,
             loss_module=TaskLoss(model),
-            scale_of=partial(
-                layer_scale,
-                num_layers=model.config.num_hidden_layers,
-                layer_decay=config.train.layer_decay,
-                head_lr_multiplier=config.train.head_lr_multiplier,
+            scale_of=_scale_of(config.train, model),
+            source=FinetuningBatches(
+                task, examples, model.config.labels, tokenizer, store, config, world
             ),
-            source=source,
-            validate=validate,
+            validate=validation(task, valid, model, tokenizer, valid_store, config, world),
             metric=task.metric,
             patience=config.train.patience,
         )
-        if world.is_first:
-            stack.callback(write_report, out)
         return Loop(job, start, world).run()
 
 
+def _scale_of(config: FinetuneTrainConfig, model: SemVLPForTask) -> Scale:
+    return partial(
+        layer_scale,
+        num_layers=model.config.num_hidden_layers,
+        layer_decay=config.layer_decay,
+        head_lr_multiplier=config.head_lr_multiplier,
+    )
+
+
 def steps_per_epoch(config: FinetuneTrainConfig, examples: int) -> int:
-    """Steps in which every example is seen once, the last one filled up from the next epoch."""
+    """Count the steps that see every example once, the last one filled up from the next epoch."""
     return math.ceil(examples / config.batch_size)
 
 
 def total_steps(config: FinetuneTrainConfig, examples: int) -> int:
-    """Steps of the whole run."""
+    """Count the steps of the whole run."""
     return config.steps or max(1, round(config.epochs * examples / config.batch_size))
 
 
@@ -131,7 +133,7 @@ def validation(
     config: FinetuneConfig,
     world: World,
 ) -> Callable[[], Mapping[str, float]] | None:
-    """A function that scores the model on `annotations`; None where there are none."""
+    """Return a function that scores the model on `annotations`; None where there are none."""
     if not annotations:
         return None
     examples = _labelled(task, annotations, "val")
@@ -160,18 +162,17 @@ class TaskLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
-        """Sum of the loss over the examples of the part."""
-        targets = part.targets
+    def forward(self, micro_batch: MicroBatch, mode: Mode) -> dict[str, Tensor]:
+        """Sum the loss over the examples of the micro-batch."""
+        targets, batch = micro_batch.targets, micro_batch.batch
         assert isinstance(targets, TaskTargets)
-        batch = (
-            mine_hard_negative(self.model, targets.choices, mode) if targets.choices else part.batch
-        )
+        if targets.candidates:
+            batch = mine_hard_negative(self.model, targets.candidates, mode)
         return {"task": task_loss(self.model(batch, mode), targets)}
 
 
 def task_loss(logits: Tensor, targets: TaskTargets) -> Tensor:
-    """Loss summed over examples: logits [B, C] against scores [B, C].
+    """Sum the loss over examples: logits [B, C] against scores [B, C].
 
     Binary cross-entropy is summed over the labels: its mean times their number, as in LXMERT.
     Cross-entropy takes the scores normalised to one; an example without a known label counts zero.
@@ -190,7 +191,7 @@ def _inputs(
     init: Path | str | None,
     valid: Sequence[Path],
 ) -> dict[str, object]:
-    """What the run reads, by its absolute paths."""
+    """Name what the run reads, by its absolute paths."""
     return {
         "task": task.name,
         "init": init_name(init),

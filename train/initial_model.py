@@ -34,7 +34,7 @@ MEASURED_IMAGES = 2000
 
 
 def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer that `model.tokenizer` names; `train` makes one from `texts`."""
+    """Load or train the tokenizer that `model.tokenizer` names; `train` takes `texts`."""
     if config.tokenizer == "train":
         return train_wordpiece(texts, config.vocab_size)
     return load_tokenizer(config.tokenizer)
@@ -47,7 +47,7 @@ def fresh_config(
     *,
     answers: Sequence[str] = (),
 ) -> SemVLPConfig:
-    """The network's configuration: its preset, and sizes from data and vocabulary.
+    """Make the network's configuration: its preset, and sizes from data and vocabulary.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -90,8 +90,8 @@ def load_pretrained(
 def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> None:
     """Fit the region embeddings to the features [R, F] of some images."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for found in features:
-        rows = torch.tensor(found, dtype=torch.float64)  # [R, F]
+    for of_image in features:
+        rows = torch.tensor(of_image, dtype=torch.float64)  # [R, F]
         count += len(rows)
         total = total + rows.sum(0)  # [F]
         squares = squares + rows.square().sum(0)  # [F]
@@ -101,7 +101,7 @@ def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> 
 
 
 def some_features(stores: Sequence[Store]) -> Iterator[NDArray[np.float16]]:
-    """Features [R, F] of about MEASURED_IMAGES images, evenly spread over the stores."""
+    """Read features [R, F] of about MEASURED_IMAGES images, evenly spread over the stores."""
     stride = math.ceil(sum(map(len, stores)) / MEASURED_IMAGES)
     for store in stores:
         for index in range(0, len(store), stride):
@@ -109,7 +109,7 @@ def some_features(stores: Sequence[Store]) -> Iterator[NDArray[np.float16]]:
 
 
 def dropout(config: ModelConfig) -> dict[str, float]:
-    """Both dropouts of `model` in the fields of the network's configuration."""
+    """Return both dropouts of `model` in the fields of the network's configuration."""
     own = config.attention_dropout
     return {
         "hidden_dropout_prob": config.dropout,
@@ -129,7 +129,7 @@ def task_model(
     init: Path | str | None,
     config: FinetuneConfig,
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
-    """A model for the task: encoder and head from the checkpoint `init`, or fresh.
+    """Make a model for the task: encoder and head from the checkpoint `init`, or fresh.
 
     Raises:
         ConfigError: `init` is neither a SemVLP pre-training checkpoint nor of a published family.
@@ -146,14 +146,14 @@ def task_model(
 
 
 def init_name(init: Path | str | None) -> str | None:
-    """What a run says of where it began: an absolute path, or a name on the Hub."""
+    """Name where a run began: by an absolute path, or a name on the Hub."""
     if init is None or not Path(init).exists():
         return None if init is None else str(init)
     return str(Path(init).absolute())
 
 
 def checkpoint_folder(init: Path | str) -> Path:
-    """The folder of a checkpoint; a name that is no path here is fetched from the Hub.
+    """Return the folder of a checkpoint; a name that is no path here is fetched from the Hub.
 
     Raises:
         InputError: there is no such folder, and the Hub does not give it.
@@ -171,7 +171,7 @@ def checkpoint_folder(init: Path | str) -> Path:
 
 
 def _is_published(folder: Path) -> bool:
-    """Whether a checkpoint is of a published family; what is neither that nor ours is refused."""
+    """Tell whether a checkpoint is of a published family; refuse what is neither that nor ours."""
     if not (folder / "config.json").is_file():
         return False  # says more when it is opened
     try:
@@ -219,7 +219,7 @@ def _fresh(
 def _some_features(
     examples: Sequence[Example], store: Store, max_regions: int
 ) -> Iterator[NDArray[np.float16]]:
-    """Features [R, F] of the first images of the examples."""
+    """Read features [R, F] of the first images of the examples."""
     names = dict.fromkeys(name for example in examples for name in example.images)
     lookup = RegionLookup(store, examples, max_regions=max_regions)
     for name in islice(names, MEASURED_IMAGES):
@@ -228,9 +228,9 @@ def _some_features(
 
 
 def _check_features(model: SemVLPForTask, store: Store, init: Path) -> None:
-    wanted, found = model.config.region_feature_size, store.manifest.feature_size
-    if wanted != found:
+    wanted, given = model.config.region_feature_size, store.manifest.feature_size
+    if wanted != given:
         raise InputError(
             f"{store.path}: region features must have {wanted} numbers, as those that {init} was "
-            f"trained on, but have {found}; extract the images with the same detector"
+            f"trained on, but have {given}; extract the images with the same detector"
         )

@@ -1,18 +1,14 @@
-"""The loop that pre-training and fine-tuning share: step, log, save, judge, stop in good order.
+"""The loop that pre-training and fine-tuning share: step, log, validate, save, stop in good order.
 
 A run that is stopped finishes and saves the step in hand, then the program ends.
 """
 
-import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,8 +16,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import World
-from semvlp.errors import Interrupted
-from semvlp.model.packing import Mode
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shards.stream.order import draw
 from semvlp.train.data.source import BatchSource, Prefetched, prefetched
@@ -33,60 +27,14 @@ from semvlp.train.run.checkpoint import Checkpoint
 from semvlp.train.run.log import RunLog
 from semvlp.train.run.report import RunReport
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
-from semvlp.train.step import MicroBatch, StepResult, StepSums, results, train_step
+from semvlp.train.step import MicroBatch, StepResult, StepSums, reduce, train_step
+from semvlp.train.stopping import StopRequest, interrupted, stop_signals
 from semvlp.train.train_config import TrainConfig
-
-log = logging.getLogger(__name__)
-
-
-class StopRequest:
-    """Whether the run was asked to stop."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Inside, the first SIGINT or SIGTERM asks to stop; a second one acts as it did before.
-
-    Signals reach only the main thread; in another one the request is never made.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        request.asked = True
-        restore()
-        log.warning("%s: stopping after this step", signal.Signals(number).name)
-
-    for number in signals:
-        signal.signal(number, ask)
-    try:
-        yield request
-    finally:
-        restore()
-
-
-def interrupted(run: Path, step: int, steps: int) -> Interrupted:
-    """Return the error that ends a run which was asked to stop, once `step` is saved."""
-    return Interrupted(
-        f"stopped after step {step} of {steps}, which is saved in {run / 'last'}; the same command "
-        "goes on from there"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one kind of training brings to the loop."""
+    """Everything that one kind of training brings to the loop."""
 
     what: str
     """Which kind of training, for people."""
@@ -99,7 +47,7 @@ class Job:
     model: SemVLPPreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     loss_module: nn.Module
-    """Holds `model`; (part, mode) -> sum of each objective by name."""
+    """Holds `model`; (micro-batch, mode) -> sum of each objective by name."""
     source: BatchSource
     validate: Callable[[], Mapping[str, float]] | None = None
     """Scores of the model as it is, the same on all ranks, which run it together at every
@@ -113,17 +61,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Done:
+class PendingStep:
     """A step that was done, and whose losses nobody has asked the device for yet."""
 
     step: int
-    found: StepSums
+    sums: StepSums
     batch: Mapping[str, Any]
-    """What it was made of, for people."""
+    """Sizes and images of its micro-batches, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Timing:
     """How long a step took on this rank."""
 
     seconds: float
@@ -156,9 +104,9 @@ class Loop:
         self.peak = config.peak_tflops * 1e12
         self.log: RunLog | None = None
         self.scores: Mapping[str, float] = {}
-        self.done: list[Done] = []
+        self.pending: list[PendingStep] = []
         """Steps whose losses are still on the device."""
-        self.timings: list[Pace] = []
+        self.timings: list[Timing] = []
         """Of the steps since the last entry of the log."""
 
     def run(self) -> RunReport:
@@ -192,41 +140,41 @@ class Loop:
         )
 
     def _step(self, take: Callable[[], Prefetched], stop: StopRequest) -> float | None:
-        """One step and what is due after it; returns its loss where it was asked for."""
+        """Do one step and what is due after it; return its loss where it was asked for."""
         begin = time.monotonic()
         ready, step = take(), self.state.step + 1
         waited = time.monotonic() - begin
-        found = self._train(step, ready, stop)
-        self.done.append(Done(step=step, found=found, batch=bad_batch.described(ready.parts)))
+        sums = self._train(step, ready.micro_batches, stop)
+        batch = bad_batch.described(ready.micro_batches)
+        self.pending.append(PendingStep(step=step, sums=sums, batch=batch))
         logged = is_logged(step, self.job.steps, self.job.config)
         saved = is_saved(step, self.job.steps, self.job.save_every)
-        result = self._ask() if logged or saved or found.stop else None
+        result = self._fetch_results() if logged or saved or sums.stop else None
         seconds = time.monotonic() - begin
-        self.timings.append(
-            Pace(seconds=seconds, waited=waited, flops=self._flops(step, ready.parts))
-        )
+        flops = self._flops(step, ready.micro_batches)
+        self.timings.append(Timing(seconds=seconds, waited=waited, flops=flops))
         self.state = replace(
             self.state, step=step, seconds=self.state.seconds + seconds, data=ready.state
         )
         self._write_log(result if logged else None)
         if saved:
-            self._judge()
-        if saved or found.stop:
+            self._update_best()
+        if saved or sums.stop:
             self._save()
-        if found.stop and not self.state.finished:
+        if sums.stop and not self.state.finished:
             raise interrupted(self.job.run, step, self.job.steps)
         return result.loss if result else None
 
-    def _train(self, step: int, ready: Prefetched, stop: StopRequest) -> StepSums:
+    def _train(self, step: int, micro_batches: Sequence[MicroBatch], stop: StopRequest) -> StepSums:
         config = self.job.config
         # Dropout follows from the step's number, so going on needs no stored random state.
         torch.manual_seed(draw(config.seed, step, f"dropout of rank {self.world.rank}"))
         try:
-            found = train_step(
+            sums = train_step(
                 self.loss_module,
                 self.optimizer,
-                ready.parts,
-                self._mode(step),
+                micro_batches,
+                mode_of(step, self.job.config),
                 lr=learning_rate(step, self.job.steps, config),
                 weights=self.job.weights,
                 config=config,
@@ -236,35 +184,33 @@ class Loop:
         except (RuntimeError, MemoryError) as error:
             if not bad_batch.is_out_of_memory(error):
                 raise
-            batch = bad_batch.described(ready.parts)
+            batch = bad_batch.described(micro_batches)
             raise bad_batch.out_of_memory(
                 self.job.run, step, self.world.rank, batch, self.world.device
             ) from error
         if self.average:
             self.average.update()
-        return found
+        return sums
 
-    def _mode(self, step: int) -> Mode:
-        return mode_of(step, self.job.config)
-
-    def _flops(self, step: int, parts: Sequence[MicroBatch]) -> float:
+    def _flops(self, step: int, micro_batches: Sequence[MicroBatch]) -> float:
         if not self.peak:
             return 0.0
-        config, mode = self.job.model.config, self._mode(step)
-        heads = [throughput.counts_for_flops(part.counts) for part in parts]
+        config, mode = self.job.model.config, mode_of(step, self.job.config)
         return math.fsum(
-            throughput.step_flops(config, part.batch, mode, **counts)
-            for part, counts in zip(parts, heads, strict=True)
+            throughput.step_flops(
+                config, one.batch, mode, **throughput.counts_for_flops(one.counts)
+            )
+            for one in micro_batches
         )
 
-    def _ask(self) -> StepResult:
-        """Fetch the losses of the steps since the last time; returns those of the last one.
+    def _fetch_results(self) -> StepResult:
+        """Fetch the losses of the pending steps; return those of the last one.
 
         Raises:
             SemVLPError: one is not finite; its images are named in a file and nothing is saved.
         """
-        found = results([one.found for one in self.done], self.job.weights, self.world)
-        for one, result in zip(self.done, found, strict=True):
+        results = reduce([one.sums for one in self.pending], self.job.weights, self.world)
+        for one, result in zip(self.pending, results, strict=True):
             if not result.is_finite:
                 raise bad_batch.not_finite(
                     self.job.run, one.step, self.world.rank, one.batch, result
@@ -273,12 +219,12 @@ class Loop:
             self.state = replace(
                 state, loss_sum=state.loss_sum + result.loss, loss_count=state.loss_count + 1
             )
-        self.done.clear()
-        return found[-1]
+        self.pending.clear()
+        return results[-1]
 
     def _write_log(self, result: StepResult | None) -> None:
         """Move the bar on; write an entry where there is a result for it."""
-        step, mode = self.state.step, self._mode(self.state.step)
+        step, mode = self.state.step, mode_of(self.state.step, self.job.config)
         if self.log is not None:
             self.log.advance({mode: result.loss} if result else {})
             if result:
@@ -287,25 +233,25 @@ class Loop:
             self.timings.clear()
 
     def _entry(self, result: StepResult) -> dict[str, float]:
-        """The numbers of the log entry that is due."""
+        """Return the numbers of the log entry that is due."""
         step, steps, config = self.state.step, self.job.steps, self.job.config
-        timings = [pace.seconds for pace in self.timings]
+        timings = [timing.seconds for timing in self.timings]
         entry = {
             "loss": result.loss,
             **{f"loss_{name}": value for name, value in result.losses.items()},
             "lr": learning_rate(step, steps, config),
             "grad_norm": result.grad_norm,
             "pairs_per_second": throughput.pairs_per_second(config.batch_size, timings),
-            "waiting": sum(pace.waited for pace in self.timings) / sum(timings),
+            "waiting": sum(timing.waited for timing in self.timings) / sum(timings),
             "seconds": self.state.seconds,
             "seconds_left": throughput.seconds_left(step, steps, timings),
         }
         if self.peak:
-            flops = sum(pace.flops for pace in self.timings)
+            flops = sum(timing.flops for timing in self.timings)
             entry["mfu"] = throughput.utilisation(flops, sum(timings), self.peak)
         return entry
 
-    def _judge(self) -> None:
+    def _update_best(self) -> None:
         """Find out whether the model is the best so far, and whether the run is over."""
         score, step, state = self._score(), self.state.step, self.state
         better = state.best_score is None or score > state.best_score
@@ -321,7 +267,7 @@ class Loop:
         )
 
     def _score(self) -> float:
-        """How good the model is, higher is better: its validation, else its training loss."""
+        """Score the model, higher is better: by its validation, else by its training loss."""
         if self.job.validate is None:
             return -self.state.loss_sum / self.state.loss_count
         with ExitStack() as stack:

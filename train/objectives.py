@@ -1,7 +1,7 @@
 """The pre-training losses, each a pure function of predictions and targets.
 
 Every loss is a SUM over what it predicts. The step divides it by the number of things predicted
-over all ranks and accumulated parts, so that neither changes the result.
+over all ranks and micro-batches, so that neither changes the result.
 
 N pairs, M masked tokens, K regions whose classes are predicted, J of them masked, Q questions,
 V vocabulary, C classes, F feature size, Z answers.
@@ -25,7 +25,7 @@ IGNORED = -1
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Targets:
-    """What the network should have said about one packed batch."""
+    """The targets of one packed batch."""
 
     token_positions: Tensor
     """[M] int64, masked tokens in the text stream."""
@@ -53,13 +53,13 @@ class Targets:
     """[Q, Z] float32, score of each answer in 0..1, at least one above 0."""
 
     def to(self, device: torch.device) -> Self:
-        """The same targets on another device."""
+        """Return the same targets on another device."""
         return type(self)(
             **{f.name: to_device(getattr(self, f.name), device) for f in fields(self)}
         )
 
     def counts(self) -> dict[str, int]:
-        """How many things each objective predicts: the divisor of its sum."""
+        """Count the things that each objective predicts: the divisor of its sum."""
         return {
             "mlm": len(self.token_ids),
             "features": len(self.masked_index),
@@ -73,17 +73,17 @@ class Targets:
 def pretraining_losses(
     output: PreTrainingOutput, targets: Targets, names: Iterable[str], config: ObjectivesConfig
 ) -> dict[str, Tensor]:
-    """The sums of the objectives `names`, by name; `config` says which form a loss has."""
+    """Sum the objectives `names`, by name; `config` says which form a loss has."""
     return {name: _LOSSES[name](output, targets, config) for name in names}
 
 
 def masked_tokens(logits: Tensor, token_ids: Tensor) -> Tensor:
-    """Cross-entropy of the masked tokens: logits [M, V], ids [M]."""
+    """Return the cross-entropy of the masked tokens: logits [M, V], ids [M]."""
     return functional.cross_entropy(logits.float(), token_ids, reduction="sum")
 
 
 def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "smooth_l1") -> Tensor:
-    """Distance of the masked regions' features [J, F], averaged over F.
+    """Return the distance of the masked regions' features [J, F], averaged over F.
 
     Smooth L1 as in airsplay/lxmert modeling.py, squares as in ChenRocks/UNITER model/pretrain.py.
     """
@@ -94,7 +94,7 @@ def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "sm
 def region_classes(
     logits: Tensor, class_ids: Tensor, conf: Tensor, form: ClassLoss = "cross_entropy"
 ) -> Tensor:
-    """How far the regions' classes are from what the detector says.
+    """Measure how far the regions' classes are from what the detector says.
 
     Logits [K, C], classes [K] with IGNORED, the detector's confidences [K] in 0..1. Which regions
     these are is the caller's choice: in airsplay/lxmert modeling.py all, because of an oversight
@@ -108,7 +108,7 @@ def region_classes(
 
 
 def class_entropy(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
-    """Cross-entropy, each region's times the detector's confidence (airsplay/lxmert)."""
+    """Return the cross-entropy, each region's times the detector's confidence (airsplay/lxmert)."""
     losses = functional.cross_entropy(
         logits.float(), class_ids, ignore_index=IGNORED, reduction="none"
     )
@@ -116,7 +116,7 @@ def class_entropy(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
 
 
 def class_divergence(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the detector's distribution (ChenRocks/UNITER, MRC-kl).
+    """Return the KL divergence from the detector's distribution (ChenRocks/UNITER, MRC-kl).
 
     Of that distribution the shards keep the best class and its confidence; what is missing to one
     is spread evenly over the other classes, which assumes the least about them.
@@ -130,12 +130,12 @@ def class_divergence(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
 
 
 def image_text_matching(logits: Tensor, matched: Tensor) -> Tensor:
-    """Cross-entropy of match (1) against mismatch (0): logits [N, 2], classes [N] with IGNORED."""
+    """Return the cross-entropy of match (1) and mismatch (0): logits [N, 2], classes [N]."""
     return functional.cross_entropy(logits.float(), matched, ignore_index=IGNORED, reduction="sum")
 
 
 def image_question_answering(logits: Tensor, scores: Tensor) -> Tensor:
-    """Soft cross-entropy: logits [Q, Z] against scores [Q, Z] normalised to sum to one.
+    """Return the soft cross-entropy: logits [Q, Z], scores [Q, Z] normalised to sum to one.
 
     Its expectation equals that of drawing one answer in proportion to its score (LXMERT), without
     the noise of the draw.

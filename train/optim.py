@@ -75,7 +75,7 @@ Scale = Callable[[str], float]
 def make_optimizer(
     model: nn.Module, config: TrainConfig, scale_of: Scale = lambda name: 1.0
 ) -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters.
+    """Make the optimiser of all trainable parameters.
 
     `step.py` sets the learning rate of each group at each step: the step's times the group's
     `scale`.
@@ -99,14 +99,14 @@ def make_optimizer(
 
 
 def is_block_matrix(name: str, parameter: Parameter) -> bool:
-    """Whether Muon updates it: embeddings and heads are matrices too, but of rows that differ."""
+    """Tell whether Muon updates it: embeddings and heads are matrices of rows that differ."""
     return parameter.ndim == 2 and BLOCK.search(name) is not None
 
 
 def layer_scale(
     name: str, *, num_layers: int, layer_decay: float, head_lr_multiplier: float
 ) -> float:
-    """Learning rate of a task model's parameter over the step's.
+    """Return the learning rate of a task model's parameter over the step's.
 
     The head has `head_lr_multiplier`, what lies right under it 1, and each block `layer_decay` of
     the one above it, the embeddings last (Clark et al. 2020, ELECTRA, appendix).
@@ -119,7 +119,7 @@ def layer_scale(
 
 
 def parameter_groups(model: nn.Module) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
-    """Trainable parameters by name, matrices and the rest: disjoint, and together all of them.
+    """Return the trainable parameters by name, matrices and the rest: each in one of the two.
 
     The rest are biases and the weights of normalisation. A tied parameter stands once, under its
     first name.
@@ -137,18 +137,16 @@ def _groups(
     config: TrainConfig,
     scale_of: Scale,
 ) -> list[dict[str, Any]]:
-    return [
-        {"params": found, "weight_decay": weight_decay, "scale": scale}
-        for named, weight_decay in ((decay, config.weight_decay), (no_decay, 0.0))
-        for scale, found in _by_scale(named, scale_of).items()
-    ]
-
-
-def _by_scale(named: Mapping[str, Parameter], scale_of: Scale) -> dict[float, list[Parameter]]:
-    found: dict[float, list[Parameter]] = {}
-    for name, parameter in named.items():
-        found.setdefault(scale_of(name), []).append(parameter)
-    return found
+    groups: list[dict[str, Any]] = []
+    for named, weight_decay in ((decay, config.weight_decay), (no_decay, 0.0)):
+        by_scale: dict[float, list[Parameter]] = {}
+        for name, parameter in named.items():
+            by_scale.setdefault(scale_of(name), []).append(parameter)
+        groups += [
+            {"params": parameters, "weight_decay": weight_decay, "scale": scale}
+            for scale, parameters in by_scale.items()
+        ]
+    return groups
 
 
 def _check_partition(

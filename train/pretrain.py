@@ -90,7 +90,7 @@ def _job(
     tokenizer: PreTrainedTokenizerFast,
     source: PretrainingBatches,
 ) -> Job:
-    """What the loop is to do."""
+    """Describe the run to the loop."""
     weights = active_weights(config, model.config)
     return Job(
         what=WHAT,
@@ -109,7 +109,7 @@ def _job(
 def build(
     stores: Sequence[Store], config: PretrainConfig
 ) -> tuple[SemVLPForPreTraining, PreTrainedTokenizerFast]:
-    """A fresh model for the data: sizes from the manifest, vocabularies from the texts."""
+    """Make a fresh model for the data: sizes from the manifest, vocabularies from the texts."""
     check_texts(stores)
     tokenizer = make_tokenizer(config.model, sentences(read_all(stores)))
     answers = most_frequent_answers(read_all(stores), config.data.max_answers)
@@ -121,7 +121,7 @@ def build(
 
 
 def active_weights(config: PretrainConfig, network: SemVLPConfig) -> dict[str, float]:
-    """Weights of the objectives that are switched on and for which the data have classes."""
+    """Return the weights of the objectives that are on and for which the data have classes."""
     classes = {
         "objects": network.num_objects,
         "attributes": network.num_attributes,
@@ -135,10 +135,10 @@ def active_weights(config: PretrainConfig, network: SemVLPConfig) -> dict[str, f
 
 
 def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -> Stream:
-    """The visits of this rank.
+    """Open the visits of this rank.
 
     Raises:
-        ConfigError: the images of a step do not divide among the ranks and accumulated parts.
+        ConfigError: the images of a step do not divide among ranks and micro-batches.
     """
     share = config.images_per_step // world.size
     if share < config.train.gradient_accumulation_steps:
@@ -169,12 +169,12 @@ class PreTrainingLosses(nn.Module):
         self.model = model
         self._names, self._config = tuple(names), config
 
-    def forward(self, part: MicroBatch, mode: Mode) -> dict[str, Tensor]:
-        """Sum of each objective over the part, by name."""
-        targets = part.targets
+    def forward(self, micro_batch: MicroBatch, mode: Mode) -> dict[str, Tensor]:
+        """Sum each objective over the micro-batch, by name."""
+        targets = micro_batch.targets
         assert isinstance(targets, Targets)
         output = self.model(
-            part.batch,
+            micro_batch.batch,
             mode,
             token_positions=targets.token_positions,
             region_positions=targets.region_positions,

@@ -11,7 +11,7 @@ from semvlp.train.train_config import LrSchedule, ModeSchedule, TrainConfig
 
 
 def mode_of(step: int, config: TrainConfig) -> Mode:
-    """The mode of a step, equal on all ranks and for all its accumulated parts."""
+    """Return the mode of a step, equal on all ranks and for all its micro-batches."""
     turns = turns_at(step, config)
     if turns == "single" or turns == "two":
         return turns
@@ -22,7 +22,7 @@ def mode_of(step: int, config: TrainConfig) -> Mode:
 
 
 def turns_at(step: int, config: TrainConfig) -> ModeSchedule:
-    """How the modes take turns in the phase that the step belongs to."""
+    """Return how the modes take turns in the phase that the step belongs to."""
     end = 0.0
     for phase in config.phases:
         end += phase.steps
@@ -58,7 +58,7 @@ def warmup_and_decay(
 
 
 def is_logged(step: int, steps: int, config: TrainConfig) -> bool:
-    """Whether the step stands in metrics.jsonl.
+    """Tell whether the step stands in metrics.jsonl.
 
     The last step of each interval of `log_every` does; where two modes take turns also the one
     before it, else an even interval would show the same mode for ever.
@@ -69,5 +69,5 @@ def is_logged(step: int, steps: int, config: TrainConfig) -> bool:
 
 
 def is_saved(step: int, steps: int, save_every: int) -> bool:
-    """Whether a checkpoint is written after the step."""
+    """Tell whether a checkpoint is written after the step."""
     return step == steps or step % save_every == 0

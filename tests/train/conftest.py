@@ -10,6 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from semvlp import settings
+from semvlp.eval.task import Task
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.open import open_store
@@ -18,7 +19,10 @@ from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
+from semvlp.train.run.report import RunReport
+from tests.train.finetuning import task_of
 
 NUM_IMAGES = 24
 FEATURE_SIZE = 16
@@ -159,6 +163,26 @@ def init(
         patch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
         pretrain([shards], run, small("train.steps=2"))
     return run / "last"
+
+
+@pytest.fixture
+def finetuned(
+    annotations: Path, shards: Path, small_task: Callable[..., FinetuneConfig], tmp_path: Path
+) -> Callable[..., RunReport]:
+    """(settings, init=None, out=tmp_path, ...) -> the report of a fine-tuning of colours."""
+
+    def run(
+        *overrides: str,
+        init: Path | str | None = None,
+        out: Path = tmp_path,
+        task: Task | None = None,
+        given: Sequence[Path] = (annotations,),
+        validated: bool = False,
+    ) -> RunReport:
+        valid, config = [annotations] if validated else [], small_task(*overrides)
+        return finetune(task or task_of(), given, shards, init, out, config, valid=valid)
+
+    return run
 
 
 @pytest.fixture

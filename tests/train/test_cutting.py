@@ -1,4 +1,4 @@
-"""How a step is cut into parts."""
+"""How a step is split into micro-batches."""
 
 from itertools import pairwise
 
@@ -12,16 +12,16 @@ from semvlp.train.train_config import TrainConfig
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_even_parts_keep_order_and_all(parts: int) -> None:
+@pytest.mark.parametrize("runs", [1, 2, 3, 5])
+def test_even_runs_keep_order_and_all(runs: int) -> None:
     things = list(range(5))
-    pieces = [things[run] for run in evenly(5, parts)]
+    pieces = [things[run] for run in evenly(5, runs)]
     assert [thing for piece in pieces for thing in piece] == things
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
 
 
 @given(rows=SIZES, most=st.integers(1, 80))
-def test_filled_parts_keep_order_and_all_and_the_limit(rows: list[int], most: int) -> None:
+def test_filled_runs_keep_order_and_all_and_the_limit(rows: list[int], most: int) -> None:
     pieces = [rows[run] for run in filled(rows, most)]
     assert [size for piece in pieces for size in piece] == rows
     assert all(piece and (sum(piece) <= most or len(piece) == 1) for piece in pieces)

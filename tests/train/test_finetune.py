@@ -13,9 +13,10 @@ from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.data.finetuning import TaskTargets
-from semvlp.train.finetune import finetune, steps_per_epoch, task_loss, total_steps
+from semvlp.train.finetune import steps_per_epoch, task_loss, total_steps
 from semvlp.train.run.checkpoint import read_state
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.report import RunReport
 from semvlp.train.step import train_step
 from semvlp.train.train_config import FinetuneTrainConfig
 from tests.train.finetuning import check_resume, task_of
@@ -23,13 +24,12 @@ from tests.train.finetuning import check_resume, task_of
 pytestmark = pytest.mark.usefixtures("no_report")
 
 Config = Callable[..., FinetuneConfig]
+Run = Callable[..., RunReport]
 
 
-def test_it_learns_validates_and_keeps_the_best(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
-    config = small_task("train.steps=60", "train.save_every=20", "train.warmup_ratio=0.3")
-    report = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+def test_it_learns_validates_and_keeps_the_best(finetuned: Run, init: Path, tmp_path: Path) -> None:
+    settings = ("train.steps=60", "train.save_every=20", "train.warmup_ratio=0.3")
+    report = finetuned(*settings, init=init, validated=True)
     scores = {line["step"]: line["accuracy"] for line in read_lines(tmp_path / VALIDATION)}
     assert list(scores) == [20, 40, 60]
     assert scores[60] == report.scores["accuracy"] > 80
@@ -46,10 +46,9 @@ def test_it_learns_validates_and_keeps_the_best(
 
 
 def test_what_the_run_read_is_written_down(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+    finetuned: Run, annotations: Path, shards: Path, init: Path, tmp_path: Path
 ) -> None:
-    config = small_task("train.steps=1")
-    finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    finetuned("train.steps=1", init=init, validated=True)
     assert json.loads((tmp_path / "inputs.json").read_text()) == {
         "task": "colours",
         "init": str(init),
@@ -58,7 +57,7 @@ def test_what_the_run_read_is_written_down(
         "shards": str(shards),
     }
     with pytest.raises(ConfigError, match="init must be"):
-        finetune(task_of(), [annotations], shards, None, tmp_path, config)
+        finetuned("train.steps=1")
 
 
 def test_a_stopped_run_goes_on_with_the_same_losses(
@@ -73,24 +72,16 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
     check_resume(task_of(), annotations, shards, init, config, tmp_path, monkeypatch)
 
 
-def test_early_stop(
-    annotations: Path,
-    shards: Path,
-    init: Path,
-    small_task: Config,
-    tmp_path: Path,
-) -> None:
-    config = small_task("train.steps=9", "train.save_every=1", "train.patience=2", "train.lr=0.0")
-    report = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+def test_early_stop(finetuned: Run, init: Path) -> None:
+    settings = ("train.steps=9", "train.save_every=1", "train.patience=2", "train.lr=0.0")
+    report = finetuned(*settings, init=init, validated=True)
     # Nothing changes at a learning rate of zero: the first checkpoint stays the best.
     assert (report.steps, report.best_step) == (3, 1)
-    again = finetune(task_of(), [annotations], shards, init, tmp_path, config, valid=[annotations])
+    again = finetuned(*settings, init=init, validated=True)
     assert again.new_steps == 0
 
 
-def test_soft_labels_and_two_images(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
+def test_soft_labels_and_two_images(finetuned: Run, init: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     entry = {
         "text": "two things",
@@ -99,58 +90,42 @@ def test_soft_labels_and_two_images(
     }
     pairs.write_text((json.dumps(entry) + "\n") * 4)
     task = task_of(head="pair", loss="binary_cross_entropy")
-    report = finetune(task, [pairs], shards, init, tmp_path / "run", small_task("train.steps=2"))
+    report = finetuned("train.steps=2", init=init, task=task, given=[pairs], out=tmp_path / "run")
     assert report.loss is not None
     # Eight examples of two labels each, near the loss of a coin.
     assert report.loss == pytest.approx(2 * math.log(2), rel=0.3)
 
 
-def test_missing_images_are_named(
-    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
-) -> None:
+def test_missing_images_are_named(finetuned: Run, annotations: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text(annotations.read_text().replace("image-7.png", "nowhere.png"))
     with pytest.raises(InputError, match=r"nowhere\.png"):
-        finetune(task_of(), [broken], shards, None, tmp_path / "run", small_task())
+        finetuned(given=[broken], out=tmp_path / "run")
 
 
 def test_examples_without_labels_are_refused(
-    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
+    finetuned: Run, annotations: Path, tmp_path: Path
 ) -> None:
     bare = tmp_path / "bare.jsonl"
     bare.write_text(annotations.read_text() + '{"text": "?", "images": ["image-1"], "target": {}}')
     with pytest.raises(InputError, match="1 of 25 have none, first 24"):
-        finetune(task_of(), [bare], shards, None, tmp_path / "run", small_task())
+        finetuned(given=[bare], out=tmp_path / "run")
 
 
 def test_other_annotations_are_refused_on_resume(
-    annotations: Path,
-    shards: Path,
-    small_task: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    finetuned: Run, annotations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", lambda *a, **k: train_step(*a, **{**k, "stop": True}))
         with pytest.raises(Interrupted):
-            finetune(task_of(), [annotations], shards, None, tmp_path, small_task())
-    twice = [annotations, annotations]
+            finetuned()
     with pytest.raises(InputError, match="24 examples"):
-        finetune(task_of(), twice, shards, None, tmp_path, small_task())
+        finetuned(given=[annotations, annotations])
 
 
-def test_the_batch_must_divide(
-    annotations: Path, shards: Path, small_task: Config, tmp_path: Path
-) -> None:
+def test_the_batch_must_divide(finetuned: Run) -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size \(8\)"):
-        finetune(
-            task_of(),
-            [annotations],
-            shards,
-            None,
-            tmp_path,
-            small_task("train.gradient_accumulation_steps=3"),
-        )
+        finetuned("train.gradient_accumulation_steps=3")
 
 
 def test_cross_entropy_leaves_unknown_labels_out() -> None:
@@ -173,10 +148,10 @@ def test_steps_follow_from_epochs() -> None:
 
 
 def test_layer_decay_and_head_rate_reach_the_optimiser(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+    finetuned: Run, init: Path, tmp_path: Path
 ) -> None:
-    config = small_task("train.steps=1", "train.layer_decay=0.0", "train.head_lr_multiplier=3.0")
-    finetune(task_of(), [annotations], shards, init, tmp_path, config)
+    settings = ("train.steps=1", "train.layer_decay=0.0", "train.head_lr_multiplier=3.0")
+    finetuned(*settings, init=init)
     # The power of zero is one for what lies right under the head: only the pooler learns.
     model = SemVLPForTask.from_pretrained(tmp_path / "last")
     before = SemVLPForPreTraining.from_pretrained(init).semvlp.state_dict()

@@ -13,20 +13,15 @@ from transformers import BertConfig, BertModel, GPT2Config
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
-from semvlp.train.config import FinetuneConfig
-from semvlp.train.finetune import finetune
-from tests.train.finetuning import task_of
+from semvlp.train.run.report import RunReport
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-Config = Callable[..., FinetuneConfig]
+Run = Callable[..., RunReport]
 
 
-def test_the_encoder_comes_from_the_checkpoint(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
-    config = small_task("train.steps=1", "train.lr=0.0", "model.dropout=0.25")
-    finetune(task_of(), [annotations], shards, init, tmp_path, config)
+def test_the_encoder_comes_from_the_checkpoint(finetuned: Run, init: Path, tmp_path: Path) -> None:
+    finetuned("train.steps=1", "train.lr=0.0", "model.dropout=0.25", init=init)
     model = SemVLPForTask.from_pretrained(tmp_path / "last")
     before = SemVLPForPreTraining.from_pretrained(init)
     for name, tensor in before.semvlp.state_dict().items():
@@ -34,15 +29,13 @@ def test_the_encoder_comes_from_the_checkpoint(
     assert model.config.hidden_dropout_prob == 0.25
 
 
-def test_from_nothing(annotations: Path, shards: Path, small_task: Config, tmp_path: Path) -> None:
-    report = finetune(task_of(), [annotations], shards, None, tmp_path, small_task("train.steps=2"))
+def test_from_nothing(finetuned: Run, tmp_path: Path) -> None:
+    report = finetuned("train.steps=2")
     assert (report.steps, report.pairs) == (2, 16)
     assert SemVLPForTask.from_pretrained(tmp_path / "last").config.num_hidden_layers == 3
 
 
-def test_a_bert_may_be_the_start(
-    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
-) -> None:
+def test_a_bert_may_be_the_start(finetuned: Run, init: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(str(init))
     bert = BertModel(
         BertConfig(
@@ -55,8 +48,8 @@ def test_a_bert_may_be_the_start(
     )
     bert.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    config = small_task("train.steps=1", "train.lr=0.0")
-    finetune(task_of(), [annotations], shards, str(tmp_path / "bert"), tmp_path / "run", config)
+    start, out = str(tmp_path / "bert"), tmp_path / "run"
+    finetuned("train.steps=1", "train.lr=0.0", init=start, out=out)
     model = SemVLPForTask.from_pretrained(tmp_path / "run" / "last")
     ours = model.semvlp.text_embeddings.word_embeddings.weight
     assert torch.equal(ours, bert.embeddings.word_embeddings.weight)
@@ -65,12 +58,7 @@ def test_a_bert_may_be_the_start(
 
 
 def test_a_name_on_the_hub_is_fetched(
-    annotations: Path,
-    shards: Path,
-    init: Path,
-    small_task: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    finetuned: Run, init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -80,26 +68,20 @@ def test_a_name_on_the_hub_is_fetched(
         return str(init)
 
     monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", fetch)
-    config = small_task("train.steps=1", "train.lr=0.0")
-    finetune(task_of(), [annotations], shards, "someone/semvlp", tmp_path, config)
+    finetuned("train.steps=1", "train.lr=0.0", init="someone/semvlp")
     assert asked == ["someone/semvlp"]
     assert json.loads((tmp_path / "inputs.json").read_text())["init"] == "someone/semvlp"
 
 
 def test_what_is_no_start_says_so(
-    annotations: Path,
-    shards: Path,
-    small_task: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    finetuned: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(name: str, **options: Any) -> str:
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", refuse)
-    config = small_task("train.steps=1")
     with pytest.raises(InputError, match="no folder here, and the Hub says: no connection"):
-        finetune(task_of(), [annotations], shards, "some/name", tmp_path / "a", config)
+        finetuned("train.steps=1", init="some/name", out=tmp_path / "a")
     GPT2Config().save_pretrained(tmp_path / "gpt")
     with pytest.raises(ConfigError, match="gpt2 model"):
-        finetune(task_of(), [annotations], shards, tmp_path / "gpt", tmp_path / "b", config)
+        finetuned("train.steps=1", init=tmp_path / "gpt", out=tmp_path / "b")

@@ -20,7 +20,7 @@ from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import PreTrainingLosses, pretrain
 from semvlp.train.run.checkpoint import read_state
 from semvlp.train.run.log import METRICS, read_lines
-from semvlp.train.step import MicroBatch, StepResult, StepSums, results, train_step
+from semvlp.train.step import MicroBatch, StepResult, StepSums, reduce, train_step
 
 Config = Callable[..., PretrainConfig]
 
@@ -257,17 +257,19 @@ def test_a_loss_that_is_not_finite_names_the_images(
     monkeypatch.setattr(loop, "learning_rate", lambda *_: 1e30)
     with pytest.raises(SemVLPError, match=r"step 2 has loss (nan|inf)"):
         pretrain([shards], tmp_path, small())
-    found = json.loads((tmp_path / "bad-batch-step-0000002-rank-0.json").read_text())
-    assert len(found["image_ids"]) == 8
-    assert all(name.startswith("image-") for name in found["image_ids"])
-    assert found["loss"] in ("nan", "inf")
+    written = json.loads((tmp_path / "bad-batch-step-0000002-rank-0.json").read_text())
+    assert len(written["image_ids"]) == 8
+    assert all(name.startswith("image-") for name in written["image_ids"])
+    assert written["loss"] in ("nan", "inf")
     assert [line["step"] for line in read_lines(tmp_path / METRICS)] == [1]
 
 
 def test_out_of_memory_names_the_batch(
     shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(self: PreTrainingLosses, part: MicroBatch, mode: str) -> dict[str, torch.Tensor]:
+    def too_large(
+        self: PreTrainingLosses, micro_batch: MicroBatch, mode: str
+    ) -> dict[str, torch.Tensor]:
         # More than any machine has: the allocator itself says so.
         return {"mlm": torch.empty(2**58, dtype=torch.uint8)}
 
@@ -276,11 +278,11 @@ def test_out_of_memory_names_the_batch(
         SemVLPError, match=r"out of memory at step 1.* 8 pairs .*max_rows_per_micro_batch"
     ):
         pretrain([shards], tmp_path, small())
-    found = json.loads((tmp_path / "bad-batch-step-0000001-rank-0.json").read_text())
-    assert len(found["image_ids"]) == 8
-    (part,) = found["parts"]
-    assert part["pairs"] == 8
-    assert part["tokens"] > 16
+    written = json.loads((tmp_path / "bad-batch-step-0000001-rank-0.json").read_text())
+    assert len(written["image_ids"]) == 8
+    (micro_batch,) = written["parts"]
+    assert micro_batch["pairs"] == 8
+    assert micro_batch["tokens"] > 16
 
 
 def test_losses_are_fetched_at_log_steps_alone(
@@ -288,11 +290,11 @@ def test_losses_are_fetched_at_log_steps_alone(
 ) -> None:
     asked: list[int] = []
 
-    def counted(found: Any, *others: Any) -> list[StepResult]:
-        asked.append(len(found))
-        return results(found, *others)
+    def counted(steps: Any, *others: Any) -> list[StepResult]:
+        asked.append(len(steps))
+        return reduce(steps, *others)
 
-    monkeypatch.setattr(loop, "results", counted)
+    monkeypatch.setattr(loop, "reduce", counted)
     config = small("train.steps=9", "train.log_every=4", "train.schedule=two")
     pretrain([shards], tmp_path, config)
     assert asked == [4, 4, 1]

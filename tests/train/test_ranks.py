@@ -57,7 +57,7 @@ def one_process(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["train.parallel=ddp"],
         ["train.parallel=ddp", "train.gradient_accumulation_steps=2"],
         ["train.parallel=fsdp"],
-        # Ranks with other numbers of parts must not wait for each other for ever.
+        # Ranks with other numbers of micro-batches must not wait for each other for ever.
         ["train.parallel=fsdp", "train.max_rows_per_micro_batch=16"],
     ],
 )
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_four_ranks_goes_on_with_fewer(
         ("snli-ve", []),
         ("retrieval", []),
         ("retrieval", ["retrieval.negatives=hard", "retrieval.replaced=either"]),
-        # A rank whose part has nothing to choose must not leave the others waiting.
+        # A rank whose micro-batch has nothing to choose must not leave the others waiting.
         ("retrieval", ["retrieval.negatives=hard", "train.gradient_accumulation_steps=2"]),
         ("snli-ve", ["train.precision=bf16"]),
     ],

@@ -19,27 +19,32 @@ from semvlp.model.packing import PairRegions, pack, to_device
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.order import key, permute
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.data.hard_negatives import Candidates, Choice, HardNegatives, choices_of
+from semvlp.train.data.hard_negatives import (
+    Candidate,
+    Candidates,
+    HardNegatives,
+    candidates_of,
+)
 from semvlp.train.data.texts import TextCache
 from semvlp.train.step import MicroBatch, split
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TaskTargets:
-    """What the network should have said about one packed batch."""
+    """The targets of one packed batch."""
 
     scores: Tensor
     """[B, C] float32, score of each label in 0..1."""
     loss: Loss
     """How predictions are compared with them."""
-    choices: Candidates | None = None
-    """What each example may become where the network is to choose: then the packed batch holds
-    the first choice of each."""
+    candidates: Candidates | None = None
+    """The pairs that each example may become where the network is to choose: then the packed batch
+    holds the first candidate of each."""
 
     def to(self, device: torch.device) -> Self:
-        """The same targets on another device."""
-        choices = self.choices.to(device) if self.choices else None
-        return replace(self, scores=to_device(self.scores, device), choices=choices)
+        """Return the same targets on another device."""
+        candidates = self.candidates.to(device) if self.candidates else None
+        return replace(self, scores=to_device(self.scores, device), candidates=candidates)
 
 
 class RegionCache:
@@ -50,7 +55,7 @@ class RegionCache:
         self._kept: dict[str, PairRegions] = {}
 
     def __call__(self, names: Sequence[str]) -> list[PairRegions]:
-        """Regions of each image; one that is named several times is read once."""
+        """Return the regions of each image; one that is named several times is read once."""
         missing = list(dict.fromkeys(name for name in names if name not in self._kept))
         read = dict(zip(missing, self._lookup(missing), strict=True))
         self._kept.update(list(read.items())[: self._size - len(self._kept)])
@@ -80,7 +85,7 @@ class FinetuningBatches:
         self._regions = RegionCache(lookup, config.data.cache_images)
         self._train, self._world = config.train, world
         matching = task.draws_negatives
-        self._mismatches = (
+        self._negatives = (
             HardNegatives(examples, config.retrieval, config.train.seed) if matching else None
         )
         hard = matching and config.retrieval.negatives == "hard"
@@ -89,14 +94,14 @@ class FinetuningBatches:
         self._position = 0
 
     def next_step(self) -> list[MicroBatch]:
-        """The parts of the next step of this rank."""
+        """Return the micro-batches of the next step of this rank."""
         share = self._train.batch_size // self._world.size
         first = self._position + self._world.rank * share
         self._position += self._train.batch_size
-        return self.parts(range(first, first + share))
+        return self.micro_batches(range(first, first + share))
 
     def state_dict(self) -> dict[str, Any]:
-        """Position, and what it is a position in."""
+        """Return the position, and what it is a position in."""
         return {"position": self._position, "examples": len(self._examples)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,24 +117,33 @@ class FinetuningBatches:
             )
         self._position = state.get("position", 0)
 
-    def parts(self, positions: Sequence[int]) -> list[MicroBatch]:
-        """The examples at some positions of the endless sequence, cut as the settings say."""
-        examples = [self._choices(position) for position in positions]
-        names = dict.fromkeys(n for choices in examples for one in choices for n in one.images)
+    def micro_batches(self, positions: Sequence[int]) -> list[MicroBatch]:
+        """Pack the examples at positions of the endless sequence, split as the settings say."""
+        examples = [self._candidates(position) for position in positions]
+        names = dict.fromkeys(
+            n for candidates in examples for one in candidates for n in one.images
+        )
         regions = dict(zip(names, self._regions(list(names)), strict=True))
-        rows = [max(self._rows(one, regions) for one in choices) for choices in examples]
-        return [self._part(examples[run], regions) for run in split(rows, self._train)]
 
-    def _rows(self, example: Example, regions: Mapping[str, PairRegions]) -> int:
-        """Tokens and regions of one example."""
-        (text,) = self._texts([example.text])
-        return sum(len(text) + len(regions[name][0]) for name in example.images)
+        def rows(example: Example) -> int:
+            (text,) = self._texts([example.text])
+            return sum(len(text) + len(regions[name][0]) for name in example.images)
 
-    def _part(
-        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+        sizes = [max(map(rows, candidates)) for candidates in examples]
+        return [self._micro_batch(examples[run], regions) for run in split(sizes, self._train)]
+
+    def _candidates(self, position: int) -> list[Example]:
+        """Return the example there, or the pairs it may become where its task tells matches."""
+        example = self._at(position)
+        if self._negatives is None:
+            return [example]
+        return self._negatives.of(example, position, self._step(position))
+
+    def _micro_batch(
+        self, candidates: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
     ) -> MicroBatch:
-        """Examples packed, with what they should give; all choices of one have the same label."""
-        examples = [first for first, *_ in choices]
+        """Pack examples with their targets; all candidates of one have the same label."""
+        examples = [first for first, *_ in candidates]
         # One text goes with each image: a pair of images makes two pairs, side by side.
         texts = self._texts([example.text for example in examples for _ in example.images])
         names = [name for example in examples for name in example.images]
@@ -138,41 +152,34 @@ class FinetuningBatches:
         return MicroBatch(
             batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
             targets=TaskTargets(
-                scores=scores, loss=self._task.loss, choices=self._open(choices, regions)
+                scores=scores,
+                loss=self._task.loss,
+                candidates=self._pooled(candidates, regions) if self._pool else None,
             ),
             counts={"task": int(torch.as_tensor(answerable).sum())},
             image_ids=tuple(dict.fromkeys(names)),
         )
 
-    def _open(
-        self, choices: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
-    ) -> Candidates | None:
-        """The choices for the network to make, where it is asked."""
-        if not self._pool:
-            return None
-        texts = iter(self._texts([one.text for row in choices for one in row]))
-        return choices_of(
+    def _pooled(
+        self, candidates: Sequence[Sequence[Example]], regions: Mapping[str, PairRegions]
+    ) -> Candidates:
+        """Pool the candidates that the network is to choose from."""
+        texts = iter(self._texts([one.text for row in candidates for one in row]))
+        return candidates_of(
             [
-                [Choice(tuple(next(texts).tolist()), one.images[0]) for one in row]
-                for row in choices
+                [Candidate(tuple(next(texts).tolist()), one.images[0]) for one in row]
+                for row in candidates
             ],
             regions,
             self._pool,
         )
 
-    def _choices(self, position: int) -> list[Example]:
-        """The example there, or what it may become where its task tells matches from mismatches."""
-        example = self._at(position)
-        if self._mismatches is None:
-            return [example]
-        return self._mismatches.of(example, position, self._step(position))
-
     def _step(self, position: int) -> list[Example]:
-        """All examples of the optimiser step of a position, whatever rank they fall to."""
+        """Return all examples of the optimiser step of a position, whatever rank they fall to."""
         size = self._train.batch_size
         first = position // size * size
         if first != self._known_step[0]:
-            self._known_step = first, [self._at(place) for place in range(first, first + size)]
+            self._known_step = first, [self._at(other) for other in range(first, first + size)]
         return self._known_step[1]
 
     def _at(self, position: int) -> Example:

@@ -74,7 +74,7 @@ def pairs_of(
     step: Sequence[StepImage] = (),
     random_of: RandomOf = generator,
 ) -> list[Pair]:
-    """Return `count` pairs of an image, drawn by (seed, position); some `negatives` need `step`.
+    """Return `count` pairs of an image, drawn by (seed, position), with negatives of the `step`.
 
     No text is taken twice before all were taken once. An image without texts gets empty ones, so
     that its regions are still learned from.

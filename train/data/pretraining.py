@@ -129,7 +129,7 @@ class PretrainingCollator:
     def _hide(
         self, pair: Pair, ids: NDArray[np.int64], boxes: NDArray[np.float32]
     ) -> tuple[MaskedTokens, MaskedRegions]:
-        """Choose what of a pair is hidden; its text is `ids` [T], its regions `boxes` [R, 4]."""
+        """Choose what of a pair, its text `ids` [T] and its regions `boxes` [R, 4], is hidden."""
         config, seed = self._config.objectives, self._config.train.seed
         no_tokens = MaskedTokens(ids, np.zeros(0, np.int64))
         no_regions = np.zeros(len(boxes), np.bool_)

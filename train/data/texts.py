@@ -18,22 +18,22 @@ log = logging.getLogger(__name__)
 
 
 def read_all(stores: Sequence[Store]) -> Iterator[Texts]:
-    """The texts of every image, in the order of the stores, without reading regions."""
+    """Read the texts of every image, in the order of the stores, without reading regions."""
     return (store.texts(index) for store in stores for index in range(len(store)))
 
 
 def sentences(texts: Iterable[Texts]) -> Iterator[str]:
-    """Every caption and question."""
-    for found in texts:
-        yield from found.captions
-        yield from (question.question for question in found.questions)
+    """Give every caption and question."""
+    for of_image in texts:
+        yield from of_image.captions
+        yield from (question.question for question in of_image.questions)
 
 
 def most_frequent_answers(texts: Iterable[Texts], count: int) -> list[str]:
-    """The `count` answers that are right for the most questions, ties in alphabetical order."""
+    """Return the `count` answers right for the most questions, ties in alphabetical order."""
     seen: Counter[str] = Counter()
-    for found in texts:
-        for question in found.questions:
+    for of_image in texts:
+        for question in of_image.questions:
             seen.update(answer for answer, score in question.answers.items() if score > 0)
     return sorted(seen, key=lambda answer: (-seen[answer], answer))[:count]
 
@@ -44,7 +44,7 @@ def check_texts(stores: Sequence[Store]) -> None:
     Raises:
         InputError: not one image has a text.
     """
-    bare = sum(not (found.captions or found.questions) for found in read_all(stores))
+    bare = sum(not (texts.captions or texts.questions) for texts in read_all(stores))
     total = sum(len(store) for store in stores)
     if bare == total:
         names = " ".join(str(store.path) for store in stores)
@@ -67,7 +67,7 @@ class TextCache:
         self._known: dict[str, NDArray[np.int64]] = {}
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Ids [T] int64 of each text; the arrays are shared, so they must not be written to."""
+        """Return the ids [T] int64 of each text; the arrays are shared: never write to them."""
         if len(self._known) > LARGEST:
             self._known.clear()
         new = list(dict.fromkeys(text for text in texts if text not in self._known))
@@ -80,7 +80,7 @@ class TextCache:
 
 
 def masking_vocabulary(tokenizer: PreTrainedTokenizerFast) -> MaskingVocabulary:
-    """What masking needs to know of a tokenizer."""
+    """Gather what masking needs to know of a tokenizer."""
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     continues = np.array([piece.startswith("##") for piece in pieces])

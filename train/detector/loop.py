@@ -20,10 +20,10 @@ from semvlp.train.detector.checkpoint import restore, save
 from semvlp.train.detector.coco import Annotations
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.detector.learner import Learner
-from semvlp.train.loop import interrupted, stop_signals
 from semvlp.train.run import throughput
 from semvlp.train.run.log import RunLog
 from semvlp.train.schedule import is_saved, warmup_and_decay
+from semvlp.train.stopping import interrupted, stop_signals
 
 
 class DetectorLoop:

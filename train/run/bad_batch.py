@@ -12,15 +12,15 @@ from semvlp.train.step import MicroBatch, StepResult
 
 
 def not_finite(
-    run: Path, step: int, rank: int, batch: Mapping[str, Any], found: StepResult
+    run: Path, step: int, rank: int, batch: Mapping[str, Any], result: StepResult
 ) -> SemVLPError:
-    """What to raise where loss or gradient of `step` is NaN or infinite."""
-    losses = {name: str(loss) for name, loss in found.losses.items()}
-    numbers = {"loss": str(found.loss), "grad_norm": str(found.grad_norm), "losses": losses}
+    """Make the error of a `step` whose loss or gradient is NaN or infinite."""
+    losses = {name: str(loss) for name, loss in result.losses.items()}
+    numbers = {"loss": str(result.loss), "grad_norm": str(result.grad_norm), "losses": losses}
     path = _write(run, step, rank, {**numbers, **batch})
     return SemVLPError(
-        f"loss and gradient must be finite, but step {step} has loss {found.loss} and gradient "
-        f"norm {found.grad_norm}; its weights were not updated, its images are named in {path}; "
+        f"loss and gradient must be finite, but step {step} has loss {result.loss} and gradient "
+        f"norm {result.grad_norm}; its weights were not updated, its images are named in {path}; "
         "lower train.lr or lengthen train.warmup_ratio and start anew with --overwrite"
     )
 
@@ -28,35 +28,35 @@ def not_finite(
 def out_of_memory(
     run: Path, step: int, rank: int, batch: Mapping[str, Any], device: torch.device
 ) -> SemVLPError:
-    """What to raise where the device is too small for `step`."""
+    """Make the error of a `step` that the device is too small for."""
     path = _write(run, step, rank, dict(batch))
-    largest = max(batch["parts"], key=lambda part: part["tokens"] + part["regions"])
+    largest = max(batch["parts"], key=lambda one: one["tokens"] + one["regions"])
     return SemVLPError(
-        f"{device} is out of memory at step {step}; its largest part has {largest['pairs']} pairs "
-        f"with {largest['tokens']} tokens and {largest['regions']} regions, named in {path}; set "
-        "train.max_rows_per_micro_batch or train.gradient_accumulation_steps, which cut a step "
-        "into smaller parts, or "
-        "train.activation_checkpointing"
+        f"{device} is out of memory at step {step}; its largest micro-batch has "
+        f"{largest['pairs']} pairs with {largest['tokens']} tokens and {largest['regions']} "
+        f"regions, named in {path}; set "
+        "train.max_rows_per_micro_batch or train.gradient_accumulation_steps, which split a step "
+        "into smaller ones, or train.activation_checkpointing"
     )
 
 
-def described(parts: Sequence[MicroBatch]) -> dict[str, Any]:
-    """What a step was made of: sizes of its parts, and the ids of its images."""
+def described(micro_batches: Sequence[MicroBatch]) -> dict[str, Any]:
+    """Describe a step: the sizes of its micro-batches (on disk `parts`), the ids of its images."""
     return {
         "parts": [
             {
-                "pairs": part.batch.num_pairs,
-                "tokens": int(part.batch.text_lengths.sum()),
-                "regions": int(part.batch.region_lengths.sum()),
+                "pairs": one.batch.num_pairs,
+                "tokens": int(one.batch.text_lengths.sum()),
+                "regions": int(one.batch.region_lengths.sum()),
             }
-            for part in parts
+            for one in micro_batches
         ],
-        "image_ids": [image_id for part in parts for image_id in part.image_ids],
+        "image_ids": [image_id for one in micro_batches for image_id in one.image_ids],
     }
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: on a GPU, or on the CPU, which has no error type of its own."""
+    """Tell whether memory ran out: on a GPU, or on the CPU, which has no error type of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )

@@ -89,7 +89,7 @@ def collected(
     optimizer: torch.optim.Optimizer | None,
     average: WeightAverage | None = None,
 ) -> Iterator[Tensors]:
-    """The tensors to save, put together from all ranks; entered on all of them together."""
+    """Put the tensors to save together from all ranks; entered on all of them together."""
     with average.in_place() if average else nullcontext() as raw:
         yield Tensors(
             # As they stand in the model, so that tied ones are known by being the same.
@@ -165,7 +165,7 @@ def write_checkpoint(
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The checkpoint with the most steps, or None where there is none.
+    """Find the checkpoint with the most steps, or None where there is none.
 
     Raises:
         InputError: its training state is damaged or of another version.
@@ -175,7 +175,7 @@ def newest(run: Path) -> Checkpoint | None:
 
 
 def read_state(checkpoint: Path) -> TrainingState:
-    """The training state of a checkpoint.
+    """Read the training state of a checkpoint.
 
     Raises:
         InputError: it is missing, damaged or of another version.
@@ -196,7 +196,7 @@ def read_state(checkpoint: Path) -> TrainingState:
 
 
 def load_model(kind: type[M], path: Path) -> M:
-    """The model of a checkpoint, with every tensor accounted for.
+    """Load the model of a checkpoint, with every tensor accounted for.
 
     Raises:
         InputError: the weights are missing, damaged, or not those of this network.
@@ -247,7 +247,7 @@ def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:
 
 @contextmanager
 def reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
-    """Inside, the file `name` of the training state is read, which must hold `what`.
+    """Let the file `name` of the training state be read inside, which must hold `what`.
 
     Raises:
         InputError: it is missing or damaged.
@@ -283,10 +283,7 @@ def _prune(folder: Path, *, keep: int, best_step: int | None) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    for path in _files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

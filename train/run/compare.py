@@ -19,7 +19,7 @@ LEFT_OUT = ("lr", "grad_norm")
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Write one page with the curves and scores of training runs and evaluations; returns `out`.
+    """Write one page with the curves and scores of training runs and evaluations; return `out`.
 
     Raises:
         InputError: a folder that is neither.
@@ -27,15 +27,15 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     every = dict(zip(runs, unique_names(runs), strict=True))
     evaluations = [run for run in every if is_evaluation(run)]
     files = [_read(run) for run in every if run not in evaluations]
-    names = [every[found.run] for found in files]
+    names = [every[run.run] for run in files]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(files))]
     text = render(
         Path(__file__).with_name("compare.html"),
         runs=[
-            {"name": name, "colour": colour, "facts": facts(found)}
-            for name, colour, found in zip(names, colours, files, strict=True)
+            {"name": name, "colour": colour, "facts": facts(run)}
+            for name, colour, run in zip(names, colours, files, strict=True)
         ],
-        columns=list(dict.fromkeys(name for found in files for name in facts(found))),
+        columns=list(dict.fromkeys(name for run in files for name in facts(run))),
         charts=_charts(files, names, colours),
         differences=_differences(files),
         scores=score_tables(evaluations, [every[run] for run in evaluations]),
@@ -47,7 +47,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
 
 
 def unique_names(runs: Sequence[Path]) -> list[str]:
-    """The last part of each path, and of equal ones as many parts as tell them apart."""
+    """Name runs by the last part of their paths, or by as many parts as tell them apart."""
     paths = [run.resolve().parts for run in runs]
     for count in range(1, max(map(len, paths)) + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
@@ -68,10 +68,11 @@ def _read(run: Path) -> RunFiles:
 def _charts(
     files: Sequence[RunFiles], names: Sequence[str], colours: Sequence[str]
 ) -> list[dict[str, str]]:
-    """A picture of every number that at least one run has logged."""
-    sources = [(name, f"Validation: {name}", "validation") for name in _scores(files)]
+    """Draw every number that at least one run has logged."""
+    scores = dict.fromkeys(n for run in files for entry in run.validation[-1:] for n in entry)
+    sources = [(n, f"Validation: {n}", "validation") for n in scores if n != "step"]
     sources += [(name, title, "metrics") for name, title in TITLES.items() if name not in LEFT_OUT]
-    found = []
+    charts = []
     for name, title, source in sources:
         curves = [
             _curve(label, getattr(run, source), name, colour)
@@ -79,13 +80,8 @@ def _charts(
         ]
         drawn = [curve for curve in curves if curve.steps]
         if drawn:
-            found.append({"title": title, "picture": picture(drawn)})
-    return found
-
-
-def _scores(files: Sequence[RunFiles]) -> list[str]:
-    names = (name for run in files for entry in run.validation[-1:] for name in entry)
-    return [name for name in dict.fromkeys(names) if name != "step"]
+            charts.append({"title": title, "picture": picture(drawn)})
+    return charts
 
 
 def _curve(label: str, entries: Sequence[dict[str, Any]], name: str, colour: str) -> Curve:
@@ -95,8 +91,8 @@ def _curve(label: str, entries: Sequence[dict[str, Any]], name: str, colour: str
 
 
 def _differences(files: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same in all runs: dotted name, value in each run."""
+    """Return the settings that differ between runs: dotted name, value in each run."""
     settings = [flatten(tomllib.loads(run.config)) for run in files]
-    names = dict.fromkeys(name for found in settings for name in found)
-    rows = [(name, [str(found.get(name, "")) for found in settings]) for name in names]
+    names = dict.fromkeys(name for run in settings for name in run)
+    rows = [(name, [str(run.get(name, "")) for run in settings]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]

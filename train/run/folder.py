@@ -60,7 +60,7 @@ def open_run(
     resume: bool,
     overwrite: bool,
 ) -> Checkpoint:
-    """The checkpoint a run starts from: the newest one in `out`, else a fresh one of step 0.
+    """Return the checkpoint a run starts from: the newest in `out`, else a fresh one of step 0.
 
     All ranks read what the first one has written, so they start from the same weights.
 
@@ -155,7 +155,7 @@ def _check_same(run: Path, name: str, before: object, now: object) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Return nested settings by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         dotted = f"{prefix}{name}"

@@ -44,7 +44,7 @@ class RunLog:
         self._board.close()
 
     def advance(self, losses: Mapping[str, float]) -> None:
-        """Move the bar on by a step; `losses` by mode ("" without modes) are shown from now on."""
+        """Count a step as done; show `losses` by mode ("" without modes) from now on."""
         self._notes |= {mode: f"{mode} {loss:.3f}".strip() for mode, loss in losses.items()}
         shown = ", ".join(sorted(self._notes.values()))
         self._bar.advance(note=f"loss {shown}" if shown else "")
@@ -67,7 +67,7 @@ class RunLog:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log file, without a last line torn by a crash; none without a file."""
+    """Read the entries of a log file but a last line torn by a crash; none without a file."""
     if not path.exists():
         return []
     *lines, torn = path.read_text(encoding="utf-8").split("\n")

@@ -82,46 +82,48 @@ def write_report(run: Path) -> Path:
 
 
 def facts(files: RunFiles) -> dict[str, str]:
-    """The few numbers that say how a run went."""
+    """Return the few numbers that say how a run went."""
     state = files.newest.state if files.newest else None
-    found: dict[str, str] = {}
+    table: dict[str, str] = {}
     if state is not None:
-        found["steps"] = f"{state.step:,}" + ("" if state.finished else ", not finished")
-        found["time"] = duration(state.seconds)
+        table["steps"] = f"{state.step:,}" + ("" if state.finished else ", not finished")
+        table["time"] = duration(state.seconds)
     if files.metrics:
-        found["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
+        table["loss"] = f"{mean_of_last(files.metrics, 'loss'):.3f}"
         for what in ("pairs", "images"):
             if f"{what}_per_second" in files.metrics[-1]:
                 speed = mean_of_last(files.metrics, f"{what}_per_second")
-                found[f"{what} per second"] = f"{speed:,.{0 if speed >= 10 else 1}f}"
+                table[f"{what} per second"] = f"{speed:,.{0 if speed >= 10 else 1}f}"
         for name, label in (("waiting", "waiting for data"), ("mfu", "FLOPs utilisation")):
             if name in files.metrics[-1]:
-                found[label] = f"{mean_of_last(files.metrics, name):.1%}"
+                table[label] = f"{mean_of_last(files.metrics, name):.1%}"
     if state is not None and state.best_step is not None:
-        found["best checkpoint"] = f"step {state.best_step:,}"
+        table["best checkpoint"] = f"step {state.best_step:,}"
     for name, value in (files.validation[-1] if files.validation else {}).items():
         if name != "step" and isinstance(value, float):
-            found[f"{name}, last"] = f"{value:.2f}"
-    return found
+            table[f"{name}, last"] = f"{value:.2f}"
+    return table
 
 
 def mean_of_last(entries: Sequence[dict[str, Any]], name: str, count: int = 20) -> float:
-    """Mean of a number over the last entries."""
+    """Return the mean of a number over the last entries."""
     values = [entry[name] for entry in entries[-count:] if name in entry]
     return float(sum(values) / len(values))
 
 
 def charts(files: RunFiles) -> list[dict[str, str]]:
-    """Title and picture of every number that the run has logged."""
+    """Draw every number that the run has logged; each picture has a title."""
     names = [name for name in TITLES if any(name in entry for entry in files.metrics)]
-    found = [
+    pictures = [
         {"title": TITLES[name], "picture": picture(curves(files.metrics, name))} for name in names
     ]
+    last = files.validation[-1] if files.validation else {}
     scores = [
         Curve(name, *_series(files.validation, name), colour=SINGLE)
-        for name in _numbers(files.validation)
+        for name, value in last.items()
+        if name != "step" and isinstance(value, int | float)
     ]
-    return [{"title": f"Validation: {c.label}", "picture": picture([c])} for c in scores] + found
+    return [{"title": f"Validation: {c.label}", "picture": picture([c])} for c in scores] + pictures
 
 
 def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
@@ -139,13 +141,6 @@ def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
 def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
     present = [entry for entry in entries if name in entry]
     return [entry["step"] for entry in present], [entry[name] for entry in present]
-
-
-def _numbers(entries: Sequence[dict[str, Any]]) -> list[str]:
-    last = entries[-1] if entries else {}
-    return [
-        name for name, value in last.items() if name != "step" and isinstance(value, int | float)
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,11 +167,11 @@ class RunReport:
 
     @property
     def pairs_per_second(self) -> float:
-        """Over the new steps."""
+        """Return the speed over the new steps."""
         return self.pairs / self.seconds if self.seconds else 0.0
 
     def values(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "run": str(self.run),
             "checkpoint": str(self.run / "last"),
@@ -193,7 +188,7 @@ class RunReport:
         }
 
     def sentence(self) -> str:
-        """The report as one sentence."""
+        """Tell the report as one sentence."""
         if self.loss is None:
             return f"{self.what} in {self.run} is finished after {self.steps} steps; nothing to do."
         return (

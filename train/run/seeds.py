@@ -41,7 +41,7 @@ class SeedsReport:
     """Of the best checkpoint of each seed."""
 
     def values(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "out": str(self.out),
             "best": str(self.out / "best"),
@@ -54,7 +54,7 @@ class SeedsReport:
         }
 
     def sentence(self) -> str:
-        """The report as lines of text, one for each score."""
+        """Tell the report as lines of text, one for each score."""
         lines = [
             f"{name:<24}{spread.mean:>8.2f} ± {spread.deviation:.2f}"
             for name, spread in self.scores.items()
@@ -95,12 +95,12 @@ def finetune_seeds(
 
 
 def folder(out: Path, seed: int) -> Path:
-    """Where the run of a seed lies."""
+    """Return where the run of a seed lies."""
     return out / f"seed-{seed}"
 
 
 def spreads(runs: list[Mapping[str, Any]]) -> dict[str, Spread]:
-    """Mean and deviation of every number that all runs have."""
+    """Return mean and deviation of every number that all runs have."""
     names = [name for name, value in runs[0].items() if isinstance(value, int | float)]
     columns = {name: tuple(float(run[name]) for run in runs) for name in names if name != "step"}
     return {
@@ -122,7 +122,7 @@ def _report(out: Path, seeds: tuple[int, ...], metric: str, world: World) -> See
 
 
 def _best_scores(run: Path) -> Mapping[str, Any]:
-    """The validation of a run's best checkpoint."""
+    """Read the validation of a run's best checkpoint."""
     last = newest(run)
     assert last is not None, "the run has just been finished"
     best = last.state.best_step

@@ -22,7 +22,7 @@ def step_flops(
     regions: int = 0,
     questions: int = 0,
 ) -> float:
-    """Floating-point operations of forward and backward over a packed batch.
+    """Count the floating-point operations of forward and backward over a packed batch.
 
     Counted are the matrix products that the mathematics needs: neither padding nor what activation
     checkpointing computes again.
@@ -40,7 +40,7 @@ def step_flops(
 
 
 def encoder_flops(config: SemVLPConfig, batch: PackedBatch, mode: Mode, *, read: int) -> float:
-    """Operations of one forward pass through region embedding, blocks and pooler.
+    """Count the operations of one forward pass through region embedding, blocks and pooler.
 
     Of the last block's feed-forward only the `read` rows that the heads look at.
     """
@@ -64,7 +64,7 @@ def encoder_flops(config: SemVLPConfig, batch: PackedBatch, mode: Mode, *, read:
 def head_flops(
     config: SemVLPConfig, *, tokens: int, regions: int, pairs: int, questions: int
 ) -> float:
-    """Operations of one forward pass through the pre-training heads."""
+    """Count the operations of one forward pass through the pre-training heads."""
     width = config.hidden_size
     classes = config.region_feature_size + config.num_objects + config.num_attributes
     answers = 2 * width * (width + len(config.answers or ()))
@@ -77,27 +77,27 @@ def head_flops(
 
 
 def utilisation(flops: float, seconds: float, peak: float) -> float:
-    """Model FLOPs utilisation in 0..1 (Chowdhery et al. 2022, appendix B)."""
+    """Return the model FLOPs utilisation in 0..1 (Chowdhery et al. 2022, appendix B)."""
     return flops / seconds / peak
 
 
 def pairs_per_second(pairs: int, timings: Sequence[float]) -> float:
-    """Pairs per second where each step has `pairs` and took the seconds in `timings`."""
+    """Return the pairs per second where each step has `pairs` and took the seconds in `timings`."""
     return pairs * len(timings) / sum(timings)
 
 
 def seconds_left(step: int, steps: int, timings: Sequence[float]) -> float:
-    """Expected time until the last step, at the pace of the latest ones."""
+    """Return the expected time until the last step, at the pace of the latest ones."""
     return (steps - step) * sum(timings) / len(timings)
 
 
 def hours(pairs: float, pairs_per_second: float) -> float:
-    """Hours that so many pairs take, each counted as often as it is seen; times GPUs: GPU hours."""
+    """Return the hours that pairs take, counted as often as seen; times GPUs: GPU hours."""
     return pairs / pairs_per_second / 3600
 
 
 def counts_for_flops(counts: Mapping[str, float]) -> dict[str, int]:
-    """The arguments of `step_flops` from the counts of a pre-training part."""
+    """Make the arguments of `step_flops` from the counts of a micro-batch."""
     names = {
         "tokens": ("mlm",),
         # Where classes are asked for of all regions, the head sees more than the masked ones.

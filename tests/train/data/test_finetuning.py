@@ -52,9 +52,9 @@ def source_of(
 
 
 def scores(source: FinetuningBatches) -> torch.Tensor:
-    parts = source.next_step()
-    assert all(isinstance(part.targets, TaskTargets) for part in parts)
-    return torch.cat([part.targets.scores for part in parts])  # type: ignore[attr-defined]
+    step = source.next_step()
+    assert all(isinstance(one.targets, TaskTargets) for one in step)
+    return torch.cat([one.targets.scores for one in step])  # type: ignore[attr-defined]
 
 
 def test_an_epoch_has_every_example_once(source_of: Callable[..., FinetuningBatches]) -> None:
@@ -72,12 +72,12 @@ def test_half_of_the_match_pairs_are_of_another_image(
     source_of: Callable[..., FinetuningBatches],
 ) -> None:
     source = source_of("train.batch_size=400")
-    found = scores(source)
-    assert (found.sum(dim=1) == 1).all()
-    assert found[:, 0].mean().item() == pytest.approx(0.5, abs=0.1)
+    drawn = scores(source)
+    assert (drawn.sum(dim=1) == 1).all()
+    assert drawn[:, 0].mean().item() == pytest.approx(0.5, abs=0.1)
     own = {(example.text, example.images) for example in EXAMPLES}
     for position in range(400):
-        (example,) = source._choices(position)
+        (example,) = source._candidates(position)
         assert ((example.text, example.images) in own) == ("match" in example.target)
 
 
@@ -86,7 +86,7 @@ NEGATIVES = pytest.mark.parametrize("negatives", ["random", "batch", "hard"])
 
 @NEGATIVES
 @pytest.mark.parametrize("replaced", ["text", "image"])
-def test_ranks_and_parts_cut_one_sequence(
+def test_ranks_and_micro_batches_split_one_sequence(
     source_of: Callable[..., FinetuningBatches], negatives: str, replaced: str
 ) -> None:
     settings = (
@@ -102,24 +102,24 @@ def test_ranks_and_parts_cut_one_sequence(
         steps = [source.next_step() for source in ranks]
         assert [len(step) for step in steps] == [2, 2]
         (one,) = whole.next_step()
-        parts = [part for step in steps for part in step]
+        split = [micro_batch for step in steps for micro_batch in step]
         for name in ("input_ids", "region_features"):
-            pieces = [getattr(part.batch, name) for part in parts]
+            pieces = [getattr(micro_batch.batch, name) for micro_batch in split]
             assert torch.equal(torch.cat(pieces), getattr(one.batch, name))
-        assert [row for part in parts for row in offered(part)] == offered(one)
+        assert [row for micro_batch in split for row in offered(micro_batch)] == offered(one)
 
 
-def offered(part: MicroBatch) -> list[list[Any]]:
-    """The texts and images that each example of a part may become."""
-    choices = part.targets.choices  # type: ignore[attr-defined]
-    if choices is None:
+def offered(micro_batch: MicroBatch) -> list[list[Any]]:
+    """Return the texts and images that each example of a micro-batch may become."""
+    candidates = micro_batch.targets.candidates  # type: ignore[attr-defined]
+    if candidates is None:
         return []
-    texts = choices.deck.input_ids.split(choices.deck.text_lengths.tolist())
-    images = choices.deck.region_features.split(choices.deck.region_lengths.tolist())
-    places = zip(choices.texts.tolist(), choices.images.tolist(), strict=True)
+    texts = candidates.pool.input_ids.split(candidates.pool.text_lengths.tolist())
+    images = candidates.pool.region_features.split(candidates.pool.region_lengths.tolist())
+    indices = zip(candidates.texts.tolist(), candidates.images.tolist(), strict=True)
     return [
         [(texts[t].tolist(), images[i].tolist()) for t, i in zip(*row, strict=True)]
-        for row in places
+        for row in indices
     ]
 
 
@@ -133,10 +133,10 @@ def test_the_position_is_the_state(
     (expected,) = source.next_step()
     again = source_of(f"retrieval.negatives={negatives}")
     again.load_state_dict(state)
-    (found,) = again.next_step()
-    assert torch.equal(found.batch.input_ids, expected.batch.input_ids)
-    assert torch.equal(found.targets.scores, expected.targets.scores)  # type: ignore[attr-defined]
-    assert offered(found) == offered(expected)
+    (resumed,) = again.next_step()
+    assert torch.equal(resumed.batch.input_ids, expected.batch.input_ids)
+    assert torch.equal(resumed.targets.scores, expected.targets.scores)  # type: ignore[attr-defined]
+    assert offered(resumed) == offered(expected)
 
 
 def test_in_batch_pairs_need_no_second_read(
@@ -158,13 +158,15 @@ def test_only_hard_negatives_are_left_to_the_network(
     source_of: Callable[..., FinetuningBatches],
 ) -> None:
     for negatives, asked in (("random", False), ("batch", False), ("hard", True)):
-        (part,) = source_of(f"retrieval.negatives={negatives}", "retrieval.pool=3").next_step()
-        choices = part.targets.choices  # type: ignore[attr-defined]
-        assert (choices is not None) == asked
-        if choices is not None:
-            assert choices.texts.shape == (part.batch.num_pairs, 3)
-            mismatched = part.targets.scores[:, 0].bool()  # type: ignore[attr-defined]
-            several = (choices.texts != choices.texts[:, :1]).any(dim=1)
+        (micro_batch,) = source_of(
+            f"retrieval.negatives={negatives}", "retrieval.pool=3"
+        ).next_step()
+        candidates = micro_batch.targets.candidates  # type: ignore[attr-defined]
+        assert (candidates is not None) == asked
+        if candidates is not None:
+            assert candidates.texts.shape == (micro_batch.batch.num_pairs, 3)
+            mismatched = micro_batch.targets.scores[:, 0].bool()  # type: ignore[attr-defined]
+            several = (candidates.texts != candidates.texts[:, :1]).any(dim=1)
             assert torch.equal(several, mismatched)
 
 
@@ -185,6 +187,6 @@ def test_the_cache_keeps_the_first_images(store: Store) -> None:
     cache = RegionCache(counting, 2)  # type: ignore[arg-type]
     names = ["image-1", "image-2", "image-3", "image-1"]
     for _ in range(3):
-        found = cache(names)
-        assert [f[0].tolist() for f in found] == [f[0].tolist() for f in lookup(names)]
+        regions = cache(names)
+        assert [f[0].tolist() for f in regions] == [f[0].tolist() for f in lookup(names)]
     assert counting.read == {"image-1": 1, "image-2": 1, "image-3": 3}

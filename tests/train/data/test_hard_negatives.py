@@ -9,9 +9,9 @@ from semvlp.model.packing import Mode, PackedBatch, PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.train.data.finetuning import TaskTargets
 from semvlp.train.data.hard_negatives import (
+    Candidate,
     Candidates,
-    Choice,
-    choices_of,
+    candidates_of,
     mine_hard_negative,
     paired,
 )
@@ -32,11 +32,11 @@ def regions(number: int) -> PairRegions:
 REGIONS = {f"image {number}": regions(number) for number in range(4)}
 # A pair that stands, two whose text is open, one whose image is, one with fewer choices.
 EXAMPLES = [
-    [Choice(TEXTS[0], "image 0")],
-    [Choice(TEXTS[n], "image 1") for n in (2, 3, 5)],
-    [Choice(TEXTS[n], "image 2") for n in (1, 0, 4)],
-    [Choice(TEXTS[4], f"image {n}") for n in (3, 0, 1)],
-    [Choice(TEXTS[n], "image 3") for n in (5, 1)],
+    [Candidate(TEXTS[0], "image 0")],
+    [Candidate(TEXTS[n], "image 1") for n in (2, 3, 5)],
+    [Candidate(TEXTS[n], "image 2") for n in (1, 0, 4)],
+    [Candidate(TEXTS[4], f"image {n}") for n in (3, 0, 1)],
+    [Candidate(TEXTS[n], "image 3") for n in (5, 1)],
 ]
 
 
@@ -57,11 +57,11 @@ def model() -> SemVLPForTask:
     return network(dropout=0.1)
 
 
-def choices() -> Candidates:
-    return choices_of(EXAMPLES, REGIONS, POOL)
+def candidates() -> Candidates:
+    return candidates_of(EXAMPLES, REGIONS, POOL)
 
 
-def packed(pairs: list[Choice]) -> PackedBatch:
+def packed(pairs: list[Candidate]) -> PackedBatch:
     return pack([pair.text for pair in pairs], [REGIONS[pair.image] for pair in pairs])
 
 
@@ -71,24 +71,24 @@ def assert_same(ours: PackedBatch, theirs: PackedBatch) -> None:
 
 
 @pytest.mark.parametrize("texts", [[0, 2, 2], [5, 1, 4]])
-def test_a_deck_is_paired_in_any_way(texts: list[int]) -> None:
-    deck = choices_of([[Choice(text, "image 1")] for text in TEXTS], REGIONS, 1).deck
-    found = paired(deck, torch.tensor(texts), torch.tensor([0, 0, 0]))
-    assert_same(found, packed([Choice(TEXTS[text], "image 1") for text in texts]))
+def test_a_pool_is_paired_in_any_way(texts: list[int]) -> None:
+    pool = candidates_of([[Candidate(text, "image 1")] for text in TEXTS], REGIONS, 1).pool
+    pairs = paired(pool, torch.tensor(texts), torch.tensor([0, 0, 0]))
+    assert_same(pairs, packed([Candidate(TEXTS[text], "image 1") for text in texts]))
 
 
 def test_more_images_than_texts() -> None:
-    choice = choices_of([[Choice(TEXTS[1], name)] for name in REGIONS], REGIONS, 1)
+    choice = candidates_of([[Candidate(TEXTS[1], name)] for name in REGIONS], REGIONS, 1)
     assert choice.texts.flatten().tolist() == [0, 0, 0, 0]
-    found = paired(choice.deck, choice.texts[:, 0], choice.images[:, 0])
-    assert_same(found, packed([Choice(TEXTS[1], name) for name in REGIONS]))
+    pairs = paired(choice.pool, choice.texts[:, 0], choice.images[:, 0])
+    assert_same(pairs, packed([Candidate(TEXTS[1], name) for name in REGIONS]))
 
 
-def test_every_text_and_image_is_on_the_deck_once() -> None:
-    found = choices()
-    assert found.texts.shape == found.images.shape == (len(EXAMPLES), POOL)
-    assert len(found.deck.input_ids) == sum(map(len, TEXTS))
-    assert len(found.deck.region_features) == sum(len(r[0]) for r in REGIONS.values())
+def test_every_text_and_image_is_in_the_pool_once() -> None:
+    offered = candidates()
+    assert offered.texts.shape == offered.images.shape == (len(EXAMPLES), POOL)
+    assert len(offered.pool.input_ids) == sum(map(len, TEXTS))
+    assert len(offered.pool.region_features) == sum(len(r[0]) for r in REGIONS.values())
 
 
 @pytest.mark.parametrize("mode", ["single", "two"])
@@ -102,23 +102,23 @@ def test_the_hardest_is_chosen(model: SemVLPForTask, mode: Mode) -> None:
             expected.append(row[int((logits[:, 1] - logits[:, 0]).argmax())])
     model.train()
     assert len({row.index(one) for row, one in zip(EXAMPLES, expected, strict=True)}) > 1
-    assert_same(mine_hard_negative(model, choices(), mode), packed(expected))
+    assert_same(mine_hard_negative(model, candidates(), mode), packed(expected))
 
 
 def test_it_follows_the_network(model: SemVLPForTask) -> None:
-    before = mine_hard_negative(model, choices(), "single")
+    before = mine_hard_negative(model, candidates(), "single")
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.neg_()
     # What was believed most is believed least now.
     assert not torch.equal(
-        mine_hard_negative(model, choices(), "single").input_ids, before.input_ids
+        mine_hard_negative(model, candidates(), "single").input_ids, before.input_ids
     )
 
 
 def test_nothing_is_left_behind(model: SemVLPForTask) -> None:
     state = torch.get_rng_state()
-    mine_hard_negative(model, choices(), "two")
+    mine_hard_negative(model, candidates(), "two")
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -127,21 +127,23 @@ def test_nothing_is_left_behind(model: SemVLPForTask) -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> None:
     model = network(dropout=0.0)
-    found, loss_of = choices(), TaskLoss(model)
+    offered, loss_of = candidates(), TaskLoss(model)
     scores = torch.tensor([[0.0, 1.0]] + [[1.0, 0.0]] * 4)
 
-    def gradients(batch: PackedBatch, open_choices: Candidates | None) -> dict[str, torch.Tensor]:
-        targets = TaskTargets(scores=scores, loss="cross_entropy", choices=open_choices)
-        part = MicroBatch(batch=batch, targets=targets, counts={"task": 5}, image_ids=())
+    def gradients(
+        batch: PackedBatch, open_candidates: Candidates | None
+    ) -> dict[str, torch.Tensor]:
+        targets = TaskTargets(scores=scores, loss="cross_entropy", candidates=open_candidates)
+        micro_batch = MicroBatch(batch=batch, targets=targets, counts={"task": 5}, image_ids=())
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = loss_of(part, "two")["task"]
+            loss = loss_of(micro_batch, "two")["task"]
         loss.backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        chosen = mine_hard_negative(model, found, "two")
-    ours, theirs = gradients(packed([row[0] for row in EXAMPLES]), found), gradients(chosen, None)
+        chosen = mine_hard_negative(model, offered, "two")
+    ours, theirs = gradients(packed([row[0] for row in EXAMPLES]), offered), gradients(chosen, None)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert any(bool(gradient.any()) for name, gradient in ours.items() if "query" in name)
@@ -149,5 +151,5 @@ def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> No
 
 def test_where_nothing_is_open_the_pairs_stand(model: SemVLPForTask) -> None:
     rows = [[row[0]] for row in EXAMPLES]
-    found = mine_hard_negative(model, choices_of(rows, REGIONS, POOL), "two")
-    assert_same(found, packed([row[0] for row in rows]))
+    chosen = mine_hard_negative(model, candidates_of(rows, REGIONS, POOL), "two")
+    assert_same(chosen, packed([row[0] for row in rows]))

@@ -31,13 +31,13 @@ def test_each_step_comes_with_the_state_after_it_though_more_was_read() -> None:
     source = Numbers()
     with prefetched(source) as steps:
         first, second = next(steps), next(steps)
-    assert (first.parts, first.state) == ([1], {"done": 1})
-    assert (second.parts, second.state) == ([2], {"done": 2})
+    assert (first.micro_batches, first.state) == ([1], {"done": 1})
+    assert (second.micro_batches, second.state) == ([2], {"done": 2})
     assert source.done == 3
 
 
 def test_an_error_is_raised_where_its_step_is_taken() -> None:
     with prefetched(Numbers()) as steps:
-        assert [next(steps).parts for _ in range(3)] == [[1], [2], [3]]
+        assert [next(steps).micro_batches for _ in range(3)] == [[1], [2], [3]]
         with pytest.raises(OSError, match="disk"):
             next(steps)

@@ -1,4 +1,4 @@
-"""A step becomes micro-batches: what is hidden, what to say; order and world change nothing."""
+"""A step becomes micro-batches: what is hidden and asked for, whatever the order and world."""
 
 from collections.abc import Callable
 
