@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Proposals
+from semvlp.shapes import shapes
 from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
 
 Boxes = NDArray[np.float32]
@@ -148,7 +150,8 @@ def select(
     return _regions(proposals, rows, labels, confidence, image_id, profile)
 
 
-def clamped(confident: NDArray[np.bool_], rule: Preset) -> int:
+@shapes
+def clamped(confident: Bool[NDArray[np.bool_], "P"], rule: Preset) -> int:
     """Return how many regions a rule takes of proposals of which `confident` [P] are sure."""
     return min(max(int(confident.sum()), rule.min_regions), rule.max_regions)
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from semvlp.model.packing import to_device
 from semvlp.model.semvlp import PreTrainingOutput
+from semvlp.shapes import shapes
 from semvlp.train.config import ClassLoss, FeatureLoss, ObjectivesConfig
 
 IGNORED = -1
@@ -77,12 +79,18 @@ def pretraining_losses(
     return {name: _LOSSES[name](output, targets, config) for name in names}
 
 
-def masked_tokens(logits: Tensor, token_ids: Tensor) -> Tensor:
+@shapes
+def masked_tokens(logits: Float[Tensor, "M V"], token_ids: Int[Tensor, "M"]) -> Float[Tensor, ""]:
     """Return the cross-entropy of the masked tokens: logits [M, V], ids [M]."""
     return functional.cross_entropy(logits.float(), token_ids, reduction="sum")
 
 
-def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "smooth_l1") -> Tensor:
+@shapes
+def masked_features(
+    predicted: Float[Tensor, "J F"],
+    features: Float[Tensor, "J F"],
+    form: FeatureLoss = "smooth_l1",
+) -> Float[Tensor, ""]:
     """Return the distance of the masked regions' features [J, F], averaged over F.
 
     Smooth L1 as in airsplay/lxmert modeling.py, squares as in ChenRocks/UNITER model/pretrain.py.
@@ -91,9 +99,13 @@ def masked_features(predicted: Tensor, features: Tensor, form: FeatureLoss = "sm
     return distance(predicted.float(), features.float(), reduction="sum") / features.shape[1]
 
 
+@shapes
 def region_classes(
-    logits: Tensor, class_ids: Tensor, conf: Tensor, form: ClassLoss = "cross_entropy"
-) -> Tensor:
+    logits: Float[Tensor, "K C"],
+    class_ids: Int[Tensor, "K"],
+    conf: Float[Tensor, "K"],
+    form: ClassLoss = "cross_entropy",
+) -> Float[Tensor, ""]:
     """Measure how far the regions' classes are from what the detector says.
 
     Logits [K, C], classes [K] with IGNORED, the detector's confidences [K] in 0..1. Which regions
@@ -107,7 +119,10 @@ def region_classes(
     )
 
 
-def class_entropy(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
+@shapes
+def class_entropy(
+    logits: Float[Tensor, "K C"], class_ids: Int[Tensor, "K"], conf: Float[Tensor, "K"]
+) -> Float[Tensor, ""]:
     """Return the cross-entropy, each region's times the detector's confidence (airsplay/lxmert)."""
     losses = functional.cross_entropy(
         logits.float(), class_ids, ignore_index=IGNORED, reduction="none"
@@ -115,7 +130,10 @@ def class_entropy(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
     return (losses * conf).sum()
 
 
-def class_divergence(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
+@shapes
+def class_divergence(
+    logits: Float[Tensor, "K C"], class_ids: Int[Tensor, "K"], conf: Float[Tensor, "K"]
+) -> Float[Tensor, ""]:
     """Return the KL divergence from the detector's distribution (ChenRocks/UNITER, MRC-kl).
 
     Of that distribution the shards keep the best class and its confidence; what is missing to one
@@ -129,12 +147,18 @@ def class_divergence(logits: Tensor, class_ids: Tensor, conf: Tensor) -> Tensor:
     return (each * known).sum()
 
 
-def image_text_matching(logits: Tensor, matched: Tensor) -> Tensor:
+@shapes
+def image_text_matching(
+    logits: Float[Tensor, "N 2"], matched: Int[Tensor, "N"]
+) -> Float[Tensor, ""]:
     """Return the cross-entropy of match (1) and mismatch (0): logits [N, 2], classes [N]."""
     return functional.cross_entropy(logits.float(), matched, ignore_index=IGNORED, reduction="sum")
 
 
-def image_question_answering(logits: Tensor, scores: Tensor) -> Tensor:
+@shapes
+def image_question_answering(
+    logits: Float[Tensor, "Q Z"], scores: Float[Tensor, "Q Z"]
+) -> Float[Tensor, ""]:
     """Return the soft cross-entropy: logits [Q, Z], scores [Q, Z] normalised to sum to one.
 
     Its expectation equals that of drawing one answer in proportion to its score (LXMERT), without

@@ -21,7 +21,12 @@ from semvlp import shapes
 from semvlp.model.embeddings import box_numbers
 from semvlp.model.packing import row_indices
 
-MODULES = [each.name for each in pkgutil.walk_packages(semvlp.model.__path__, "semvlp.model.")]
+MODULES = [
+    *(each.name for each in pkgutil.walk_packages(semvlp.model.__path__, "semvlp.model.")),
+    "semvlp.train.objectives",
+    "semvlp.train.data.masking",
+    "semvlp.extract.select",
+]
 
 
 def test_a_wrong_shape_raises() -> None:

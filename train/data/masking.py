@@ -1,14 +1,16 @@
 """What is hidden from the network: pure functions of the data and a generator.
 
-T text tokens, R regions, M masked tokens. Boxes are xyxy in pixels. A mask is True where something
-is hidden.
+T text tokens, R and S regions, M masked tokens. Boxes are xyxy in pixels. A mask is True where
+something is hidden.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from semvlp.shapes import shapes
 from semvlp.train.config import TokenUnit
 
 SHARE_MASKED = 0.8
@@ -51,8 +53,9 @@ class MaskedRegions:
     """... named by a number in 0..1."""
 
 
+@shapes
 def mask_tokens(
-    input_ids: NDArray[np.int64],
+    input_ids: Int[NDArray[np.int64], "T"],
     rate: float,
     vocabulary: MaskingVocabulary,
     random: np.random.Generator,
@@ -84,9 +87,13 @@ def mask_tokens(
     return MaskedTokens(masked, positions)
 
 
+@shapes
 def mask_regions(
-    boxes: NDArray[np.float32], rate: float, joint_mask_iou: float, random: np.random.Generator
-) -> NDArray[np.bool_]:
+    boxes: Float[NDArray[np.float32], "R 4"],
+    rate: float,
+    joint_mask_iou: float,
+    random: np.random.Generator,
+) -> Bool[NDArray[np.bool_], "R"]:
     """Choose the regions [R] to hide: drawn ones and all that overlap one of them too much.
 
     Each of the regions `boxes` [R, 4] is chosen with chance `rate`, and at least one is. Regions
@@ -100,8 +107,12 @@ def mask_regions(
     return np.logical_or(chosen, covered)
 
 
+@shapes
 def hide_regions(
-    chosen: NDArray[np.bool_], zeroed: float, replaced: float, random: np.random.Generator
+    chosen: Bool[NDArray[np.bool_], "R"],
+    zeroed: float,
+    replaced: float,
+    random: np.random.Generator,
 ) -> MaskedRegions:
     """Draw what becomes of the chosen regions [R]: zeros, another region's features, or nothing.
 
@@ -116,7 +127,8 @@ def hide_regions(
     )
 
 
-def choose(count: int, rate: float, random: np.random.Generator) -> NDArray[np.bool_]:
+@shapes
+def choose(count: int, rate: float, random: np.random.Generator) -> Bool[NDArray[np.bool_], "R"]:
     """Choose each of `count` things with chance `rate`, at least one where there is any."""
     drawn = random.random(max(count, 0))
     chosen = drawn < rate
@@ -126,7 +138,10 @@ def choose(count: int, rate: float, random: np.random.Generator) -> NDArray[np.b
     return chosen
 
 
-def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+@shapes
+def iou(
+    boxes: Float[NDArray[np.float32], "R 4"], others: Float[NDArray[np.float32], "S 4"]
+) -> Float[NDArray[np.float32], "R S"]:
     """Return the intersection over union [R, S] of boxes [R, 4] and [S, 4], xyxy; 0 where empty."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
