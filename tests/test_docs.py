@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from semvlp.settings import ALSO
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from tests.documents import PAGES, ROOT, anchors, backticked, fences, links
+from tests.documents import PAGES, README, ROOT, anchors, backticked, fences, links
 
 ROOMS = ("extract", "shards", "model", "train", "eval", "demo", "semvlp")
 FOLDERS = (*ROOMS, "tests", "benchmarks", "docs")
@@ -95,6 +96,15 @@ def test_settings_in_backticks_are_settings(page: Path) -> None:
 _METHODS = ("compile_blocks", "activation_checkpointing_enable", "safetensors")
 
 
+def test_the_tree_of_the_readme_shows_every_inner_room() -> None:
+    (tree,) = (fence.text for fence in fences(README) if fence.text.startswith("extract/"))
+    lines = {line.split("/")[0]: line for line in tree.splitlines()}
+    for room in ROOMS[:-1]:
+        inner = {path.parent.name for path in (ROOT / room).glob("*/*.py")}
+        shown = set(re.findall(r"(\w+)/", lines[room])) - {room}
+        assert shown == inner | {path.parent.name for path in (ROOT / room).glob("*/*.toml")}, room
+
+
 def test_the_tour_names_classes_and_functions_where_they_are() -> None:
     tour = (ROOT / "docs" / "tour.md").read_text()
     stations = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", tour)
@@ -108,10 +118,11 @@ def test_the_tour_names_classes_and_functions_where_they_are() -> None:
 def _settings(config: type) -> set[str]:
     tables = typing.get_type_hints(config)
     return {
-        f"{table}.{field.name}"
+        f"{table}.{name}"
         for table, kind in tables.items()
         if dataclasses.is_dataclass(kind)
         for field in dataclasses.fields(kind)
+        for name in (field.name, field.metadata.get(ALSO))
     }
 
 
