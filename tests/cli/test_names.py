@@ -19,8 +19,8 @@ from semvlp.eval.tasks.table import TASKS
 from semvlp.extract.detectors.detector import Runner
 from semvlp.extract.select import PRESETS
 from semvlp.model.config import PRESETS as MODEL_PRESETS
-from semvlp.shards.formats import FORMATS
-from semvlp.train.config import Preset
+from semvlp.names import SizePreset
+from semvlp.shards.formats.table import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "numpy", "lmdb", "webdataset", "PIL", "rich", "jinja2")
@@ -108,7 +108,7 @@ def test_every_name_stands_for_something() -> None:
     assert list(PRESETS) == CHOICES["extract --preset"]
     assert set(FORMATS) == set(COMMUNITY_FORMATS)
     assert ["auto", *get_args(Runner)] == BACKENDS
-    assert list(MODEL_PRESETS) == list(get_args(Preset)) == ["tiny", "small", "base", "large"]
+    assert list(MODEL_PRESETS) == list(get_args(SizePreset)) == ["tiny", "small", "base", "large"]
 
 
 def test_the_lists_are_shown_without_loading_what_they_name() -> None:
