@@ -79,6 +79,7 @@ CHOICES = {
     "eval --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "eval --precision": ["fp32", "bf16"],
     "score --task": TASK_NAMES,
+    "settings command": ["pretrain", "finetune", "extract", "detector"],
 }
 
 
