@@ -27,12 +27,14 @@ from semvlp.train.data.hard_negatives import mine_hard_negative
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
-from semvlp.train.optim import Scale, layer_scale
+from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
 from semvlp.train.run.folder import open_run
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
+
+Validate = Callable[[], Mapping[str, float]]
 
 
 def finetune(
@@ -77,40 +79,55 @@ def finetune(
             resume=resume,
             overwrite=overwrite,
         )
-        what = f"Fine-tuning {task.name}"
         if start.state.finished:
-            return RunReport(what=what, run=out, steps=start.state.step)
-        model = load_model(SemVLPForTask, start.path)
-        tokenizer = load_tokenizer(str(start.path))
+            return RunReport(what=_what(task), run=out, steps=start.state.step)
         if world.is_first:
             stack.callback(write_report, out)
-        job = Job(
-            what=what,
-            run=out,
-            config=config.train,
-            steps=total_steps(config.train, len(examples)),
-            save_every=config.train.save_every or steps_per_epoch(config.train, len(examples)),
-            weights={"task": 1.0},
-            model=model,
-            tokenizer=tokenizer,
-            loss_module=TaskLoss(model),
-            scale_of=_scale_of(config.train, model),
-            source=FinetuningBatches(
-                task, examples, model.config.labels, tokenizer, store, config, world
-            ),
-            validate=validation(task, valid, model, tokenizer, valid_store, config, world),
-            metric=task.metric,
-            patience=config.train.patience,
+        model = load_model(SemVLPForTask, start.path)
+        tokenizer = load_tokenizer(str(start.path))
+        source = FinetuningBatches(
+            task, examples, model.config.labels, tokenizer, store, config, world
         )
+        validate = validation(task, valid, model, tokenizer, valid_store, config, world)
+        job = _job(task, len(examples), out, config.train, model, tokenizer, source, validate)
         return Loop(job, start, world).run()
 
 
-def _scale_of(config: FinetuneTrainConfig, model: SemVLPForTask) -> Scale:
-    return partial(
-        layer_scale,
-        num_layers=model.config.num_hidden_layers,
-        layer_decay=config.layer_decay,
-        head_lr_multiplier=config.head_lr_multiplier,
+def _what(task: Task) -> str:
+    return f"Fine-tuning {task.name}"
+
+
+def _job(
+    task: Task,
+    num_examples: int,
+    out: Path,
+    config: FinetuneTrainConfig,
+    model: SemVLPForTask,
+    tokenizer: PreTrainedTokenizerFast,
+    source: FinetuningBatches,
+    validate: Validate | None,
+) -> Job:
+    """Describe the run to the loop."""
+    return Job(
+        what=_what(task),
+        run=out,
+        config=config,
+        steps=total_steps(config, num_examples),
+        save_every=config.save_every or steps_per_epoch(config, num_examples),
+        weights={"task": 1.0},
+        model=model,
+        tokenizer=tokenizer,
+        loss_module=TaskLoss(model),
+        scale_of=partial(
+            layer_scale,
+            num_layers=model.config.num_hidden_layers,
+            layer_decay=config.layer_decay,
+            head_lr_multiplier=config.head_lr_multiplier,
+        ),
+        source=source,
+        validate=validate,
+        metric=task.metric,
+        patience=config.patience,
     )
 
 
@@ -132,7 +149,7 @@ def validation(
     store: Store,
     config: FinetuneConfig,
     world: World,
-) -> Callable[[], Mapping[str, float]] | None:
+) -> Validate | None:
     """Return a function that scores the model on `annotations`; None where there are none."""
     if not annotations:
         return None

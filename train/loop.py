@@ -89,7 +89,13 @@ class Loop:
     def __init__(self, job: Job, start: Checkpoint, world: World) -> None:
         self.job, self.world, self.state = job, world, start.state
         config = job.config
-        _prepare(job.model, config)
+        # These change speed and memory, and numbers by no more than rounding.
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.activation_checkpointing:
+            job.model.activation_checkpointing_enable({"use_reentrant": False})
+        if config.compile:
+            job.model.compile_blocks()
         job.loss_module.to(world.device).train()
         self.loss_module = parallelize(
             job.loss_module, job.model, world, config.parallel, config.precision
@@ -288,13 +294,3 @@ class Loop:
                     job.run, self.state, job.model, job.tokenizer, tensors, keep=job.config.keep
                 )
         self.world.wait()
-
-
-def _prepare(model: SemVLPPreTrainedModel, config: TrainConfig) -> None:
-    """Switch on what changes speed and memory, and numbers by no more than rounding."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    if config.compile:
-        model.compile_blocks()

@@ -45,7 +45,7 @@ class Curve:
 
 
 def picture(curves: Sequence[Curve], *, size: tuple[float, float] = (4.2, 2.5)) -> str:
-    """A data URI of the curves as SVG: values faint, their running mean strong."""
+    """Return a data URI of the curves as SVG: values faint, their running mean strong."""
     with rc_context(STYLE):
         figure = Figure(figsize=size)
         # Fixed margins: finding them by layout draws everything twice.
