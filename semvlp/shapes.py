@@ -26,10 +26,11 @@ def shapes(function: F) -> F:
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     # Only those who check need beartype.
     import torch
-    from beartype import beartype
+    from beartype import BeartypeConf, beartype
     from jaxtyping import jaxtyped
 
-    checked = jaxtyped(typechecker=beartype)(function)
+    # An int is a float, as type checkers have it (PEP 484).
+    checked = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

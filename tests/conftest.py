@@ -25,6 +25,7 @@ def real_data() -> Path:
 def log_level() -> Iterator[None]:
     """A command sets how much is logged, by its flags and its rank; the next test starts anew."""
     logger = logging.getLogger("semvlp")
-    before = logger.level
+    # Fixtures of a whole module may run commands before its first test.
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(before)
+    logger.setLevel(logging.NOTSET)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from semvlp.errors import Interrupted
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
+from semvlp.eval.tasks.base import BaseTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
@@ -22,7 +23,7 @@ Config = Callable[..., FinetuneConfig]
 
 
 @dataclass
-class Colours:
+class Colours(BaseTask):
     """What colour the first thing of a picture has: a task of our own, read from JSON lines."""
 
     name = "colours"
@@ -53,7 +54,7 @@ class Colours:
 
 
 def task_of(**fields: Any) -> Task:
-    return Colours(**fields)  # type: ignore[return-value]
+    return Colours(**fields)
 
 
 def losses(run: Path) -> list[tuple[Any, ...]]:
