@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from semvlp.atomic import refuse_inputs
 from semvlp.console import CONTEXT, Group, Result, listed, reported, run, show
 from semvlp.names import DEMO_SIZES, EVAL_MODES, PRESETS, DemoSize
 from semvlp.options import (
@@ -115,6 +116,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
     from semvlp.extract import pipeline
 
+    refuse_inputs(out, images, *options["texts"])
     return reported(
         pipeline.extract(images, out, pipeline.ExtractSettings(format=format_, **options))
     )
@@ -146,6 +148,7 @@ def detector_train(
     from semvlp.train.detector.train import train_detector
 
     settings = load(DetectorTrainConfig, config, overrides)
+    refuse_inputs(out, annotations, images)
     return reported(train_detector(annotations, images, out, settings, **options))
 
 
@@ -183,6 +186,7 @@ def pretrain(
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
+    refuse_inputs(out, *shards)
     stores = [localize(address) for address in shards]
     return reported(trainer.pretrain(stores, out, settings, **restart))
 
@@ -224,6 +228,7 @@ def finetune(
 
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
+    refuse_inputs(out, init, shards, *annotations, *options["valid"])
     store, start, loaded = localize(shards), None if init == "none" else init, load_task(task)
 
     def run(seeded: FinetuneConfig, folder: Path) -> Any:
@@ -280,6 +285,8 @@ def evaluate(
     from semvlp.shards.remote import localize
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
+    out = out or Path(f"runs/eval-{task}")
+    refuse_inputs(out, checkpoint, shards, *annotations)
     store = localize(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
     return reported(
@@ -288,7 +295,7 @@ def evaluate(
             checkpoint,
             given.annotations,
             given.shards,
-            out or Path(f"runs/eval-{task}"),
+            out,
             scorer.EvalOptions(
                 split=given.split,
                 train=given.train,

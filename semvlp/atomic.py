@@ -73,6 +73,24 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_inputs(out: Path, *inputs: Path | str | None) -> None:
+    """Refuse an output that is, or holds, something that is read: --overwrite would remove it.
+
+    A pattern counts as the folder it is in; addresses such as `s3://` and None are passed over.
+
+    Raises:
+        ConfigError: names both.
+    """
+    for given in inputs:
+        if given is None or "://" in str(given):
+            continue
+        if Path(given).resolve().is_relative_to(out.resolve()):
+            raise ConfigError(
+                f"{out} must not be or hold what is read, but {given} lies there; "
+                "name another output"
+            )
+
+
 def refuse_source_code(out: Path) -> None:
     """Refuse a folder of this program with the name of what it writes, as `shards/` is.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from semvlp.atomic import refuse_inputs
 from semvlp.console import Group, Result, listed, reported
 from semvlp.errors import InputError
 from semvlp.names import VIEWS
@@ -76,6 +77,7 @@ def shards_convert(source: Path, target: Path, view: str | None, **options: Any)
     from semvlp.extract.views import write_view
     from semvlp.shards.maintenance.convert import convert
 
+    refuse_inputs(target, source)
     if view:
         manifest = write_view(source, target, preset=view, **options)
     else:
@@ -93,6 +95,7 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool)
     """Join captions and questions onto images already extracted."""
     from semvlp.shards.maintenance.convert import join
 
+    refuse_inputs(out, source, *texts)
     return reported(join(source, texts, out, **options))
 
 
@@ -107,6 +110,7 @@ def shards_import(path: Path, target: Path, **options: Any) -> Result:
     """Read the features of another system."""
     from semvlp.shards.formats.import_export import import_format
 
+    refuse_inputs(target, path)
     return _written(import_format(path, target, **options), target)
 
 

@@ -24,11 +24,32 @@ _OUR_FILES = (
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
+    """Remove what an earlier run wrote, and nothing else.
+
+    Raises:
+        ConfigError: files have the names of ours, but no plan and no manifest says that they are.
+    """
+    strangers = _named_like_ours(out)
+    if strangers and not _is_ours(out):
+        raise ConfigError(
+            f"{out} holds {strangers[0]}, but neither {PLAN_NAME} nor {MANIFEST_NAME} of a data "
+            "set, so nothing is removed; name another --out"
+        )
     for pattern in _OUR_FILES:
         for path in sorted(out.glob(pattern)):
             path.unlink()
     shutil.rmtree(out / PART_DIR, ignore_errors=True)
+
+
+def _named_like_ours(out: Path) -> list[str]:
+    return [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
+
+
+def _is_ours(out: Path) -> bool:
+    """Tell by what every plan and manifest says, even one that a crash has damaged."""
+    marks = {PLAN_NAME: b'"object_labels"', MANIFEST_NAME: b'"class_vocab"'}
+    files = {out / name: mark for name, mark in marks.items()}
+    return any(file.is_file() and mark in file.read_bytes() for file, mark in files.items())
 
 
 def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
@@ -38,11 +59,12 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
         ConfigError: there is another plan, work without a plan, or work although `resume` is off.
     """
     path = out / PLAN_NAME
-    ours = [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
+    ours = _named_like_ours(out)
     if ours and not path.exists():
+        anew = ", or start anew with --overwrite" if _is_ours(out) else ""
         raise ConfigError(
             f"{out} holds {ours[0]} but no {PLAN_NAME}, so it cannot be gone on with; "
-            "name another --out, or start anew with --overwrite"
+            f"name another --out{anew}"
         )
     if not ours:
         publish_json(path, wanted)

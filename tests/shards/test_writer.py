@@ -230,6 +230,26 @@ def test_shards_without_a_plan_are_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "shard-000000.tar").read_bytes() == b"somebody's"
 
 
+@pytest.mark.parametrize("name", ["shard-000000.tar", "regions.lmdb", "manifest.json", "plan.json"])
+def test_what_no_plan_or_manifest_proves_ours_is_not_removed(tmp_path: Path, name: str) -> None:
+    """Somebody's web data set has tars of these names, and other programs have manifests."""
+    (tmp_path / name).write_bytes(b'{"somebody": "else"}')
+    with pytest.raises(ConfigError, match=f"holds {name}, but neither plan.json nor manifest.json"):
+        open_writer(tmp_path, plan_of(), format="tar", overwrite=True)
+    assert (tmp_path / name).read_bytes() == b'{"somebody": "else"}'
+
+
+@pytest.mark.parametrize("lost", [("plan.json",), ("manifest.json",)])
+def test_a_data_set_that_lost_one_of_its_papers_may_be_overwritten(
+    tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    write_dataset(tmp_path)
+    for name in lost:
+        (tmp_path / name).unlink()
+    open_writer(tmp_path, plan_of(), format="tar", overwrite=True).close()
+    assert not list(tmp_path.glob("shard-*.tar"))
+
+
 def test_nothing_is_written_into_the_source_folder() -> None:
     source = Path(sys.modules[open_writer.__module__].__file__ or "").parent
     with pytest.raises(ConfigError, match="--out"):
