@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -110,12 +111,13 @@ def evaluate(
         }
         inputs = sources(network, checkpoint, store, annotations, settings)
         run = _Run(task, network, examples, store, world, out, options, inputs)
-        scores = _finished(out, run.key) if options.existing == "keep" else None
-        if scores is None:
-            scores = run.run()
-        if options.explain and world.is_first:
-            run.explain(options.explain)
-        world.wait()
+        with atomic.locked(out) if world.is_first else nullcontext():
+            scores = _finished(out, run.key) if options.existing == "keep" else None
+            if scores is None:
+                scores = run.run()
+            if options.explain and world.is_first:
+                run.explain(options.explain)
+            world.wait()
     return EvalReport(
         out=out,
         file=run.file,

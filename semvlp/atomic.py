@@ -4,12 +4,18 @@ Those of a data set are made in `.part/` and moved beside the others. A folder t
 code is never written into.
 """
 
+import fcntl
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from semvlp.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 PART_DIR = ".part"
 """Work in progress, on the same file system; readers never look here."""
@@ -69,6 +75,32 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it for this process, however that ends.
+
+    The folder itself is locked, so that nothing is left in it. A file system that cannot do that
+    (some that are mounted from elsewhere) keeps nobody out.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder} is in use by another process; wait for it, or name another --out"
+            ) from None
+        except OSError as error:
+            log.debug("%s cannot be locked: %s", folder, error)
+        yield
     finally:
         os.close(descriptor)
 

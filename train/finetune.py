@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.atomic import locked
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network
@@ -65,6 +66,8 @@ def finetune(
     """
     with ExitStack() as stack:
         world = stack.enter_context(training_world(config.train))
+        if world.is_first:
+            stack.enter_context(locked(out))
         _check_split(config.train, world)
         _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.
@@ -79,10 +82,10 @@ def finetune(
             resume=resume,
             overwrite=overwrite,
         )
-        if start.state.finished:
-            return RunReport(what=_what(task), run=out, steps=start.state.step)
         if world.is_first:
             stack.callback(write_report, out)
+        if start.state.finished:
+            return RunReport(what=_what(task), run=out, steps=start.state.step)
         model = load_model(SemVLPForTask, start.path)
         tokenizer = load_tokenizer(str(start.path))
         source = FinetuningBatches(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.atomic import locked
 from semvlp.distributed import World, pins_memory
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
@@ -57,6 +58,8 @@ def pretrain(
     with ExitStack() as stack:
         stores = [stack.enter_context(open_store(path)) for path in shards]
         world = stack.enter_context(training_world(config.train))
+        if world.is_first:
+            stack.enter_context(locked(out))
         stream = open_stream(stores, config, world)
         start = open_run(
             out,
@@ -67,10 +70,10 @@ def pretrain(
             resume=resume,
             overwrite=overwrite,
         )
-        if start.state.finished:
-            return RunReport(what=WHAT, run=out, steps=start.state.step)
         if world.is_first:
             stack.callback(write_report, out)
+        if start.state.finished:
+            return RunReport(what=WHAT, run=out, steps=start.state.step)
         model = load_model(SemVLPForPreTraining, start.path)
         tokenizer = load_tokenizer(str(start.path))
         source = PretrainingBatches(

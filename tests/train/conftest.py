@@ -1,6 +1,7 @@
 """A small world to train on: 24 images of coloured things, with captions and questions."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,14 @@ def store(shards: Path) -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def tokenizer(store: Store) -> PreTrainedTokenizerFast:
     return train_wordpiece(sentences(read_all([store])), 300)
+
+
+@pytest.fixture
+def dispositions() -> Iterator[None]:
+    """Set what Python does with both signals, whatever the tests were started with."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

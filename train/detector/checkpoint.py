@@ -31,6 +31,7 @@ from semvlp.train.run.checkpoint import (
     load_optimizer,
     newest,
     reading,
+    settle,
     write_checkpoint,
 )
 from semvlp.train.run.folder import CONFIG, INPUTS, MADE_BY_A_RUN, prepare
@@ -79,7 +80,10 @@ def open_run(
         made=(*MADE_BY_A_RUN, DESCRIPTION, WEIGHTS, OLD_STATE),
         may_change=MAY_CHANGE,
         same_inputs=SAME_INPUTS,
+        proofs=(OLD_STATE, DESCRIPTION),
     )
+    if start := newest(out):
+        settle(out, start, keep=config.keep)
 
 
 def restore(out: Path, network: nn.Module, optimizer: Optimizer) -> TrainingState:

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from semvlp.atomic import locked
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.names import Backend
@@ -52,10 +53,11 @@ def train_detector(
     valid = _validation(config, images, data)
     learner = open_learner(config, data, runner)
     inputs = {**_inputs(annotations, images), **learner.identity}
-    open_run(out, config, inputs, resume=resume, overwrite=overwrite)
-    loop = DetectorLoop(out, learner, data, config)
     scores = {}
     with ExitStack() as stack:
+        stack.enter_context(locked(out))
+        open_run(out, config, inputs, resume=resume, overwrite=overwrite)
+        loop = DetectorLoop(out, learner, data, config)
         run_log = None
         if not loop.state.finished:
             stack.callback(write_report, out)

@@ -137,6 +137,7 @@ def write_checkpoint(
     path, aside = folder / _name(state.step), folder / f".{_name(state.step)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sync_directory(run)
         for left_over in folder.glob(".step-*.part"):
             shutil.rmtree(left_over)
         (aside / "training").mkdir(parents=True)
@@ -153,15 +154,29 @@ def write_checkpoint(
             f"{path} could not be written: {error}; the checkpoints before it are whole: make room "
             "and give the same command again, it goes on from the last one"
         ) from error
-    if path.exists():
-        shutil.rmtree(path)
+    before = _set_aside(path) if path.exists() else None
     aside.rename(path)
     sync_directory(folder)
-    turn_link(run / "last", path)
-    if state.best_step is not None:
-        turn_link(run / "best", folder / _name(state.best_step))
-    _prune(folder, keep=keep, best_step=state.best_step)
-    return Checkpoint(path, state)
+    if before is not None:
+        shutil.rmtree(before)
+    checkpoint = Checkpoint(path, state)
+    settle(run, checkpoint, keep=keep)
+    return checkpoint
+
+
+def settle(run: Path, checkpoint: Checkpoint, *, keep: int) -> None:
+    """Turn the links of a run to its newest checkpoint and to its best, and remove older ones.
+
+    A run that is gone on with does so first: it may have been killed after a checkpoint had its
+    name and before the links were turned.
+    """
+    folder, best_step = run / "checkpoints", checkpoint.state.best_step
+    turn_link(run / "last", checkpoint.path)
+    if best_step is not None:
+        turn_link(run / "best", folder / _name(best_step))
+    for path in step_folders(folder)[:-keep]:
+        if best_step is None or path.name != _name(best_step):
+            shutil.rmtree(_set_aside(path))
 
 
 def newest(run: Path) -> Checkpoint | None:
@@ -170,8 +185,15 @@ def newest(run: Path) -> Checkpoint | None:
     Raises:
         InputError: its training state is damaged or of another version.
     """
-    paths = sorted((run / "checkpoints").glob("step-*"))
+    paths = step_folders(run / "checkpoints")
     return Checkpoint(paths[-1], read_state(paths[-1])) if paths else None
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Return the folders with the name of a checkpoint, by their steps; others are not ours."""
+    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    ours = [path for path, step in steps.items() if step.isdecimal() and path.is_dir()]
+    return sorted(ours, key=lambda path: int(steps[path]))
 
 
 def read_state(checkpoint: Path) -> TrainingState:
@@ -275,11 +297,11 @@ def turn_link(link: Path, target: Path) -> None:
     sync_directory(link.parent)
 
 
-def _prune(folder: Path, *, keep: int, best_step: int | None) -> None:
-    best = None if best_step is None else _name(best_step)
-    for path in sorted(folder.glob("step-*"))[:-keep]:
-        if path.name != best:
-            shutil.rmtree(path)
+def _set_aside(path: Path) -> Path:
+    """Take its name from a checkpoint that goes: one that has its name is whole at any moment."""
+    aside = path.with_name(f".{path.name}.gone.part")
+    path.rename(aside)
+    return aside
 
 
 def _sync_tree(folder: Path) -> None:
@@ -287,3 +309,6 @@ def _sync_tree(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        else:
+            sync_directory(path)
+    sync_directory(folder)

@@ -13,7 +13,15 @@ from semvlp.atomic import refuse_source_code, write_json, write_text
 from semvlp.distributed import World
 from semvlp.errors import ConfigError
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from semvlp.train.run.checkpoint import Checkpoint, TrainingState, collected, newest, save
+from semvlp.train.run.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    collected,
+    newest,
+    save,
+    settle,
+    step_folders,
+)
 
 CONFIG = "config.toml"
 INPUTS = "inputs.json"
@@ -74,10 +82,12 @@ def open_run(
     """
     if world.is_first:
         prepare(out, config, inputs, resume=resume, overwrite=overwrite)
-        if newest(out) is None:
+        if (start := newest(out)) is None:
             model, tokenizer = build()
             with collected(model, None) as tensors:
                 save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
+        else:
+            settle(out, start, keep=config.train.keep)
     world.wait()
     start = newest(out)
     assert start is not None, "the first rank has written a checkpoint"
@@ -94,6 +104,7 @@ def prepare(
     made: Sequence[str] = MADE_BY_A_RUN,
     may_change: Container[str] = MAY_CHANGE,
     same_inputs: Sequence[str] = SAME_INPUTS,
+    proofs: Sequence[str] = (),
 ) -> None:
     """Make the folder of a run, which may hold one that is gone on with, and write its settings.
 
@@ -102,12 +113,20 @@ def prepare(
         made: patterns of what such a run writes, which `overwrite` removes.
         may_change: dotted names of settings that may be others than when the run began.
         same_inputs: names of inputs that may not.
+        proofs: files besides inputs.json and checkpoints that only such a run leaves.
 
     Raises:
-        ConfigError: `out` holds source code, a run that may not be touched, or one that was
-            started with other settings (the first that differs is named).
+        ConfigError: `out` holds source code, files of somebody else under the names of ours, a run
+            that may not be touched, or one that was started with other settings (the first that
+            differs is named).
     """
     refuse_source_code(out)
+    strangers = [path.name for pattern in made for path in out.glob(pattern)]
+    if strangers and not _is_a_run(out, proofs):
+        raise ConfigError(
+            f"{out} holds {strangers[0]}, but no run of ours ({INPUTS} or a checkpoint with its "
+            "training state), so nothing there is replaced; name another --out"
+        )
     if overwrite:
         remove(out, made)
     if newest(out) is not None:
@@ -118,18 +137,33 @@ def prepare(
         _check_same_inputs(out / INPUTS, inputs, same_inputs)
         _check_same_settings(out / CONFIG, config, may_change)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / CONFIG, settings.to_toml(config))
+    # The inputs first: they tell that the folder is a run.
     write_json(out / INPUTS, inputs)
+    write_text(out / CONFIG, settings.to_toml(config))
+
+
+def _is_a_run(out: Path, proofs: Sequence[str]) -> bool:
+    states = (path / "training" / "state.json" for path in step_folders(out / "checkpoints"))
+    if any(path.is_file() for path in (*states, *(out / name for name in proofs))):
+        return True
+    try:
+        inputs = json.loads((out / INPUTS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(inputs, dict) and not {"task", "init"}.isdisjoint(inputs)
 
 
 def remove(out: Path, made: Sequence[str] = MADE_BY_A_RUN) -> None:
     """Remove what a run has written, and nothing else."""
     for pattern in made:
         for path in out.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
+            if path.is_symlink() or not path.is_dir():
                 path.unlink()
+                continue
+            for checkpoint in (*step_folders(path), *path.glob(".step-*.part")):
+                shutil.rmtree(checkpoint)
+            if not any(path.iterdir()):
+                path.rmdir()
 
 
 def _check_same_settings(saved: Path, config: Any, may_change: Container[str]) -> None:

@@ -78,6 +78,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     check_equal(tmp_path, whole)
 
 
+@pytest.mark.usefixtures("dispositions")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_step_in_hand_be_finished_and_saved(
     drawn: Path,

@@ -22,6 +22,8 @@ from semvlp.train.run.checkpoint import (
     load_optimizer,
     newest,
     read_state,
+    settle,
+    turn_link,
 )
 from semvlp.train.train_config import TrainConfig
 
@@ -179,3 +181,30 @@ def test_a_checkpoint_of_another_network_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 5}))
     with pytest.raises(InputError, match="missing_keys"):
         load_model(SemVLPForPreTraining, made.path)
+
+
+def test_a_run_that_was_killed_before_its_links_were_turned_is_settled(
+    run: Path, model: SemVLPForPreTraining, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for step in (1, 2, 3):
+        save(run, TrainingState(step=step, best_step=step), model, tokenizer, None, keep=9)
+    turn_link(run / "last", run / "checkpoints" / "step-0000002")
+    turn_link(run / "best", run / "checkpoints" / "step-0000001")
+    start = newest(run)
+    assert start is not None
+    settle(run, start, keep=1)
+    assert {(run / link).resolve().name for link in ("last", "best")} == {"step-0000003"}
+    assert names(run) == ["step-0000003"]
+
+
+def test_checkpoints_are_known_by_their_steps_and_others_are_nobodys(
+    run: Path, model: SemVLPForPreTraining, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """`step-final` comes last by name, and `step-10000000` before `step-9999999`."""
+    (run / "checkpoints" / "step-final").mkdir(parents=True)
+    for step in (9_999_999, 10_000_000):
+        save(run, TrainingState(step=step), model, tokenizer, None, keep=1)
+    start = newest(run)
+    assert start is not None
+    assert start.state.step == 10_000_000
+    assert names(run) == ["step-10000000", "step-final"]

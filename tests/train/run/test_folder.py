@@ -1,0 +1,57 @@
+"""The folder of a run: one process at a time, and nothing of somebody else's is replaced."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semvlp.atomic import locked
+from semvlp.errors import ConfigError
+from semvlp.train.config import PretrainConfig
+from semvlp.train.run.folder import CONFIG, INPUTS, prepare
+
+GIVEN: dict[str, Any] = {"config": PretrainConfig(), "inputs": {"task": "pretrain"}}
+NAMES = (CONFIG, INPUTS, "metrics.jsonl", "report.html", "last", "best")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "checkpoints/step-final", "checkpoints/step-0000001"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_somebody_else_are_not_replaced(
+    tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"somebody": "else"}')
+    with pytest.raises(ConfigError, match="but no run of ours"):
+        prepare(tmp_path, **GIVEN, resume=True, overwrite=overwrite)
+    assert path.read_text() == '{"somebody": "else"}'
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+def test_overwrite_removes_a_run_and_nothing_beside_it(tmp_path: Path) -> None:
+    prepare(tmp_path, **GIVEN, resume=True, overwrite=False)
+    kept = [tmp_path / "notes.txt", tmp_path / "checkpoints" / "step-final" / "weights"]
+    gone = [tmp_path / "metrics.jsonl", tmp_path / "checkpoints" / "step-0000003" / "weights"]
+    for path in (*kept, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    prepare(tmp_path, **GIVEN, resume=True, overwrite=True)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in gone)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on(tmp_path: Path) -> None:
+    prepare(tmp_path, **GIVEN, resume=True, overwrite=False)
+    (tmp_path / CONFIG).unlink()
+    prepare(tmp_path, **GIVEN, resume=True, overwrite=False)
+    assert json.loads((tmp_path / INPUTS).read_text()) == GIVEN["inputs"]
+    assert (tmp_path / CONFIG).exists()
+
+
+def test_a_folder_has_one_process(tmp_path: Path) -> None:
+    in_use = pytest.raises(ConfigError, match="in use by another process")
+    with locked(tmp_path / "run"), in_use, locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        assert not list((tmp_path / "run").iterdir())
