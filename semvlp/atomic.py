@@ -83,12 +83,14 @@ def sync_directory(directory: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder and hold it for this process, however that ends.
 
-    The folder itself is locked, so that nothing is left in it. A file system that cannot do that
-    (some that are mounted from elsewhere) keeps nobody out.
+    The folder itself is locked, so that nothing is left in it; one that was made here and is empty
+    at the end goes again. A file system that cannot lock (some that are mounted from elsewhere)
+    keeps nobody out.
 
     Raises:
         ConfigError: another process holds it.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -103,6 +105,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def refuse_inputs(out: Path, *inputs: Path | str | None) -> None:

@@ -53,5 +53,8 @@ def test_a_folder_has_one_process(tmp_path: Path) -> None:
     in_use = pytest.raises(ConfigError, match="in use by another process")
     with locked(tmp_path / "run"), in_use, locked(tmp_path / "run"):
         pass
+    assert not (tmp_path / "run").exists(), "made here and left empty"
+    (tmp_path / "run").mkdir()
     with locked(tmp_path / "run"):
-        assert not list((tmp_path / "run").iterdir())
+        pass
+    assert not list((tmp_path / "run").iterdir())
