@@ -102,11 +102,14 @@ def locked(folder: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             log.debug("%s cannot be locked: %s", folder, error)
-        yield
+        try:
+            yield
+        finally:
+            # Only while it is held: whoever is kept out may have met it new and empty as well.
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
     finally:
         os.close(descriptor)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def refuse_inputs(out: Path, *inputs: Path | str | None) -> None:

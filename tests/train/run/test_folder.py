@@ -58,3 +58,16 @@ def test_a_folder_has_one_process(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         pass
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_who_is_kept_out_of_a_new_folder_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes start at once, and neither has met the folder."""
+    with locked(tmp_path / "run"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", lambda self: False)
+            in_use = pytest.raises(ConfigError, match="in use by another process")
+            with in_use, locked(tmp_path / "run"):
+                pass
+        assert (tmp_path / "run").is_dir()
