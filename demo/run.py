@@ -40,7 +40,7 @@ class Size:
 
 
 SMALL = Size(
-    scenes={"train": 1000, "valid": 40, "test": 200},
+    scenes={"train": 3600, "valid": 40, "test": 200},
     world=WorldConfig(
         towers=0,
         scatter=0,
@@ -48,19 +48,19 @@ SMALL = Size(
         covered=0,
         nlvr=0,
         captions=2,
-        questions=6,
-        statements=6,
-        pairs=0.4,
+        questions=12,
+        statements=12,
+        pairs=0.5,
         pair_statements=16,
         most_items=3,
     ),
-    pretrain=("train.steps=1400", recipe.first_single(550)),
-    finetune=("train.epochs=2",),
+    pretrain=("train.steps=1400",),
+    finetune=("train.epochs=1",),
 )
 FULL = Size(
     scenes={"train": 8000, "valid": 300, "test": 1000},
-    world=WorldConfig(covered=0, nlvr=0, questions=6, pairs=0.4, pair_statements=20),
-    pretrain=("train.steps=20000", recipe.first_single(6000)),
+    world=WorldConfig(covered=0, nlvr=0, questions=6, pair_statements=20),
+    pretrain=("train.steps=20000",),
     finetune=("train.epochs=6",),
 )
 SIZES: dict[DemoSize, Size] = {"small": SMALL, "full": FULL}
@@ -129,7 +129,9 @@ def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
     A drawn scene has a handful of things, so no minimum fills it up with background.
     """
     regions, shards = out / "regions", out / "shards"
-    chosen = ExtractSettings(detector="demo", min_regions=1, max_regions=36, overwrite=overwrite)
+    chosen = ExtractSettings(
+        detector="demo", min_regions=1, max_regions=36, precision="auto", overwrite=overwrite
+    )
     extract(world.root / "images", regions, chosen)
     join(regions, [world.texts("train")], shards, only_matched=True, overwrite=overwrite)
     return regions, shards

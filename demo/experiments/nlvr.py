@@ -48,23 +48,9 @@ PLAIN = WorldConfig(
 )
 ALIKE = replace(PLAIN, statements=10, alike_statements=24)
 DETECTOR = DetectorTrainConfig(steps=800)
-PRETRAIN = (
-    *recipe.PRETRAIN,
-    *recipe.MUON,
-    recipe.precision(),
-    "model.vocab_size=3000",
-    "model.cross_layers=2",
-    "data.texts_per_image=2",
-    # Captions are few, so what is learned from them are means over a handful of pairs: with larger
-    # weights their noise drowns what the answers teach.
-    "objectives.matching=0.1",
-    "objectives.mlm=0.05",
-    "objectives.features=0.02",
-    "objectives.objects=0.02",
-    "objectives.attributes=0.02",
-)
-FIRST = ("train.steps=2500", "train.schedule=single", "train.lr_schedule=constant")
-THEN = ("train.steps=5600", recipe.first_single(3400), "train.save_every=1000")
+PRETRAIN = (*recipe.PRETRAIN, "model.vocab_size=3000", "data.texts_per_image=2")
+FIRST = ("train.steps=2500", "train.lr_schedule=constant")
+THEN = ("train.steps=5600", "train.save_every=1000")
 FINETUNE = (
     "train.epochs=6",
     "train.batch_size=64",

@@ -15,6 +15,7 @@ from semvlp.demo.dataset.split_world import SplitWorld
 from semvlp.demo.world.config import WorldConfig
 from semvlp.demo.world.draw import draw
 from semvlp.demo.world.random_scenes import thing_of
+from semvlp.demo.world.scene import KINDS
 from semvlp.errors import ConfigError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
@@ -113,6 +114,25 @@ def test_no_two_uses_or_splits_share_a_scene(larger: dict[str, SplitWorld]) -> N
                 by_key[picture.scene.key].add((split, picture.image_id))
     assert len(by_key) > 500
     assert all(len(uses) == 1 for uses in by_key.values())
+
+
+@pytest.mark.parametrize("each", [0, 0.25, 0.5, 1.2])
+def test_pairs_are_of_scenes_that_are_there(each: float) -> None:
+    """All scenes of a kind are in equally many pairs, or in one more; never with themselves."""
+    (world,) = compose({"train": 40}, seed=6, config=WorldConfig(pairs=each, pair_statements=20))
+    pictures = {picture.image_id: picture for picture in world.scenes}
+    pairs = {(fact.left.image_id, fact.right.image_id) for fact in world.pairs}
+    uses = Counter({name: 0 for name in pictures}) + Counter(
+        name for pair in pairs for name in pair
+    )
+    for kind in KINDS:
+        names = [name for name, picture in pictures.items() if picture.scene.kind == kind]
+        counts = [uses[name] for name in names]
+        assert max(counts) - min(counts) <= 1
+        assert sum(counts) == pytest.approx(2 * each * len(names), abs=2)
+    for left, right in pairs:
+        assert left != right
+        assert pictures[left].scene.kind == pictures[right].scene.kind
 
 
 def test_the_shares_of_the_kinds_are_kept(larger: dict[str, SplitWorld]) -> None:
