@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp import atomic
-from semvlp.distributed import World, joined
+from semvlp.distributed import World, joined, precision_of
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
@@ -95,18 +95,19 @@ def evaluate(
         joined(options.device, patience=PATIENCE, setting="--device") as world,
         open_store(shards) as store,
     ):
+        precision = precision_of(options.precision, world.device)
         network = open_network(
             checkpoint,
             device=str(world.device),
             batch_size=options.batch_size,
-            precision=options.precision,
+            precision=precision,
             zero_shot=task.zero_shot_labels,
         )
         check_network(network, task, examples, store, checkpoint)
         settings = {
             "task": task.name,
             "split": options.split,
-            "precision": options.precision,
+            "precision": precision,
             "shortlist": options.shortlist,
         }
         inputs = sources(network, checkpoint, store, annotations, settings)

@@ -125,7 +125,8 @@ def model_card(config: SemVLPConfig, architecture: str, num_parameters: int) -> 
         f"{config.num_attention_heads}",
         "cross-attention": f"upper {config.cross_layers} layers, {config.cross_attention} weights",
         "vocabulary": f"{config.vocab_size:,} word pieces",
-        "region features": f"{config.region_feature_size} numbers and a box of {config.box_size}, "
+        "region features": f"{config.region_feature_size} numbers and a box of {config.box_size} "
+        f"({config.box_encoding}), "
         f"joined by {config.region_embedding}",
         "image token": config.image_token,
         "object and attribute classes": f"{config.num_objects:,} and {config.num_attributes:,}",

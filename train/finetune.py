@@ -30,7 +30,7 @@ from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import open_run
+from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -68,6 +68,7 @@ def finetune(
         world = stack.enter_context(training_world(config.train))
         if world.is_first:
             stack.enter_context(locked(out))
+        config = settle_precision(config, out, world, overwrite=overwrite)
         _check_split(config.train, world)
         _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.

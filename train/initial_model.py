@@ -27,7 +27,14 @@ from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, ModelConfig
 
-CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")
+CHOICES = (
+    "cross_attention",
+    "cross_start",
+    "box_size",
+    "box_encoding",
+    "region_embedding",
+    "image_token",
+)
 """Settings that have the same name in the network's configuration."""
 MEASURED_IMAGES = 2000
 """Images by which region features are standardised: seconds, and enough."""

@@ -29,7 +29,7 @@ from semvlp.train.initial_model import fresh_config, load_pretrained, make_token
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import open_run
+from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 
@@ -60,6 +60,7 @@ def pretrain(
         world = stack.enter_context(training_world(config.train))
         if world.is_first:
             stack.enter_context(locked(out))
+        config = settle_precision(config, out, world, overwrite=overwrite)
         stream = open_stream(stores, config, world)
         start = open_run(
             out,

@@ -32,6 +32,7 @@ COLOURS = ("red", "green", "blue")
 SMALL = (
     "model.preset=tiny",
     "train.device=cpu",
+    "train.precision=fp32",
     "train.lr=1e-3",
     "train.log_every=1",
     "train.batch_size=8",

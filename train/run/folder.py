@@ -1,16 +1,18 @@
 """The folder of one run: whether it may be written to, goes on, is finished or starts anew."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp import settings
 from semvlp.atomic import refuse_source_code, write_json, write_text
-from semvlp.distributed import World
+from semvlp.distributed import World, precision_of
 from semvlp.errors import ConfigError
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import (
@@ -54,13 +56,15 @@ MAY_CHANGE = frozenset(
 )
 # Data may have moved, and their order is checked where they are read.
 SAME_INPUTS = ("task", "init")
-Config = PretrainConfig | FinetuneConfig
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+log = logging.getLogger(__name__)
+
 Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
 
 
 def open_run(
     out: Path,
-    config: Config,
+    config: PretrainConfig | FinetuneConfig,
     inputs: Mapping[str, Any],
     world: World,
     build: Build,
@@ -92,6 +96,22 @@ def open_run(
     start = newest(out)
     assert start is not None, "the first rank has written a checkpoint"
     return start
+
+
+def settle_precision(config: Config, out: Path, world: World, *, overwrite: bool) -> Config:
+    """Return the settings with what `train.precision` = auto stands for.
+
+    A run that is gone on with keeps what it began with.
+    """
+    if config.train.precision != "auto":
+        return config
+    precision = precision_of("auto", world.device)
+    begun = (out / CONFIG).is_file() and step_folders(out / "checkpoints")
+    if begun and not overwrite:
+        precision = settings.load(type(config), out / CONFIG).train.precision
+    if world.is_first:
+        log.info("train.precision = auto takes %s", precision)
+    return replace(config, train=replace(config.train, precision=precision))
 
 
 def prepare(

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from semvlp import settings
 from semvlp.atomic import locked
+from semvlp.distributed import ALONE
 from semvlp.errors import ConfigError
+from semvlp.names import Precision
 from semvlp.train.config import PretrainConfig
-from semvlp.train.run.folder import CONFIG, INPUTS, prepare
+from semvlp.train.run.folder import CONFIG, INPUTS, prepare, settle_precision
 
 GIVEN: dict[str, Any] = {"config": PretrainConfig(), "inputs": {"task": "pretrain"}}
 NAMES = (CONFIG, INPUTS, "metrics.jsonl", "report.html", "last", "best")
@@ -47,6 +51,27 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on(tmp_path: Pat
     prepare(tmp_path, **GIVEN, resume=True, overwrite=False)
     assert json.loads((tmp_path / INPUTS).read_text()) == GIVEN["inputs"]
     assert (tmp_path / CONFIG).exists()
+
+
+@pytest.mark.parametrize(("began", "native"), [("fp32", True), ("bf16", False)])
+def test_automatic_precision_is_what_the_run_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: Precision, native: bool
+) -> None:
+    """On a machine that would have chosen otherwise, and whatever the default was then."""
+    capabilities = {"avx512_bf16": native}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    own = "bf16" if native else "fp32"
+    config = PretrainConfig()
+    assert settle_precision(config, tmp_path, ALONE, overwrite=False).train.precision == own
+    before = settings.override(config, [f"train.precision={began}"])
+    assert settle_precision(before, tmp_path, ALONE, overwrite=False) == before
+    prepare(tmp_path, **GIVEN | {"config": before}, resume=True, overwrite=False)
+    assert settle_precision(config, tmp_path, ALONE, overwrite=False).train.precision == own
+    state = tmp_path / "checkpoints" / "step-0000001" / "training" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    assert settle_precision(config, tmp_path, ALONE, overwrite=False) == before
+    assert settle_precision(config, tmp_path, ALONE, overwrite=True).train.precision == own
 
 
 def test_a_folder_has_one_process(tmp_path: Path) -> None:
