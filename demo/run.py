@@ -10,10 +10,11 @@ from typing import Any
 from semvlp import atomic, settings
 from semvlp.demo import recipe
 from semvlp.demo.dataset.files import WorldFiles, write_world
-from semvlp.demo.report import write_report
+from semvlp.demo.report import Accuracies, Accuracy, write_report
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.score_table import scores_of
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.names import DemoSize
@@ -72,8 +73,8 @@ class DemoReport:
 
     out: Path
     page: Path
-    scores: dict[str, dict[str, float]]
-    """Accuracy by task and method: majority, text only, single, two, both."""
+    scores: Accuracies
+    """By task and method: majority, text only, single, two, both."""
     seconds: float
 
     def values(self) -> dict[str, Any]:
@@ -81,18 +82,42 @@ class DemoReport:
         return {
             "out": str(self.out),
             "report": str(self.page),
-            "scores": self.scores,
+            **self.figures(),
             "seconds": round(self.seconds, 1),
         }
 
+    def figures(self) -> dict[str, Any]:
+        """Return the accuracies and the ends of their intervals as plain values."""
+        return {
+            "scores": {
+                task: {method: accuracy.mean for method, accuracy in of_task.items()}
+                for task, of_task in self.scores.items()
+            },
+            "intervals": {
+                task: {
+                    method: [accuracy.low, accuracy.high] for method, accuracy in of_task.items()
+                }
+                for task, of_task in self.scores.items()
+            },
+        }
+
     def sentence(self) -> str:
-        """Write the report in a few lines."""
+        """Write the report in a few lines, the last of which says what to do next."""
         methods = list(next(iter(self.scores.values())))
-        lines = ["accuracy on unseen scenes (%)", " " * 8 + "".join(f"{m:>11}" for m in methods)]
-        for task, score in self.scores.items():
-            lines.append(f"{task:<8}" + "".join(f"{score[m]:>11.1f}" for m in methods))
-        lines.append(f"The demo took {duration(self.seconds)}; open {self.page} in a browser.")
-        return "\n".join(lines)
+        lines = [
+            "accuracy on unseen scenes (%), with 95 % intervals clustered by picture",
+            " " * 6 + "".join(f"{method:>13}" for method in methods),
+        ]
+        for task, found in self.scores.items():
+            lines.append(f"{task:<6}" + "".join(f"{found[method]!s:>13}" for method in methods))
+        return "\n".join(
+            [
+                *lines,
+                f"The demo took {duration(self.seconds)}; open {self.page} in a browser.",
+                "Next: `semvlp extract FOLDER` makes shards of pictures of your own, docs/data.md "
+                "goes on from there; `semvlp demo --size full` draws a larger world.",
+            ]
+        )
 
 
 def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoReport:
@@ -114,9 +139,10 @@ def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoRepor
     for number, task in enumerate(TASKS, start=4):
         _stage(number, f"fine-tuning and evaluating {task}")
         scores[task] = _task(task, world, regions, out, chosen.finetune, overwrite)
-    atomic.write_json(out / "scores.json", scores)
     page = write_report(out, world, regions, scores)
-    return DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
+    report = DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
+    atomic.write_json(out / "scores.json", report.figures())
+    return report
 
 
 def _stage(number: int, what: str) -> None:
@@ -144,7 +170,7 @@ def _task(
     out: Path,
     overrides: Sequence[str],
     overwrite: bool,
-) -> dict[str, float]:
+) -> dict[str, Accuracy]:
     """Fine-tune on one task and score the test split, beside what needs no picture."""
     task, run = load_task(name), out / f"finetune-{name}"
     train, valid, test = (world.annotations(name, split) for split in ("train", "valid", "test"))
@@ -168,9 +194,9 @@ def _task(
     )
     assert report.scores is not None, "the test split of the drawn world has labels"
     learned, asked = task.read(train), task.read(test)
-    scores = {
-        "majority": task.score(asked, majority(learned, asked)),
-        "text only": task.score(asked, text_only(learned, asked)),
-        **report.scores["modes"],
+    blind = {"majority": majority(learned, asked), "text only": text_only(learned, asked)}
+    scores = {method: scores_of(task, asked, answers) for method, answers in blind.items()}
+    return {
+        method: Accuracy(score[task.metric], *score[f"{task.metric}_interval"])
+        for method, score in {**scores, **report.scores["modes"]}.items()
     }
-    return {method: score[task.metric] for method, score in scores.items()}
