@@ -174,7 +174,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreFormat) -
 def test_a_second_writer_is_told(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(), format="tar") as writer:
         writer.write(sample_of("img-0"))
-        with pytest.raises(ConfigError, match="being written by another process"):
+        with pytest.raises(ConfigError, match="in use by another process"):
             open_writer(tmp_path, plan_of(), format="tar")
         writer.write(sample_of("img-1"))
     open_writer(tmp_path, plan_of(), format="tar").close()
