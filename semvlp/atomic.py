@@ -27,6 +27,8 @@ PART_DIR = ".part"
 """Work in progress, on the same file system; readers never look here."""
 LEFT_OVER_SECONDS = 86_400
 """What no lock tells to be in work is left over when nothing in it has changed for so long."""
+MANY_FILES = 1000
+"""More than these are synced with all else that the machine has to write."""
 
 
 @contextmanager
@@ -62,24 +64,26 @@ def scratch(path: Path) -> Iterator[Path]:
 def _clear_left_over(path: Path) -> None:
     """Remove what processes that have died left of their work on `path`.
 
-    Their folders, and the files `.NAME.PID.part` of version 0.1.
+    Their folders, and the files and links `.NAME.PID.part` of version 0.1.
     """
     named = re.compile(rf"\.{re.escape(path.name)}\.(\w{{8}}|\d+)\.part")
     for other in [Path(entry) for entry in os.scandir(path.parent) if named.fullmatch(entry.name)]:
-        # Another process may be clearing as well.
-        with suppress(FileNotFoundError):
-            if _is_left_over(other):
+        is_folder = other.is_dir() and not other.is_symlink()
+        # Another process may be clearing as well, and what another user left may stay.
+        with suppress(OSError):
+            if _is_left_over(other, is_folder):
                 log.info("removing %s, which a process that has died left", other)
-                shutil.rmtree(other) if other.is_dir() else other.unlink()
+                shutil.rmtree(other) if is_folder else other.unlink()
 
 
-def _is_left_over(part: Path) -> bool:
+def _is_left_over(part: Path, is_folder: bool) -> bool:
     """Tell whether nobody works on it any more, by its lock; where there is none, by its age.
 
     A process locks its folder before it puts anything there, so an empty one says nothing. A
     process number says nothing either: the one that wrote may live on another machine.
     """
-    if part.is_dir() and any(part.iterdir()):
+    inside = list(part.rglob("*")) if is_folder else []
+    if inside:
         descriptor = os.open(part, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +94,7 @@ def _is_left_over(part: Path) -> bool:
             log.debug("%s cannot be locked: %s", part, error)
         finally:
             os.close(descriptor)
-    changed = max(each.lstat().st_mtime for each in (part, *part.rglob("*")))
+    changed = max(each.lstat().st_mtime for each in (part, *inside))
     return time.time() - changed > LEFT_OVER_SECONDS
 
 
@@ -146,7 +150,12 @@ def sync(path: Path) -> None:
     """Make a file, or a folder with all that is in it, survive a power cut; links do by theirs."""
     if path.is_symlink():
         return
-    for each in (path, *path.rglob("*")):
+    every = [path, *path.rglob("*")]
+    if len(every) > MANY_FILES:
+        # One by one, the files of a hundred thousand images take minutes.
+        os.sync()
+        return
+    for each in every:
         if each.is_dir():
             sync_directory(each)
         else:
@@ -191,7 +200,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def hold(descriptor: int, folder: Path) -> None:
-    """Lock an open file or folder, by which `folder` is one process's, until that closes it or ends.
+    """Lock an open file or folder for this process, so that `folder` is its own until it ends.
 
     A file system that cannot lock (some that are mounted from elsewhere) keeps nobody out.
 

@@ -82,14 +82,21 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
         InputError: `src` is no store, or damaged.
     """
     community = load_format(to)
-    # A link that leads nowhere would be replaced as well.
-    if os.path.lexists(dst):
-        raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
+    _refuse_existing(dst)
     with open_store(src) as store:
         atomic.make_directory(dst.parent)
         with atomic.aside(dst) as made:
             images = _images(store, to)
-            return community.write(images, made, object_labels=store.manifest.object_labels)
+            count = community.write(images, made, object_labels=store.manifest.object_labels)
+            # Another process may have been faster.
+            _refuse_existing(dst)
+    return count
+
+
+def _refuse_existing(dst: Path) -> None:
+    """Refuse to replace anything, a link that leads nowhere included."""
+    if os.path.lexists(dst):
+        raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
 
 
 def _plan(dataset: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:

@@ -140,7 +140,8 @@ def write_checkpoint(
     folder = run / "checkpoints"
     path, made = folder / _name(state.step), folder / f".{_name(state.step)}.part"
     recover(run)
-    _clear_left_over(folder)
+    for nameless in left_over(folder):
+        shutil.rmtree(nameless)
     try:
         make_directory(folder)
         (made / "training").mkdir(parents=True)
@@ -181,24 +182,23 @@ def settle(run: Path, checkpoint: Checkpoint, *, keep: int) -> None:
             # Without its name first: one that has it is whole at any moment.
             path.rename(path.with_name(f".{path.name}.gone.part"))
     sync_directory(folder)
-    _clear_left_over(folder)
+    for nameless in left_over(folder):
+        shutil.rmtree(nameless)
 
 
 def recover(run: Path) -> None:
     """Give a checkpoint its name back that was being replaced when the process died."""
     folder = run / "checkpoints"
-    for before in folder.glob(f".step-*{BEFORE}"):
-        path = folder / before.name.removeprefix(".").removesuffix(BEFORE)
-        if not path.exists():
-            before.rename(path)
+    for nameless in left_over(folder):
+        path = folder / nameless.name.removeprefix(".").removesuffix(BEFORE)
+        if nameless.name.endswith(BEFORE) and not path.exists():
+            nameless.rename(path)
             sync_directory(folder)
 
 
-def _clear_left_over(folder: Path) -> None:
-    """Remove what has no name of a checkpoint any more, or not yet; the run's one process does."""
-    for path in folder.glob(".step-*.part"):
-        if LEFT_OVER.fullmatch(path.name):
-            shutil.rmtree(path)
+def left_over(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint no more, or not yet; a run has one process."""
+    return [path for path in folder.glob(".step-*.part") if LEFT_OVER.fullmatch(path.name)]
 
 
 def newest(run: Path) -> Checkpoint | None:
