@@ -29,8 +29,9 @@ class RefusalLog:
         self.path = directory / REFUSED_NAME
         if rank:
             self.path = directory / PART_DIR / f"refused-{rank}.jsonl"
-            self.path.parent.mkdir(exist_ok=True)
+            atomic.make_directory(self.path.parent)
         self._file = self.path.open("a+b", buffering=0)
+        atomic.sync_directory(self.path.parent)
         try:
             atomic.hold(self._file.fileno(), directory)
         except BaseException:
