@@ -116,7 +116,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
     from semvlp.extract import pipeline
 
-    refuse_inputs(out, images, *options["texts"])
+    refuse_inputs(out, images, options["weights"], *options["texts"], *options["labels"])
     return reported(
         pipeline.extract(images, out, pipeline.ExtractSettings(format=format_, **options))
     )
@@ -148,7 +148,8 @@ def detector_train(
     from semvlp.train.detector.train import train_detector
 
     settings = load(DetectorTrainConfig, config, overrides)
-    refuse_inputs(out, annotations, images)
+    read = (settings.init, settings.valid, settings.valid_images)
+    refuse_inputs(out, annotations, images, *read)
     return reported(train_detector(annotations, images, out, settings, **options))
 
 
@@ -186,7 +187,7 @@ def pretrain(
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, *shards)
+    refuse_inputs(out, *shards, *_read_by(settings.model))
     stores = [localize(address) for address in shards]
     return reported(trainer.pretrain(stores, out, settings, **restart))
 
@@ -228,7 +229,8 @@ def finetune(
 
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, init, shards, *annotations, *options["valid"])
+    read = (init, *_read_by(settings.model))
+    refuse_inputs(out, shards, *annotations, *options["valid"], *read)
     store, start, loaded = localize(shards), None if init == "none" else init, load_task(task)
 
     def run(seeded: FinetuneConfig, folder: Path) -> Any:
@@ -286,9 +288,10 @@ def evaluate(
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
     out = out or Path(f"runs/eval-{task}")
-    refuse_inputs(out, checkpoint, shards, *annotations)
+    refuse_inputs(out, checkpoint, shards, options["images"], *annotations)
     store = localize(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
+    refuse_inputs(out, given.shards, *given.annotations, *given.train)
     return reported(
         scorer.evaluate(
             load_task(task),
@@ -327,6 +330,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
     """Put several runs on one page, side by side."""
     from semvlp.train.run.compare import compare as write_page
 
+    refuse_inputs(out, *runs)
     page = write_page(runs, out)
     return Result({"page": str(page)}, f"Open {page} in a browser.")
 
@@ -349,6 +353,11 @@ def doctor() -> Result:
         for fact in checked
     ]
     return Result(values, "\n".join(lines))
+
+
+def _read_by(model: Any) -> list[str | None]:
+    """Return what the settings of a model name to be read, among it names that are no paths."""
+    return [model.pretrained, None if model.tokenizer == "train" else model.tokenizer]
 
 
 def _kept(keep: int | None) -> list[str]:

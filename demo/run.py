@@ -9,9 +9,10 @@ from typing import Any
 
 from semvlp import atomic, settings
 from semvlp.demo import recipe
-from semvlp.demo.dataset.files import WorldFiles, write_world
+from semvlp.demo.dataset.files import MARK, WorldFiles, read_mark, write_world
 from semvlp.demo.report import Accuracies, Accuracy, write_report
 from semvlp.demo.world.config import WorldConfig
+from semvlp.errors import ConfigError
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.score_table import scores_of
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 TASKS = ("vqa", "nlvr2")
+# Besides the world, which tells that a folder is of the demo.
+MADE = ("regions", "shards", "pretrain", "finetune-*", "eval-*", "scores.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,33 @@ class DemoReport:
 
 
 def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoReport:
-    """Run every stage in `out`; a stage that an earlier run has finished is not done again."""
+    """Run every stage in `out`; a stage that an earlier run has finished is not done again.
+
+    Raises:
+        ConfigError: another process works in `out`, or it holds source code or somebody else's
+            files under the names of ours.
+    """
+    atomic.refuse_source_code(out)
+    with atomic.locked(out):
+        refuse_strangers(out)
+        return _run_stages(out, size=size, overwrite=overwrite)
+
+
+def refuse_strangers(out: Path) -> None:
+    """Refuse a folder with something that the demo would replace, and no drawn world.
+
+    Raises:
+        ConfigError: names the first such file.
+    """
+    strangers = [path.name for pattern in MADE for path in out.glob(pattern)]
+    if strangers and not read_mark(out / "world"):
+        raise ConfigError(
+            f"{out} holds {strangers[0]}, but no demo of ours (world/{MARK}), so nothing there is "
+            "replaced; name another --out"
+        )
+
+
+def _run_stages(out: Path, *, size: DemoSize, overwrite: bool) -> DemoReport:
     start, chosen = time.monotonic(), SIZES[size]
     _stage(1, f"drawing a world of {sum(chosen.scenes.values())} scenes")
     world = write_world(out / "world", scenes=chosen.scenes, seed=SEED, config=chosen.world)

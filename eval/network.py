@@ -254,9 +254,15 @@ def _limits(path: Path) -> Limits:
     if not path.is_file():
         return DEFAULT_LIMITS
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: must be the settings of the training run: {error}") from error
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        if not tree:
+            raise ValueError("it is empty")
+    except ValueError as error:
+        raise InputError(
+            f"{path}: must be the settings of the training run, but: {error}; the config.toml of "
+            "the run is the same file"
+        ) from error
+    data = tree.get("data", {})
     known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}
     return Limits(**known)
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import logging
-import os
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.progress import Progress
 from semvlp.shards.dataset.hashes import file_sha256
@@ -60,17 +60,14 @@ def _from_web(url: str) -> Path:
     path = directory / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
     if path.exists():
         return path
-    directory.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    atomic.make_directory(directory)
     log.info("downloading %s", url)
     try:
-        _download(url, aside)
-        # Only now, so a file that is there is whole.
-        aside.replace(path)
+        # A file that has its name is whole.
+        with atomic.aside(path) as made:
+            _download(url, made)
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(f"{url} cannot be downloaded ({error}); try again") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

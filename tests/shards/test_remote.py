@@ -228,3 +228,25 @@ def test_a_manifest_cannot_name_files_elsewhere(served: tuple[Server, Path]) -> 
     path.write_text(json.dumps(manifest.to_json()))
     with pytest.raises(InputError, match="no plain file name"):
         remote.localize(f"{server.address}/set")
+
+
+def test_a_file_that_cannot_be_synced_has_no_name(
+    served: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = served
+    write_dataset(folder / "set")
+    fsync = os.fsync
+
+    def no_disk(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("shard-000001.tar"):
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", no_disk)
+        with pytest.raises(InputError, match="Input/output error"):
+            remote.localize(f"{server.address}/set")
+    names = {path.name for path in Path(os.environ["SEMVLP_CACHE"]).rglob("*")}
+    assert "shard-000000.tar" in names
+    assert not {name for name in names if "000001" in name or "part" in name or "manifest" in name}
+    assert same_samples(remote.localize(f"{server.address}/set"), folder / "set")
