@@ -49,8 +49,8 @@ DETECTOR = DetectorTrainConfig(steps=2000)
 PRETRAIN = (*recipe.PRETRAIN, "model.vocab_size=3000", "data.texts_per_image=2")
 # One schedule over both: the rate stays where it is, then falls to zero. The second has a tenth of
 # PLAIN besides ALIKE, drawn and of dev, so that nothing is forgotten.
-FIRST = ("train.steps=4000", "train.lr_schedule=constant")
-THEN = ("train.steps=16000", "train.warmup_ratio=0.0", "data.weights=[0.6, 0.3, 0.1]")
+FIRST = ("train.steps=3000", "train.lr_schedule=constant")
+THEN = ("train.steps=13000", "train.warmup_ratio=0.0", "data.weights=[0.6, 0.3, 0.1]")
 # Dev's sentences are too few to choose among checkpoints by: a moving average needs no choice.
 FINETUNE = (
     "model.dropout=0.1",
