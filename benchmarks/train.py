@@ -9,8 +9,9 @@ A step is forward, backward, clipping and AdamW update of the same pairs: 8-24 t
 15 % are masked. The others get them padded to the longest of the batch, as their users do, and
 compute their own pre-training losses; none reads data. Every round runs each network once on the
 same batch, of which there are several, so that a noisy machine is noisy for all; medians are of the
-rounds, and `alternate` is the mean of the two modes in each round. Peak memory is that of a process that runs one network alone.
-A network that memory does not hold is left out of the batch sizes that are too large for it.
+rounds, and `alternate` is the mean of the two modes in each round. Peak memory is that of a process
+that runs one network alone. A network that memory does not hold is left out of the batch sizes that
+are too large for it.
 
 Last, a short run of `semvlp pretrain` on shards of such pairs tells which share of its steps'
 time it waited for data, and how many pairs a second it could have had where nobody trains.
