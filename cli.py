@@ -22,6 +22,7 @@ from semvlp.options import (
     choice,
     device_option,
     keep_option,
+    other_regions_option,
     out_option,
     overwrite_option,
     precision_option,
@@ -171,6 +172,7 @@ cli.add_command(shards)
 @out_option("runs/pretrain")
 @settings_options
 @keep_option
+@other_regions_option
 @restart_options
 def pretrain(
     shards: Sequence[str],
@@ -178,7 +180,7 @@ def pretrain(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
-    **restart: bool,
+    **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
     from semvlp.settings import load
@@ -189,7 +191,7 @@ def pretrain(
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
     refuse_inputs(out, *shards, *_read_by(settings.model))
     stores = [localize(address) for address in shards]
-    return reported(trainer.pretrain(stores, out, settings, **restart))
+    return reported(trainer.pretrain(stores, out, settings, **options))
 
 
 @cli.command(cls=CommandWithSettings, settings="finetune")
@@ -206,6 +208,7 @@ def pretrain(
 @click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
 @keep_option
+@other_regions_option
 @restart_options
 def finetune(
     task: str,
@@ -268,6 +271,7 @@ def finetune(
     metavar="N",
     help="Write explain.html: N examples with what their words and regions attend to.",
 )
+@other_regions_option
 @click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
 @overwrite_option
 def evaluate(

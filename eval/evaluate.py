@@ -23,7 +23,7 @@ from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, clear
 from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
-from semvlp.eval.network import Network, check_network, open_network
+from semvlp.eval.network import Network, check_network, check_regions, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, answers_by_mode
@@ -55,6 +55,8 @@ class EvalOptions:
     """Where the network runs; see `semvlp.distributed.device_of`."""
     precision: Precision = "fp32"
     """Arithmetic of the encoder; the head is always fp32."""
+    allow_other_regions: bool = False
+    """Whether regions may be others than those that the checkpoint was trained on."""
     shortlist: int | None = None
     """Retrieval compares each caption and each image only with its so many likeliest; None: all."""
     train: Sequence[Path] = ()
@@ -105,7 +107,9 @@ def evaluate(
             precision=precision,
             zero_shot=task.zero_shot_labels,
         )
-        check_network(network, task, examples, store, checkpoint)
+        check_network(network, task, examples, checkpoint)
+        other = options.allow_other_regions
+        check_regions(network.model.config, checkpoint, store, allow_other=other)
         settings = {
             "task": task.name,
             "split": options.split,

@@ -101,6 +101,9 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     region_embedding: RegionEmbedding = "mean-of-norms"
     """How feature and box projections become one: the mean of both normalised (LXMERT), their
     normalised sum (ViLBERT, VisualBERT), or the normalised sum of both normalised (UNITER)."""
+    region_profile: dict[str, Any] | None = None
+    """What shaped the region features that the network was trained on last, as the manifest of
+    their data set tells it: detector, hash of its weights, sizes, selection. None says nothing."""
     image_token: ImageToken = "none"
     """A row for the whole image before its regions, the mean of their features (ViLBERT)."""
     num_objects: int = 1600

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.atomic import locked
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
-from semvlp.eval.network import Limits, Network
+from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
@@ -49,6 +49,7 @@ def finetune(
     valid: Sequence[Path] = (),
     resume: bool = True,
     overwrite: bool = False,
+    allow_other_regions: bool = False,
 ) -> RunReport:
     """Fine-tune on `annotations` of `task` and write the run to `out`.
 
@@ -61,7 +62,7 @@ def finetune(
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
         InputError: annotations without labels or of another task, images that the store lacks, a
-            checkpoint that does not fit.
+            checkpoint that does not fit or was trained on other regions, unless these are allowed.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
     with ExitStack() as stack:
@@ -79,7 +80,11 @@ def finetune(
             config,
             _inputs(task, annotations, shards, init, valid),
             world,
-            lambda: task_model(task, examples, store, init, config),
+            partial(
+                task_model,
+                *(task, examples, store, init, config),
+                allow_other_regions=allow_other_regions,
+            ),
             resume=resume,
             overwrite=overwrite,
         )
@@ -88,6 +93,7 @@ def finetune(
         if start.state.finished:
             return RunReport(what=_what(task), run=out, steps=start.state.step)
         model = load_model(SemVLPForTask, start.path)
+        check_regions(model.config, start.path, store, allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
         source = FinetuningBatches(
             task, examples, model.config.labels, tokenizer, store, config, world

@@ -9,7 +9,7 @@ from typing import Any
 from semvlp.atomic import PART_DIR, publish_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
-from semvlp.shards.dataset.plan import PLAN_NAME, Plan, plan_difference
+from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
 from semvlp.shards.dataset.refusals import REFUSED_NAME
 
 # The plan last: while it stands, whatever else is left can be told to be ours.
@@ -81,8 +81,7 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
             f"{out} holds the work of an earlier run; go on with --resume, "
             "start anew with --overwrite, or name another --out"
         )
-    difference = plan_difference(_read(path), wanted)
-    if difference:
+    for difference in differences(_read(path), wanted):
         raise ConfigError(
             f"{out} was begun with another plan: {difference}; "
             "name another --out, or start anew with --overwrite"
