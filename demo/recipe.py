@@ -31,7 +31,8 @@ PRETRAIN = (
 FINETUNE = (
     "model.dropout=0.0",
     "train.batch_size=64",
-    "train.lr=5e-4",
+    "train.optimizer=muon",
+    "train.lr=1e-3",
     "train.threads=1",
     "data.cache_images=20000",
 )

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from semvlp.train.pretrain import pretrain
 log = logging.getLogger(__name__)
 
 SEED = 0
-TASKS = ("vqa", "nlvr2")
+STAGES = 5
 # Besides the world, which tells that a folder is of the demo.
 MADE = ("regions", "shards", "pretrain", "finetune-*", "eval-*", "scores.json", "report.html")
 
@@ -39,8 +38,10 @@ class Size:
 
     scenes: dict[str, int]
     world: WorldConfig
-    pretrain: tuple[str, ...]
-    finetune: tuple[str, ...]
+    steps: int
+    """Of pre-training."""
+    epochs: dict[str, float]
+    """Of fine-tuning on each task."""
 
 
 SMALL = Size(
@@ -54,18 +55,18 @@ SMALL = Size(
         captions=2,
         questions=12,
         statements=12,
-        pairs=0.5,
-        pair_statements=16,
+        pairs=1.0,
+        pair_statements=8,
         most_items=3,
     ),
-    pretrain=("train.steps=1400",),
-    finetune=("train.epochs=1",),
+    steps=1600,
+    epochs={"vqa": 1, "nlvr2": 2},
 )
 FULL = Size(
     scenes={"train": 8000, "valid": 300, "test": 1000},
     world=WorldConfig(covered=0, nlvr=0, questions=6, pair_statements=20),
-    pretrain=("train.steps=20000",),
-    finetune=("train.epochs=6",),
+    steps=20_000,
+    epochs={"vqa": 6, "nlvr2": 6},
 )
 SIZES: dict[DemoSize, Size] = {"small": SMALL, "full": FULL}
 
@@ -157,7 +158,7 @@ def _run_stages(out: Path, *, size: DemoSize, overwrite: bool) -> DemoReport:
     _stage(2, "extracting region features")
     regions, shards = _shards(world, out, overwrite)
     _stage(3, "pre-training, single-stream and two-stream in turn")
-    overrides = (*recipe.PRETRAIN, *chosen.pretrain)
+    overrides = (*recipe.PRETRAIN, f"train.steps={chosen.steps}")
     pretrain(
         [shards],
         out / "pretrain",
@@ -165,9 +166,9 @@ def _run_stages(out: Path, *, size: DemoSize, overwrite: bool) -> DemoReport:
         overwrite=overwrite,
     )
     scores = {}
-    for number, task in enumerate(TASKS, start=4):
+    for number, (task, epochs) in enumerate(chosen.epochs.items(), start=4):
         _stage(number, f"fine-tuning and evaluating {task}")
-        scores[task] = _task(task, world, regions, out, chosen.finetune, overwrite)
+        scores[task] = _task(task, world, regions, out, epochs, overwrite)
     page = write_report(out, world, regions, scores)
     report = DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
     atomic.write_json(out / "scores.json", report.figures())
@@ -175,7 +176,7 @@ def _run_stages(out: Path, *, size: DemoSize, overwrite: bool) -> DemoReport:
 
 
 def _stage(number: int, what: str) -> None:
-    log.info("[%d/%d] %s", number, 3 + len(TASKS), what)
+    log.info("[%d/%d] %s", number, STAGES, what)
 
 
 def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
@@ -197,7 +198,7 @@ def _task(
     world: WorldFiles,
     regions: Path,
     out: Path,
-    overrides: Sequence[str],
+    epochs: float,
     overwrite: bool,
 ) -> dict[str, Accuracy]:
     """Fine-tune on one task and score the test split, beside what needs no picture."""
@@ -209,7 +210,7 @@ def _task(
         regions,
         out / "pretrain" / "last",
         run,
-        settings.load(FinetuneConfig, None, (*recipe.FINETUNE, *overrides)),
+        settings.load(FinetuneConfig, None, (*recipe.FINETUNE, f"train.epochs={epochs}")),
         valid=valid,
         overwrite=overwrite,
     )
