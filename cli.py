@@ -60,6 +60,7 @@ def cli() -> None:
     semvlp extract images/           images -> shards/
     semvlp pretrain shards/          shards -> runs/pretrain
     semvlp eval --task nlvr2         checkpoint -> leaderboard file and scores
+    semvlp ask photo.jpg "what is it?"   an answer to a question
     """
 
 
@@ -325,6 +326,31 @@ def score(task: str, annotations: Sequence[Path], predictions: Path, split: str)
 
     scores = scorer.score(load_task(task), annotations, predictions, split=split)
     return Result(scores, listed(scores))
+
+
+@cli.command()
+@click.argument("words", metavar="PHOTO [PHOTO2] TEXT...", nargs=-1, required=True)
+@click.option(
+    "--checkpoint",
+    metavar="RUN",
+    help="runs/finetune-vqa/best unless given, else that of the demo; or a name on the Hub.",
+)
+@choice("--mode", "both", *(mode for mode in EVAL_MODES if mode != "both"))
+@click.option("--top", type=click.IntRange(1), default=5, help="Answers to tell.")
+@click.option("--page", type=PATH, metavar="FILE", help="Also write a page with the regions.")
+@click.option("--detector", metavar="SPEC", help="Where the checkpoint's is not known by name.")
+@device_option
+def ask(words: Sequence[str], page: Path | None, checkpoint: str | None, **options: Any) -> Result:
+    """Ask a checkpoint a question about a photograph, or whether a statement holds of it.
+
+    Several questions, a folder of photographs, or two photographs for a checkpoint of pairs work
+    as well.
+    """
+    from semvlp.app import ask as app
+
+    if page:
+        refuse_inputs(page, checkpoint, *words)
+    return reported(app.ask(words, page=page, checkpoint=checkpoint, **options))
 
 
 @cli.command()

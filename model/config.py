@@ -112,6 +112,8 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Attribute classes of the detector; 0 leaves the head out."""
     answers: list[str] | None = None
     """Answers of pre-training in the order of the head's rows; none leaves the head out."""
+    task: str | None = None
+    """The benchmark that the network was fine-tuned on."""
     task_head: TaskHead | None = None
     """Head of `SemVLPForTask`; its labels are `id2label`."""
     pair_head: PairHead = "concatenation"

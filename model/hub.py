@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils.logging import (
@@ -18,11 +19,13 @@ from transformers.utils.logging import (
     set_verbosity_error,
 )
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.weights import WeightsError
 
 CARD = "README.md"
+# All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
+FILES = ["*.json", "*.txt", "*.safetensors"]
 M = TypeVar("M", bound=PreTrainedModel)
 _CARD = """\
 ---
@@ -58,6 +61,27 @@ of another detector mean nothing to it.
 This card was generated from the configuration. It does not know the training data, the scores or
 the licence: state them here before you share the weights.
 """
+
+
+def checkpoint_folder(name: Path | str, *, called: str) -> Path:
+    """Return the folder of a checkpoint; a name that is no path here is fetched from the Hub.
+
+    Args:
+        called: what the user calls `name`.
+
+    Raises:
+        InputError: there is no such folder, and the Hub does not give it.
+    """
+    path = Path(name)
+    if path.exists() or isinstance(name, Path) or name.count("/") > 1:
+        return path
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{called} must be a checkpoint folder or the name of a model on the Hugging Face Hub, "
+            f"but {name} is no folder here, and the Hub says: {error}"
+        ) from error
 
 
 def read_encoder(kind: type[M], name_or_path: str) -> tuple[M, list[str]]:

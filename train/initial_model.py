@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
@@ -21,6 +19,7 @@ from semvlp.eval.network import check_regions
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
+from semvlp.model.hub import checkpoint_folder
 from semvlp.model.published.load import FAMILIES, load_published
 from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
@@ -138,8 +137,6 @@ def dropout(config: ModelConfig) -> dict[str, float]:
     }
 
 
-# All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
-FILES = ["*.json", "*.txt", "*.safetensors"]
 log = logging.getLogger(__name__)
 
 
@@ -160,7 +157,7 @@ def task_model(
             allowed.
     """
     torch.manual_seed(config.train.seed)
-    folder = None if init is None else checkpoint_folder(init)
+    folder = None if init is None else checkpoint_folder(init, called="--init")
     if folder is not None and not _is_published(folder):
         model, tokenizer = _pretrained(task, examples, folder, config)
         check_regions(model.config, folder, store, allow_other=allow_other_regions)
@@ -177,24 +174,6 @@ def init_name(init: Path | str | None) -> str | None:
     if init is None or not Path(init).exists():
         return None if init is None else str(init)
     return str(Path(init).absolute())
-
-
-def checkpoint_folder(init: Path | str) -> Path:
-    """Return the folder of a checkpoint; a name that is no path here is fetched from the Hub.
-
-    Raises:
-        InputError: there is no such folder, and the Hub does not give it.
-    """
-    path = Path(init)
-    if path.exists() or isinstance(init, Path) or str(init).count("/") > 1:
-        return path
-    try:
-        return Path(snapshot_download(str(init), allow_patterns=FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"--init must be a checkpoint folder or the name of a model on the Hugging Face Hub, "
-            f"but {init} is no folder here, and the Hub says: {error}"
-        ) from error
 
 
 def _is_published(folder: Path) -> bool:
@@ -222,6 +201,7 @@ def _pretrained(
         folder,
         head=task.head,
         labels=labels,
+        task=task.name,
         pair_head=config.model.pair_head,
         **dropout(config.model),
     )
@@ -236,7 +216,7 @@ def _fresh(
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
     labels, pair_head = task.labels(examples), config.model.pair_head
-    model = SemVLPForTask(network.for_task(task.head, labels, pair_head=pair_head))
+    model = SemVLPForTask(network.for_task(task.head, labels, task=task.name, pair_head=pair_head))
     features = _some_features(examples, store, config.data.max_regions)
     load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer

@@ -90,17 +90,25 @@ def load(image_file: ImageFile) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(image_file.read()), formats=_FORMATS) as image:
-            _check_size(*image.size)
-            image.load()
-            rgb, turn = _to_rgb(image), _UPRIGHT.get(_orientation(image))
-            pixels = np.array(rgb if turn is None else rgb.transpose(turn))
+            return decode(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
         raise Refused(f"not an image in one of the formats {', '.join(_FORMATS)}") from None
     except _DAMAGE as error:
         raise Refused(f"damaged image: {error}") from error
-    return pixels
+
+
+def decode(image: Image.Image) -> NDArray[np.uint8]:
+    """Decode an opened image to RGB [H, W, 3] uint8, as `load` does.
+
+    Raises:
+        Refused: too small or too large.
+    """
+    _check_size(*image.size)
+    image.load()
+    rgb, turn = _to_rgb(image), _UPRIGHT.get(_orientation(image))
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def _in_directory(directory: Path) -> list[ImageFile]:

@@ -67,7 +67,7 @@ def test_a_name_on_the_hub_is_fetched(
         asked.append(name)
         return str(init)
 
-    monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", fetch)
+    monkeypatch.setattr("semvlp.model.hub.snapshot_download", fetch)
     finetuned("train.steps=1", "train.lr=0.0", init="someone/semvlp")
     assert asked == ["someone/semvlp"]
     assert json.loads((tmp_path / "inputs.json").read_text())["init"] == "someone/semvlp"
@@ -79,7 +79,7 @@ def test_what_is_no_start_says_so(
     def refuse(name: str, **options: Any) -> str:
         raise LocalEntryNotFoundError("no connection")
 
-    monkeypatch.setattr("semvlp.train.initial_model.snapshot_download", refuse)
+    monkeypatch.setattr("semvlp.model.hub.snapshot_download", refuse)
     with pytest.raises(InputError, match="no folder here, and the Hub says: no connection"):
         finetuned("train.steps=1", init="some/name", out=tmp_path / "a")
     GPT2Config().save_pretrained(tmp_path / "gpt")

@@ -1,0 +1,1 @@
+"""The room of who uses a finished checkpoint: questions to photographs."""

@@ -1,0 +1,288 @@
+"""A finished checkpoint as somebody uses it: photographs and texts in, answers out.
+
+N pairs of a text and a photograph, C labels, T tokens, R regions. Boxes are xyxy in pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from semvlp.app.eyes import Eyes, Photo, open_eyes
+from semvlp.errors import ConfigError, InputError
+from semvlp.eval.network import Network, open_network
+from semvlp.eval.pages.explain import Between, between
+from semvlp.eval.predict import passes_of
+from semvlp.eval.tasks import nlvr, snli_ve
+from semvlp.eval.tasks.retrieval import LABELS as MATCHING
+from semvlp.eval.tasks.table import load_task
+from semvlp.model.hub import checkpoint_folder
+from semvlp.model.packing import PairRegions
+from semvlp.names import EvalMode
+from semvlp.shards.record import Regions
+
+BATCH = 64
+TRUE = "true"
+MAX_TEXT = 10_000
+"""Longer texts than this many characters are refused: of any text only its beginning is read."""
+
+Seen = Photo | Regions
+"""A photograph, or what `regions` gave for one."""
+
+
+class Answer(NamedTuple):
+    """A label and how probable it is."""
+
+    answer: str
+    probability: float
+    """0..1; answers of VQA need not add up to 1, for several may be right."""
+
+
+@dataclass(frozen=True, slots=False, eq=False, kw_only=True)
+class Reply:
+    """The answers to one text about one photograph, or about two."""
+
+    text: str
+    answers: tuple[Answer, ...]
+    """Most probable first."""
+    mode: EvalMode
+    regions: tuple[Regions, ...]
+    """Of each photograph."""
+    network: Network = field(repr=False)
+
+    @property
+    def answer(self) -> str:
+        """The most probable answer."""
+        return self.answers[0].answer
+
+    @cached_property
+    def attention(self) -> tuple[Between, ...]:
+        """What words and regions of each photograph attend to, mean over the passes of `mode`."""
+        (ids,) = self.network.encode([self.text])
+        limit = self.network.limits.max_regions
+        return tuple(
+            _attention(self.network, ids, _pair(r, limit), self.mode) for r in self.regions
+        )
+
+
+class Assistant:
+    """A checkpoint with its detector. `semvlp.load` makes one.
+
+    Which of the methods it has follows from the task of the checkpoint; another one is a
+    ConfigError that says so.
+    """
+
+    def __init__(
+        self, network: Network, *, mode: EvalMode, detector: str | None, device: str
+    ) -> None:
+        self.network, self.mode = network, mode
+        self._detector, self._device = detector, device
+
+    @property
+    def task(self) -> str:
+        """The task that the checkpoint was fine-tuned on, as its labels tell where it does not."""
+        config = self.network.model.config
+        if config.task is not None:
+            return config.task
+        if config.task_head == "pair":
+            return "nlvr2"
+        if config.task_head == "match":
+            return "retrieval"
+        own = {nlvr.LABELS: "nlvr", snli_ve.LABELS: "snli-ve"}
+        return next(
+            (name for labels, name in own.items() if set(labels) == set(self.labels)), "vqa"
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """The C labels that it chooses from."""
+        return self.network.labels
+
+    @cached_property
+    def eyes(self) -> Eyes:
+        """The detector that its regions came from, opened when it is first needed."""
+        profile = self.network.model.config.region_profile
+        return open_eyes(profile, detector=self._detector, device=self._device)
+
+    def regions(self, photo: Seen) -> Regions:
+        """Return the regions of a photograph as the checkpoint knows them.
+
+        They may be given to the other methods instead of it, which then need no detector.
+
+        Raises:
+            ConfigError: the detector of the checkpoint cannot be found; names it.
+            InputError: the photograph cannot be read.
+        """
+        return photo if isinstance(photo, Regions) else self.eyes(photo)
+
+    def reply(self, photos: Sequence[Seen], text: str, *, top: int = 5) -> Reply:
+        """Return the labels of the checkpoint for one text, whatever its task.
+
+        Args:
+            photos: one, or the left and the right one where the task takes pairs.
+
+        Raises:
+            ConfigError: the detector of the checkpoint cannot be found.
+            InputError: a photograph that cannot be read, too many or too few of them, or an empty
+                or endless text.
+        """
+        wanted = 1 + (self.network.model.config.task_head == "pair")
+        if len(photos) != wanted:
+            raise InputError(
+                f"the task {self.task} takes {wanted} photograph{'s'[: wanted > 1]} with a text, "
+                f"got {len(photos)}"
+            )
+        seen = tuple(map(self.regions, photos))
+        (row,) = self._probabilities(seen, [_checked(text)] * len(seen))
+        best = np.argsort(-row, kind="stable")[:top]
+        return Reply(
+            text=text,
+            answers=tuple(Answer(self.labels[index], float(row[index])) for index in best),
+            mode=self.mode,
+            regions=seen,
+            network=self.network,
+        )
+
+    def ask(
+        self, photo: Seen | Sequence[Seen], question: str | Sequence[str], *, top: int = 5
+    ) -> Reply | list[Reply]:
+        """Answer a question about a photograph, or several of either, each with each.
+
+        Returns:
+            One reply, or a list where a list was given: all questions to the first photograph come
+            first.
+
+        Raises:
+            ConfigError: the checkpoint does not answer questions.
+            InputError: a photograph that cannot be read, or an empty or endless text.
+        """
+        self._check("ask", "vqa", "gqa")
+        several = isinstance(photo, list | tuple) or not isinstance(question, str)
+        replies = [
+            self.reply((seen,), text, top=top)
+            for seen in map(self.regions, _listed(photo))
+            for text in _listed(question)
+        ]
+        return replies if several else replies[0]
+
+    def true_of(self, photos: Seen | tuple[Seen, Seen], statement: str) -> float:
+        """Return the probability, 0..1, that a statement is true of a photograph, or of two.
+
+        Raises: as `ask`; two photographs are for NLVR2, one for NLVR.
+        """
+        self._check("true_of", "nlvr", "nlvr2")
+        seen = _listed(photos)
+        answers = self.reply(seen, statement, top=len(self.labels)).answers
+        return next(each.probability for each in answers if each.answer.lower() == TRUE)
+
+    def entails(self, photo: Seen, hypothesis: str) -> Reply:
+        """Tell whether a photograph entails a hypothesis, contradicts it, or says nothing of it.
+
+        Raises: as `ask`.
+        """
+        self._check("entails", "snli-ve")
+        return self.reply((photo,), hypothesis, top=len(self.labels))
+
+    def match(self, photo: Seen, texts: Sequence[str]) -> list[float]:
+        """Return the probability, 0..1, that each text and a photograph belong together.
+
+        Raises: as `ask`.
+        """
+        self._check("match", "retrieval")
+        seen = self.regions(photo)
+        index = self.labels.index(MATCHING[1])
+        return [float(row[index]) for row in self._probabilities([seen] * len(texts), list(texts))]
+
+    def explain(self, photo: Seen, text: str) -> Between:
+        """Return what the words of a text and the regions of a photograph attend to.
+
+        The regions are those of `regions(photo)`, the words the word pieces of the tokenizer.
+        """
+        (ids,) = self.network.encode([_checked(text)])
+        regions = _pair(self.regions(photo), self.network.limits.max_regions)
+        return _attention(self.network, ids, regions, self.mode)
+
+    def _check(self, method: str, *tasks: str) -> None:
+        if self.task not in tasks:
+            raise ConfigError(
+                f"{method} needs a checkpoint fine-tuned on {' or '.join(tasks)}, but this one "
+                f"was fine-tuned on {self.task}"
+            )
+
+    def _probabilities(self, seen: Sequence[Regions], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
+        network, limit = self.network, self.network.limits.max_regions
+        ids = network.encode([_checked(text) for text in texts])
+        pairs = [_pair(regions, limit) for regions in seen]
+        exclusive = load_task(self.task).loss == "cross_entropy"
+        with network.inference():
+            rows = [
+                torch.cat(
+                    [
+                        network.logits(
+                            ids[start : start + BATCH], pairs[start : start + BATCH], one
+                        )
+                        for start in range(0, len(ids), BATCH)
+                    ]
+                )
+                for one in passes_of(self.mode)
+            ]
+        chances = [row.softmax(1) if exclusive else row.sigmoid() for row in rows]
+        mean: NDArray[np.float32] = torch.stack(chances).mean(0).numpy()
+        return mean
+
+
+def load(
+    checkpoint: Path | str,
+    *,
+    mode: EvalMode = "both",
+    device: str = "auto",
+    detector: str | None = None,
+) -> Assistant:
+    """Open a fine-tuned checkpoint, ready to answer.
+
+    Args:
+        checkpoint: a folder such as `runs/finetune-vqa/best`, or a name on the Hugging Face Hub.
+        mode: which passes answer; `both` averages their probabilities.
+        device: where network and detector run; `auto` takes a GPU where there is one.
+        detector: the one that gave the regions, where it is not known by name: a directory that
+            `semvlp detector train` wrote, or a config.
+
+    Raises:
+        ConfigError: no such device, or a checkpoint without a head for a task.
+        InputError: no such checkpoint, or a damaged one.
+    """
+    folder = checkpoint_folder(checkpoint, called="the checkpoint")
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: there is no such folder; `semvlp finetune` makes checkpoints, and "
+            "`semvlp demo` one to try"
+        )
+    network = open_network(folder, device=device, batch_size=BATCH)
+    return Assistant(network, mode=mode, detector=detector, device=device)
+
+
+def _attention(
+    network: Network, ids: Sequence[int], regions: PairRegions, mode: EvalMode
+) -> Between:
+    both = [between(network, ids, regions, one) for one in passes_of(mode)]
+    return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
+
+
+def _pair(regions: Regions, limit: int) -> PairRegions:
+    return regions.features[:limit], regions.boxes[:limit], regions.width, regions.height
+
+
+def _checked(text: str) -> str:
+    if not text.strip() or len(text) > MAX_TEXT:
+        raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
+    return text
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]

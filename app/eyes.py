@@ -1,0 +1,161 @@
+"""Eyes: the detector that a checkpoint's regions came from, opened again from their profile.
+
+A profile names no path, so known detectors of the same network are tried, and whether one gives
+such regions is told by the hash of its weights.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detectors.detector import Detector
+from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.images.find import DECODING_VERSION, ImageFile, Refused, decode, load
+from semvlp.extract.networks import NETWORKS
+from semvlp.extract.select import PRESETS, resolve, select
+from semvlp.shards.dataset.hashes import plain, profile_hash
+from semvlp.shards.dataset.plan import differences
+from semvlp.shards.record import Regions
+
+Photo = str | Path | ImageFile | Image.Image | NDArray[np.uint8]
+"""A file, an image of Pillow, or RGB pixels [H, W, 3]."""
+# Sizes to which images are brought; other numbers of a network are its own.
+RESIZING = ("shorter_side", "longer_side")
+NAMELESS = "photo"
+
+
+class Eyes:
+    """A detector and a selection that give regions as a checkpoint knows them."""
+
+    def __init__(self, detector: Detector, profile: Mapping[str, Any]) -> None:
+        self.detector, self.profile = detector, profile
+        self._hash = profile_hash(profile)
+        self._rule = _selection(profile)
+
+    def __call__(self, photo: Photo) -> Regions:
+        """Return the regions of a photograph, most confident first.
+
+        Raises:
+            InputError: it cannot be read as an image, or the detector finds nothing in it.
+        """
+        name, pixels = _pixels(photo)
+        (proposals,) = self.detector([pixels])
+        preset, min_regions, max_regions = self._rule
+        return select(
+            proposals,
+            image_id=name,
+            preset=preset,
+            min_regions=min_regions,
+            max_regions=max_regions,
+            profile=self._hash,
+        )
+
+
+def open_eyes(
+    profile: Mapping[str, Any] | None, *, detector: str | None = None, device: str = "auto"
+) -> Eyes:
+    """Open the detector that gave the regions of a profile.
+
+    Args:
+        profile: as a checkpoint's configuration keeps it.
+        detector: its name, a directory that `semvlp detector train` wrote, or a detectron2 config;
+            without it the known ones are tried.
+
+    Raises:
+        ConfigError: no known detector is of this profile, or the given one is of another.
+        InputError: its weights cannot be had.
+    """
+    if profile is None:
+        raise ConfigError(
+            "the checkpoint does not say which regions it was trained on; fine-tune it with this "
+            "version, or give regions that `semvlp extract` has made"
+        )
+    if profile.get("decoding") != DECODING_VERSION:
+        raise ConfigError(
+            "the checkpoint's regions were not extracted by this version of `semvlp extract` but "
+            f"come from {_origin(profile)}: give it regions of the same origin"
+        )
+    names = [detector] if detector else list(_candidates(profile))
+    found = {}
+    for name in names:
+        opened = load_detector(
+            name,
+            backend=profile["backend"],
+            device=device,
+            precision=profile["precision"],
+            settings=() if name not in KNOWN else _sizes(profile),
+        )
+        found[name] = "; ".join(differences(_network(profile), plain(opened.profile)))
+        if not found[name]:
+            return Eyes(opened, profile)
+    tried = "".join(f"; {name} differs: {difference}" for name, difference in found.items())
+    raise ConfigError(
+        f"no detector known by name gives such regions as the checkpoint was trained on{tried}; "
+        "name the one that does by --detector (a directory that `semvlp detector train` wrote, or "
+        "a config)"
+    )
+
+
+def _candidates(profile: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the known detectors whose network has the numbers of the profile's."""
+    wanted = _without_sizes(profile.get("network", {}))
+    for name, spec in KNOWN.items():
+        if name != "untrained" and _without_sizes(plain(NETWORKS[spec.network].stored())) == wanted:
+            yield name
+
+
+def _without_sizes(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in network.items() if name not in RESIZING}
+
+
+def _sizes(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    network = profile.get("network", {})
+    return tuple(f"{name}={network[name]}" for name in RESIZING if name in network)
+
+
+def _network(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a profile that is the detector's own."""
+    return {name: v for name, v in profile.items() if name not in ("selection", "decoding", "view")}
+
+
+def _origin(profile: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in profile.items() if isinstance(value, str))
+
+
+def _selection(profile: Mapping[str, Any]) -> tuple[str | None, int, int]:
+    """Return preset and limits of the selection that a profile keeps.
+
+    Raises:
+        ConfigError: there is no such selection in this version.
+    """
+    stored = profile["selection"]
+    limits = stored["min_regions"], stored["max_regions"]
+    for preset in (None, *PRESETS):
+        if plain(resolve(preset, *limits).stored()) == stored:
+            return preset, *limits
+    raise ConfigError(f"the checkpoint's regions were selected by an unknown rule: {stored}")
+
+
+def _pixels(photo: Photo) -> tuple[str, NDArray[np.uint8]]:
+    """Return the name of a photograph and its pixels, decoded as `semvlp extract` does."""
+    try:
+        if isinstance(photo, str | Path):
+            photo = ImageFile(Path(photo).stem, Path(photo))
+        if isinstance(photo, ImageFile):
+            return photo.image_id, load(photo)
+        if isinstance(photo, Image.Image):
+            return NAMELESS, decode(photo)
+    except Refused as error:
+        raise InputError(f"{photo}: {error}") from error
+    array = np.asarray(photo)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise InputError(
+            "a photograph as an array must be RGB [H, W, 3] of uint8, got "
+            f"{list(array.shape)} of {array.dtype}"
+        )
+    return NAMELESS, array

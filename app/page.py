@@ -1,0 +1,56 @@
+"""A page of answers: each photograph with its regions, and how probable each answer is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semvlp.app.assistant import Reply
+from semvlp.extract.images.find import ImageFile
+from semvlp.extract.preview import data_uri
+from semvlp.pages import render, write_page
+from semvlp.shards.record import Regions
+
+MAX_WIDTH, JPEG_QUALITY = 800, 85
+# Regions under the largest share of the attention times this are drawn faintly.
+FAINT = 0.05
+
+
+def write_answers(path: Path, replies: Sequence[tuple[Sequence[ImageFile], Reply]]) -> None:
+    """Write one page with all replies, each with the photographs that it is about.
+
+    Raises:
+        ConfigError: something else than a page of ours is there.
+    """
+    page = render(
+        Path(__file__).with_name("answers.html"),
+        replies=[
+            {
+                "text": reply.text,
+                "mode": reply.mode,
+                "answers": [answer._asdict() for answer in reply.answers],
+                "pictures": [
+                    _picture(file, regions, between.to_regions[0].tolist())
+                    for file, regions, between in zip(
+                        files, reply.regions, reply.attention, strict=True
+                    )
+                ],
+            }
+            for files, reply in replies
+        ],
+    )
+    write_page(path, page)
+
+
+def _picture(file: ImageFile, regions: Regions, shares: Sequence[float]) -> dict[str, Any]:
+    """Return a photograph and its regions; `shares` is what [CLS] gives to each of them."""
+    most = max(shares, default=0.0) or 1.0
+    return {
+        "name": file.path.name,
+        "uri": data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY),
+        "width": regions.width,
+        "height": regions.height,
+        "boxes": [
+            {"x": x0, "y": y0, "w": x1 - x0, "h": y1 - y0, "share": max(share / most, FAINT)}
+            for (x0, y0, x1, y1), share in zip(regions.boxes.tolist(), shares, strict=False)
+        ],
+    }
