@@ -9,12 +9,15 @@ only what one of NumPy's own pickles can say becomes a dtype or an array.
 import math
 import pickle
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semvlp.errors import shown
 
 # The functions NumPy pickles its values with, asked of NumPy because their module was renamed.
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
@@ -55,17 +58,17 @@ class Dtype:
 
     def __init__(self, spec: Any, *flags: Any) -> None:
         if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
-            raise Forged(f"the dtype {spec!r:.40}")
+            raise Forged(f"the dtype {shown(spec, 40)}")
         self.value: np.dtype[Any] = check_kind(np.dtype(spec))
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-            raise Forged(f"the state {state!r:.80} of a dtype")
+            raise Forged(f"the state {shown(state)} of a dtype")
         made = self.value.newbyteorder(state[1])
         # Size, alignment and flags, as NumPy states them for the same kind.
         own = made.__reduce__()[2][2:]
         if state[0] != _VERSION or state[2:] != own:
-            raise Forged(f"the state {state!r:.80} of the dtype {made}")
+            raise Forged(f"the state {shown(state)} of the dtype {made}")
         self.value = made
 
 
@@ -89,7 +92,7 @@ class Array:
             raise Forged(f"an array whose dtype is a {type(dtype).__name__}")
         if dtype.value.hasobject:
             if type(data) is not list or len(data) != count_of(shape):
-                raise Forged(f"{_length(data)} objects for the shape {shape!r:.80}")
+                raise Forged(f"{_length(data)} objects for the shape {shown(shape)}")
             self._objects = (1, shape, dtype.value, bool(order), data)
         else:
             data = _numbers(data, dtype.value, count_of(shape))
@@ -115,7 +118,7 @@ def check_kind(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def count_of(shape: Any) -> int:
     """Return the number of values an array of this shape has, however many that are."""
     if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
-        raise Forged(f"the shape {shape!r:.80}")
+        raise Forged(f"the shape {shown(shape)}")
     return math.prod(shape)
 
 
@@ -123,6 +126,14 @@ def check_size(size: int, dtype: np.dtype[Any], count: int) -> None:
     """Raise unless `size` bytes are exactly `count` values."""
     if size != count * dtype.itemsize or (count and not dtype.itemsize):
         raise Forged(f"{size} bytes for {count} values of the dtype {dtype}")
+
+
+def check_text(data: Any, dtype: np.dtype[Any]) -> None:
+    """Raise where the bytes of a text are no characters, of which Python would make no string."""
+    if dtype.kind == "U":
+        characters = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if characters.max(initial=0) > sys.maxunicode:
+            raise Forged("a text of what is no character")
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Array:
@@ -160,6 +171,7 @@ def _numbers(data: Any, dtype: np.dtype[Any], count: int, *, empty: bool = False
         raise Forged(f"numbers in a {type(data).__name__}")
     if not (empty and not dtype.itemsize and not data):
         check_size(len(data), dtype, count)
+    check_text(data, dtype)
     return data
 
 

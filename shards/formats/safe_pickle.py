@@ -20,6 +20,7 @@ from semvlp.shards.formats.pickled_arrays import (
     Call,
     check_kind,
     check_size,
+    check_text,
     count_of,
     plain_value,
 )
@@ -71,6 +72,7 @@ def load_npy(data: bytes, name: str) -> Any:
         if not check_kind(kind).hasobject:
             # Before NumPy makes room for what the header announces.
             check_size(len(data) - stream.tell(), kind, count)
+            check_text(data[stream.tell() :], kind)
             return np.load(io.BytesIO(data), allow_pickle=False)
     except (*_DAMAGE, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{name} is a damaged .npy file: {error}") from error

@@ -82,6 +82,8 @@ FORGED: dict[str, Callable[[], Any]] = {
     "a scalar that is an address": lambda: Reduced(SCALAR, (NUMBERS_AS_OBJECTS, ADDRESS)),
     "a scalar of too few bytes": lambda: Reduced(SCALAR, (np.dtype("f8"), b"1")),
     "a scalar that is an object": lambda: Reduced(SCALAR, (np.dtype(object), ADDRESS)),
+    "a text of what is no character": lambda: array(np.dtype("U2"), (1,), b"\xff" * 8),
+    "a scalar text of no character": lambda: Reduced(SCALAR, (np.dtype("U2"), b"\xff" * 8)),
     "a bytearray of a number": lambda: Reduced(bytearray, (2**40,)),
 }
 
@@ -246,3 +248,31 @@ def test_forged_weights_are_one_error(tmp_path: Path) -> None:
     ended = in_process("-m", "semvlp.cli", *command, "--out", tmp_path / "s")
     assert ended.returncode == 3, ended.stderr
     assert f"error: {weights} is a damaged pickle: " in ended.stderr
+
+
+FUZZED = """
+import pickle, random, sys
+import numpy as np
+from semvlp.errors import InputError
+from semvlp.shards.formats.safe_pickle import load_npy, loads
+value = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([[1], None], object), "c": np.int8(3)}
+value |= {"d": [np.array(["a", "bc"]), {1}, (2.5, b"x")], "e": bytearray(b"y")}
+random.seed(int(sys.argv[1]))
+refused = 0
+for count in range(int(sys.argv[2])):
+    data = bytearray(pickle.dumps(value, count % 6))
+    for _ in range(random.choice((1, 1, 2, 5))):
+        data[random.randrange(len(data))] = random.choice((random.randrange(256), *b"0.(bRtdu}]"))
+    try:
+        repr(loads(bytes(data), "x"))
+    except InputError:
+        refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_changed_bytes_are_another_value_or_refused(count: int) -> None:
+    ended = in_process("-c", FUZZED, count, count)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert count / 4 < int(ended.stdout) < count
