@@ -13,14 +13,14 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
-from semvlp.model.published.load import FAMILIES, load_published
+from semvlp.model.published.load import FAMILIES, load_published, model_type
 from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.manifest import Manifest
@@ -175,8 +175,8 @@ def _is_published(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False  # says more when it is opened
     try:
-        kind = str(AutoConfig.from_pretrained(folder).model_type)
-    except (OSError, ValueError) as error:
+        kind = model_type(str(folder))
+    except OSError as error:
         path = folder / "config.json"
         raise InputError(f"{path}: is no model's configuration: {error}") from error
     if kind not in ("semvlp", *FAMILIES):
