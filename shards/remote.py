@@ -216,7 +216,7 @@ def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
     done = len(manifest.shards) - len(missing)
     with Progress("downloading", total=len(manifest.shards), unit="files", done=done) as bar:
         for shard in missing:
-            remote.fetch(_safe_name(shard), target / shard.name, check=_checker(shard))
+            remote.fetch(shard.name, target / shard.name, check=_checker(shard))
             bar.advance()
     if manifest.store == "tar" and not (target / INDEX_NAME).exists():
         # The manifest does not list it; the store compares it with the shards.
@@ -225,14 +225,8 @@ def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
 
 def _is_complete(target: Path, shard: ShardEntry) -> bool:
     """Tell by its size whether a file, which passed its check to get this name, was not touched."""
-    path = target / _safe_name(shard)
+    path = target / shard.name
     return path.is_file() and path.stat().st_size == shard.bytes
-
-
-def _safe_name(shard: ShardEntry) -> str:
-    if Path(shard.name).name != shard.name:
-        raise InputError(f"the manifest lists {shard.name!r}, which is no plain file name")
-    return shard.name
 
 
 def _checker(shard: ShardEntry) -> Callable[[Path], None]:

@@ -6,6 +6,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -221,9 +222,9 @@ def test_a_manifest_cannot_name_files_elsewhere(served: tuple[Server, Path]) -> 
     server, folder = served
     write_dataset(folder / "set")
     path = folder / "set" / "manifest.json"
-    entry = json.loads(path.read_text())
-    entry["shards"][0]["name"] = "../shard-000000.tar"
-    manifest = Manifest.from_json(entry)
+    manifest = Manifest.from_json(json.loads(path.read_text()))
+    shard = replace(manifest.shards[0], name="../shard-000000.tar")
+    manifest = replace(manifest, shards=(shard, *manifest.shards[1:]))
     path.chmod(0o644)
     path.write_text(json.dumps(manifest.to_json()))
     with pytest.raises(InputError, match="no plain file name"):
