@@ -1,6 +1,5 @@
 """One evaluation: a checkpoint's answers written as a leaderboard file, scored where possible."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from semvlp import atomic
 from semvlp.distributed import World, joined
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
@@ -84,12 +84,13 @@ def evaluate(
     many there are.
 
     Raises:
-        ConfigError: `out` is to be kept and holds another evaluation, a shortlist for a task that
-            compares nothing, or the device is not there.
+        ConfigError: a split that is no name, `out` is to be kept and holds another evaluation, a
+            shortlist for a task that compares nothing, or the device is not there.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
     start = time.monotonic()
+    task.file_name(options.split)  # at once what would be refused in the end
     examples = task.read(annotations, split=options.split)
     with (
         joined(options.device, patience=PATIENCE, setting="--device") as world,
@@ -246,7 +247,7 @@ def score(
 def _finished(out: Path, key: str) -> dict[str, Any] | None:
     """Return the scores of the evaluation that is there, empty without labels; None: no such."""
     try:
-        before = json.loads((out / PROVENANCE_NAME).read_bytes())
+        before = from_json((out / PROVENANCE_NAME).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -257,4 +258,7 @@ def _finished(out: Path, key: str) -> dict[str, Any] | None:
         )
     log.info("%s holds this evaluation already", out)
     scores = out / SCORES_NAME
-    return dict(json.loads(scores.read_bytes())) if scores.exists() else {}
+    try:
+        return dict(from_json(scores.read_bytes())) if scores.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{scores}: must be JSON, but: {error}; give --overwrite") from error

@@ -3,7 +3,6 @@
 N pairs of a text and an image; C labels; T tokens, R regions, D width.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import device_of
+from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.task import Example, Pass, Scores, Task
 from semvlp.model.config import TaskHead
@@ -237,7 +237,7 @@ def _head(checkpoint: Path) -> TaskHead | None:
                 f"tokenizer, but {name} is missing; give e.g. runs/finetune-nlvr2/best"
             )
     try:
-        config = json.loads((checkpoint / "config.json").read_bytes())
+        config = from_json((checkpoint / "config.json").read_bytes())
         kind, head = config.get("model_type"), config.get("task_head")
     except (ValueError, AttributeError) as error:
         raise InputError(f"{checkpoint / 'config.json'}: must be a JSON object: {error}") from error
@@ -254,7 +254,7 @@ def _limits(path: Path) -> Limits:
     if not path.is_file():
         return DEFAULT_LIMITS
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
+        data: dict[str, Any] = from_toml(path.read_text(encoding="utf-8")).get("data", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: must be the settings of the training run: {error}") from error
     known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}

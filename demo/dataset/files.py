@@ -13,7 +13,8 @@ from semvlp.demo.dataset.compose import compose
 from semvlp.demo.dataset.split_world import SplitWorld
 from semvlp.demo.world.config import WorldConfig
 from semvlp.demo.world.draw import draw
-from semvlp.errors import ConfigError
+from semvlp.documents import from_json
+from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
 
 MARK = "world.json"
@@ -77,7 +78,10 @@ def write_world(
 
 
 def _check_same(mark: Path, made_of: dict[str, Any]) -> None:
-    written = json.loads(mark.read_text(encoding="utf-8"))
+    try:
+        written = from_json(mark.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{mark} is damaged: {error}; give another directory") from error
     if written != json.loads(json.dumps(made_of)):
         raise ConfigError(
             f"{mark.parent} must be empty or hold the world asked for ({made_of}), but it holds "

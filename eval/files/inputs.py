@@ -1,12 +1,12 @@
 """The inputs of an evaluation where none are given: what the run was validated on."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 
 # Where fine-tuning leaves the absolute paths of what it read.
@@ -75,7 +75,7 @@ def _recorded(checkpoint: Path) -> dict[str, Any]:
             f"known, but there is no {path}; give --annotations and --shards"
         )
     try:
-        recorded = json.loads(path.read_bytes())
+        recorded = from_json(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path}: must be the JSON that fine-tuning wrote: {error}") from error
     return dict(recorded)

@@ -7,7 +7,6 @@
 Checkpoints are written as all of train's are, so one that has its name is whole.
 """
 
-import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 
 from semvlp import settings
 from semvlp.atomic import write_json, write_text
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
 from semvlp.train.detector.config import DetectorTrainConfig
@@ -128,7 +128,7 @@ def _renew(out: Path) -> None:
     path = out / OLD_STATE
     try:
         old = torch.load(path, map_location="cpu", weights_only=True)
-        plan, step = json.loads(old["plan"]), old["step"]
+        plan, step = from_json(old["plan"]), old["step"]
         weights, optimizer = old["network"], old["optimizer"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{path}: damaged; --overwrite starts anew: {error}") from error

@@ -11,7 +11,6 @@ random numbers by its own number. A checkpoint is written aside and renamed, so 
 name is whole.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp.atomic import sync_directory, write_json
+from semvlp.documents import from_json
 from semvlp.errors import InputError, SemVLPError
+from semvlp.torch_file import load_torch
 from semvlp.train.distributed import cut_state, whole, whole_state
 from semvlp.train.ema import WeightAverage
 
@@ -204,7 +205,7 @@ def read_state(checkpoint: Path) -> TrainingState:
     """
     path = checkpoint / "training" / "state.json"
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = from_json(path.read_text(encoding="utf-8"))
         version = entry.pop("format_version")
         state = TrainingState(**entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -251,7 +252,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     if checkpoint.state.step == 0:
         return
     with reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
         optimizer.load_state_dict(cut_state(state, optimizer))
 
 
@@ -277,7 +278,7 @@ def reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
     path = checkpoint.path / "training" / name
     try:
         yield path
-    except UNREADABLE as error:
+    except (InputError, *UNREADABLE) as error:
         raise InputError(
             f"{path} must hold {what}, but: {error}; remove {checkpoint.path} to go on from the "
             "checkpoint before it"

@@ -1,6 +1,5 @@
 """The folder of one run: whether it may be written to, goes on, is finished or starts anew."""
 
-import json
 import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from semvlp import settings
 from semvlp.atomic import refuse_source_code, write_json, write_text
 from semvlp.distributed import World
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import (
@@ -147,7 +147,7 @@ def _is_a_run(out: Path, proofs: Sequence[str]) -> bool:
     if any(path.is_file() for path in (*states, *(out / name for name in proofs))):
         return True
     try:
-        inputs = json.loads((out / INPUTS).read_bytes())
+        inputs = from_json((out / INPUTS).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(inputs, dict) and not {"task", "init"}.isdisjoint(inputs)
@@ -175,7 +175,7 @@ def _check_same_settings(saved: Path, config: Any, may_change: Container[str]) -
 
 
 def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> None:
-    before = json.loads(saved.read_text(encoding="utf-8"))
+    before = from_json(saved.read_text(encoding="utf-8"))
     for name in names:
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
 

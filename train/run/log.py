@@ -9,6 +9,7 @@ from typing import Any, Self, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from semvlp.atomic import write_text
+from semvlp.documents import from_json
 from semvlp.progress import Progress
 
 METRICS = "metrics.jsonl"
@@ -72,7 +73,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     *lines, torn = path.read_text(encoding="utf-8").split("\n")
     del torn
-    return [json.loads(line) for line in lines]
+    return [from_json(line) for line in lines]
 
 
 def cut(path: Path, *, after: int) -> None:
