@@ -23,6 +23,7 @@ from semvlp.options import (
     choice,
     device_option,
     keep_option,
+    other_regions_option,
     out_option,
     overwrite_option,
     precision_option,
@@ -118,7 +119,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
     from semvlp.extract import pipeline
 
-    refuse_inputs(out, images, *options["texts"])
+    refuse_inputs(out, images, options["weights"], *options["texts"], *options["labels"])
     return reported(
         pipeline.extract(images, out, pipeline.ExtractSettings(format=format_, **options))
     )
@@ -151,7 +152,8 @@ def detector_train(
     from semvlp.train.detector.train import train_detector
 
     settings = load(DetectorTrainConfig, config, overrides)
-    refuse_inputs(out, annotations, images)
+    read = (settings.init, settings.valid, settings.valid_images)
+    refuse_inputs(out, annotations, images, *read)
     return reported(train_detector(annotations, images, out, settings, **options))
 
 
@@ -174,6 +176,7 @@ cli.add_command(shards)
 @settings_options
 @keep_option
 @allow_http_option
+@other_regions_option
 @restart_options
 def pretrain(
     shards: Sequence[str],
@@ -181,7 +184,7 @@ def pretrain(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
-    **restart: bool,
+    **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
     from semvlp.settings import load
@@ -190,9 +193,9 @@ def pretrain(
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, *shards)
+    refuse_inputs(out, *shards, *_read_by(settings.model))
     stores = [localize(address) for address in shards]
-    return reported(trainer.pretrain(stores, out, settings, **restart))
+    return reported(trainer.pretrain(stores, out, settings, **options))
 
 
 @cli.command(cls=CommandWithSettings, settings="finetune")
@@ -210,6 +213,7 @@ def pretrain(
 @settings_options
 @keep_option
 @allow_http_option
+@other_regions_option
 @restart_options
 def finetune(
     task: str,
@@ -233,7 +237,8 @@ def finetune(
 
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, init, shards, *annotations, *options["valid"])
+    read = (init, *_read_by(settings.model))
+    refuse_inputs(out, shards, *annotations, *options["valid"], *read)
     store, start, loaded = localize(shards), None if init == "none" else init, load_task(task)
 
     def run(seeded: FinetuneConfig, folder: Path) -> Any:
@@ -271,6 +276,7 @@ def finetune(
     metavar="N",
     help="Write explain.html: N examples with what their words and regions attend to.",
 )
+@other_regions_option
 @click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
 @allow_http_option
 @overwrite_option
@@ -292,9 +298,10 @@ def evaluate(
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
     out = out or Path(f"runs/eval-{task}")
-    refuse_inputs(out, checkpoint, shards, *annotations)
+    refuse_inputs(out, checkpoint, shards, options["images"], *annotations)
     store = localize(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
+    refuse_inputs(out, given.shards, *given.annotations, *given.train)
     return reported(
         scorer.evaluate(
             load_task(task),
@@ -333,6 +340,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
     """Put several runs on one page, side by side."""
     from semvlp.train.run.compare import compare as write_page
 
+    refuse_inputs(out, *runs)
     page = write_page(runs, out)
     return Result({"page": str(page)}, f"Open {page} in a browser.")
 
@@ -355,6 +363,11 @@ def doctor() -> Result:
         for fact in checked
     ]
     return Result(values, "\n".join(lines))
+
+
+def _read_by(model: Any) -> list[str | None]:
+    """Return what the settings of a model name to be read, among it names that are no paths."""
+    return [model.pretrained, None if model.tokenizer == "train" else model.tokenizer]
 
 
 def _kept(keep: int | None) -> list[str]:

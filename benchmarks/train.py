@@ -4,12 +4,14 @@
     python benchmarks/train.py --device cuda --precision bf16 --attention-dropout 0 --compile \
         --batch-sizes 64 128 256 512 --peak-tflops PEAK --waiting-steps 100 --workers 3
 
-A step is forward, backward, clipping and AdamW update of the same pairs: 8-24 tokens and 10-100
-regions, of which 15 % are masked. The others get them padded to the longest of the batch, as their
-users do, and compute their own pre-training losses; none reads data. Every round runs each network
-once, so that a noisy machine is noisy for all; medians are of the rounds, and `alternate` is the
-mean of the two modes in each round. Peak memory is that of a process that runs one network alone.
-A network that memory does not hold is left out of the batch sizes that are too large for it.
+A step is forward, backward, clipping and AdamW update of the same pairs: 8-24 tokens and, as
+`semvlp extract` makes them, 36-100 regions (`--regions 36 36`: as many for every image), of which
+15 % are masked. The others get them padded to the longest of the batch, as their users do, and
+compute their own pre-training losses; none reads data. Every round runs each network once on the
+same batch, of which there are several, so that a noisy machine is noisy for all; medians are of the
+rounds, and `alternate` is the mean of the two modes in each round. Peak memory is that of a process
+that runs one network alone. A network that memory does not hold is left out of the batch sizes that
+are too large for it.
 
 Last, a short run of `semvlp pretrain` on shards of such pairs tells which share of its steps'
 time it waited for data, and how many pairs a second it could have had where nobody trains.
@@ -28,7 +30,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor, nn
-from train_networks import MODES, PEERS, Setting, build, draw_pairs, loss_of, operations
+from train_networks import MODES, PEERS, REGIONS, Setting, build, draw_pairs, loss_of, operations
 from train_waiting import built_per_second, share_waited
 
 from semvlp.train.run.bad_batch import is_out_of_memory
@@ -73,10 +75,12 @@ def seconds(setting: Setting, run: Callable[[], None]) -> float | None:
     return time.perf_counter() - start
 
 
-def steps_of(setting: Setting, names: Sequence[str]) -> dict[str, Callable[[], None]]:
-    """A step of each network; both modes share one."""
-    pairs = draw_pairs(setting)
-    steps: dict[str, Callable[[], None]] = {}
+def steps_of(
+    setting: Setting, names: Sequence[str], batches: int
+) -> dict[str, list[Callable[[], None]]]:
+    """A step of each network on each batch; both modes share a network."""
+    drawn = [draw_pairs(setting, number) for number in range(batches)]
+    steps: dict[str, list[Callable[[], None]]] = {}
     ours = build("single", setting) if set(names) & set(MODES) else None
     step_of_ours = make_step(setting, ours) if ours else None
     for name in names:
@@ -84,19 +88,19 @@ def steps_of(setting: Setting, names: Sequence[str]) -> dict[str, Callable[[], N
         assert model is not None
         step = step_of_ours if name in MODES else make_step(setting, model)
         assert step is not None
-        steps[name] = functools.partial(step, loss_of(name, model, pairs))
+        steps[name] = [functools.partial(step, loss_of(name, model, pairs)) for pairs in drawn]
     return steps
 
 
 def rounds(
-    setting: Setting, names: Sequence[str], warmup: int, count: int
+    setting: Setting, names: Sequence[str], warmup: int, count: int, batches: int
 ) -> dict[str, list[float]]:
     """Seconds of a step of each network, round by round; none where memory does not hold it."""
-    runs = steps_of(setting, names)
+    runs = steps_of(setting, names, batches)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warmup + count):
         for name in tuple(runs):
-            taken = seconds(setting, runs[name])
+            taken = seconds(setting, runs[name][number % batches])
             if taken is None:
                 del runs[name]
                 times[name].clear()
@@ -114,7 +118,7 @@ def with_alternate(times: dict[str, list[float]]) -> dict[str, list[float]]:
 
 def peak_memory(setting: Setting, name: str) -> float:
     """GiB at the peak of two rounds, in this process."""
-    rounds(setting, [name], warmup=1, count=1)
+    rounds(setting, [name], warmup=1, count=1, batches=1)
     if setting.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     # Of this program alone: ru_maxrss would begin with the size of the process that started it.
@@ -185,6 +189,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile the blocks of this project")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--batches", type=int, default=3, help="which the rounds take in turn, each of its own seed"
+    )
+    parser.add_argument("--regions", type=int, nargs=2, default=REGIONS, metavar=("LOW", "HIGH"))
     parser.add_argument("--threads", type=int, help="of the CPU; PyTorch's choice unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak-tflops", type=float, help="of the device, by its data sheet")
@@ -211,6 +219,7 @@ def main() -> None:
             attention_dropout=given.attention_dropout,
             compiled=given.compile,
             seed=given.seed,
+            regions=tuple(given.regions),
         )
         if given.alone:
             print(peak_memory(setting, given.alone))
@@ -225,7 +234,7 @@ def main() -> None:
 def compare(setting: Setting, given: argparse.Namespace) -> None:
     """Everything about one batch size."""
     names = [*MODES, *PEERS]
-    times = with_alternate(rounds(setting, names, given.warmup, given.rounds))
+    times = with_alternate(rounds(setting, names, given.warmup, given.rounds, given.batches))
     memory: dict[str, float] = {}
     if not given.no_memory:
         memory = {

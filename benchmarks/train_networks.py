@@ -20,7 +20,7 @@ from semvlp.model.packing import Mode, to_padded
 from semvlp.names import Device, Precision, SizePreset
 from semvlp.train.run.throughput import step_flops
 
-TOKENS, REGIONS, FEATURES = (8, 24), (10, 100), 2048
+TOKENS, REGIONS, FEATURES = (8, 24), (36, 100), 2048
 VOCABULARY, OBJECTS, ATTRIBUTES, ANSWERS = 30522, 1600, 400, 9500
 MASKED = 0.15
 IGNORED = -100  # what cross_entropy, and so the other two, leave out
@@ -40,6 +40,8 @@ class Setting:
     attention_dropout: float
     compiled: bool
     seed: int
+    regions: tuple[int, int] = REGIONS
+    """Fewest and most of an image; `semvlp extract` makes 36 to 100."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ class Pairs:
     """[R]"""
 
 
-def draw_pairs(setting: Setting) -> Pairs:
-    """Pairs of uneven lengths, drawn by the seed."""
-    random = torch.Generator().manual_seed(setting.seed)
+def draw_pairs(setting: Setting, number: int = 0) -> Pairs:
+    """Pairs of uneven lengths, drawn by the seed; each number is another batch."""
+    random = torch.Generator().manual_seed(setting.seed + number)
     count = setting.batch_size
     text_lengths = torch.randint(TOKENS[0], TOKENS[1] + 1, (count,), generator=random)
-    region_lengths = torch.randint(REGIONS[0], REGIONS[1] + 1, (count,), generator=random)
+    fewest, most = setting.regions
+    region_lengths = torch.randint(fewest, most + 1, (count,), generator=random)
     num_tokens, num_regions = int(text_lengths.sum()), int(region_lengths.sum())
     corners = torch.rand(num_regions, 2, 2, generator=random)
     regions = torch.randperm(num_regions, generator=random)[: round(MASKED * num_regions)]

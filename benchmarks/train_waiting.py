@@ -123,7 +123,7 @@ def write_shards(path: Path, count: int, seed: int) -> None:
 
 
 def draw_regions(image_id: str, profile: str, random: np.random.Generator) -> Regions:
-    """10-100 regions, as many as the pairs of the comparison have."""
+    """Draw 36-100 regions, as many as the pairs of the comparison have."""
     count = int(random.integers(REGIONS[0], REGIONS[1] + 1))
     corners = random.random((count, 2, 2)) * SIDE
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from semvlp.atomic import write_text
 from semvlp.demo.dataset.files import WorldFiles
@@ -23,9 +23,23 @@ MIN_SHOWN = 0.5
 CHARTS = ("Loss, all objectives", "Image question answering", "Masked words", "Learning rate")
 
 
-def write_report(
-    out: Path, world: WorldFiles, regions: Path, scores: Mapping[str, Mapping[str, float]]
-) -> Path:
+class Accuracy(NamedTuple):
+    """An accuracy in percent with the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Write it as `93.1 ±1.2`."""
+        return f"{self.mean:.1f} ±{(self.high - self.low) / 2:.1f}"
+
+
+Accuracies = Mapping[str, Mapping[str, Accuracy]]
+"""By task and method."""
+
+
+def write_report(out: Path, world: WorldFiles, regions: Path, scores: Accuracies) -> Path:
     """Write the page; return its path."""
     with open_store(regions) as store:
         files = {path.stem: path for path in (world.root / "images").rglob("*.png")}

@@ -9,11 +9,13 @@ from typing import Any
 
 from semvlp import atomic, settings
 from semvlp.demo import recipe
-from semvlp.demo.dataset.files import WorldFiles, write_world
-from semvlp.demo.report import write_report
+from semvlp.demo.dataset.files import MARK, WorldFiles, read_mark, write_world
+from semvlp.demo.report import Accuracies, Accuracy, write_report
 from semvlp.demo.world.config import WorldConfig
+from semvlp.errors import ConfigError
 from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.score_table import scores_of
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.names import DemoSize
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 TASKS = ("vqa", "nlvr2")
+# Besides the world, which tells that a folder is of the demo.
+MADE = ("regions", "shards", "pretrain", "finetune-*", "eval-*", "scores.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class Size:
 
 
 SMALL = Size(
-    scenes={"train": 1000, "valid": 40, "test": 200},
+    scenes={"train": 3600, "valid": 40, "test": 200},
     world=WorldConfig(
         towers=0,
         scatter=0,
@@ -48,19 +52,19 @@ SMALL = Size(
         covered=0,
         nlvr=0,
         captions=2,
-        questions=6,
-        statements=6,
-        pairs=0.4,
+        questions=12,
+        statements=12,
+        pairs=0.5,
         pair_statements=16,
         most_items=3,
     ),
-    pretrain=("train.steps=1400", recipe.first_single(550)),
-    finetune=("train.epochs=2",),
+    pretrain=("train.steps=1400",),
+    finetune=("train.epochs=1",),
 )
 FULL = Size(
     scenes={"train": 8000, "valid": 300, "test": 1000},
-    world=WorldConfig(covered=0, nlvr=0, questions=6, pairs=0.4, pair_statements=20),
-    pretrain=("train.steps=20000", recipe.first_single(6000)),
+    world=WorldConfig(covered=0, nlvr=0, questions=6, pair_statements=20),
+    pretrain=("train.steps=20000",),
     finetune=("train.epochs=6",),
 )
 SIZES: dict[DemoSize, Size] = {"small": SMALL, "full": FULL}
@@ -72,8 +76,8 @@ class DemoReport:
 
     out: Path
     page: Path
-    scores: dict[str, dict[str, float]]
-    """Accuracy by task and method: majority, text only, single, two, both."""
+    scores: Accuracies
+    """By task and method: majority, text only, single, two, both."""
     seconds: float
 
     def values(self) -> dict[str, Any]:
@@ -81,22 +85,72 @@ class DemoReport:
         return {
             "out": str(self.out),
             "report": str(self.page),
-            "scores": self.scores,
+            **self.figures(),
             "seconds": round(self.seconds, 1),
         }
 
+    def figures(self) -> dict[str, Any]:
+        """Return the accuracies and the ends of their intervals as plain values."""
+        return {
+            "scores": {
+                task: {method: accuracy.mean for method, accuracy in of_task.items()}
+                for task, of_task in self.scores.items()
+            },
+            "intervals": {
+                task: {
+                    method: [accuracy.low, accuracy.high] for method, accuracy in of_task.items()
+                }
+                for task, of_task in self.scores.items()
+            },
+        }
+
     def sentence(self) -> str:
-        """Write the report in a few lines."""
+        """Write the report in a few lines, the last of which says what to do next."""
         methods = list(next(iter(self.scores.values())))
-        lines = ["accuracy on unseen scenes (%)", " " * 8 + "".join(f"{m:>11}" for m in methods)]
-        for task, score in self.scores.items():
-            lines.append(f"{task:<8}" + "".join(f"{score[m]:>11.1f}" for m in methods))
-        lines.append(f"The demo took {duration(self.seconds)}; open {self.page} in a browser.")
-        return "\n".join(lines)
+        lines = [
+            "accuracy on unseen scenes (%), with 95 % intervals clustered by picture",
+            " " * 6 + "".join(f"{method:>13}" for method in methods),
+        ]
+        for task, found in self.scores.items():
+            lines.append(f"{task:<6}" + "".join(f"{found[method]!s:>13}" for method in methods))
+        return "\n".join(
+            [
+                *lines,
+                f"The demo took {duration(self.seconds)}; open {self.page} in a browser.",
+                "Next: `semvlp extract FOLDER` makes shards of pictures of your own, docs/data.md "
+                "goes on from there; `semvlp demo --size full` draws a larger world.",
+            ]
+        )
 
 
 def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoReport:
-    """Run every stage in `out`; a stage that an earlier run has finished is not done again."""
+    """Run every stage in `out`; a stage that an earlier run has finished is not done again.
+
+    Raises:
+        ConfigError: another process works in `out`, or it holds source code or somebody else's
+            files under the names of ours.
+    """
+    atomic.refuse_source_code(out)
+    with atomic.locked(out):
+        refuse_strangers(out)
+        return _run_stages(out, size=size, overwrite=overwrite)
+
+
+def refuse_strangers(out: Path) -> None:
+    """Refuse a folder with something that the demo would replace, and no drawn world.
+
+    Raises:
+        ConfigError: names the first such file.
+    """
+    strangers = [path.name for pattern in MADE for path in out.glob(pattern)]
+    if strangers and not read_mark(out / "world"):
+        raise ConfigError(
+            f"{out} holds {strangers[0]}, but no demo of ours (world/{MARK}), so nothing there is "
+            "replaced; name another --out"
+        )
+
+
+def _run_stages(out: Path, *, size: DemoSize, overwrite: bool) -> DemoReport:
     start, chosen = time.monotonic(), SIZES[size]
     _stage(1, f"drawing a world of {sum(chosen.scenes.values())} scenes")
     world = write_world(out / "world", scenes=chosen.scenes, seed=SEED, config=chosen.world)
@@ -114,9 +168,10 @@ def run_demo(out: Path, *, size: DemoSize, overwrite: bool = False) -> DemoRepor
     for number, task in enumerate(TASKS, start=4):
         _stage(number, f"fine-tuning and evaluating {task}")
         scores[task] = _task(task, world, regions, out, chosen.finetune, overwrite)
-    atomic.write_json(out / "scores.json", scores)
     page = write_report(out, world, regions, scores)
-    return DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
+    report = DemoReport(out=out, page=page, scores=scores, seconds=time.monotonic() - start)
+    atomic.write_json(out / "scores.json", report.figures())
+    return report
 
 
 def _stage(number: int, what: str) -> None:
@@ -129,7 +184,9 @@ def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
     A drawn scene has a handful of things, so no minimum fills it up with background.
     """
     regions, shards = out / "regions", out / "shards"
-    chosen = ExtractSettings(detector="demo", min_regions=1, max_regions=36, overwrite=overwrite)
+    chosen = ExtractSettings(
+        detector="demo", min_regions=1, max_regions=36, precision="auto", overwrite=overwrite
+    )
     extract(world.root / "images", regions, chosen)
     join(regions, [world.texts("train")], shards, only_matched=True, overwrite=overwrite)
     return regions, shards
@@ -142,7 +199,7 @@ def _task(
     out: Path,
     overrides: Sequence[str],
     overwrite: bool,
-) -> dict[str, float]:
+) -> dict[str, Accuracy]:
     """Fine-tune on one task and score the test split, beside what needs no picture."""
     task, run = load_task(name), out / f"finetune-{name}"
     train, valid, test = (world.annotations(name, split) for split in ("train", "valid", "test"))
@@ -166,9 +223,9 @@ def _task(
     )
     assert report.scores is not None, "the test split of the drawn world has labels"
     learned, asked = task.read(train), task.read(test)
-    scores = {
-        "majority": task.score(asked, majority(learned, asked)),
-        "text only": task.score(asked, text_only(learned, asked)),
-        **report.scores["modes"],
+    blind = {"majority": majority(learned, asked), "text only": text_only(learned, asked)}
+    scores = {method: scores_of(task, asked, answers) for method, answers in blind.items()}
+    return {
+        method: Accuracy(score[task.metric], *score[f"{task.metric}_interval"])
+        for method, score in {**scores, **report.scores["modes"]}.items()
     }
-    return {method: score[task.metric] for method, score in scores.items()}

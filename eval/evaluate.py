@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp import atomic
-from semvlp.distributed import World, joined
+from semvlp.distributed import World, joined, precision_of
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
@@ -23,7 +23,7 @@ from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, clear
 from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
-from semvlp.eval.network import Network, check_network, open_network
+from semvlp.eval.network import Network, check_network, check_regions, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, answers_by_mode
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 PROVENANCE_NAME = "provenance.json"
 EXPLAIN_NAME = "explain.html"
+UNFINISHED = "unfinished"
 Existing = Literal["replace", "keep"]
 PATIENCE = timedelta(hours=12)  # ranks wait for the slowest one at the end of a pass
 
@@ -54,6 +55,8 @@ class EvalOptions:
     """Where the network runs; see `semvlp.distributed.device_of`."""
     precision: Precision = "fp32"
     """Arithmetic of the encoder; the head is always fp32."""
+    allow_other_regions: bool = False
+    """Whether regions may be others than those that the checkpoint was trained on."""
     shortlist: int | None = None
     """Retrieval compares each caption and each image only with its so many likeliest; None: all."""
     train: Sequence[Path] = ()
@@ -84,8 +87,9 @@ def evaluate(
     many there are.
 
     Raises:
-        ConfigError: a split that is no name, `out` is to be kept and holds another evaluation, a
-            shortlist for a task that compares nothing, or the device is not there.
+        ConfigError: a split that is no name; `out` is to be kept and holds another evaluation, or
+            files of somebody else that have the names of ours; a shortlist for a task that compares
+            nothing, or the device is not there.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
@@ -96,23 +100,28 @@ def evaluate(
         joined(options.device, patience=PATIENCE, setting="--device") as world,
         open_store(shards) as store,
     ):
+        precision = precision_of(options.precision, world.device)
         network = open_network(
             checkpoint,
             device=str(world.device),
             batch_size=options.batch_size,
-            precision=options.precision,
+            precision=precision,
             zero_shot=task.zero_shot_labels,
         )
-        check_network(network, task, examples, store, checkpoint)
+        check_network(network, task, examples, checkpoint)
+        other = options.allow_other_regions
+        check_regions(network.model.config, checkpoint, store, allow_other=other)
         settings = {
             "task": task.name,
             "split": options.split,
-            "precision": options.precision,
+            "precision": precision,
             "shortlist": options.shortlist,
         }
         inputs = sources(network, checkpoint, store, annotations, settings)
         run = _Run(task, network, examples, store, world, out, options, inputs)
         with atomic.locked(out) if world.is_first else nullcontext():
+            if world.is_first:
+                refuse_strangers(out, run.file.name)
             scores = _finished(out, run.key) if options.existing == "keep" else None
             if scores is None:
                 scores = run.run()
@@ -198,9 +207,11 @@ class _Run:
     def _write(self, answers: AnswersByMode, scores: dict[str, Any] | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
-        self.out.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(self.out)
+        # Until then it is ours, and nothing that could be kept.
+        atomic.write_json(self.out / PROVENANCE_NAME, {**self.inputs, UNFINISHED: True})
         # A crash must not leave earlier scores beside a newer leaderboard file.
-        for name in (PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
+        for name in (SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
             (self.out / name).unlink(missing_ok=True)
         submission = self.task.write(answers[mode], self.file)
         write_page(
@@ -244,21 +255,47 @@ def score(
     return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
+def refuse_strangers(out: Path, leaderboard: str) -> None:
+    """Refuse a folder that holds what an evaluation would replace, and no evaluation of ours.
+
+    Raises:
+        ConfigError: names the first such file.
+        InputError: the provenance there is damaged.
+    """
+    names = (leaderboard, PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME)
+    strangers = [name for name in names if (out / name).exists()]
+    if strangers and not {"task", "checkpoint"} <= _read(out / PROVENANCE_NAME).keys():
+        raise ConfigError(
+            f"{out} holds {strangers[0]}, but no evaluation of ours ({PROVENANCE_NAME}), so "
+            "nothing there is replaced; name another --out"
+        )
+
+
 def _finished(out: Path, key: str) -> dict[str, Any] | None:
     """Return the scores of the evaluation that is there, empty without labels; None: no such."""
-    try:
-        before = from_json((out / PROVENANCE_NAME).read_bytes())
-    except FileNotFoundError:
+    before = _read(out / PROVENANCE_NAME)
+    if not before or UNFINISHED in before:
         return None
-    except ValueError as error:
-        raise InputError(f"{out / PROVENANCE_NAME}: must be JSON: {error}") from error
     if before.get("key") != key:
         raise ConfigError(
             f"{out} holds an evaluation of other inputs; give another --out, or --overwrite"
         )
     log.info("%s holds this evaluation already", out)
-    scores = out / SCORES_NAME
+    return _read(out / SCORES_NAME)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read an object that an evaluation has written; empty without a file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     try:
-        return dict(from_json(scores.read_bytes())) if scores.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{scores}: must be JSON, but: {error}; give --overwrite") from error
+        return dict(from_json(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: must be the JSON that an evaluation wrote, but: {error}; remove {path.parent}"
+            " if it is one, or name another --out"
+        ) from error

@@ -5,6 +5,7 @@ Q queries (captions), K candidates (images). Rates are percent.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,28 @@ def percent(values: Iterable[float]) -> float:
     if not len(listed):
         raise ValueError("the mean of nothing is not defined")
     return float(100 * listed.mean())
+
+
+def clustered_interval(
+    values: Sequence[float], clusters: Sequence[Hashable]
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of values in 0..1, as percent.
+
+    Values of one cluster, such as those of the questions about one image, vary together, so the
+    standard error is that of sums over clusters (Liang and Zeger 1986, Biometrika 73), and the
+    normal distribution gives the quantiles. One cluster alone tells nothing.
+    """
+    of_cluster: dict[Hashable, int] = {}
+    indices = [of_cluster.setdefault(cluster, len(of_cluster)) for cluster in clusters]
+    count = len(of_cluster)
+    if count < 2:
+        return 0.0, 100.0
+    array = np.asarray(values, np.float64)
+    mean = array.mean()
+    squares = np.square(np.bincount(indices, array - mean)).sum() * count / (count - 1)
+    margin = NormalDist().inv_cdf(0.975) * np.sqrt(squares) / len(array)
+    low, high = (min(max(100 * float(end), 0.0), 100.0) for end in (mean - margin, mean + margin))
+    return low, high
 
 
 def consistency(groups: Sequence[Hashable], correct: Sequence[bool]) -> float:

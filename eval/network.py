@@ -3,7 +3,7 @@
 N pairs of a text and an image; C labels; T tokens, R regions, D width.
 """
 
-import tomllib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +20,17 @@ from semvlp.distributed import device_of
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.task import Example, Pass, Scores, Task
-from semvlp.model.config import TaskHead
+from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
 from semvlp.model.two_stream_cache import LowerStates
 from semvlp.names import Precision
+from semvlp.shards.dataset.hashes import plain
+from semvlp.shards.dataset.plan import differences
 from semvlp.shards.stores.store import Store
+
+log = logging.getLogger(__name__)
 
 WEIGHTS_NAME = "model.safetensors"
 # Where training leaves its resolved settings inside a checkpoint.
@@ -185,10 +189,50 @@ def open_network(
     )
 
 
-def check_network(
-    network: Network, task: Task, examples: Sequence[Example], store: Store, checkpoint: Path
+def check_regions(
+    config: SemVLPConfig, checkpoint: Path | str, store: Store, *, allow_other: bool = False
 ) -> None:
-    """Check that the network of `checkpoint` has the task's head and labels, the store's features.
+    """Check that the regions of a store are such as a checkpoint was trained on.
+
+    Weights say nothing about regions of another detector, of other weights or sizes of it, or of
+    another selection. A checkpoint that does not say what it was trained on is believed, with a
+    warning.
+
+    Args:
+        config: of the checkpoint.
+        allow_other: whether only the size of the features has to be equal.
+
+    Raises:
+        InputError: they are others; says in what they differ.
+    """
+    manifest = store.manifest
+    if config.region_feature_size != manifest.feature_size:
+        raise InputError(
+            f"{checkpoint} was trained on region features of size {config.region_feature_size}, "
+            f"but those of {store.path} have {manifest.feature_size}; give the shards of the "
+            "detector it was trained with"
+        )
+    if config.region_profile is None:
+        log.warning(
+            "%s does not say which regions it was trained on; those of %s must come from the same "
+            "detector, sizes and selection",
+            *(checkpoint, store.path),
+        )
+        return
+    different = "; ".join(differences(config.region_profile, plain(manifest.extractor)))
+    if different and allow_other:
+        log.warning("%s has other regions than %s: %s", store.path, checkpoint, different)
+    elif different:
+        raise InputError(
+            f"{store.path} must hold regions such as {checkpoint} was trained on, but {different}; "
+            "extract the images as it was, or say --allow-other-regions"
+        )
+
+
+def check_network(
+    network: Network, task: Task, examples: Sequence[Example], checkpoint: Path
+) -> None:
+    """Check that the network of `checkpoint` has the task's head and labels.
 
     Raises:
         InputError: it has others; says which and what to give.
@@ -198,12 +242,6 @@ def check_network(
         raise InputError(
             f"task {task.name} needs the {task.head} head, but {checkpoint} has the "
             f"{config.task_head} head; give a checkpoint fine-tuned on {task.name}"
-        )
-    if config.region_feature_size != store.manifest.feature_size:
-        raise InputError(
-            f"{checkpoint} was trained on region features of size {config.region_feature_size}, "
-            f"but those of {store.path} have {store.manifest.feature_size}; give the shards of "
-            "the detector it was trained with"
         )
     known = {label for example in examples for label in example.target}
     if known and not known & labels:
@@ -254,9 +292,15 @@ def _limits(path: Path) -> Limits:
     if not path.is_file():
         return DEFAULT_LIMITS
     try:
-        data: dict[str, Any] = from_toml(path.read_text(encoding="utf-8")).get("data", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: must be the settings of the training run: {error}") from error
+        tree: dict[str, Any] = from_toml(path.read_text(encoding="utf-8"))
+        if not tree:
+            raise ValueError("it is empty")
+    except ValueError as error:
+        raise InputError(
+            f"{path}: must be the settings of the training run, but: {error}; the config.toml of "
+            "the run is the same file"
+        ) from error
+    data = tree.get("data", {})
     known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}
     return Limits(**known)
 

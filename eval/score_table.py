@@ -34,8 +34,11 @@ def scores_by_mode(
 
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-) -> dict[str, float]:
-    """Return the scores of a task, with a warning where they are too low to be meant."""
+) -> dict[str, Any]:
+    """Return the scores of a task and `NAME_interval` of those that are means over examples.
+
+    A warning is logged where they are too low to be meant.
+    """
     scores = task.score(examples, answers)
     if scores[task.metric] < NOTHING:
         log.warning(
@@ -43,7 +46,8 @@ def scores_of(
             task.metric,
             scores[task.metric],
         )
-    return scores
+    intervals = task.intervals(examples, answers)
+    return {**scores, **{f"{name}_interval": list(ends) for name, ends in intervals.items()}}
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:

@@ -153,6 +153,14 @@ class Task(Protocol):
         Such as answers that are all the same, or spelled so that they count as wrong.
         """
 
+    def intervals(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals of scores that are means over examples, clustered by image.
+
+        They are in percent, by the names that `score` uses.
+        """
+
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:

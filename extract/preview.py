@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semvlp import atomic
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.images.find import ImageFile, Refused, find_images, load
-from semvlp.pages import render
+from semvlp.pages import render, write_page
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.stores.store import Store
@@ -43,7 +42,7 @@ def write_preview(
     canvas with its boxes.
 
     Raises:
-        ConfigError: a count that is not positive.
+        ConfigError: a count that is not positive, or `out` is something else than a page of ours.
         InputError: a store without images.
     """
     if count < 1:
@@ -61,8 +60,7 @@ def write_preview(
         facts=_facts(store),
         threshold=_first_threshold([sample.regions for sample in samples]),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(out, page)
+    write_page(out, page)
     return out
 
 

@@ -22,15 +22,17 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     """A post-LN BERT layer, with or without a cross-attention slot.
 
     With `cross_attention` = shared the same weights serve text -> regions and regions -> text, with
-    separate the regions have their own.
+    separate the regions have their own, and with tied both directions are served by those of the
+    self-attention: the same row, cut across the pair instead of along it.
     """
 
     def __init__(self, config: SemVLPConfig, *, cross: bool) -> None:
         super().__init__()
+        own = cross and config.cross_attention != "tied"
         separate = cross and config.cross_attention == "separate"
         self.self_attention = Attention(config)
         self.self_attention_norm = _norm(config)
-        self.cross_attention = Attention(config) if cross else None
+        self.cross_attention = Attention(config) if own else None
         self.cross_attention_norm = _norm(config) if cross else None
         self.region_cross_attention = Attention(config) if separate else None
         self.region_cross_attention_norm = _norm(config) if separate else None
@@ -80,11 +82,12 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
         With shared weights `layout` connects the whole row; with separate ones it is two-way, or
         the queries are text alone. `indices` [M] as in `Attention`, for shared weights alone.
         """
-        if self.cross_attention is None or self.cross_attention_norm is None:
+        if self.cross_attention_norm is None:
             return hidden
         if isinstance(layout, TwoWayLayout):
             return self._both_ways(hidden, layout)
-        mixed = self.cross_attention(hidden, layout, context, indices)
+        attention = self.cross_attention or self.self_attention  # tied
+        mixed = attention(hidden, layout, context, indices)
         before = hidden if indices is None else hidden.index_select(0, indices)
         normed: Tensor = self.cross_attention_norm(before + self.dropout(mixed))
         return normed

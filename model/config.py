@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from semvlp.errors import InputError, shown
 from semvlp.names import (
+    BoxEncoding,
     BoxSize,
     CrossAttention,
     CrossStart,
@@ -24,16 +25,17 @@ from semvlp.names import (
 TaskHead = Literal["pooled", "pair", "match"]
 
 # The paper names no sizes; `base` and `large` are BERT's, the cross-attention in the upper half is
-# our choice, and `tiny` and `small` are for machines without a GPU. BERT's initializer_range, 0.02,
-# belongs to its width: narrower networks start with weights larger by the root of the ratio, or
-# attention stays uniform for long.
+# our choice, and `tiny` and `small` are for machines without a GPU. Of three blocks all have one:
+# with one alone, text reads the image once, and nobody reads what the regions took from the text.
+# BERT's initializer_range, 0.02, belongs to its width: narrower networks start with weights larger
+# by the root of the ratio, or attention stays uniform for long.
 PRESETS: dict[str, dict[str, int | float]] = {
     "tiny": {
         "num_hidden_layers": 3,
         "hidden_size": 128,
         "num_attention_heads": 4,
         "intermediate_size": 512,
-        "cross_layers": 1,
+        "cross_layers": 3,
         "initializer_range": 0.05,
     },
     "small": {
@@ -93,17 +95,25 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     cross_layers: int = 6
     """How many of the upper blocks have a cross-attention plugged in for the two-stream mode."""
     cross_attention: CrossAttention = "shared"
-    """Whether text -> regions and regions -> text have the same weights (LXMERT) or each its own
-    (ViLBERT)."""
+    """Whose weights the cross-attention has: the same for text -> regions and regions -> text
+    (`shared`, LXMERT), each direction its own (`separate`, ViLBERT), or those of its block's
+    self-attention (`tied`), with a normalisation of its own."""
     cross_start: CrossStart = "fresh"
     """Where the weights of the cross-attention start: at random, or as those of the self-attention
-    of their block."""
+    of their block; tied ones are these."""
     region_feature_size: int = 2048
     box_size: BoxSize = 4
     """Numbers of a box: x1 y1 x2 y2; 5 adds the area (ViLBERT), 7 width, height, area (UNITER)."""
+    box_encoding: BoxEncoding = "linear"
+    """What is projected of these numbers: they alone (`linear`, all published families), or with
+    them their sines and cosines at rising frequencies (`fourier`), which tell places apart that
+    differ by little. Checkpoints that do not say are linear."""
     region_embedding: RegionEmbedding = "mean-of-norms"
     """How feature and box projections become one: the mean of both normalised (LXMERT), their
     normalised sum (ViLBERT, VisualBERT), or the normalised sum of both normalised (UNITER)."""
+    region_profile: dict[str, Any] | None = None
+    """What shaped the region features that the network was trained on last, as the manifest of
+    their data set tells it: detector, hash of its weights, sizes, selection. None says nothing."""
     image_token: ImageToken = "none"
     """A row for the whole image before its regions, the mean of their features (ViLBERT)."""
     num_objects: int = 1600

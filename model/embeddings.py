@@ -1,7 +1,9 @@
 """Text and region embeddings.
 
-T text tokens, R regions, F feature size, D width.
+T text tokens, R regions, F feature size, D width, B numbers of a box, E numbers of its encoding.
 """
+
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +14,8 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.shapes import shapes
 
 TEXT_TYPE, REGION_TYPE = 0, 1
+# Half-waves over an image at the highest frequency are 2^6: boxes a hundredth apart still differ.
+BOX_FREQUENCIES = 7
 
 # Larger than BERT's 1e-12: a zeroed feature row has hardly any variance, and a normalisation
 # multiplies its gradient by up to 1 / sqrt(eps).
@@ -70,7 +74,9 @@ class RegionEmbeddings(nn.Module):
         self.register_buffer("feature_deviation", torch.ones(config.region_feature_size))
         self.features = nn.Linear(config.region_feature_size, width)
         self.feature_norm = nn.Identity() if kind == "sum" else _norm(width)
-        self.boxes = nn.Linear(config.box_size, width)
+        self.box_size, self.box_encoding = config.box_size, config.box_encoding
+        waves = 1 + 2 * BOX_FREQUENCIES if config.box_encoding == "fourier" else 1
+        self.boxes = nn.Linear(config.box_size * waves, width)
         self.box_norm = nn.Identity() if kind == "sum" else _norm(width)
         self.norm = nn.Identity() if self.mean else nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mask = nn.Parameter(torch.zeros(width))
@@ -121,7 +127,9 @@ class RegionEmbeddings(nn.Module):
         if mask is not None:
             projected = projected + mask[:, None] * self.mask
         projected = self.feature_norm(projected)
-        numbers = box_numbers(boxes, self.boxes.in_features)
+        numbers = box_numbers(boxes, self.box_size)
+        if self.box_encoding == "fourier":
+            numbers = fourier(numbers)
         located = self.box_norm(self.boxes(numbers.to(self.boxes.weight.dtype)))
         if self.mean:
             embedded = (projected + located) / 2 + token_type
@@ -138,6 +146,17 @@ def box_numbers(boxes: Float[Tensor, "R 4"], size: int) -> Float[Tensor, "R {siz
     sides = boxes[:, 2:] - boxes[:, :2]  # [R, 2]
     area = sides.prod(dim=1, keepdim=True)
     return torch.cat([boxes, area] if size == 5 else [boxes, sides, area], dim=1)
+
+
+@shapes
+def fourier(numbers: Float[Tensor, "R B"]) -> Float[Tensor, "R E"]:
+    """Put the sine and cosine of 2^k pi, k = 0..6, of each number beside it: [R, B] to [R, 15 B].
+
+    Fourier features (Tancik et al. 2020, section 3; NeRF, Mildenhall et al. 2020, equation 4).
+    """
+    frequencies = math.pi * 2.0 ** torch.arange(BOX_FREQUENCIES, device=numbers.device)  # [7]
+    angles = (numbers[:, :, None] * frequencies).flatten(1)  # [R, 7 B]
+    return torch.cat([numbers, angles.sin(), angles.cos()], dim=1)
 
 
 def _norm(width: int) -> nn.LayerNorm:

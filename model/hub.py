@@ -1,7 +1,7 @@
 """Hugging Face checkpoints: read, pushed to the hub, described by a card."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,7 +128,8 @@ def model_card(config: SemVLPConfig, architecture: str, num_parameters: int) -> 
         f"{config.num_attention_heads}",
         "cross-attention": f"upper {config.cross_layers} layers, {config.cross_attention} weights",
         "vocabulary": f"{config.vocab_size:,} word pieces",
-        "region features": f"{config.region_feature_size} numbers and a box of {config.box_size}, "
+        "region features": f"{config.region_feature_size} numbers and a box of {config.box_size} "
+        f"({config.box_encoding}), "
         f"joined by {config.region_embedding}",
         "image token": config.image_token,
         "object and attribute classes": f"{config.num_objects:,} and {config.num_attributes:,}",
@@ -137,10 +138,20 @@ def model_card(config: SemVLPConfig, architecture: str, num_parameters: int) -> 
         facts["head"] = f"{config.task_head}, {len(config.labels):,} labels"
     else:
         facts["answers"] = f"{len(config.answers or []):,}"
+    facts |= {f"regions: {name}": value for name, value in _flat(config.region_profile or {})}
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     return _CARD.format(
         architecture=architecture, rows=rows, feature_size=config.region_feature_size
     )
+
+
+def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the values of nested tables by dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", str(value)
 
 
 @contextmanager

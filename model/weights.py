@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,8 @@ WEIGHTS_FILE = "model.safetensors"
 ENCODER = "semvlp."
 MOST_MISSING = 2**26
 """Numbers that a checkpoint may lack before nothing is allocated for it: 256 MiB of them."""
+# Where the setting of `semvlp` has another name than the field of the configuration.
+SETTINGS = {"num_hidden_layers": "num_layers"}
 
 
 class WeightsError(InputError, ValueError):
@@ -134,6 +137,21 @@ def copy_tensors(
         unused=tuple(unused),
         labels=tuple(labels),
     )
+
+
+def check_options(config: SemVLPConfig, source: str, whose: str, wanted: Mapping[str, Any]) -> None:
+    """Check that the network has the options that the weights of a family were learned with.
+
+    Raises:
+        WeightsError: one differs; it is named as it is in `config` and as a setting.
+    """
+    for name, value in wanted.items():
+        chosen = getattr(config, name)
+        if chosen != value:
+            raise WeightsError(
+                f"{source}: {whose} weights need {name} = {value!r}, got {chosen!r}; set "
+                f"model.{SETTINGS.get(name, name)}"
+            )
 
 
 def load_pretraining(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from semvlp.errors import ConfigError
+from semvlp.names import Precision
 from semvlp.torchrun import process_rank
 
 CPU = torch.device("cpu")
@@ -175,6 +176,23 @@ def device_of(
             "on a machine (torchrun --nproc-per-node), or take cpu"
         )
     return torch.device(accelerator.type, index)
+
+
+def precision_of(precision: Precision, device: torch.device) -> Precision:
+    """Return fp32 or bf16; `auto` is bf16 where the device multiplies it by itself, so faster."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and bool(native_bf16())
+    return "bf16" if native else "fp32"
+
+
+def native_bf16() -> list[str]:
+    """Return the instructions with which the processor multiplies bf16 by itself."""
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
 
 
 def pins_memory(device: torch.device) -> bool:

@@ -178,20 +178,16 @@ def _bf16() -> Fact:
     try:
         torch = importlib.import_module("torch")
         if not torch.cuda.is_available():
+            from semvlp.distributed import native_bf16
+
             # Only a processor that multiplies it by itself is faster than in fp32.
-            native = native_bf16(torch)
+            native = native_bf16()
             yes = f"yes: this CPU has {' and '.join(native)}, which is faster than fp32"
             return Fact("bf16", yes if native else "on the CPU, slow: use fp32")
         supported = bool(torch.cuda.is_bf16_supported())
     except _BROKEN as error:
         return Fact("bf16", f"unknown: torch is broken: {error}", False, "see torch")
     return Fact("bf16", "yes" if supported else "not on this GPU: use fp32")
-
-
-def native_bf16(torch: ModuleType) -> list[str]:
-    """Return the instructions with which the processor multiplies bf16 by itself."""
-    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return [name for name in ("avx512_bf16", "amx_bf16") if can.get(name)]
 
 
 def _disk(folder: Path) -> Fact:

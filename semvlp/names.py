@@ -7,7 +7,7 @@ it is done: `TASKS` of `eval`, `PRESETS` of `extract`, `SIZES` of `demo`, the ne
 from typing import Literal, get_args
 
 Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 Backend = Literal["auto", "detectron2", "torchvision"]
 PresetName = Literal["butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100"]
 View = Literal["butd_36", "butd_10_100"]
@@ -20,9 +20,10 @@ DemoSize = Literal["small", "full"]
 # The choices that make a network, and so settings.
 SizePreset = Literal["tiny", "small", "base", "large"]
 PairHead = Literal["concatenation", "attention"]
-CrossAttention = Literal["shared", "separate"]
+CrossAttention = Literal["shared", "separate", "tied"]
 CrossStart = Literal["fresh", "self-attention"]
 BoxSize = Literal[4, 5, 7]
+BoxEncoding = Literal["linear", "fourier"]
 RegionEmbedding = Literal["mean-of-norms", "sum", "sum-of-norms"]
 ImageToken = Literal["none", "mean"]
 

@@ -78,6 +78,11 @@ annotations_option = click.option(
     multiple=True,
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
 )
+other_regions_option = click.option(
+    "--allow-other-regions",
+    is_flag=True,
+    help="Go on where the regions are others than those that the checkpoint was trained on.",
+)
 device_option = choice("--device", *DEVICES, help="auto: a GPU where there is one.")
 precision_option = choice("--precision", *PRECISIONS)
 backend_option = choice("--backend", *BACKENDS)

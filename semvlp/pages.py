@@ -5,9 +5,16 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from semvlp.atomic import make_directory, write_text
+from semvlp.errors import ConfigError
+
+MARK = '<meta name="generator" content="semvlp">'
+MARKS = (MARK, "--page: #f4f5f7; --card: #fff; --ink: #1b1f27; --soft: #656d7b; --line: #e0e3e9;")
+"""One of these is in every page of ours: the second one, of their style, in those of 0.1."""
+
 
 def render(template: Path, **values: Any) -> str:
-    """The page that the file `template` makes of `values`.
+    """Return the page that the file `template` makes of `values`.
 
     It may include files beside it and `style.html`, which all pages share.
     """
@@ -18,4 +25,22 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template.name).render(**values)
+    page = environment.get_template(template.name).render(**values)
+    return page.replace("<head>\n", f"<head>\n{MARK}\n", 1)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page to a place that the user names, where nothing but a page of ours is replaced.
+
+    Raises:
+        ConfigError: there is something else.
+    """
+    if path.exists() and not (path.is_file() and _is_ours(path)):
+        raise ConfigError(f"{path} is no page of ours, so it is not replaced; name another --out")
+    make_directory(path.parent)
+    write_text(path, page)
+
+
+def _is_ours(path: Path) -> bool:
+    start = path.read_bytes()[:4096]
+    return any(mark.encode() in start for mark in MARKS)

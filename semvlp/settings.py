@@ -19,6 +19,7 @@ from semvlp.errors import ConfigError
 T = TypeVar("T")
 FORMERLY = "formerly"
 ALSO = "also"
+BEFORE = "before"
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,15 @@ def formerly(name: str, default: T) -> T:
 def also_called(name: str, default: T) -> T:
     """Return a field with a default that may as well be called `name`, for good."""
     return dataclasses.field(default=default, metadata={ALSO: name})
+
+
+def added(default: T, *, before: T) -> T:
+    """Return a field that did not exist before, when the program did what `before` now asks for.
+
+    The settings of a run are written whole, so a file that names every other setting of the table
+    and not this one is of a run of then.
+    """
+    return dataclasses.field(default=default, metadata={BEFORE: before})
 
 
 def load(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -130,7 +140,16 @@ def _under_current_names(cls: Any, tree: Mapping[str, Any], where: str = "") -> 
         table = _table(hints.get(name))
         is_table = dataclasses.is_dataclass(table) and isinstance(value, Mapping)
         current[name] = _under_current_names(table, value, f"{where}{name}.") if is_table else value
-    return current
+    return _as_before(cls, current) | current
+
+
+def _as_before(cls: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what fields that were added later stood for in a table that a run of before wrote."""
+    fields = dataclasses.fields(cls)
+    written = {f.name for f in fields if BEFORE not in f.metadata and f.default is not None}
+    if not written <= table.keys():
+        return {}
+    return {field.name: field.metadata[BEFORE] for field in fields if BEFORE in field.metadata}
 
 
 def fields_by_other_name(cls: Any) -> dict[str, dataclasses.Field[Any]]:

@@ -57,8 +57,10 @@ def shards_preview(path: Path, images: Path | None, count: int, out: Path | None
     from semvlp.extract.preview import write_preview
     from semvlp.shards.open import open_store
 
+    page = out or path / "preview.html"
+    refuse_inputs(page, path, images)
     with open_store(path) as store:
-        page = write_preview(store, out or path / "preview.html", images=images, count=count)
+        write_preview(store, page, images=images, count=count)
     return Result({"page": str(page)}, f"Open {page} in a browser.")
 
 
@@ -122,6 +124,7 @@ def shards_export(source: Path, target: Path, to: str) -> Result:
     """Write the features in the form another system reads."""
     from semvlp.shards.formats.import_export import export_format
 
+    refuse_inputs(target, source)
     count = export_format(source, target, to=to)
     return Result({"images": count, "out": str(target)}, f"Wrote {count} images to {target}.")
 

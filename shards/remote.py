@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 from urllib.parse import urljoin
 
@@ -62,13 +61,13 @@ def localize(address: str) -> Path:
         return Path(address)
     remote = _Remote(address)
     cache = Path(os.environ.get(CACHE_VARIABLE, "~/.cache/semvlp")).expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=cache, prefix=".manifest-") as folder:
-        aside = Path(folder) / MANIFEST_NAME
+    atomic.make_directory(cache)
+    with atomic.scratch(cache / MANIFEST_NAME) as folder:
+        aside = folder / MANIFEST_NAME
         remote.fetch(MANIFEST_NAME, aside, check=lambda path: None)
         manifest = read_manifest(folder)
         target: Path = cache / file_sha256(aside)[:32]
-        target.mkdir(exist_ok=True)
+        atomic.make_directory(target)
         with _locked(target):
             make_room(cache, target, sum(shard.bytes for shard in manifest.shards))
             _download(remote, manifest, target)
@@ -175,12 +174,11 @@ class _Remote:
         Raises:
             InputError: it is not there, or every attempt failed.
         """
-        part = path.with_name(f"{path.name}.part")
         for attempt in range(ATTEMPTS):
             try:
-                self._files.get_file(f"{self._root}/{name}", str(part))
-                check(part)
-                part.replace(path)
+                with atomic.aside(path) as made:
+                    self._files.get_file(f"{self._root}/{name}", str(made))
+                    check(made)
                 return
             except FileNotFoundError as error:
                 raise InputError(

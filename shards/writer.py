@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from semvlp import __version__
-from semvlp.atomic import PART_DIR, publish_json, refuse_source_code
+from semvlp.atomic import PART_DIR, make_directory, publish_json, refuse_source_code
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.names import StoreFormat
@@ -24,7 +24,7 @@ from semvlp.shards.dataset.manifest import (
     read_manifest,
 )
 from semvlp.shards.dataset.plan import WHOLE, Part, Plan, check_fits
-from semvlp.shards.dataset.plan_file import clear, write_or_check_plan
+from semvlp.shards.dataset.plan_file import clear, refuse_strangers, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.record import Sample
 
@@ -221,7 +221,8 @@ def open_writer(
 
     Raises:
         ConfigError: another plan was begun there, `resume` is off and one was begun, another
-            process is writing there, or `out` holds source code.
+            process is writing there, or `out` holds source code or files of somebody else that
+            have the names of ours.
     """
     refuse_source_code(out)
     if format == "lmdb" and part != WHOLE:
@@ -229,12 +230,14 @@ def open_writer(
             "an LMDB has one writer: let the processes write tar shards, then run "
             "`semvlp shards convert SRC DST --to lmdb`"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    refuse_strangers(out, overwrite=overwrite)
+    make_directory(out)
     log = RefusalLog(out, part.rank)
     try:
         if overwrite:
-            clear(out)
+            # In this order: refusals without a plan would be nobody's.
             log.clear()
+            clear(out)
         write_or_check_plan(out, plan.to_json(format), resume=resume)
         if part == WHOLE:
             log.merge_logs(plan)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semvlp.names import (
+    BoxEncoding,
     BoxSize,
     CrossAttention,
     CrossStart,
@@ -16,7 +17,7 @@ from semvlp.names import (
     RegionEmbedding,
     SizePreset,
 )
-from semvlp.settings import formerly, require_at_least, require_between
+from semvlp.settings import added, formerly, require_at_least, require_between
 from semvlp.train.train_config import FinetuneTrainConfig, TrainConfig
 
 ReadOrder = Literal["full", "block", "sequential"]
@@ -44,11 +45,15 @@ class ModelConfig:
     cross_layers: int | None = None
     """How many upper blocks hold the plugged cross-attention; the preset's number unless set."""
     cross_attention: CrossAttention = "shared"
-    """Text -> regions and regions -> text with the same weights, or with `separate` ones."""
+    """Text -> regions and regions -> text with the same weights (`shared`), with `separate` ones,
+    or with those of the block's self-attention (`tied`)."""
     cross_start: CrossStart = "fresh"
     """Cross-attention starts at random, or as a copy of its block's `self-attention`."""
     box_size: BoxSize = 4
     """Numbers of a box: x1 y1 x2 y2; 5 adds the area, 7 width, height and area."""
+    box_encoding: BoxEncoding = added("fourier", before="linear")
+    """What is projected of these numbers: with their sines and cosines at rising frequencies, which
+    tell near places apart, or `linear`ly they alone, as all published weights need."""
     region_embedding: RegionEmbedding = "mean-of-norms"
     """How the projections of feature and box become one."""
     image_token: ImageToken = "none"

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.atomic import locked
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
-from semvlp.eval.network import Limits, Network
+from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Task
 from semvlp.model.packing import Mode
@@ -30,7 +30,7 @@ from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import open_run
+from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -49,6 +49,7 @@ def finetune(
     valid: Sequence[Path] = (),
     resume: bool = True,
     overwrite: bool = False,
+    allow_other_regions: bool = False,
 ) -> RunReport:
     """Fine-tune on `annotations` of `task` and write the run to `out`.
 
@@ -61,13 +62,14 @@ def finetune(
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
         InputError: annotations without labels or of another task, images that the store lacks, a
-            checkpoint that does not fit.
+            checkpoint that does not fit or was trained on other regions, unless these are allowed.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
     with ExitStack() as stack:
         world = stack.enter_context(training_world(config.train))
         if world.is_first:
             stack.enter_context(locked(out))
+        config = settle_precision(config, out, world, overwrite=overwrite)
         _check_split(config.train, world)
         _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.
@@ -78,7 +80,11 @@ def finetune(
             config,
             _inputs(task, annotations, shards, init, valid),
             world,
-            lambda: task_model(task, examples, store, init, config),
+            partial(
+                task_model,
+                *(task, examples, store, init, config),
+                allow_other_regions=allow_other_regions,
+            ),
             resume=resume,
             overwrite=overwrite,
         )
@@ -87,6 +93,7 @@ def finetune(
         if start.state.finished:
             return RunReport(what=_what(task), run=out, steps=start.state.step)
         model = load_model(SemVLPForTask, start.path)
+        check_regions(model.config, start.path, store, allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
         source = FinetuningBatches(
             task, examples, model.config.labels, tokenizer, store, config, world

@@ -17,17 +17,26 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.network import check_regions
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.published.load import FAMILIES, load_published, model_type
 from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
+from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, ModelConfig
 
-CHOICES = ("cross_attention", "cross_start", "box_size", "region_embedding", "image_token")
+CHOICES = (
+    "cross_attention",
+    "cross_start",
+    "box_size",
+    "box_encoding",
+    "region_embedding",
+    "image_token",
+)
 """Settings that have the same name in the network's configuration."""
 MEASURED_IMAGES = 2000
 """Images by which region features are standardised: seconds, and enough."""
@@ -63,6 +72,7 @@ def fresh_config(
             num_objects=len(manifest.object_labels),
             num_attributes=len(manifest.attribute_labels),
             answers=list(answers),
+            region_profile=plain(manifest.extractor),
             **dropout(config),
             **sizes,
             **choices,
@@ -72,7 +82,12 @@ def fresh_config(
 
 
 def load_pretrained(
-    model: SemVLPModel, config: ModelConfig, features: Iterable[NDArray[np.float16]]
+    model: SemVLPModel,
+    config: ModelConfig,
+    store: Store,
+    features: Iterable[NDArray[np.float16]],
+    *,
+    allow_other_regions: bool = False,
 ) -> None:
     """Take over the weights that `model.pretrained` names, and the scale of some `features` [R, F].
 
@@ -80,9 +95,15 @@ def load_pretrained(
 
     Raises:
         ConfigError: the weights cannot be had.
+        InputError: they are ours, and were trained on other regions than those of `store`.
         WeightsError: they do not fit.
     """
-    loaded = () if config.pretrained is None else load_published(model, config.pretrained).loaded
+    loaded: tuple[str, ...] = ()
+    if config.pretrained is not None:
+        loaded = load_published(model, config.pretrained).loaded
+        if model_type(config.pretrained) == SemVLPConfig.model_type:
+            other = SemVLPConfig.from_pretrained(config.pretrained)
+            check_regions(other, config.pretrained, store, allow_other=allow_other_regions)
     if config.standardise and FEATURE_MEAN not in loaded:
         standardise(model, features)
 
@@ -128,21 +149,27 @@ def task_model(
     store: Store,
     init: Path | str | None,
     config: FinetuneConfig,
+    *,
+    allow_other_regions: bool = False,
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
     """Make a model for the task: encoder and head from the checkpoint `init`, or fresh.
 
     Raises:
         ConfigError: `init` is neither a SemVLP pre-training checkpoint nor of a published family.
-        InputError: it cannot be had, is damaged, or is of other region features.
+        InputError: it cannot be had, is damaged, or was trained on other regions, unless these are
+            allowed.
     """
     torch.manual_seed(config.train.seed)
     folder = None if init is None else checkpoint_folder(init)
     if folder is not None and not _is_published(folder):
-        return _pretrained(task, examples, store, folder, config)
+        model, tokenizer = _pretrained(task, examples, folder, config)
+        check_regions(model.config, folder, store, allow_other=allow_other_regions)
+        model.config.region_profile = plain(store.manifest.extractor)
+        return model, tokenizer
     if folder is not None:
         name = str(folder)
         config = replace(config, model=replace(config.model, pretrained=name, tokenizer=name))
-    return _fresh(task, examples, store, config)
+    return _fresh(task, examples, store, config, allow_other_regions)
 
 
 def init_name(init: Path | str | None) -> str | None:
@@ -188,7 +215,7 @@ def _is_published(folder: Path) -> bool:
 
 
 def _pretrained(
-    task: Task, examples: Sequence[Example], store: Store, folder: Path, config: FinetuneConfig
+    task: Task, examples: Sequence[Example], folder: Path, config: FinetuneConfig
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
     labels = task.labels(examples)
     model, report = SemVLPForTask.from_pretraining(
@@ -198,21 +225,20 @@ def _pretrained(
         pair_head=config.model.pair_head,
         **dropout(config.model),
     )
-    _check_features(model, store, folder)
     known = len(report.labels)
     log.warning("%s; %d of %d labels known from pre-training", report, known, len(labels))
     return model, load_tokenizer(str(folder))
 
 
 def _fresh(
-    task: Task, examples: Sequence[Example], store: Store, config: FinetuneConfig
+    task: Task, examples: Sequence[Example], store: Store, config: FinetuneConfig, other: bool
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
     labels, pair_head = task.labels(examples), config.model.pair_head
     model = SemVLPForTask(network.for_task(task.head, labels, pair_head=pair_head))
     features = _some_features(examples, store, config.data.max_regions)
-    load_pretrained(model.semvlp, config.model, features)
+    load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer
 
 
@@ -225,12 +251,3 @@ def _some_features(
     for name in islice(names, MEASURED_IMAGES):
         features, *_ = lookup([name])[0]
         yield features
-
-
-def _check_features(model: SemVLPForTask, store: Store, init: Path) -> None:
-    wanted, given = model.config.region_feature_size, store.manifest.feature_size
-    if wanted != given:
-        raise InputError(
-            f"{store.path}: region features must have {wanted} numbers, as those that {init} was "
-            f"trained on, but have {given}; extract the images with the same detector"
-        )

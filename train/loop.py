@@ -289,7 +289,8 @@ class Loop:
     def _save(self) -> None:
         job = self.job
         with checkpoint.collected(job.model, self.optimizer, self.average) as tensors:
-            if self.world.is_first:
+            if self.log is not None:
+                self.log.sync()
                 checkpoint.save(
                     job.run, self.state, job.model, job.tokenizer, tensors, keep=job.config.keep
                 )

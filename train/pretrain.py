@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.atomic import locked
 from semvlp.distributed import World, pins_memory
 from semvlp.errors import ConfigError
+from semvlp.eval.network import check_regions
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
@@ -29,7 +30,7 @@ from semvlp.train.initial_model import fresh_config, load_pretrained, make_token
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.run.checkpoint import load_model
-from semvlp.train.run.folder import open_run
+from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 
@@ -44,6 +45,7 @@ def pretrain(
     *,
     resume: bool = True,
     overwrite: bool = False,
+    allow_other_regions: bool = False,
 ) -> RunReport:
     """Pre-train on the stores `shards` and write the run to `out`.
 
@@ -51,7 +53,8 @@ def pretrain(
 
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
-        InputError: stores that are damaged, of different detectors, or without texts.
+        InputError: stores that are damaged, of different detectors, or without texts; weights to
+            start from that were trained on other regions, unless these are allowed.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
     exit_if_reader()
@@ -60,13 +63,14 @@ def pretrain(
         world = stack.enter_context(training_world(config.train))
         if world.is_first:
             stack.enter_context(locked(out))
+        config = settle_precision(config, out, world, overwrite=overwrite)
         stream = open_stream(stores, config, world)
         start = open_run(
             out,
             config,
             {"task": "pretrain", "shards": [str(path.absolute()) for path in shards]},
             world,
-            lambda: build(stores, config),
+            lambda: build(stores, config, allow_other_regions=allow_other_regions),
             resume=resume,
             overwrite=overwrite,
         )
@@ -75,6 +79,7 @@ def pretrain(
         if start.state.finished:
             return RunReport(what=WHAT, run=out, steps=start.state.step)
         model = load_model(SemVLPForPreTraining, start.path)
+        check_regions(model.config, start.path, stores[0], allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
         source = PretrainingBatches(
             stack.enter_context(Reader(stream)),
@@ -110,7 +115,7 @@ def _job(
 
 
 def build(
-    stores: Sequence[Store], config: PretrainConfig
+    stores: Sequence[Store], config: PretrainConfig, *, allow_other_regions: bool = False
 ) -> tuple[SemVLPForPreTraining, PreTrainedTokenizerFast]:
     """Make a fresh model for the data: sizes from the manifest, vocabularies from the texts."""
     check_texts(stores)
@@ -119,7 +124,13 @@ def build(
     network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)
-    load_pretrained(model.semvlp, config.model, some_features(stores))
+    load_pretrained(
+        model.semvlp,
+        config.model,
+        stores[0],
+        some_features(stores),
+        allow_other_regions=allow_other_regions,
+    )
     return model, tokenizer
 
 

@@ -97,8 +97,9 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep: int = 2
     """Newest checkpoints kept; the best one is kept besides."""
-    precision: Precision = "fp32"
-    """`bf16` runs the matrix products in bfloat16; weights and losses stay float32."""
+    precision: Precision = "auto"
+    """`bf16` runs the matrix products in bfloat16; weights and losses stay float32. `auto` takes it
+    where the device multiplies it by itself, and `fp32` elsewhere."""
     device: Device = "auto"
     """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `xpu` or `mps`."""
     threads: int = 0

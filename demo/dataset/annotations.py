@@ -97,7 +97,7 @@ def gqa(world: SplitWorld) -> dict[str, Any]:
 
 
 def nlvr2(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """Yield NLVR2 JSON lines."""
+    """Yield NLVR2 JSON lines; the URLs are names of files, as pictures are in several pairs."""
     for fact in world.pairs:
         yield {
             "sentence": fact.text,

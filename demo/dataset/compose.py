@@ -38,8 +38,8 @@ def compose(
 ) -> Iterator[SplitWorld]:
     """Yield the splits of a world with `scenes[split]` scenes each; no scene is in two places.
 
-    Besides the scenes there are further ones for pairs, hypotheses and NLVR v1 examples, as many
-    for each scene as `config` says.
+    Besides the scenes there are further ones for hypotheses and NLVR v1 examples, as many for each
+    scene as `config` says. Pairs are of the scenes themselves.
     """
     config = config or WorldConfig()
     lots = _all_lots(scenes, seed, config)
@@ -62,7 +62,7 @@ Lots = dict[str, dict[str, list[Scene]]]
 
 
 def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots:
-    """Draw scenes by use and split: `towers`, `towers pairs`, `towers nlvr`, ..., `covered`."""
+    """Draw scenes by use and split: `towers`, `towers nlvr`, ..., `covered`."""
     seen: set[str] = set()
     lots: Lots = {}
     for name, (kind, of_scenes) in _uses(config).items():
@@ -84,7 +84,6 @@ def _uses(config: WorldConfig) -> dict[str, tuple[Kind, Callable[[int], int]]]:
     for kind in KINDS:
         share = config.share(kind)
         uses[kind] = kind, partial(_rounded, share, 1)
-        uses[f"{kind} pairs"] = kind, partial(_rounded, share * config.pairs * 2, 2)
         if kind != "square":
             uses[f"{kind} nlvr"] = kind, partial(_rounded, share * config.nlvr, FAMILY)
     uses["covered"] = "square", partial(_rounded, config.covered, 1)
@@ -104,16 +103,12 @@ def _split_world(
     scenes = _numbered(split, plain, start)
     covered = _numbered(split, lots["covered"], start + len(scenes))
     asked = spread(hypothesis, lots["covered"], each=config.hypotheses, rng=rng, answers=LABELS)
-    pairs = list(_pair_facts(split, lots, config.pair_statements, rng))
-    in_pairs = {pic.image_id: pic for fact in pairs for pic in (fact.left, fact.right)}
     world = _asked_world(split, scenes, rng, config)
     world = replace(
         world,
         covered=covered,
-        statements=world.statements
-        + _asked_of(list(in_pairs.values()), _statement, config.statements, rng),
         hypotheses=_facts(covered, asked),
-        pairs=pairs,
+        pairs=list(_pair_facts(split, scenes, rng, config)),
         nlvr=list(_nlvr_facts(lots, rng)),
     )
     _tell(world, rng, config)
@@ -195,30 +190,37 @@ def _facts(pictures: Sequence[Picture], asked: Iterator[Asked[Scene]]) -> list[F
 
 
 def _pair_facts(
-    split: str, lots: Mapping[str, list[Scene]], each: int, rng: Random
+    split: str, pictures: Sequence[Picture], rng: Random, config: WorldConfig
 ) -> Iterator[PairFact]:
     """Yield statements about pairs; a set is some pairs of one kind that get the same sentences."""
     group = 0
     for kind in KINDS:
-        scenes = lots[f"{kind} pairs"]
-        pairs = list(zip(scenes[::2], scenes[1::2], strict=True))
+        pairs = _pairs([pic for pic in pictures if pic.scene.kind == kind], config.pairs, rng)
         for start in range(0, len(pairs), _PAIRS_OF_A_SET):
             members = pairs[start : start + _PAIRS_OF_A_SET]
-            asked = spread(partial(pair_statement, kind), members, each=each, rng=rng)
+            scenes = [(left.scene, right.scene) for left, right in members]
+            claim = partial(pair_statement, kind)
+            asked = spread(claim, scenes, each=config.pair_statements, rng=rng)
             yield from _set_facts(f"{split}-{group}", members, asked)
             group += 1
 
 
+def _pairs(pictures: Sequence[Picture], each: float, rng: Random) -> list[tuple[Picture, Picture]]:
+    """Pair pictures by lot, `each` pairs for every one; all are in equally many, or in one more."""
+    pairs: list[tuple[Picture, Picture]] = []
+    wanted = math.ceil(round(each * len(pictures), 6))
+    while len(pictures) > 1 and len(pairs) < wanted:
+        lot = rng.sample(pictures, len(pictures))
+        pairs += zip(lot[::2], lot[1::2], strict=False)
+    return pairs[:wanted]
+
+
 def _set_facts(
-    name: str, pairs: Sequence[Pair], asked: Iterator[Asked[Pair]]
+    name: str, pairs: Sequence[tuple[Picture, Picture]], asked: Iterator[Asked[Pair]]
 ) -> Iterator[PairFact]:
-    pictures = [
-        tuple(Picture(f"{name}-{index}-img{side}", scene) for side, scene in enumerate(pair))
-        for index, pair in enumerate(pairs)
-    ]
     for sentence, one in enumerate(asked):
         for index, answer in one.answers:
-            left, right = pictures[index]
+            left, right = pairs[index]
             identifier = f"{name}-{index}-{sentence}"
             yield PairFact(identifier, left, right, one.claim.text, answer == TRUE)
 

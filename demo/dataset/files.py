@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import write_json, write_text
+from semvlp.atomic import make_directory, write_json, write_text
 from semvlp.demo.dataset import annotations
 from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.dataset.compose import compose
@@ -18,6 +18,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
 
 MARK = "world.json"
+UNFINISHED = "unfinished"
 TASK_FILES: dict[str, tuple[str, ...]] = {
     "vqa": ("vqa_questions_{}.json", "vqa_annotations_{}.json"),
     "gqa": ("gqa_{}.json",),
@@ -57,35 +58,56 @@ def write_world(
 ) -> WorldFiles:
     """Draw a world of `scenes[split]` scenes (and what `config` adds to them) under `out`.
 
-    A world that is there already and was made from the same values is left as it is.
+    A world that is there already and was made from the same values is left as it is; one that was
+    cut short is drawn again.
 
     Raises:
-        ConfigError: `out` holds another world.
+        ConfigError: `out` holds another world or something else.
+        InputError: the values there are damaged.
     """
     config = config or WorldConfig()
     made_of = {"scenes": dict(scenes), "seed": seed, "config": asdict(config)}
     files = WorldFiles(out, tuple(scenes))
-    if (out / MARK).exists():
-        _check_same(out / MARK, made_of)
+    written = read_mark(out)
+    is_finished = bool(written) and not written.pop(UNFINISHED, False)
+    _check_same(out, written, made_of)
+    if is_finished:
         return files
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
+    # First, so that what is there can be told to be ours.
+    write_json(out / MARK, {**made_of, UNFINISHED: True})
     for world in compose(scenes, seed=seed, config=config):
         _write_pictures(files, world)
         _write_texts(files, world)
-    # Last, so that a world that was cut short is drawn again.
     write_json(out / MARK, made_of)
     return files
 
 
-def _check_same(mark: Path, made_of: dict[str, Any]) -> None:
+def read_mark(out: Path) -> dict[str, Any]:
+    """Read the values that the world in a folder was made from; empty where there is none.
+
+    Raises:
+        InputError: they are damaged.
+    """
     try:
-        written = from_json(mark.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{mark} is damaged: {error}; give another directory") from error
-    if written != json.loads(json.dumps(made_of)):
+        return dict(from_json((out / MARK).read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{out / MARK} must hold what the world was made from, but: {error}; remove {out} if "
+            "it is such a world, or name another directory"
+        ) from error
+
+
+def _check_same(out: Path, written: dict[str, Any], made_of: dict[str, Any]) -> None:
+    """Refuse a folder that holds another world, or something else than a world."""
+    is_empty = not out.exists() or all(path.name.startswith(".") for path in out.iterdir())
+    if not is_empty and written != json.loads(json.dumps(made_of)):
+        what = f"another one ({written})" if written else f"something else (no {MARK})"
         raise ConfigError(
-            f"{mark.parent} must be empty or hold the world asked for ({made_of}), but it holds "
-            f"another one ({written}); give another directory or delete it"
+            f"{out} must be empty or hold the world asked for ({made_of}), but it holds "
+            f"{what}; give another directory or delete it"
         )
 
 

@@ -69,8 +69,6 @@ class SplitWorld:
         """Yield every picture once."""
         yield from self.scenes
         yield from self.covered
-        pairs = {pic.image_id: pic for fact in self.pairs for pic in (fact.left, fact.right)}
-        yield from pairs.values()
         yield from (picture for fact in self.nlvr for picture in nlvr_pictures(self.split, fact))
 
 

@@ -26,7 +26,7 @@ from semvlp.train.pretrain import pretrain
 # Image 0, 10, 20, ... is scored, image 1, 11, 21, ... chooses, the others are learned from.
 TENTHS = {0: "heldout", 1: "valid"}
 PEOPLE = 10
-PRETRAIN = (*recipe.PRETRAIN, "train.steps=1200", recipe.first_single(500))
+PRETRAIN = (*recipe.PRETRAIN, "train.steps=1200")
 FINETUNE = (*recipe.FINETUNE, "train.epochs=1")
 
 Question = tuple[str, str, int]

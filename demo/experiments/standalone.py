@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from semvlp.atomic import locked, refuse_inputs
 from semvlp.eval.eval_report import EvalReport
 
 
@@ -15,5 +16,7 @@ def main(run: Callable[[Path, Path], EvalReport], what: str, out: Path) -> None:
     parser.add_argument("--out", type=Path, default=out, help=f"where to write ({out})")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    report = run(arguments.data, arguments.out)
+    refuse_inputs(arguments.out, arguments.data)
+    with locked(arguments.out):
+        report = run(arguments.data, arguments.out)
     logging.getLogger(__name__).info("%s", report.sentence())

@@ -80,19 +80,18 @@ def topmost(panel: Panel) -> Item:
 
 def wall_position(rng: Random, side: int) -> Position:
     """Draw a position at a wall, or away from all walls."""
-    verb = rng.choice(("touching", "touching", "closely touching", "that is touching"))
-    return rng.choice(
-        (_at_wall, _at_wall, _off_walls, _off_walls, _at_bottom, _in_corner, _at_one)
-    )(verb, rng, side)
+    verb = rng.choice(("touching",) * 4 + ("closely touching", "that is touching"))
+    return rng.choice((at_wall, at_wall, off_walls, off_walls, at_bottom, in_corner, _at_one))(
+        verb, rng, side
+    )
 
 
-def _at_wall(verb: str, rng: Random, side: int) -> Position:
+def at_wall(verb: str, rng: Random, side: int) -> Position:
+    """Write `touching the wall`: any of the four, without a gap."""
     words = (
-        "the wall",
-        "the wall",
-        "the edge",
-        "the edge",
+        *("the wall", "the edge") * 3,
         "an edge",
+        "a edge",
         "a wall",
         "the side",
         "a side",
@@ -100,19 +99,22 @@ def _at_wall(verb: str, rng: Random, side: int) -> Position:
     return Position(f"{verb} {rng.choice(words)}", lambda item, _: bool(touched_walls(item, side)))
 
 
-def _off_walls(_: str, rng: Random, side: int) -> Position:
-    verb = rng.choice(("not touching", "not touching", "not closely touching", "that do not touch"))
-    words = ("any edge", "any edge", "the wall", "the edge", "any wall", "a wall", "the side")
+def off_walls(_: str, rng: Random, side: int) -> Position:
+    """Write `not touching any edge`."""
+    verb = rng.choice(("not touching",) * 4 + ("not closely touching", "that do not touch"))
+    words = (*("any edge",) * 4, "the wall", "the edge", "any wall", "a wall", "the side")
     return Position(f"{verb} {rng.choice(words)}", lambda item, _: not touched_walls(item, side))
 
 
-def _at_bottom(verb: str, rng: Random, side: int) -> Position:
+def at_bottom(verb: str, rng: Random, side: int) -> Position:
+    """Write `touching the base`."""
     words = ("the base", "the base", "the bottom", "the bottom of a box", "the bottom edge")
     phrase = f"{verb} {rng.choice(words)}"
     return Position(phrase, lambda item, _: "bottom" in touched_walls(item, side))
 
 
-def _in_corner(verb: str, rng: Random, side: int) -> Position:
+def in_corner(verb: str, rng: Random, side: int) -> Position:
+    """Write `touching a corner`: two walls at once."""
     words = ("a corner", "the corner", "a corner of a box", "a box corner", "the corner of a box")
     phrase = f"{verb} {rng.choice(words)}"
     return Position(phrase, lambda item, _: len(touched_walls(item, side)) >= 2)

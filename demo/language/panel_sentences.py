@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from random import Random
 
 from semvlp.demo.language.claims import Claim, statement
-from semvlp.demo.language.words import Noun, Quantity, any_quantity, there_is, written
+from semvlp.demo.language.words import (
+    Noun,
+    Quantity,
+    any_quantity,
+    article,
+    number,
+    there_is,
+    written,
+)
 from semvlp.demo.world.scene import Panel, Scene
 
 Holds = Callable[[Panel], bool]
@@ -33,7 +41,7 @@ class Trait:
 
     def and_also(self, other: "Trait", rng: Random) -> "Trait":
         """Return the trait of having both at once."""
-        link = rng.choice((" and ", " and ", ", and it has "))
+        link = rng.choice((" and ", " and ", ", and it has ", " and it has "))
         return Trait(
             f"{self.has}{link}{other.has}", lambda panel: self.holds(panel) and other.holds(panel)
         )
@@ -64,10 +72,10 @@ def _there(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[
 
 
 def _link(trait: Trait, many: bool, rng: Random) -> str:
-    if trait.clause and rng.random() < 0.4:
+    if trait.clause and rng.random() < 0.25:
         return f"{rng.choice(('where', 'in which', 'such that'))} {trait.clause}"
     have = "have" if many and rng.random() < 0.7 else "has"
-    leads = ("with", "with", "with", "with", "having", f"that {have}", f"which {have}")
+    leads = (*("with",) * 6, "having", f"that {have}", f"which {have}")
     contain = "contain" if many else "contains"
     return f"{rng.choice((*leads, f'that {contain}'))} {trait.has}"
 
@@ -120,16 +128,38 @@ def _none(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[S
 
 
 def _the(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool | None]]:
-    """Write `the tower with four blocks has ...`: one has it, where such a one is there."""
+    """Write `the tower with four blocks has ...`: one has it.
 
-    def judge(scene: Scene) -> bool | None:
-        panels = [panel for panel in scene.panels if subject.fits(panel)]
-        return any(map(trait.holds, panels)) if panels else None
-
+    As in the human labels of the NLVR v1 development set, it is false where such a one is missing.
+    """
+    judge = counted(Quantity("some"), subject, trait)
     head, verb, rest = trait.clause.partition(" is ")
     if verb and rng.random() < 0.5:
-        return f"{head} of the {subject.noun(False)} is {rest}", judge
+        owner = subject.noun(False)
+        return f"{head} of {rng.choice((f'the {owner}', article(owner)))} is {rest}", judge
     return f"the {subject.noun(False)} {_has(rng)} {trait.has}", judge
+
+
+def _the_several(
+    subject: Subject, trait: Trait, rng: Random
+) -> tuple[str, Callable[[Scene], bool]]:
+    """Write `the top of the two four block towers are yellow`: there are two and both have it."""
+    n, (head, verb, rest) = rng.choice((2, 2, 3)), trait.clause.partition(" is ")
+    owners = f"the {number(n, rng)} {subject.noun(True)}"
+    text = f"{head} of {owners} are {rest}" if verb else f"{owners} {_have(rng)} {trait.has}"
+
+    def holds(scene: Scene) -> bool:
+        panels = [panel for panel in scene.panels if subject.fits(panel)]
+        return len(panels) == n and all(map(trait.holds, panels))
+
+    return text, holds
+
+
+def _exists(subject: Subject, trait: Trait, rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    """Write `there is no tower with exactly two blocks`, of the subject alone."""
+    quantity = any_quantity(rng, 2)
+    anything = Trait("", lambda panel: True)
+    return there_is(quantity, subject.noun, rng), counted(quantity, subject, anything)
 
 
 def _has(rng: Random) -> str:
@@ -141,4 +171,8 @@ def _have(rng: Random) -> str:
 
 
 _FORMS: tuple[Form, ...] = (*(_there,) * 10, *(_all,) * 3, *(_of_the,) * 3, _plain, _none)
-_NARROW_FORMS: tuple[Form, ...] = (*(_there,) * 6, *(_the,) * 3, _plain)
+_NARROW_FORMS: tuple[Form, ...] = (
+    *(_there,) * 6,
+    *(_the, _exists) * 3,
+    *(_the_several, _plain),
+)

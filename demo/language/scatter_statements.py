@@ -4,7 +4,15 @@ from collections.abc import Callable
 from random import Random
 
 from semvlp.demo.language.claims import Claim, statement
-from semvlp.demo.language.item_words import ItemKind, Position, touched_walls, wall_position
+from semvlp.demo.language.item_words import (
+    ItemKind,
+    Position,
+    at_wall,
+    in_corner,
+    off_walls,
+    touched_walls,
+    wall_position,
+)
 from semvlp.demo.language.panel_sentences import panel_sentence
 from semvlp.demo.language.scatter_traits import (
     above_trait,
@@ -14,7 +22,16 @@ from semvlp.demo.language.scatter_traits import (
     count_items,
     on_top_trait,
 )
-from semvlp.demo.language.words import any_quantity, is_are, plural, there_is, written
+from semvlp.demo.language.words import (
+    Quantity,
+    any_quantity,
+    article,
+    is_are,
+    noun,
+    plural,
+    there_is,
+    written,
+)
 from semvlp.demo.world.scene import BOX_COLORS, BOX_SHAPES, BOX_SIDE, Scene
 
 Spoken = tuple[str, Callable[[Scene], bool | None]]
@@ -63,6 +80,43 @@ def _all_at(rng: Random) -> Spoken:
     return f"{start} are {phrase}", holds
 
 
+def _bare_at(rng: Random) -> Spoken:
+    """Write `black circles are touching the edge`: of all of several, or of none, to be clear."""
+    kind, position = box_kind(rng), rng.choice((at_wall, off_walls))("touching", rng, BOX_SIDE)
+    phrase = position.phrase.replace("that do not touch", "not touching")
+
+    def holds(scene: Scene) -> bool | None:
+        there, placed = _count_all(scene, kind), _count_all(scene, kind, position)
+        return placed > 1 if placed in (0, there) and placed != 1 else None
+
+    return f"{kind.noun(rng)(True)} are {phrase}", holds
+
+
+def _corner_but_not(rng: Random) -> Spoken:
+    """Write `there is a square touching the corner that is not yellow`."""
+    shape, color, place = rng.choice(BOX_SHAPES), rng.choice(BOX_COLORS), rng.choice(_AT)
+    kind = ItemKind(tuple(c for c in BOX_COLORS if c != color), shape)
+    position = place("touching", rng, BOX_SIDE)
+    text = f"there is {article(shape)} {position.phrase} that is not {color}"
+    return text, lambda scene: _count_all(scene, kind, position) > 0
+
+
+def _grey_holds(rng: Random) -> Spoken:
+    """Write `one of the grey square contains exactly five objects`, as many people did."""
+    number = Quantity("exactly", rng.randint(1, 7))
+    items = number.of(noun("object", "object", "object", "item", rng=rng), rng)
+    box = rng.choice(("box", "square", "square", "boxes"))
+    kind = rng.choice((None, None, ItemKind((rng.choice(BOX_COLORS),))))
+    behind = f" {'one of which' if number.many else 'which'} is {kind.colors[0]}" if kind else ""
+    text = f"one of the grey {box} {rng.choice(('has', 'contains'))} {items}{behind}"
+
+    def holds(scene: Scene) -> bool:
+        filled = [panel for panel in scene.panels if number.holds(len(panel))]
+        return any(kind is None or kind.count(panel) > 0 for panel in filled)
+
+    return text, holds
+
+
 def _all_are(rng: Random) -> Spoken:
     shape, color = rng.choice(BOX_SHAPES), rng.choice(BOX_COLORS)
     if rng.random() < 0.5:
@@ -94,7 +148,8 @@ def _same_box(rng: Random) -> Spoken:
     return rng.choice(texts), holds
 
 
-def _colors_at_wall(rng: Random) -> Spoken:
+def colors_at_wall(rng: Random) -> tuple[str, Callable[[Scene], bool]]:
+    """Write `all 3 different colors are touching the wall`."""
     n = rng.choice((1, 2, 3))
     words = {
         1: ("there is only one color touching the wall",),
@@ -136,9 +191,11 @@ def _two_clauses(rng: Random) -> Spoken:
     return f"{first} and {second}", lambda s: bool(hold_first(s)) and bool(hold_second(s))
 
 
+_AT = (at_wall, in_corner, in_corner)
 _OTHERS: tuple[Callable[[Random], Spoken], ...] = (
     *(_counted_at,) * 7,
     *(_counted,) * 3,
-    *(_all_at,) * 2,
-    *(_all_are, _same_box, _colors_at_wall, _above_anywhere, _top_anywhere, _more, _two_clauses),
+    *(_all_at, _grey_holds) * 2,
+    *(_bare_at, _corner_but_not),
+    *(_all_are, _same_box, colors_at_wall, _above_anywhere, _top_anywhere, _more, _two_clauses),
 )

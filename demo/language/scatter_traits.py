@@ -4,20 +4,23 @@ As in the human labels of the NLVR v1 development set, `touching the wall` means
 without a gap, and `on top` in a box means to have the highest upper edge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from semvlp.demo.language.item_words import (
     ItemKind,
     Position,
     any_kind,
+    at_wall,
     colors_of,
     topmost,
     wall_position,
 )
 from semvlp.demo.language.panel_sentences import Subject, Trait
-from semvlp.demo.language.words import Quantity, any_quantity, article, noun, number
+from semvlp.demo.language.words import Quantity, Relation, any_quantity, article, noun, number
 from semvlp.demo.world.scene import BOX_COLORS, BOX_SHAPES, BOX_SIDE, SIZE_WORDS, Panel
+
+_SURE: tuple[Relation, ...] = ("exactly", "at least", "at least")
 
 
 def box_trait(rng: Random) -> Trait:
@@ -53,7 +56,8 @@ def box_subject(rng: Random) -> Subject:
     return Subject(noun("box", rng=rng, behind=behind), lambda p: quantity.holds(len(p)), True)
 
 
-def _filled(rng: Random) -> Trait:
+def filled(rng: Random) -> Trait:
+    """Write `exactly five objects`."""
     quantity = any_quantity(rng, 7)
     if quantity.relation in ("some", "no"):
         quantity = Quantity("exactly", rng.randint(1, 7))
@@ -131,7 +135,8 @@ def _only(rng: Random) -> Trait:
     return Trait(rng.choice(words), lambda panel: all(map(kind.fits, panel)))
 
 
-def _two_colors(rng: Random) -> Trait:
+def two_colors(rng: Random) -> Trait:
+    """Write `only two items of black and yellow color`: no other colour, and both of them."""
     first, second = rng.sample(BOX_COLORS, 2)
     n = rng.choice((0, 0, 2, 3, 4))
     count = f"{number(n, rng)} " if n else ""
@@ -139,11 +144,13 @@ def _two_colors(rng: Random) -> Trait:
         f"{count}items of only {first} and {second} {rng.choice(('color', 'colour', 'colors'))}",
         f"only {count}{first} and {second} items",
         f"only {count}items of {first} and {second} color",
+        f"{count}items of only {first} and {second} color",
     )
     return Trait(rng.choice(words), lambda p: colors_of(p) == {first, second} and n in (0, len(p)))
 
 
-def _color_count(rng: Random) -> Trait:
+def color_count(rng: Random) -> Trait:
+    """Write `3 items of all 3 different colors`."""
     colors, n = rng.choice((1, 1, 2, 3, 3)), rng.choice((0, 0, 3, 4))
     words = {
         1: ("of only one color", "of the same color", "of one color"),
@@ -155,13 +162,43 @@ def _color_count(rng: Random) -> Trait:
     return Trait(body, lambda p: len(colors_of(p)) == colors and n in (0, len(p)))
 
 
-def on_top_trait(rng: Random) -> Trait:
-    """Write `a black item on top`."""
-    kind = ItemKind((rng.choice(BOX_COLORS),), rng.choice((None, None, None, *BOX_SHAPES)))
+def most_of_colors(rng: Random) -> Trait:
+    """Write `3 items at most of black and blue color`: both of them and no other."""
+    (first, second), n = rng.sample(BOX_COLORS, 2), rng.choice((2, 3, 3, 4))
+    count, items = number(n, rng), rng.choice(("items", "items", "objects"))
+    words = (
+        f"{count} {items} at most of {first} and {second} color",
+        f"at most {count} {items} of {first} and {second} color",
+    )
+    return Trait(rng.choice(words), lambda p: colors_of(p) == {first, second} and len(p) <= n)
+
+
+def numbered_kinds(rng: Random) -> Trait:
+    """Write `1 black and 1 blue item` or `exactly two blue items and at least two black items`."""
+    first, second = (ItemKind((color,)) for color in rng.sample(BOX_COLORS, 2))
+    one, other = (Quantity(rng.choice(_SURE), rng.choice((1, 1, 2))) for _ in range(2))
+    if rng.random() < 0.5:
+        one, other = Quantity("bare", one.n), Quantity("bare", other.n)
+    ending = other.of(second.noun(rng, "item", "item", "object"), rng)
+    start = one.of(first.noun(rng, "item"), rng)
+    if one.relation == other.relation and rng.random() < 0.7:
+        start = start.rpartition(" ")[0]
+    return Trait(
+        f"{start} and {ending}",
+        lambda panel: one.holds(first.count(panel)) and other.holds(second.count(panel)),
+    )
+
+
+def on_top_trait(rng: Random, shapes: Sequence[str] = BOX_SHAPES) -> Trait:
+    """Write `a black item on top`; on top of others it is not alone."""
+    kind = ItemKind((rng.choice(BOX_COLORS),), rng.choice((None, None, None, *shapes)))
     name = kind.noun(rng, "item", "item", "object", "one")(False)
     words = ("on top", "on top", "at the top", "on top of other items", "on top of it all")
-    clause = f"the {name} is on top"
-    return Trait(f"{article(name)} {rng.choice(words)}", lambda p: kind.fits(topmost(p)), clause)
+    where = rng.choice(words)
+    least = 2 if "other" in where else 1
+    clause = "" if least == 2 else f"the {name} is on top"
+    head = name if rng.random() < 0.08 else article(name)
+    return Trait(f"{head} {where}", lambda p: len(p) >= least and kind.fits(topmost(p)), clause)
 
 
 def above_trait(rng: Random) -> Trait:
@@ -189,6 +226,21 @@ def _but_not(rng: Random) -> Trait:
     return Trait(body, lambda panel: any(kind.fits(i) and not no.fits(i) for i in panel))
 
 
+def _the_number(rng: Random) -> Trait:
+    """Write `four items and the three are touching the side`: three of them and no more."""
+    n, kind = rng.choice((1, 2, 3)), ItemKind((rng.choice(BOX_COLORS),))
+    those = f"the {number(n, rng)} {'is' if n == 1 else 'are'}"
+    if rng.random() < 0.4:
+        body = f"multiple items and {those} {kind.colors[0]}"
+        return Trait(body, lambda panel: len(panel) > 1 and kind.count(panel) == n)
+    total = rng.randint(n + 1, 6)
+    items, place = f"{number(total, rng)} items", at_wall("touching", rng, BOX_SIDE)
+    at_place = rng.random() < 0.5
+    body = f"{items} and {those} {place.phrase if at_place else kind.colors[0]}"
+    counted = (ItemKind(), place) if at_place else (kind, None)
+    return Trait(body, lambda panel: len(panel) == total and count_items(panel, *counted) == n)
+
+
 def _more_inside(rng: Random) -> Trait:
     first, second = rng.sample(BOX_COLORS, 2)
     body = f"more {first} items than {second} items"
@@ -198,7 +250,8 @@ def _more_inside(rng: Random) -> Trait:
 
 _TRAITS: tuple[Callable[[Random], Trait], ...] = (
     *(_contains,) * 5,
-    *(_placed, _two_kinds, _filled) * 3,
-    *(_only, _two_colors, _color_count, on_top_trait) * 2,
+    *(_placed, _two_kinds, filled) * 3,
+    *(_only, two_colors, color_count, on_top_trait) * 2,
     *(_three_kinds, _of_which, above_trait, _but_not, _more_inside),
+    *(numbered_kinds, _the_number),
 )

@@ -6,13 +6,13 @@ from random import Random
 from semvlp.demo.language.claims import Claim, statement
 from semvlp.demo.language.item_words import ItemKind
 from semvlp.demo.language.panel_sentences import panel_sentence
+from semvlp.demo.language.tower_boxes import boxed_tower_statement
 from semvlp.demo.language.tower_traits import (
     HIGHEST,
     ON,
     any_color,
     any_height,
     base_trait,
-    block,
     contents_trait,
     count_color,
     stacked_pairs,
@@ -28,6 +28,8 @@ Spoken = tuple[str, Callable[[Scene], bool]]
 
 def tower_statement(rng: Random) -> Claim[Scene]:
     """Write a statement about a scene of towers."""
+    if rng.random() < 0.2:
+        return boxed_tower_statement(rng)
     if rng.random() < 0.68:
         return panel_sentence(tower_subject(rng), tower_trait(rng), rng)
     text, holds = rng.choice(_OTHERS)(rng)
@@ -63,7 +65,9 @@ def _block_on_block(rng: Random) -> Spoken:
     quantity = rng.choice(
         (Quantity("some"), Quantity("some"), Quantity("no"), any_quantity(rng, 3))
     )
-    what = noun("block", rng=rng, before=upper, behind=f"{rng.choice(ON)} {block(lower)}")
+    name = rng.choice(("block", "block", "block", "object"))
+    behind = f"{rng.choice(ON)} {article(f'{lower} {name}')}"
+    what = noun(name, rng=rng, before=upper, behind=behind)
 
     def holds(scene: Scene) -> bool:
         pairs = [pair for panel in scene.panels for pair in stacked_pairs(panel)]

@@ -13,7 +13,7 @@ from semvlp.demo.language.panel_sentences import Subject, Trait
 from semvlp.demo.language.words import Quantity, any_quantity, article, noun, number
 from semvlp.demo.world.scene import BOX_COLORS, Panel
 
-ON = ("over", "above", "on", "on top of", "right on top of", "directly above")
+ON = ("over", "over", "above", "on", "on top of", "right on top of", "directly above")
 HIGHEST = 4
 _UNDER = ("below", "under", "beneath", "underneath")
 
@@ -75,9 +75,9 @@ def top_trait(rng: Random) -> Trait:
     """Write `a yellow block at the top`."""
     color = any_color(rng)
     words = (
-        f"{block(color)} at the top",
-        f"{block(color)} at the top",
+        *(f"{block(color)} at the top",) * 5,
         f"{block(color)} on top",
+        f"{color} block at the top",
         f"{block(color)} as the top",
         f"{article(color)} top",
         f"{article(color)} one on top",
@@ -90,9 +90,10 @@ def base_trait(rng: Random) -> Trait:
     """Write `a yellow block at the base`."""
     color = any_color(rng)
     words = (
-        f"{block(color)} at the base",
-        f"{block(color)} at the base",
+        *(f"{block(color)} at the base",) * 5,
         f"{block(color)} at the bottom",
+        f"{block(color)} at base",
+        f"{color} block at the base",
         f"{block(color)} as the base",
         f"{article(color)} base",
     )
@@ -103,7 +104,13 @@ def base_trait(rng: Random) -> Trait:
 def contents_trait(rng: Random) -> Trait:
     """Write `at least two blue blocks`."""
     quantity, kind = any_quantity(rng, 3), ItemKind((any_color(rng),))
-    body = quantity.of(kind.noun(rng, "block"), rng)
+    words = quantity.of(kind.noun(rng, "block"), rng)
+    # `Towers that contain black blocks`: one is enough.
+    body = (
+        f"{kind.colors[0]} blocks"
+        if quantity == Quantity("some") and rng.random() < 0.25
+        else words
+    )
     return Trait(body, lambda panel: quantity.holds(kind.count(panel)))
 
 
@@ -174,6 +181,17 @@ def _second(rng: Random) -> Trait:
     return Trait(body, lambda panel: len(panel) > level and panel[level].color == color, clause)
 
 
+def _first_two(rng: Random) -> Trait:
+    """Write `two black blocks as the base and second blocks`, or the same at the top."""
+    color = any_color(rng)
+    if rng.random() < 0.5:
+        body = f"{number(2, rng)} {color} blocks as the base and second blocks"
+        return Trait(body, lambda p: len(p) > 1 and p[0].color == p[1].color == color)
+    low = any_color(rng)
+    body = f"{block(low)} {rng.choice(_UNDER)} {block(color)} at the top"
+    return Trait(body, lambda p: stacked_pairs(p)[-1:] == [(color, low)])
+
+
 def _same_ends(rng: Random) -> Trait:
     words = ("the same color at the top and the base", "the same color at the base and the top")
     return Trait(rng.choice(words), lambda p: len(p) > 1 and p[0].color == p[-1].color)
@@ -204,5 +222,5 @@ def _has_run(colors: list[str], run: tuple[str, ...]) -> bool:
 _TRAITS: tuple[Callable[[Random], Trait], ...] = (
     *(top_trait, base_trait, contents_trait, _over) * 4,
     *(_tall, _only, _both, _colors) * 2,
-    *(_single, _all_three, _second, _together, _under_other, _same_ends, _between),
+    *(_single, _all_three, _second, _together, _under_other, _same_ends, _between, _first_two),
 )

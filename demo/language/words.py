@@ -86,6 +86,8 @@ class Quantity:
             return f"no {what(rng.random() < 0.5)}"
         if self.relation == "at least" and self.n == 2 and rng.random() < 0.15:
             return f"multiple {what(True)}"
+        if self.relation == "at least" and self.n == 1 and rng.random() < 0.08:
+            return f"at least {article(what(False))}"
         words = rng.choice(_RELATION_WORDS[self.relation][: 3 if self.n == 1 else None])
         return f"{words.format(n=number(self.n, rng))} {what(self.many)}"
 

@@ -22,7 +22,7 @@ class WorldConfig:
     questions: int = 4
     """Questions about each scene."""
     statements: int = 6
-    """True and false statements about each scene and each picture of a pair."""
+    """True and false statements about each scene."""
     alike_statements: int = 0
     """Further statements about each scene that tell it from one with the same things in other
     places, as those of NLVR v1 do: what is there, and how much of it, does not help."""
@@ -32,8 +32,8 @@ class WorldConfig:
     """Statements about each pair of pictures."""
     covered: float = 0.25
     """Further square scenes for each scene, half of them with a curtain, for hypotheses."""
-    pairs: float = 0.25
-    """Further pairs of pictures for each scene."""
+    pairs: float = 0.5
+    """Pairs of two scenes for each scene; with 0.5 every scene is in one, with 1 in two."""
     nlvr: float = 0.04
     """Further scenes for each scene, six pictures each, as examples in the form of NLVR v1."""
 

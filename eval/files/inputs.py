@@ -1,5 +1,6 @@
 """The inputs of an evaluation where none are given: what the run was validated on."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from semvlp.errors import ConfigError, InputError
 INPUTS_NAME = "inputs.json"
 # The name fine-tuning reads its validation examples by.
 VALIDATION_SPLIT = "val"
+
+log = logging.getLogger(__name__)
 
 _SPLIT = re.compile(
     r"(?<![a-z])(test-dev\d*|(?:train|val|dev|test|hidden|challenge)[a-z]*\d*)(?![a-z0-9])", re.I
@@ -41,12 +44,20 @@ def eval_inputs(
 
     Raises:
         ConfigError: something is not given and the run does not say it either.
-        InputError: the run's record of what it read is damaged.
+        InputError: the run's record of what it read is damaged, and something is not given.
     """
     known = bool(annotations and shards)
-    recorded = {} if known and not _record(checkpoint).is_file() else _recorded(checkpoint)
+    try:
+        recorded = {} if known and not _record(checkpoint).is_file() else _recorded(checkpoint)
+    except InputError as error:
+        if not known:
+            raise
+        log.warning("%s; the baselines that learn from its training split are left out", error)
+        recorded = {}
     used = tuple(annotations) or tuple(Path(path) for path in recorded.get("valid", ()))
-    store = shards or (Path(recorded["shards"]) if recorded.get("shards") else None)
+    # Pre-training reads several stores.
+    own = recorded.get("shards")
+    store = shards or (Path(own) if own and isinstance(own, str) else None)
     if not used or store is None:
         what = "validation annotations" if not used else "shards"
         option = "--annotations" if not used else "--shards"
@@ -76,6 +87,12 @@ def _recorded(checkpoint: Path) -> dict[str, Any]:
         )
     try:
         recorded = from_json(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: must be the JSON that fine-tuning wrote: {error}") from error
+        for name, kind in (("annotations", list), ("valid", list), ("shards", (str, list))):
+            if not isinstance(recorded.get(name, []), kind):
+                raise ValueError(f"{name} is {recorded[name]!r}")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: must be the JSON that fine-tuning wrote, but: {error}; give --annotations "
+            "and --shards, or the fine-tuning command again, which writes it anew"
+        ) from error
     return dict(recorded)

@@ -5,6 +5,7 @@ Q captions, K images, b images of a block, n pairs of a batch.
 
 import io
 import math
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from semvlp.progress import Progress
 # Images that are compared with every caption before the next ones are read.
 IMAGE_BLOCK = 64
 FOLDER = "matrix-"
+NAMED = re.compile(rf"{FOLDER}(single|two)-[0-9a-f]{{16}}")
 
 # Numbers of captions [n] and of images within the block [n] -> logits [n, 2].
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +54,8 @@ class Scratch:
 def clear(out: Path) -> None:
     """Remove the blocks of finished and of abandoned evaluations."""
     for folder in out.glob(f"{FOLDER}*"):
-        shutil.rmtree(folder)
+        if NAMED.fullmatch(folder.name):
+            shutil.rmtree(folder)
 
 
 def score_matrix(
@@ -85,7 +88,7 @@ def score_matrix(
     columns = [slice(start, start + IMAGE_BLOCK) for start in starts]
     folder = scratch.folder(mode) if scratch else None
     if scratch:
-        scratch.out.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(scratch.out)
     ours, left = _finished(folder, world.share(len(columns)))
     total = sum(int(wanted[:, columns[unit]].sum()) for unit in world.share(len(columns)))
     missing = sum(int(wanted[:, columns[unit]].sum()) for unit in left)
@@ -186,7 +189,7 @@ def _finished(folder: Path | None, units: Sequence[int]) -> tuple[dict[int, Scor
 
 
 def _save(path: Path, block: Scores) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_directory(path.parent)
     data = io.BytesIO()
     np.save(data, block, allow_pickle=False)
     atomic.write_bytes(path, data.getvalue())

@@ -78,9 +78,12 @@ def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
     across: list[Call] = []
     handles: list[RemovableHandle] = []
     for block in blocks:
-        for module, calls in ((block.self_attention, within), (block.cross_attention, across)):
-            if module is not None:
-                handles.append(module.register_forward_pre_hook(_recorder(calls)))
+        tied = block.cross_attention is None
+        # A tied module is called for its block's cross-attention after the self-attention.
+        hook = _recorder([within, across] if tied else [within])
+        handles.append(block.self_attention.register_forward_pre_hook(hook))
+        if block.cross_attention is not None:
+            handles.append(block.cross_attention.register_forward_pre_hook(_recorder([across])))
     try:
         yield within, across
     finally:
@@ -88,11 +91,14 @@ def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
             handle.remove()
 
 
-def _recorder(calls: list[Call]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _recorder(calls_in_turn: Sequence[list[Call]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """Return a hook that records the first call of a module in the first list, and so on."""
+    lists = iter(calls_in_turn)
+
     def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         assert isinstance(module, Attention)
         hidden, context = arguments[0], arguments[2] if len(arguments) > 2 else None
-        calls.append((module, hidden, hidden if context is None else context))
+        next(lists).append((module, hidden, hidden if context is None else context))
 
     return record
 

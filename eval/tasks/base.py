@@ -12,6 +12,7 @@ from semvlp.atomic import is_plain_name
 from semvlp.errors import ConfigError, shown
 from semvlp.eval.files.forms import Form
 from semvlp.eval.files.submission import checked, read, write
+from semvlp.eval.metrics import clustered_interval
 from semvlp.eval.task import Answer, Example, ExampleId, Pass, Passes, Scores, Submission, Task
 
 
@@ -67,6 +68,13 @@ class BaseTask(Task):
     def example_score(self, example: Example, answer: Answer) -> float:
         """Return the score of the answer as the target states it."""
         return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
+
+    def intervals(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, tuple[float, float]]:
+        """Return the interval of `metric`, the mean of `example_score`."""
+        values = [self.example_score(e, answers[e.example_id]) for e in examples]
+        return {self.metric: clustered_interval(values, [e.images for e in examples])}
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]

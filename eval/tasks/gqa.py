@@ -78,6 +78,12 @@ class Gqa(BaseTask):
         }
         return [warning for warning, reasons in warnings.items() if reasons]
 
+    def intervals(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, tuple[float, float]]:
+        """Return the interval of `accuracy`, which is over the balanced questions."""
+        return super().intervals([e for e in examples if e.meta["balanced"]], answers)
+
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:

@@ -30,6 +30,8 @@ class Nlvr2(BaseTask):
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Read JSON lines whose identifier is `split-set-pair-sentence`.
 
+        The images are named after the pair, as those that the authors give out, unless `left_url`
+        and `right_url` are plain names of files.
         A `.txt` file holds categories of sentences (nlvr2/util/annotated_dev_examples.txt); scores
         by category are then part of the report.
         """
@@ -109,7 +111,13 @@ def _example(
     categories: Mapping[str, Sequence[str]],
 ) -> Example:
     split, group, pair, sentence = record["identifier"].split("-")
-    images = f"{split}-{group}-{pair}-img0", f"{split}-{group}-{pair}-img1"
+    urls = [record.get(f"{side}_url", "") for side in ("left", "right")]
+    images = tuple(
+        Path(url).stem
+        if Path(url).suffix and "/" not in url
+        else f"{split}-{group}-{pair}-img{side}"
+        for side, url in enumerate(urls)
+    )
     return Example(
         example_id=record["identifier"],
         text=record["sentence"],

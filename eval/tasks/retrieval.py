@@ -96,6 +96,20 @@ class Retrieval(BaseTask):
         """Return 1 where the image of the caption stands first, else 0."""
         return float(isinstance(answer, Rank) and answer.rank == 1)
 
+    def intervals(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, tuple[float, float]]:
+        """Return those of the recalls of both directions."""
+        names = image_names(examples)
+        ranks = checked(self.ids(examples), answers, Rank)
+        by_caption = ranks[: len(examples)], [example.images for example in examples]
+        by_image = ranks[len(examples) :], names
+        return {
+            f"{prefix}_r{k}": metrics.clustered_interval([r.rank <= k for r in own], clusters)
+            for prefix, (own, clusters) in (("ir", by_caption), ("tr", by_image))
+            for k in metrics.RECALLS
+        }
+
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:

@@ -5,12 +5,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Detector, Runner
 from semvlp.names import Backend, Precision
 from semvlp.settings import override
+
+if TYPE_CHECKING:
+    from semvlp.extract.detectors.batched import Execution
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +131,8 @@ def load_detector(
             because that runs everywhere and gives everyone the same profile; detectron2 for its
             configs.
         device: a name that `semvlp.distributed.device_of` knows.
-        precision: of the convolutions; boxes and probabilities are always fp32.
+        precision: of the convolutions; boxes and probabilities are always fp32. `auto` is bf16
+            where the device multiplies it by itself.
         settings: `name=value` for fields of the network's `NetworkConfig`, such as
             `shorter_side=400`; for a detectron2 config keys of its own, `INPUT.MIN_SIZE_TEST=400`.
 
@@ -172,12 +177,10 @@ def _sole_backend(name: str) -> Runner | None:
 def _with_torchvision(
     name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
-    from semvlp.distributed import device_of
-    from semvlp.extract.detectors.batched import Execution
     from semvlp.extract.detectors.on_torchvision import backend as torchvision
     from semvlp.extract.networks import NETWORKS
 
-    execution = Execution(str(device_of(device, setting="--device")), precision)
+    execution = _execution(device, precision)
     spec = KNOWN.get(name)
     if spec is None:
         return torchvision.open_trained(Path(name, "detector.json"), execution, settings)
@@ -197,12 +200,10 @@ def _with_detectron2(
         from semvlp.extract.detectors.on_detectron2 import backend as detectron2
     except (ImportError, OSError) as error:
         raise without_detectron2(error, f"--detector {name}") from error
-    from semvlp.distributed import device_of
-    from semvlp.extract.detectors.batched import Execution
     from semvlp.extract.networks import NETWORKS
     from semvlp.extract.weights.checkpoint import DESCRIPTION
 
-    execution = Execution(str(device_of(device, setting="--device")), precision)
+    execution = _execution(device, precision)
     spec = KNOWN.get(name)
     if is_config(name):
         return detectron2.open_config(name, weights, execution, settings)
@@ -212,6 +213,14 @@ def _with_detectron2(
     if name == "untrained":
         return detectron2.open_untrained(config, execution)
     return detectron2.open_published(spec.network, config, _weights(spec, weights), execution)
+
+
+def _execution(device: str, precision: Precision) -> "Execution":
+    from semvlp.distributed import device_of, precision_of
+    from semvlp.extract.detectors.batched import Execution
+
+    chosen = device_of(device, setting="--device")
+    return Execution(str(chosen), precision_of(precision, chosen))
 
 
 def _weights(spec: DetectorSpec, given: str | None) -> Path:

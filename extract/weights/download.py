@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from semvlp import atomic
 from semvlp.addresses import refuse_plain_http
 from semvlp.errors import InputError
 from semvlp.progress import Progress
@@ -41,8 +41,7 @@ def fetch(address: str) -> Path:
     address, _, sha256 = address.partition("#sha256=")
     sha256 = sha256.lower() or _hash_in_name(address)
     path = _local(address, sha256)
-    if sha256:
-        _check_hash(path, sha256, str(path))
+    _check_hash(path, sha256, str(path))
     return path
 
 
@@ -54,9 +53,8 @@ def _hash_in_name(address: str) -> str:
 
 
 def _check_hash(path: Path, sha256: str, name: str) -> None:
-    """Raise unless the hash of a file starts with `sha256`."""
-    found = file_sha256(path)
-    if not found.startswith(sha256):
+    """Raise unless the hash of a file starts with `sha256`, which is empty where none is known."""
+    if sha256 and not (found := file_sha256(path)).startswith(sha256):
         raise InputError(f"{name}: its sha256 is {found}, not {sha256}; delete it and try again")
 
 
@@ -83,18 +81,15 @@ def _from_web(url: str, sha256: str) -> Path:
     path = directory / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
     if path.exists():
         return path
-    directory.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    atomic.make_directory(directory)
     log.info("downloading %s", url)
     try:
-        _download(url, aside, known=known)
-        _check_hash(aside, sha256, url)
-        # Only now, so a file that is there is whole.
-        aside.replace(path)
+        # A file that has its name is whole.
+        with atomic.aside(path) as made:
+            _download(url, made, known=known)
+            _check_hash(made, sha256, url)
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(f"{url} cannot be downloaded ({error}); try again") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

@@ -10,13 +10,17 @@ from semvlp.model.published.bert import load_bert
 from semvlp.model.published.lxmert import load_lxmert
 from semvlp.model.published.visual_bert import load_visual_bert
 from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.weights import LoadReport, copy_tensors
+from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
 FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
     "bert": load_bert,
     "lxmert": load_lxmert,
     "visual_bert": load_visual_bert,
 }
+
+
+# Choices that no shape of a tensor tells; the sizes are checked with the tensors.
+OPTIONS = ("cross_attention", "box_size", "box_encoding", "region_embedding", "image_token")
 
 
 def load_own(model: SemVLPModel, name_or_path: str) -> LoadReport:
@@ -27,6 +31,8 @@ def load_own(model: SemVLPModel, name_or_path: str) -> LoadReport:
         WeightsError: its encoder is another.
     """
     own, heads = read_encoder(SemVLPModel, name_or_path)
+    wanted = {name: getattr(own.config, name) for name in OPTIONS}
+    check_options(model.config, name_or_path, "its", wanted)
     required = list(model.state_dict())
     return copy_tensors(model, own.state_dict(), name_or_path, required=required, unused=heads)
 

@@ -15,7 +15,7 @@ from semvlp.model.embeddings import TEXT_TYPE
 from semvlp.model.hub import read_encoder
 from semvlp.model.published.bert import EMBEDDINGS, LAYER_MODULES, MODULES, named_parts
 from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.weights import LoadReport, WeightsError, copy_tensors
+from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
 # LXMERT's name -> ours; `.weight` and `.bias` follow. Its language layers are named as BERT's.
 REGION_MODULES = {
@@ -43,8 +43,12 @@ CROSS_MODULES = {
 }
 
 
-# Where the setting of `semvlp` has another name than the field of the configuration.
-SETTINGS = {"num_hidden_layers": "num_layers"}
+OPTIONS = {
+    "cross_attention": "shared",
+    "region_embedding": "mean-of-norms",
+    "box_size": 4,
+    "box_encoding": "linear",
+}
 
 
 def lxmert_names(language_layers: int, cross_layers: int) -> dict[str, str]:
@@ -66,30 +70,15 @@ def load_lxmert(model: SemVLPModel, name_or_path: str) -> LoadReport:
         WeightsError: it lacks a tensor, or `model` has other options or shapes.
     """
     other, heads = read_encoder(LxmertModel, name_or_path)
-    _check_options(model, name_or_path, other.config.l_layers, other.config.x_layers)
+    language, cross = other.config.l_layers, other.config.x_layers
+    wanted = {"num_hidden_layers": language + cross, "cross_layers": cross} | OPTIONS
+    check_options(model.config, name_or_path, "LXMERT's", wanted)
     state = other.state_dict()
-    names = lxmert_names(other.config.l_layers, other.config.x_layers)
+    names = lxmert_names(language, cross)
     tensors = {own: state[name] for name, own in names.items()} | _regions(model, state)
     unused = [*heads, *(name for name in state if name not in names)]
     model.region_embeddings.standardisable = False
     return copy_tensors(model, tensors, name_or_path, required=names.values(), unused=unused)
-
-
-def _check_options(model: SemVLPModel, source: str, language: int, cross: int) -> None:
-    wanted = {
-        "num_hidden_layers": language + cross,
-        "cross_layers": cross,
-        "cross_attention": "shared",
-        "region_embedding": "mean-of-norms",
-        "box_size": 4,
-    }
-    for name, value in wanted.items():
-        chosen = getattr(model.config, name)
-        if chosen != value:
-            raise WeightsError(
-                f"{source}: LXMERT's weights need {name} = {value!r}, got {chosen!r}; set "
-                f"model.{SETTINGS.get(name, name)}"
-            )
 
 
 def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from semvlp.model.embeddings import REGION_TYPE, TEXT_TYPE
 from semvlp.model.hub import read_encoder
 from semvlp.model.published.bert import bert_names
 from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.weights import LoadReport, WeightsError, copy_tensors
+from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
 # VisualBERT's name -> ours, beside what it has in common with BERT.
 REGIONS = {
@@ -38,11 +38,7 @@ def load_visual_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
         ConfigError: the checkpoint cannot be had, or is not a VisualBERT.
         WeightsError: it lacks a tensor, or `model` has other options or shapes.
     """
-    if model.config.region_embedding != "sum":
-        raise WeightsError(
-            f"{name_or_path}: VisualBERT's regions need region_embedding = 'sum', got "
-            f"{model.config.region_embedding!r}"
-        )
+    check_options(model.config, name_or_path, "VisualBERT's", {"region_embedding": "sum"})
     other, unused = read_encoder(VisualBertModel, name_or_path)
     state = other.state_dict()
     names = bert_names(other.config.num_hidden_layers)

@@ -1,6 +1,6 @@
 """The plan of a data set, which is written before the first sample."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -130,18 +130,20 @@ def check_fits(sample: Sample, plan: Plan) -> None:
     _check_labels(sample.key, "attribute", regions.attribute_ids, NO_ATTRIBUTE, attributes)
 
 
-def plan_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> str:
-    """Name the first field that differs, with both values if short; empty if none differs."""
+def differences(
+    begun: Mapping[str, Any], wanted: Mapping[str, Any], where: str = ""
+) -> Iterator[str]:
+    """Name every field that differs, with both values if they are short."""
     for name in [*wanted, *(name for name in begun if name not in wanted)]:
         old, new = begun.get(name), wanted.get(name)
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            return plan_difference(old, new, f"{where}{name}.")
-        if isinstance(old, list) and isinstance(new, list):
-            return f"{where}{name} {_list_difference(old, new)}"
-        return f"{where}{name} was {old!r}, now {new!r}"
-    return ""
+            yield from differences(old, new, f"{where}{name}.")
+        elif isinstance(old, list) and isinstance(new, list):
+            yield f"{where}{name} {_list_difference(old, new)}"
+        else:
+            yield f"{where}{name} was {old!r}, now {new!r}"
 
 
 def _list_difference(old: Sequence[Any], new: Sequence[Any]) -> str:

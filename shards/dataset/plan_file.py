@@ -9,7 +9,8 @@ from semvlp.atomic import PART_DIR, publish_json
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
-from semvlp.shards.dataset.plan import PLAN_NAME, Plan, plan_difference
+from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
+from semvlp.shards.dataset.refusals import REFUSED_NAME
 
 # The plan last: while it stands, whatever else is left can be told to be ours.
 _OUR_FILES = (
@@ -23,18 +24,28 @@ _OUR_FILES = (
 )
 
 
-def clear(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else.
+def refuse_strangers(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with files that have the names of ours and cannot be told to be ours.
 
     Raises:
-        ConfigError: files have the names of ours, but no plan and no manifest says that they are.
+        ConfigError: there is no plan to go on with, or with `overwrite` no manifest either.
     """
-    strangers = _named_like_ours(out)
-    if strangers and not _is_ours(out):
+    named = _named_like_ours(out)
+    if named and overwrite and not _is_ours(out):
         raise ConfigError(
-            f"{out} holds {strangers[0]}, but neither {PLAN_NAME} nor {MANIFEST_NAME} of a data "
+            f"{out} holds {named[0]}, but neither {PLAN_NAME} nor {MANIFEST_NAME} of a data "
             "set, so nothing is removed; name another --out"
         )
+    if named and not overwrite and not (out / PLAN_NAME).exists():
+        anew = ", or start anew with --overwrite" if _is_ours(out) else ""
+        raise ConfigError(
+            f"{out} holds {named[0]} but no {PLAN_NAME}, so it cannot be gone on with; "
+            f"name another --out{anew}"
+        )
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else, but for what it refused."""
     for pattern in _OUR_FILES:
         for path in sorted(out.glob(pattern)):
             path.unlink()
@@ -42,7 +53,10 @@ def clear(out: Path) -> None:
 
 
 def _named_like_ours(out: Path) -> list[str]:
-    return [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
+    named = [file.name for pattern in _OUR_FILES for file in out.glob(pattern)]
+    # Whoever is about to write has it open, and empty where there was none.
+    refused = out / REFUSED_NAME
+    return [*named, REFUSED_NAME] if refused.exists() and refused.stat().st_size else named
 
 
 def _is_ours(out: Path) -> bool:
@@ -56,17 +70,10 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
     """Write plan.json, or compare with the one that is there.
 
     Raises:
-        ConfigError: there is another plan, work without a plan, or work although `resume` is off.
+        ConfigError: there is another plan, or work although `resume` is off.
     """
     path = out / PLAN_NAME
-    ours = _named_like_ours(out)
-    if ours and not path.exists():
-        anew = ", or start anew with --overwrite" if _is_ours(out) else ""
-        raise ConfigError(
-            f"{out} holds {ours[0]} but no {PLAN_NAME}, so it cannot be gone on with; "
-            f"name another --out{anew}"
-        )
-    if not ours:
+    if not path.exists():
         publish_json(path, wanted)
         return
     if not resume:
@@ -74,8 +81,7 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
             f"{out} holds the work of an earlier run; go on with --resume, "
             "start anew with --overwrite, or name another --out"
         )
-    difference = plan_difference(_read(path), wanted)
-    if difference:
+    for difference in differences(_read(path), wanted):
         raise ConfigError(
             f"{out} was begun with another plan: {difference}; "
             "name another --out, or start anew with --overwrite"

@@ -1,6 +1,5 @@
 """refused.jsonl: one line for each image of the plan that is not in the data set, and why."""
 
-import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from semvlp import atomic
 from semvlp.atomic import PART_DIR
 from semvlp.documents import from_json
-from semvlp.errors import ConfigError, InputError
+from semvlp.errors import InputError
 from semvlp.shards.dataset.manifest import Refusal
 from semvlp.shards.dataset.plan import Plan
 
@@ -31,17 +30,14 @@ class RefusalLog:
         self.path = directory / REFUSED_NAME
         if rank:
             self.path = directory / PART_DIR / f"refused-{rank}.jsonl"
-            self.path.parent.mkdir(exist_ok=True)
+            atomic.make_directory(self.path.parent)
         self._file = self.path.open("a+b", buffering=0)
+        atomic.sync_directory(self.path.parent)
         try:
-            # The lock ends with the process, however that ends.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            atomic.hold(self._file.fileno(), directory)
+        except BaseException:
             self._file.close()
-            raise ConfigError(
-                f"{directory} is being written by another process; "
-                "wait for it or name another --out"
-            ) from None
+            raise
 
     def read(self, plan: Plan) -> dict[int, Refusal]:
         """Read refusals by position in the plan; a line torn by a crash is cut off.

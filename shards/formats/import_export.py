@@ -4,7 +4,6 @@ Images are decoded and encoded one by one, on all cores if that pays.
 """
 
 import os
-import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -83,20 +82,21 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
         InputError: `src` is no store, or damaged.
     """
     community = load_format(to)
-    if dst.exists():
-        raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    aside = dst.with_name(f".{dst.name}.part")
-    # What an earlier export that was killed has left.
-    if aside.is_dir():
-        shutil.rmtree(aside)
-    aside.unlink(missing_ok=True)
+    _refuse_existing(dst)
     with open_store(src) as store:
-        images = _images(store, to)
-        count = community.write(images, aside, object_labels=store.manifest.object_labels)
-    aside.replace(dst)
-    atomic.sync_directory(dst.parent)
+        atomic.make_directory(dst.parent)
+        with atomic.aside(dst) as made:
+            images = _images(store, to)
+            count = community.write(images, made, object_labels=store.manifest.object_labels)
+            # Another process may have been faster.
+            _refuse_existing(dst)
     return count
+
+
+def _refuse_existing(dst: Path) -> None:
+    """Refuse to replace anything, a link that leads nowhere included."""
+    if os.path.lexists(dst):
+        raise ConfigError(f"{dst} exists and is not overwritten; remove it or name another place")
 
 
 def _plan(dataset: CommunityDataset, extractor: dict[str, object], src: Path) -> Plan:

@@ -1,9 +1,10 @@
 """Making everything beside the samples anew: manifest, indexes, commit records."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import publish_bytes, publish_json, publish_text
+from semvlp.atomic import PART_DIR, publish_bytes, publish_json, publish_text
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
@@ -49,7 +50,9 @@ def repair(path: Path) -> Manifest:
 
 def _publish(path: Path, manifest: Manifest) -> Manifest:
     publish_json(path / MANIFEST_NAME, manifest.to_json())
-    (path / ".part").rmdir()
+    with suppress(OSError):
+        # Only where it is empty: a process that was killed may have left something.
+        (path / PART_DIR).rmdir()
     return read_manifest(path)
 
 

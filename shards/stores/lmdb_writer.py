@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import PART_DIR, publish
+from semvlp.atomic import PART_DIR, make_directory, publish
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.codec import decode_entry
@@ -34,7 +34,7 @@ class LmdbTarget:
         if self._published:
             self._written = set(range(len(plan.image_ids))) - refused
             return
-        self._part.parent.mkdir(exist_ok=True)
+        make_directory(self._part.parent)
         if self._path.exists():
             publish(self._path, self._part)
         self._environment = open_environment(self._part, readonly=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semvlp.atomic import PART_DIR, publish, publish_bytes, publish_text
+from semvlp.atomic import PART_DIR, make_directory, publish, publish_bytes, publish_text
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
@@ -74,7 +74,7 @@ class TarTarget:
         self._entries: dict[int, ShardEntry] = {}
         self._parts: dict[int, _Part] = {}
         self._left: dict[int, int] = {}
-        (out / PART_DIR).mkdir(exist_ok=True)
+        make_directory(out / PART_DIR)
         for shard in plan.shards(part):
             self._resume(shard)
 

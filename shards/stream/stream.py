@@ -24,6 +24,7 @@ from semvlp.shards.batch import (
     empty_columns,
 )
 from semvlp.shards.dataset.hashes import list_sha256
+from semvlp.shards.dataset.plan import differences
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.dataset import ConcatStores, VisitKind
 from semvlp.shards.stream.order import draw
@@ -258,11 +259,11 @@ def _check_alike(stores: Sequence[Store]) -> None:
         first, other = stores[0].manifest, store.manifest
         for name in ("profile", "feature_size", "object_labels", "attribute_labels"):
             if getattr(first, name) != getattr(other, name):
+                details = "; ".join(differences(first.extractor, other.extractor)) or "its entries"
                 raise InputError(
-                    f"all shards must come from one extractor, but {name} differs: "
-                    f"{stores[0].path} has profile {first.profile} {dict(first.extractor)}, "
-                    f"{store.path} has profile {other.profile} {dict(other.extractor)}; "
-                    "extract both with the same detector and preset"
+                    f"all shards must come from one extractor, but {name} differs between "
+                    f"{stores[0].path} (profile {first.profile}) and {store.path} (profile "
+                    f"{other.profile}): {details}; extract both with the same detector and preset"
                 )
 
 

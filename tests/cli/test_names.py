@@ -66,7 +66,7 @@ CHOICES = {
         "top_100",
     ],
     "extract --device": ["auto", "cpu", "cuda", "xpu", "mps"],
-    "extract --precision": ["fp32", "bf16"],
+    "extract --precision": ["auto", "fp32", "bf16"],
     "detector train --backend": BACKENDS,
     "shards convert --to": STORE_FORMATS,
     "shards convert --view": ["butd_36", "butd_10_100"],
@@ -77,7 +77,7 @@ CHOICES = {
     "eval --task": TASK_NAMES,
     "eval --mode": ["both", "single", "two"],
     "eval --device": ["auto", "cpu", "cuda", "xpu", "mps"],
-    "eval --precision": ["fp32", "bf16"],
+    "eval --precision": ["auto", "fp32", "bf16"],
     "score --task": TASK_NAMES,
     "settings command": ["pretrain", "finetune", "extract", "detector"],
 }

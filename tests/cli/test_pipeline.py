@@ -213,14 +213,14 @@ def test_a_wrong_task_for_an_annotation_file_is_named(work: Work, semvlp: Semvlp
 def test_images_that_no_shard_has_are_named(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:
     line = json.loads(work.world.annotations("nlvr2", "valid")[0].read_text().splitlines()[0])
     annotations = tmp_path / "other.json"
-    annotations.write_text(json.dumps({**line, "identifier": "other-7-0-0"}) + "\n")
+    annotations.write_text(json.dumps({**line, "left_url": "other.png"}) + "\n")
     code, error, _ = semvlp(
         *("eval", "--task", "nlvr2", "--checkpoint", work.root / "finetune-nlvr2" / "best"),
         *("--annotations", annotations, "--shards", work.root / "regions"),
         *("--out", tmp_path / "eval"),
     )
     assert code == 3
-    assert "other-7-0-img0" in error["error"]
+    assert "lacks 1 of 2 (other)" in error["error"]
 
 
 def test_weights_that_are_not_there_are_named(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:

@@ -345,3 +345,90 @@ def test_files_do_not_depend_on_the_batch_size(
         report = evaluate(task, *arguments, EvalOptions(split="test", mode="both", batch_size=size))
         written.add(report.file.read_bytes())
     assert len(written) == 1
+
+
+FOREIGN = ("nlvr_dev.csv", "scores.json", "provenance.json", "report.html", "explain.html")
+
+
+@pytest.mark.parametrize("existing", ["keep", "replace"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_somebody_else_are_not_replaced(
+    name: str,
+    existing: Any,
+    checkpoint: Checkpoint,
+    official: dict[str, Path],
+    shards: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "eval"
+    out.mkdir()
+    (out / name).write_text('{"somebody": "else"}')
+    arguments = TASKS["nlvr"], checkpoint("nlvr"), [official["nlvr"]], shards, out
+    with pytest.raises(ConfigError, match=f"holds {name}, but no evaluation of ours"):
+        evaluate(*arguments, EvalOptions(split="dev", existing=existing))
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == '{"somebody": "else"}'
+
+
+def test_an_evaluation_that_was_killed_while_it_was_written_is_done_again(
+    checkpoint: Checkpoint,
+    official: dict[str, Path],
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "eval"
+    arguments = TASKS["nlvr"], checkpoint("nlvr"), [official["nlvr"]], shards, out
+    options = EvalOptions(split="dev", existing="keep")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("semvlp.eval.evaluate.write_page", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*arguments, options)
+    assert {path.name for path in out.iterdir()} == {"nlvr_dev.csv", "provenance.json"}
+    again = evaluate(*arguments, options)
+    assert json.loads((out / "scores.json").read_text()) == again.scores
+    assert "unfinished" not in json.loads((out / "provenance.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "scores.json"])
+@pytest.mark.parametrize("damage", [b"", b"\0\0", b"[1]", b"\xff"])
+def test_a_damaged_evaluation_is_named(
+    name: str,
+    damage: bytes,
+    checkpoint: Checkpoint,
+    official: dict[str, Path],
+    shards: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = TASKS["nlvr"], checkpoint("nlvr"), [official["nlvr"]], shards, tmp_path / "e"
+    options = EvalOptions(split="dev", existing="keep")
+    evaluate(*arguments, options)
+    (tmp_path / "e" / name).write_bytes(damage)
+    with pytest.raises(InputError, match=rf"{name}: must be the JSON that an evaluation wrote"):
+        evaluate(*arguments, options)
+
+
+def test_only_blocks_of_ours_are_removed(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "eval"
+    for name in ("matrix-of-mine", "matrix-two-0123456789abcdef"):
+        (out / name).mkdir(parents=True)
+    evaluate(
+        TASKS["nlvr"], checkpoint("nlvr"), [official["nlvr"]], shards, out, EvalOptions(split="d")
+    )
+    assert [path.name for path in out.glob("matrix-*")] == ["matrix-of-mine"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0\0", b"[data", b"\xff"])
+def test_damaged_settings_of_a_checkpoint_are_named(checkpoint: Checkpoint, damage: bytes) -> None:
+    """Without them it would be evaluated with other limits than it was trained with."""
+    weights = checkpoint("nlvr")
+    (weights / "training").mkdir()
+    (weights / "training" / "config.toml").write_bytes(damage)
+    with pytest.raises(InputError, match=r"config\.toml: must be the settings of the training run"):
+        open_network(weights, device="cpu", batch_size=1)

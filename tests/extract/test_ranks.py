@@ -111,7 +111,7 @@ def test_one_part_has_one_writer(whole: Path, tmp_path: Path) -> None:
         plan = read_manifest(whole).plan(store.image_ids)
     for part in (WHOLE, Part(1, 2)):
         first = open_writer(tmp_path / "out", plan, format="tar", part=part)
-        with pytest.raises(ConfigError, match="written by another process"):
+        with pytest.raises(ConfigError, match="in use by another process"):
             open_writer(tmp_path / "out", plan, format="tar", part=part)
         first.close()
 

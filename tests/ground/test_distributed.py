@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from semvlp.distributed import ALONE, World, device_of, joined, pins_memory
+from semvlp.distributed import ALONE, World, device_of, joined, pins_memory, precision_of
 from semvlp.errors import ConfigError
 from tests.fake_gpu import see_gpus
 from tests.train.processes import together
@@ -26,6 +26,20 @@ def test_a_plain_run_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.sum([1.0, 2.5]) == [1.0, 2.5]
         world.wait()
         assert world.max(2.5) == 2.5
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
+def test_auto_precision_is_bf16_where_the_device_multiplies_it(
+    kind: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = {"avx512_bf16": native, "amx_bf16": False, "avx2": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    device = torch.device(kind, 0)
+    expected = "bf16" if native and kind != "mps" else "fp32"
+    assert precision_of("auto", device) == expected
+    assert [precision_of(name, device) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 7])

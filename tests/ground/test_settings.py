@@ -8,7 +8,7 @@ import pytest
 
 from semvlp import settings
 from semvlp.errors import ConfigError
-from semvlp.settings import also_called, build, formerly, load, to_toml
+from semvlp.settings import added, also_called, build, formerly, load, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,37 @@ def test_a_name_of_before_is_read_with_one_warning_that_names_the_new_one(
     assert build(Whole, {"train": {"decay": "cosine"}}) == expected
     (warning,) = warnings.messages
     assert "setting train.decay is now called train.lr_schedule" in warning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    rate: float = 1e-4
+    layers: int | None = None
+    kind: str = added("new", before="old")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    steps: int = 10
+    model: Grown = field(default_factory=Grown)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[model]\nrate = 1e-4\n", "old"),  # as a run of before has written it, whole
+        ('[model]\nrate = 1e-4\nkind = "new"\n', "new"),
+        ("[model]\nlayers = 2\n", "new"),  # as people write it
+        ("steps = 3\n", "new"),
+        ("", "new"),
+    ],
+)
+def test_a_setting_that_was_added_is_what_runs_of_before_did(
+    tmp_path: Path, text: str, kind: str
+) -> None:
+    assert load(Runs, written(tmp_path, text)).model.kind == kind
+    given = load(Runs, written(tmp_path, text), ["model.kind=third"])
+    assert given.model.kind == "third"
 
 
 def test_both_names_in_one_file_are_an_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from semvlp.model import SemVLPConfig
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("tiny", (3, 128, 4, 512, 1)),
+        ("tiny", (3, 128, 4, 512, 3)),
         ("small", (6, 256, 4, 1024, 3)),
         ("base", (12, 768, 12, 3072, 6)),
         ("large", (24, 1024, 16, 4096, 12)),

@@ -59,6 +59,7 @@ def indices(*numbers: int) -> Tensor:
         (VARLEN | {"cross_attention": "separate"}, False),
         (SDPA | {"cross_attention": "separate"}, False),
         (VARLEN | {"image_token": "mean"}, False),
+        (VARLEN | {"box_encoding": "fourier"}, False),
         (VARLEN | {"box_size": 7, "region_embedding": "sum"}, False),
         (VARLEN | {"box_size": 5, "region_embedding": "sum-of-norms"}, False),
     ],
@@ -116,7 +117,7 @@ def test_tasks(
 
 @paths
 @pytest.mark.parametrize("cross_layers", [0, 1, 2, 3])
-@pytest.mark.parametrize("cross_attention", ["shared", "separate"])
+@pytest.mark.parametrize("cross_attention", ["shared", "separate", "tied"])
 def test_both_halves(
     config: SemVLPConfig,
     make_batch: MakeBatch,

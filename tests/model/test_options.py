@@ -1,6 +1,8 @@
 """Options of the configuration: what each changes, and that the rest of the network bears it."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -11,10 +13,10 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
-from semvlp.model.embeddings import RegionEmbeddings, box_numbers
+from semvlp.model.embeddings import RegionEmbeddings, box_numbers, fourier
 from semvlp.model.packing import with_image_tokens
 from semvlp.model.published.bert import load_bert
-from semvlp.names import RegionEmbedding
+from semvlp.names import CrossAttention, RegionEmbedding
 
 MakeBatch = Callable[..., PackedBatch]
 
@@ -30,6 +32,37 @@ def test_box_numbers() -> None:
     torch.testing.assert_close(
         box_numbers(boxes, 7), torch.tensor([[0.1, 0.2, 0.6, 0.4, 0.5, 0.2, 0.1]])
     )
+
+
+def test_fourier_features_of_boxes() -> None:
+    numbers = torch.tensor([[0.25, 1.0]])
+    angles = [number * 2**k * math.pi for number in (0.25, 1.0) for k in range(7)]
+    waves = [*map(math.sin, angles), *map(math.cos, angles)]
+    torch.testing.assert_close(
+        fourier(numbers), torch.tensor([[0.25, 1.0, *waves]]), rtol=0, atol=1e-4
+    )
+
+
+def test_boxes_that_differ_by_little_are_told_apart(config: SemVLPConfig) -> None:
+    """A pixel of a hundred hardly moves a linear encoding; the fourier one it moves at once."""
+    boxes = torch.tensor([[0.30, 0.30, 0.40, 0.40], [0.31, 0.30, 0.41, 0.40]])
+    moved = {}
+    for encoding in ("linear", "fourier"):
+        torch.manual_seed(0)
+        embeddings = RegionEmbeddings(dataclasses.replace(config, box_encoding=encoding)).eval()
+        rows = embeddings(torch.zeros(2, 6), boxes, None, torch.zeros(16))
+        moved[encoding] = float((rows[0] - rows[1]).detach().norm())
+    assert moved["fourier"] > 5 * moved["linear"] > 0
+
+
+def test_a_configuration_that_does_not_say_is_linear(config: SemVLPConfig, tmp_path: Path) -> None:
+    """Checkpoints of before have no such field."""
+    SemVLPModel(config).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    fields = json.loads(file.read_text())
+    assert fields.pop("box_encoding") == "linear"
+    file.write_text(json.dumps(fields))
+    assert SemVLPModel.from_pretrained(tmp_path).region_embeddings.boxes.in_features == 4
 
 
 @pytest.mark.parametrize("kind", get_args(RegionEmbedding))
@@ -132,6 +165,41 @@ def test_each_direction_has_its_own_weights(config: SemVLPConfig, make_batch: Ma
     assert (changed.regions - given.regions).abs().amax(1).min() > 1e-3
 
 
+def untied(config: SemVLPConfig, tied: SemVLPModel) -> SemVLPModel:
+    """The same network whose cross-attentions have copies of the weights that tied ones borrow."""
+    shared = SemVLPModel(dataclasses.replace(config, cross_attention="shared")).eval()
+    state = tied.state_dict()
+    copies = {
+        name: name.replace(".cross_attention.", ".self_attention.") for name in shared.state_dict()
+    }
+    assert not [name for name in state if ".cross_attention." in name]
+    shared.load_state_dict({name: state[source] for name, source in copies.items()})
+    return shared
+
+
+@pytest.mark.parametrize("cross_layers", [1, 3])
+def test_tied_weights_are_copies_of_the_self_attention(
+    config: SemVLPConfig, make_batch: MakeBatch, cross_layers: int
+) -> None:
+    """Forward in both modes, and backward, where the gradient is the sum of both uses."""
+    config.cross_attention, config.cross_layers = "tied", cross_layers
+    tied = SemVLPModel(config).eval()
+    shared, batch = untied(config, tied), make_batch(LENGTHS)
+    for mode in ("single", "two"):
+        for own, other in zip(tied(batch, mode), shared(batch, mode), strict=True):
+            torch.testing.assert_close(own, other)
+    for model in (tied, shared):
+        model(batch, "two").pooled.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in shared.named_parameters()}
+    for name, parameter in tied.named_parameters():
+        twin = gradients.get(name.replace(".self_attention.", ".cross_attention."))
+        both = [gradients[name]] + [twin] * (".self_attention." in name)
+        expected = sum(each for each in both if each is not None)
+        assert (parameter.grad is None) == (not isinstance(expected, torch.Tensor)), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected, msg=name, **CLOSE)
+
+
 @pytest.mark.parametrize("cross_layers", [1, 3])
 def test_separate_weights_in_both_halves(
     config: SemVLPConfig, make_batch: MakeBatch, cross_layers: int
@@ -143,7 +211,7 @@ def test_separate_weights_in_both_halves(
         torch.testing.assert_close(pooled, model(batch, "two").pooled, **CLOSE)
 
 
-@pytest.mark.parametrize("cross_attention", ["shared", "separate"])
+@pytest.mark.parametrize("cross_attention", get_args(CrossAttention))
 def test_pairs_without_any_region_reach_every_cross_attention(
     config: SemVLPConfig, make_batch: MakeBatch, cross_attention: str
 ) -> None:
@@ -187,7 +255,7 @@ def test_cross_attention_may_start_as_the_self_attention(
 def test_options_survive_saving(
     config: SemVLPConfig, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
-    config.cross_attention, config.box_size = "separate", 7
+    config.cross_attention, config.box_size, config.box_encoding = "separate", 7, "fourier"
     config.region_embedding, config.image_token = "sum-of-norms", "mean"
     model, batch = SemVLPForPreTraining(config).eval(), make_batch(LENGTHS)
     model.save_pretrained(tmp_path)
@@ -209,6 +277,7 @@ def test_options_survive_saving(
         ("cross_attention", "none"),
         ("cross_start", "bert"),
         ("box_size", 6),
+        ("box_encoding", "sine"),
         ("region_embedding", "mean"),
         ("image_token", "first"),
     ],

@@ -66,7 +66,7 @@ def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
 @pytest.mark.usefixtures("anywhere")
 @dtypes
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("cross_attention", ["shared", "separate"])
+@pytest.mark.parametrize("cross_attention", ["shared", "separate", "tied"])
 def test_paths_agree_around_the_kernel(
     config: SemVLPConfig,
     make_batch: MakeBatch,

@@ -47,7 +47,7 @@ def take(half: LowerStates, items: torch.Tensor) -> LowerStates:
 
 
 @pytest.mark.parametrize("cross_layers", [0, 1, 2, 3])
-@pytest.mark.parametrize("cross_attention", ["shared", "separate"])
+@pytest.mark.parametrize("cross_attention", ["shared", "separate", "tied"])
 def test_any_text_meets_any_image(
     cross_layers: int,
     cross_attention: str,

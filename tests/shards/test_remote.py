@@ -248,3 +248,25 @@ def test_a_server_of_shards_may_not_send_us_on_to_plain_http(tmp_path: Path) -> 
         ):
             remote.localize(f"http://127.0.0.1:{server.server_port}/shards")
         server.shutdown()
+
+
+def test_a_file_that_cannot_be_synced_has_no_name(
+    served: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = served
+    write_dataset(folder / "set")
+    fsync = os.fsync
+
+    def no_disk(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("shard-000001.tar"):
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", no_disk)
+        with pytest.raises(InputError, match="Input/output error"):
+            remote.localize(f"{server.address}/set")
+    names = {path.name for path in Path(os.environ["SEMVLP_CACHE"]).rglob("*")}
+    assert "shard-000000.tar" in names
+    assert not {name for name in names if "000001" in name or "part" in name or "manifest" in name}
+    assert same_samples(remote.localize(f"{server.address}/set"), folder / "set")

@@ -174,7 +174,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreFormat) -
 def test_a_second_writer_is_told(tmp_path: Path) -> None:
     with open_writer(tmp_path, plan_of(), format="tar") as writer:
         writer.write(sample_of("img-0"))
-        with pytest.raises(ConfigError, match="being written by another process"):
+        with pytest.raises(ConfigError, match="in use by another process"):
             open_writer(tmp_path, plan_of(), format="tar")
         writer.write(sample_of("img-1"))
     open_writer(tmp_path, plan_of(), format="tar").close()
@@ -292,3 +292,20 @@ def test_a_shard_of_refused_images_is_an_empty_archive(tmp_path: Path) -> None:
     assert [shard.samples for shard in manifest.shards] == [0, 2, 1]
     with open_store(tmp_path) as store:
         assert store.sample(0).key == "img-2"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_refusals_of_somebody_else_are_kept(tmp_path: Path, overwrite: bool) -> None:
+    """Without its last line end, which an own one would be cut to."""
+    (tmp_path / "refused.jsonl").write_bytes(b'{"somebody": "else"}\n{"torn')
+    with pytest.raises(ConfigError, match=r"holds refused\.jsonl"):
+        open_writer(tmp_path, plan_of(), format="tar", overwrite=overwrite)
+    assert (tmp_path / "refused.jsonl").read_bytes() == b'{"somebody": "else"}\n{"torn'
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_made_in_a_folder_of_somebody_else(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "shard-000000.tar").write_bytes(b"somebody's")
+    with pytest.raises(ConfigError):
+        open_writer(tmp_path, plan_of(), format="tar", overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]

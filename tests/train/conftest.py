@@ -32,6 +32,7 @@ COLOURS = ("red", "green", "blue")
 SMALL = (
     "model.preset=tiny",
     "train.device=cpu",
+    "train.precision=fp32",
     "train.lr=1e-3",
     "train.log_every=1",
     "train.batch_size=8",
@@ -81,10 +82,12 @@ def _sample_of(number: int, *, with_texts: bool = True, profile: str = "") -> Sa
     )
 
 
-def _write_store(path: Path, numbers: Sequence[int], *, with_texts: bool = True) -> Path:
+def _write_store(
+    path: Path, numbers: Sequence[int], *, with_texts: bool = True, **extractor: Any
+) -> Path:
     plan = Plan(
         image_ids=tuple(f"image-{number}" for number in numbers),
-        extractor={"network": "drawn"},
+        extractor={"network": "drawn", **extractor},
         object_labels=THINGS,
         attribute_labels=COLOURS,
         feature_size=FEATURE_SIZE,
@@ -105,7 +108,7 @@ def sample_of() -> Callable[..., Sample]:
 
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., Path]:
-    """(path, numbers, with_texts=True) -> tar shards of those images."""
+    """(path, numbers, with_texts=True, ...) -> tar shards of those images; the rest is profile."""
     return _write_store
 
 

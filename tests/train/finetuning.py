@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from semvlp.errors import Interrupted
+from semvlp.eval.files.forms import JsonArray
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.train import loop
@@ -30,6 +31,7 @@ class Colours(BaseTask):
     head: Head = "pooled"
     loss: Loss = "cross_entropy"
     metric = "accuracy"
+    form = JsonArray(id_field="number", answer_field="colour", id_type=int)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         lines = [line for path in paths for line in path.read_text().splitlines()]

@@ -18,8 +18,9 @@ from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPPreTrainedModel
 from semvlp.train import loop
 from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import PreTrainingLosses, pretrain
+from semvlp.train.run import checkpoint
 from semvlp.train.run.checkpoint import read_state
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.log import METRICS, RunLog, read_lines
 from semvlp.train.step import MicroBatch, StepResult, StepSums, reduce, train_step
 
 Config = Callable[..., PretrainConfig]
@@ -397,3 +398,20 @@ def test_settings_that_do_not_fit_the_data(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         pretrain([shards], tmp_path / "run", small(override))
+
+
+def test_the_log_is_synced_before_a_checkpoint_is_written(
+    shards: Path, small: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    for owner, name in ((RunLog, "sync"), (checkpoint, "write_checkpoint")):
+        before = getattr(owner, name)
+
+        def told(*args: Any, _name: str = name, _before: Any = before, **kwargs: Any) -> Any:
+            events.append(_name)
+            return _before(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, told)
+    pretrain([shards], tmp_path, small("train.save_every=4"))
+    fresh, saved, end = ["write_checkpoint"], ["sync", "write_checkpoint"], ["sync"]
+    assert events == fresh + 2 * saved + end

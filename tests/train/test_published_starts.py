@@ -19,7 +19,7 @@ from tests.train.finetuning import task_of
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-AS_LXMERT = ("model.num_layers=5", "model.cross_layers=2")
+AS_LXMERT = ("model.num_layers=5", "model.cross_layers=2", "model.box_encoding=linear")
 
 
 @pytest.fixture(scope="module")

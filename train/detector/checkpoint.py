@@ -8,7 +8,6 @@ Checkpoints are written as all of train's are, so one that has its name is whole
 """
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,23 @@ from semvlp import settings
 from semvlp.atomic import write_json, write_text
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.weights.checkpoint import DESCRIPTION, WEIGHTS
+from semvlp.extract.weights.checkpoint import DESCRIPTION, FORMAT, WEIGHTS
+from semvlp.torch_file import load_torch
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.run.checkpoint import (
     OPTIMIZER,
     RAW_WEIGHTS,
+    UNREADABLE,
     TrainingState,
     load_optimizer,
     newest,
     reading,
+    recover,
     settle,
     write_checkpoint,
 )
 from semvlp.train.run.folder import CONFIG, INPUTS, MADE_BY_A_RUN, prepare
+from semvlp.train.run.log import settle_log
 
 TASK = "detector"
 OLD_STATE = "training.pt"
@@ -63,10 +66,11 @@ def open_run(
             annotations, or a detector whose training cannot go on.
         InputError: a state of version 0.1 that is damaged.
     """
+    recover(out)
     if not overwrite and newest(out) is None:
         if (out / OLD_STATE).exists():
             _renew(out)
-        elif (out / DESCRIPTION).exists():
+        elif _is_a_detector(out):
             raise ConfigError(
                 f"{out} holds a detector whose training cannot go on, because its checkpoints are "
                 "missing; --overwrite replaces it"
@@ -80,10 +84,27 @@ def open_run(
         made=(*MADE_BY_A_RUN, DESCRIPTION, WEIGHTS, OLD_STATE),
         may_change=MAY_CHANGE,
         same_inputs=SAME_INPUTS,
-        proofs=(OLD_STATE, DESCRIPTION),
+        is_ours=lambda out: _is_a_detector(out) or _has_old_state(out),
     )
     if start := newest(out):
         settle(out, start, keep=config.keep)
+        if start.state.finished:  # else the log does when it is opened
+            settle_log(out, done=start.state.step)
+
+
+def _is_a_detector(out: Path) -> bool:
+    """Tell whether a folder holds what a training ends with; other files may have its name."""
+    try:
+        return bool(from_json((out / DESCRIPTION).read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _has_old_state(out: Path) -> bool:
+    try:
+        return bool(_read_old_state(out / OLD_STATE))
+    except InputError:
+        return False
 
 
 def restore(out: Path, network: nn.Module, optimizer: Optimizer) -> TrainingState:
@@ -126,12 +147,7 @@ def save(
 def _renew(out: Path) -> None:
     """Make a checkpoint with settings and inputs beside it of what version 0.1 has written."""
     path = out / OLD_STATE
-    try:
-        old = torch.load(path, map_location="cpu", weights_only=True)
-        plan, step = from_json(old["plan"]), old["step"]
-        weights, optimizer = old["network"], old["optimizer"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged; --overwrite starts anew: {error}") from error
+    plan, step, weights, optimizer = _read_old_state(path)
     del plan["images"]  # their number, which follows from the annotations
     inputs = {name: plan.pop(name) for name in SAME_INPUTS if name in plan}
     config = settings.build(DetectorTrainConfig, plan)
@@ -141,3 +157,16 @@ def _renew(out: Path) -> None:
     save(out, state, weights, optimizer, keep=config.keep)
     path.unlink()
     log.info("%s, which version 0.1 wrote, is now the checkpoint %s", path, out / "last")
+
+
+def _read_old_state(path: Path) -> tuple[dict[str, Any], int, Any, Any]:
+    """Return plan, step, weights and optimiser of a training that version 0.1 began.
+
+    Raises:
+        InputError: the file is missing, damaged or of something else.
+    """
+    try:
+        old = load_torch(path)
+        return from_json(old["plan"]), old["step"], old["network"], old["optimizer"]
+    except (InputError, *UNREADABLE, TypeError) as error:
+        raise InputError(f"{path}: damaged; remove it to start anew: {error}") from error

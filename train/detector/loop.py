@@ -58,6 +58,7 @@ class DetectorLoop:
                 if asked or is_saved(step, steps, self._config.save_every):
                     weights = self._learner.network.state_dict()
                     optimizer = self._optimizer.state_dict()
+                    log.sync()
                     save(self._run, self.state, weights, optimizer, keep=self._config.keep)
                 if asked and not self.state.finished:
                     raise interrupted(self._run, step, steps)

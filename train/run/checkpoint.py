@@ -8,10 +8,12 @@ Where a moving average of the weights is kept, `model.safetensors` is the averag
 `training/weights.safetensors` what the optimiser goes on from. All tensors are whole, however the
 ranks had cut them, so any number of ranks goes on. No random state is stored: every step seeds its
 random numbers by its own number. A checkpoint is written aside and renamed, so one that has its
-name is whole.
+name is whole. One that is written again has the name `.step-0001000.before.part` for the moment
+between two renames, and gets its own back (`recover`) if the process dies there.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -25,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from semvlp.atomic import sync_directory, write_json
+from semvlp.atomic import aside, make_directory, sync, sync_directory, write_json
 from semvlp.documents import from_json
 from semvlp.errors import InputError, SemVLPError
 from semvlp.torch_file import load_torch
@@ -35,6 +37,8 @@ from semvlp.train.ema import WeightAverage
 FORMAT_VERSION = 1
 OPTIMIZER = "optimizer.pt"
 RAW_WEIGHTS = "weights.safetensors"
+BEFORE = ".before.part"
+LEFT_OVER = re.compile(r"\.step-\d+(\.gone|\.before)?\.part")
 # What the readers of tensors raise for a file that is missing, cut short or of other contents.
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError)
 M = TypeVar("M", bound=PreTrainedModel)
@@ -135,31 +139,30 @@ def write_checkpoint(
             stand as they stood.
     """
     folder = run / "checkpoints"
-    path, aside = folder / _name(state.step), folder / f".{_name(state.step)}.part"
+    path, made = folder / _name(state.step), folder / f".{_name(state.step)}.part"
+    recover(run)
+    for nameless in left_over(folder):
+        shutil.rmtree(nameless)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_directory(run)
-        for left_over in folder.glob(".step-*.part"):
-            shutil.rmtree(left_over)
-        (aside / "training").mkdir(parents=True)
-        write(aside)
+        make_directory(folder)
+        (made / "training").mkdir(parents=True)
+        write(made)
         write_json(
-            aside / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
+            made / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
         )
-        shutil.copyfile(run / "config.toml", aside / "training" / "config.toml")
-        _sync_tree(aside)
+        shutil.copyfile(run / "config.toml", made / "training" / "config.toml")
+        sync(made)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch.save and safetensors tell of a full disk by errors of their own.
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         raise SemVLPError(
             f"{path} could not be written: {error}; the checkpoints before it are whole: make room "
             "and give the same command again, it goes on from the last one"
         ) from error
-    before = _set_aside(path) if path.exists() else None
-    aside.rename(path)
+    if path.exists():
+        path.rename(path.with_name(f".{path.name}{BEFORE}"))
+    made.rename(path)
     sync_directory(folder)
-    if before is not None:
-        shutil.rmtree(before)
     checkpoint = Checkpoint(path, state)
     settle(run, checkpoint, keep=keep)
     return checkpoint
@@ -177,7 +180,26 @@ def settle(run: Path, checkpoint: Checkpoint, *, keep: int) -> None:
         turn_link(run / "best", folder / _name(best_step))
     for path in step_folders(folder)[:-keep]:
         if best_step is None or path.name != _name(best_step):
-            shutil.rmtree(_set_aside(path))
+            # Without its name first: one that has it is whole at any moment.
+            path.rename(path.with_name(f".{path.name}.gone.part"))
+    sync_directory(folder)
+    for nameless in left_over(folder):
+        shutil.rmtree(nameless)
+
+
+def recover(run: Path) -> None:
+    """Give a checkpoint its name back that was being replaced when the process died."""
+    folder = run / "checkpoints"
+    for nameless in left_over(folder):
+        path = folder / nameless.name.removeprefix(".").removesuffix(BEFORE)
+        if nameless.name.endswith(BEFORE) and not path.exists():
+            nameless.rename(path)
+            sync_directory(folder)
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint no more, or not yet; a run has one process."""
+    return [path for path in folder.glob(".step-*.part") if LEFT_OVER.fullmatch(path.name)]
 
 
 def newest(run: Path) -> Checkpoint | None:
@@ -291,25 +313,5 @@ def _name(step: int) -> str:
 
 def turn_link(link: Path, target: Path) -> None:
     """Turn a relative link atomically: a reader finds the old checkpoint or the new one."""
-    aside = link.with_name(f".{link.name}.{os.getpid()}.part")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, link.parent))
-    aside.replace(link)
-    sync_directory(link.parent)
-
-
-def _set_aside(path: Path) -> Path:
-    """Take its name from a checkpoint that goes: one that has its name is whole at any moment."""
-    aside = path.with_name(f".{path.name}.gone.part")
-    path.rename(aside)
-    return aside
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_directory(path)
-    sync_directory(folder)
+    with aside(link) as made:
+        made.symlink_to(os.path.relpath(target, link.parent))

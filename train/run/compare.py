@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import write_text
 from semvlp.documents import from_toml
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import SCORES_NAME
 from semvlp.eval.pages.compare import is_evaluation, score_tables
-from semvlp.pages import render
+from semvlp.pages import render, write_page
 from semvlp.train.run.curves import COLOURS, Curve, picture
 from semvlp.train.run.folder import flatten
 from semvlp.train.run.log import METRICS
@@ -22,7 +21,8 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page with the curves and scores of training runs and evaluations; return `out`.
 
     Raises:
-        InputError: a folder that is neither.
+        ConfigError: `out` is something else than a page of ours.
+        InputError: a folder that is neither, or one with a damaged file.
     """
     every = dict(zip(runs, unique_names(runs), strict=True))
     evaluations = [run for run in every if is_evaluation(run)]
@@ -41,8 +41,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
         scores=score_tables(evaluations, [every[run] for run in evaluations]),
         count=len(every),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    write_page(out, text)
     return out
 
 

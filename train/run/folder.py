@@ -1,27 +1,32 @@
 """The folder of one run: whether it may be written to, goes on, is finished or starts anew."""
 
+import logging
 import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp import settings
-from semvlp.atomic import refuse_source_code, write_json, write_text
-from semvlp.distributed import World
-from semvlp.documents import from_json
-from semvlp.errors import ConfigError
+from semvlp.atomic import make_directory, refuse_source_code, write_json, write_text
+from semvlp.distributed import World, precision_of
+from semvlp.documents import from_json, from_toml
+from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import (
     Checkpoint,
     TrainingState,
     collected,
+    left_over,
     newest,
+    recover,
     save,
     settle,
     step_folders,
 )
+from semvlp.train.run.log import settle_log
 
 CONFIG = "config.toml"
 INPUTS = "inputs.json"
@@ -54,13 +59,16 @@ MAY_CHANGE = frozenset(
 )
 # Data may have moved, and their order is checked where they are read.
 SAME_INPUTS = ("task", "init")
-Config = PretrainConfig | FinetuneConfig
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
+Proof = Callable[[Path], bool]
+
+log = logging.getLogger(__name__)
 
 
 def open_run(
     out: Path,
-    config: Config,
+    config: PretrainConfig | FinetuneConfig,
     inputs: Mapping[str, Any],
     world: World,
     build: Build,
@@ -88,10 +96,28 @@ def open_run(
                 save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
         else:
             settle(out, start, keep=config.train.keep)
+            if start.state.finished:  # else the log does when it is opened
+                settle_log(out, done=start.state.step)
     world.wait()
     start = newest(out)
     assert start is not None, "the first rank has written a checkpoint"
     return start
+
+
+def settle_precision(config: Config, out: Path, world: World, *, overwrite: bool) -> Config:
+    """Return the settings with what `train.precision` = auto stands for.
+
+    A run that is gone on with keeps what it began with.
+    """
+    if config.train.precision != "auto":
+        return config
+    precision = precision_of("auto", world.device)
+    # Also a step that waits for its replacement, which `recover` gives its name back.
+    if not overwrite and any((out / "checkpoints").glob("*step-*")) and _is_a_run(out):
+        precision = _saved_settings(out, config).train.precision
+    if world.is_first:
+        log.info("train.precision = auto takes %s", precision)
+    return replace(config, train=replace(config.train, precision=precision))
 
 
 def prepare(
@@ -104,7 +130,7 @@ def prepare(
     made: Sequence[str] = MADE_BY_A_RUN,
     may_change: Container[str] = MAY_CHANGE,
     same_inputs: Sequence[str] = SAME_INPUTS,
-    proofs: Sequence[str] = (),
+    is_ours: Proof = lambda out: False,
 ) -> None:
     """Make the folder of a run, which may hold one that is gone on with, and write its settings.
 
@@ -113,19 +139,21 @@ def prepare(
         made: patterns of what such a run writes, which `overwrite` removes.
         may_change: dotted names of settings that may be others than when the run began.
         same_inputs: names of inputs that may not.
-        proofs: files besides inputs.json and checkpoints that only such a run leaves.
+        is_ours: tells by what is in a folder, besides inputs.json and checkpoints, that it is ours.
 
     Raises:
         ConfigError: `out` holds source code, files of somebody else under the names of ours, a run
             that may not be touched, or one that was started with other settings (the first that
             differs is named).
+        InputError: log, inputs or settings of the run are damaged beyond what can be mended.
     """
     refuse_source_code(out)
+    recover(out)
     strangers = [path.name for pattern in made for path in out.glob(pattern)]
-    if strangers and not _is_a_run(out, proofs):
+    if strangers and not (_is_a_run(out) or is_ours(out)):
         raise ConfigError(
-            f"{out} holds {strangers[0]}, but no run of ours ({INPUTS} or a checkpoint with its "
-            "training state), so nothing there is replaced; name another --out"
+            f"{out} holds {strangers[0]}, but no run of ours ({_unproven(out)}), so nothing there "
+            "is replaced; name another --out"
         )
     if overwrite:
         remove(out, made)
@@ -135,22 +163,31 @@ def prepare(
                 f"{out} already holds a run; --resume goes on with it, --overwrite replaces it"
             )
         _check_same_inputs(out / INPUTS, inputs, same_inputs)
-        _check_same_settings(out / CONFIG, config, may_change)
-    out.mkdir(parents=True, exist_ok=True)
+        _check_same_settings(out, config, may_change)
+    make_directory(out)
     # The inputs first: they tell that the folder is a run.
     write_json(out / INPUTS, inputs)
     write_text(out / CONFIG, settings.to_toml(config))
 
 
-def _is_a_run(out: Path, proofs: Sequence[str]) -> bool:
+def _is_a_run(out: Path) -> bool:
     states = (path / "training" / "state.json" for path in step_folders(out / "checkpoints"))
-    if any(path.is_file() for path in (*states, *(out / name for name in proofs))):
+    if any(path.is_file() for path in states):
         return True
     try:
-        inputs = from_json((out / INPUTS).read_bytes())
-    except (OSError, ValueError):
+        return not {"task", "init"}.isdisjoint(_read_inputs(out / INPUTS))
+    except InputError:
         return False
-    return isinstance(inputs, dict) and not {"task", "init"}.isdisjoint(inputs)
+
+
+def _unproven(out: Path) -> str:
+    """Say what would have shown that a folder is a run."""
+    try:
+        _read_inputs(out / INPUTS)
+    except InputError as error:
+        if (out / INPUTS).exists():
+            return f"{error}, and there is no checkpoint with its training state"
+    return f"{INPUTS} or a checkpoint with its training state"
 
 
 def remove(out: Path, made: Sequence[str] = MADE_BY_A_RUN) -> None:
@@ -160,24 +197,72 @@ def remove(out: Path, made: Sequence[str] = MADE_BY_A_RUN) -> None:
             if path.is_symlink() or not path.is_dir():
                 path.unlink()
                 continue
-            for checkpoint in (*step_folders(path), *path.glob(".step-*.part")):
+            for checkpoint in (*step_folders(path), *left_over(path)):
                 shutil.rmtree(checkpoint)
             if not any(path.iterdir()):
                 path.rmdir()
 
 
-def _check_same_settings(saved: Path, config: Any, may_change: Container[str]) -> None:
-    before = flatten(settings.to_tree(settings.load(type(config), saved)))
-    now = flatten(settings.to_tree(config))
+def _check_same_settings(run: Path, config: Any, may_change: Container[str]) -> None:
+    saved = _saved_settings(run, config)
+    before, now = flatten(settings.to_tree(saved)), flatten(settings.to_tree(config))
     for name in sorted({**before, **now}):
         if name not in may_change:
-            _check_same(saved.parent, name, before.get(name), now.get(name))
+            _check_same(run, name, before.get(name), now.get(name))
+
+
+def _saved_settings(run: Path, like: Config) -> Config:
+    return settings.build(type(like), from_toml(read_config(run)))
+
+
+def read_config(run: Path) -> str:
+    """Read the settings of a run as TOML; damaged ones are told and taken from its checkpoint.
+
+    Raises:
+        InputError: neither can be read.
+    """
+    paths = [run / CONFIG]
+    paths += [path / "training" / CONFIG for path in reversed(step_folders(run / "checkpoints"))]
+    reasons = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+            if not from_toml(text):
+                raise ValueError("it is empty")
+        except (OSError, ValueError) as error:
+            reasons.append(f"{path} must hold the settings of the run, but: {error}")
+            continue
+        for reason in reasons:
+            log.warning("%s; those of %s are taken", reason, path)
+        return text
+    raise InputError(f"{'; '.join(reasons)}; start anew with --overwrite")
 
 
 def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> None:
-    before = from_json(saved.read_text(encoding="utf-8"))
+    """Compare the inputs with those on record; a damaged record is told, and written anew later."""
+    try:
+        before = _read_inputs(saved)
+    except InputError as error:
+        told = "%s; it is written anew from what this command gives, without comparing %s"
+        log.warning(told, error, ", ".join(names))
+        return
     for name in names:
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    """Read the record of what a run reads.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        inputs = from_json(path.read_bytes())
+        if not isinstance(inputs, dict):
+            raise ValueError("it must be an object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must hold what the run reads, but: {error}") from error
+    return inputs
 
 
 def _check_same(run: Path, name: str, before: object, now: object) -> None:

@@ -1,6 +1,7 @@
 """What a run tells while it runs: progress bar, metrics.jsonl, validation.jsonl, TensorBoard."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -8,20 +9,22 @@ from typing import Any, Self, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from semvlp.atomic import write_text
+from semvlp.atomic import sync, write_text
 from semvlp.documents import from_json
+from semvlp.errors import InputError
 from semvlp.progress import Progress
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
+
+log = logging.getLogger(__name__)
 
 
 class RunLog:
     """The log of one run from step `done` on; what was logged of later steps is taken back."""
 
     def __init__(self, run: Path, what: str, *, steps: int, done: int) -> None:
-        for name in (METRICS, VALIDATION):
-            cut(run / name, after=done)
+        settle_log(run, done=done)
         self._run = run
         self._bar = Progress(what, total=steps, unit="steps", done=done)
         self._notes: dict[str, str] = {}
@@ -41,8 +44,16 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.__exit__(kind, error, trace)
+        if error is None:
+            self.sync()
         self._metrics.close()
         self._board.close()
+
+    def sync(self) -> None:
+        """Make every line survive a power cut: a checkpoint is to find what led to it."""
+        for name in (METRICS, VALIDATION):
+            if (self._run / name).exists():
+                sync(self._run / name)
 
     def advance(self, losses: Mapping[str, float]) -> None:
         """Count a step as done; show `losses` by mode ("" without modes) from now on."""
@@ -67,20 +78,59 @@ class RunLog:
             self._board.add_scalar(f"validation/{name}", value, step)
 
 
+def settle_log(run: Path, *, done: int) -> None:
+    """Take back what was logged of steps later than `done`, and lines that a crash has torn."""
+    for name in (METRICS, VALIDATION):
+        cut(run / name, after=done)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the entries of a log file but a last line torn by a crash; none without a file."""
-    if not path.exists():
-        return []
-    *lines, torn = path.read_text(encoding="utf-8").split("\n")
-    del torn
-    return [from_json(line) for line in lines]
+    """Read the entries of a log file; none without a file.
+
+    A last line that is damaged is what a crash leaves: it is told and left out.
+
+    Raises:
+        InputError: a line before it is damaged.
+    """
+    return _entries(path, path.read_bytes(), "is left out") if path.exists() else []
 
 
 def cut(path: Path, *, after: int) -> None:
-    """Take back the lines of steps later than `after`, so that none stands twice."""
+    """Take back the lines of steps later than `after`, so that none stands twice.
+
+    Raises:
+        InputError: a line before the last is damaged.
+    """
     if path.exists():
-        kept = [entry for entry in read_lines(path) if entry["step"] <= after]
-        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        data = path.read_bytes()
+        kept = [e for e in _entries(path, data, "is cut off") if e["step"] <= after]
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        if text.encode() != data:
+            write_text(path, text)
+
+
+def _entries(path: Path, data: bytes, what_becomes: str) -> list[dict[str, Any]]:
+    """Return the entry of each line but of a damaged last one, of which is told what becomes."""
+    *ended, torn = data.split(b"\n")
+    lines = [*ended, torn] if torn else ended
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if number > len(ended):
+                raise ValueError("it has no end")
+            entry = from_json(line)
+            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                raise ValueError("it must be an object with a step")
+            entries.append(entry)
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(
+                    f"{path}, line {number} is damaged ({error}); remove this line, or start anew "
+                    "with --overwrite"
+                ) from error
+            told = "%s, line %d, the last, is damaged (%s) and %s"
+            log.warning(told, path, number, error, what_becomes)
+    return entries
 
 
 def _write_line(file: TextIO, entry: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from semvlp.pages import render
 from semvlp.progress import duration
 from semvlp.train.run.checkpoint import Checkpoint, newest
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
+from semvlp.train.run.folder import CONFIG, read_config
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 
 TITLES = {
@@ -54,11 +55,14 @@ class RunFiles:
 
 
 def read_run(run: Path) -> RunFiles:
-    """Read the log files and the settings of a run; a file it has not written yet is empty."""
-    config = run / "config.toml"
+    """Read the log files and the settings of a run; a file it has not written yet is empty.
+
+    Raises:
+        InputError: one of them is damaged, in the log a line before the last.
+    """
     return RunFiles(
         run=run,
-        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        config=read_config(run) if (run / CONFIG).exists() else "",
         metrics=read_lines(run / METRICS),
         validation=read_lines(run / VALIDATION),
         newest=newest(run),

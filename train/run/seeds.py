@@ -8,7 +8,8 @@ from typing import Any
 
 from semvlp.atomic import write_json
 from semvlp.distributed import World
-from semvlp.errors import ConfigError
+from semvlp.documents import from_json
+from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.distributed import training_world
 from semvlp.train.run.checkpoint import newest, turn_link
@@ -77,13 +78,14 @@ def finetune_seeds(
         metric: the score that tells the better of two runs.
 
     Raises:
-        ConfigError: fewer than two seeds, or `out` holds a run of its own.
+        ConfigError: fewer than two seeds, or `out` holds a run of its own or something else.
         SemVLPError: whatever `finetune` raises.
     """
     if count < 2:
         raise ConfigError(f"--seeds must be at least 2, got {count}; without it one seed is run")
     if (out / "checkpoints").exists():
         raise ConfigError(f"{out} already holds a run of one seed; choose another --out")
+    _refuse_strangers(out)
     seeds = tuple(range(config.train.seed, config.train.seed + count))
     # One group of processes for all runs: forming it anew for each would race.
     with training_world(config.train) as world:
@@ -92,6 +94,24 @@ def finetune_seeds(
             finetune(seeded, folder(out, seed))
             world.wait()
         return _report(out, seeds, metric, world)
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Refuse to replace a `best` that is no link of ours, or a summary of something else."""
+    best, summary = out / "best", out / SUMMARY
+    ours = not best.exists() or (best.is_symlink() and best.readlink().parts[0].startswith("seed-"))
+    try:
+        ours &= (
+            not summary.exists()
+            or {"metric", "seeds"} <= dict(from_json(summary.read_bytes())).keys()
+        )
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"{out} holds {best.name} or {SUMMARY} of something else than a fine-tuning with "
+            "seeds, so nothing there is replaced; name another --out"
+        )
 
 
 def folder(out: Path, seed: int) -> Path:
@@ -126,4 +146,10 @@ def _best_scores(run: Path) -> Mapping[str, Any]:
     last = newest(run)
     assert last is not None, "the run has just been finished"
     best = last.state.best_step
-    return next(line for line in read_lines(run / VALIDATION) if line["step"] == best)
+    for line in read_lines(run / VALIDATION):
+        if line["step"] == best:
+            return line
+    raise InputError(
+        f"{run / VALIDATION} must hold the scores of the best checkpoint, of step {best}, but does "
+        f"not; remove {run} to train this seed again"
+    )

@@ -15,7 +15,8 @@ from semvlp.demo.dataset.split_world import SplitWorld
 from semvlp.demo.world.config import WorldConfig
 from semvlp.demo.world.draw import draw
 from semvlp.demo.world.random_scenes import thing_of
-from semvlp.errors import ConfigError
+from semvlp.demo.world.scene import KINDS
+from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import text_only
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.table import load_task
@@ -115,6 +116,25 @@ def test_no_two_uses_or_splits_share_a_scene(larger: dict[str, SplitWorld]) -> N
     assert all(len(uses) == 1 for uses in by_key.values())
 
 
+@pytest.mark.parametrize("each", [0, 0.25, 0.5, 1.2])
+def test_pairs_are_of_scenes_that_are_there(each: float) -> None:
+    """All scenes of a kind are in equally many pairs, or in one more; never with themselves."""
+    (world,) = compose({"train": 40}, seed=6, config=WorldConfig(pairs=each, pair_statements=20))
+    pictures = {picture.image_id: picture for picture in world.scenes}
+    pairs = {(fact.left.image_id, fact.right.image_id) for fact in world.pairs}
+    uses = Counter({name: 0 for name in pictures}) + Counter(
+        name for pair in pairs for name in pair
+    )
+    for kind in KINDS:
+        names = [name for name, picture in pictures.items() if picture.scene.kind == kind]
+        counts = [uses[name] for name in names]
+        assert max(counts) - min(counts) <= 1
+        assert sum(counts) == pytest.approx(2 * each * len(names), abs=2)
+    for left, right in pairs:
+        assert left != right
+        assert pictures[left].scene.kind == pictures[right].scene.kind
+
+
 def test_the_shares_of_the_kinds_are_kept(larger: dict[str, SplitWorld]) -> None:
     kinds = Counter(picture.scene.kind for picture in larger["train"].scenes)
     assert kinds == {"towers": 72, "scatter": 72, "square": 96}
@@ -166,12 +186,23 @@ def test_another_world_is_not_written_over_it(world: WorldFiles) -> None:
         write_world(world.root, scenes=SCENES, seed=6)
 
 
-def test_a_world_that_was_cut_short_is_drawn_again(tmp_path: Path) -> None:
+def test_a_world_that_was_cut_short_is_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenes = {"train": 8}
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("semvlp.demo.dataset.files._write_texts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_world(tmp_path, scenes=scenes, seed=0)
+    with pytest.raises(ConfigError, match="holds another one"):
+        write_world(tmp_path, scenes=scenes, seed=1)
     files = write_world(tmp_path, scenes=scenes, seed=0)
-    (tmp_path / "world.json").unlink()
-    files.texts("train").unlink()
-    assert write_world(tmp_path, scenes=scenes, seed=0).texts("train").exists()
+    assert files.texts("train").exists()
+    assert "unfinished" not in (tmp_path / "world.json").read_text()
 
 
 def test_pictures_are_what_was_composed(world: WorldFiles) -> None:
@@ -184,3 +215,20 @@ def test_pictures_are_what_was_composed(world: WorldFiles) -> None:
 def test_shares_must_be_possible() -> None:
     with pytest.raises(ValueError, match="positive in sum"):
         WorldConfig(towers=0, scatter=0, square=0)
+
+
+@pytest.mark.parametrize("name", ["texts_train.jsonl", "images/train/a.png", "notes.txt"])
+def test_no_world_is_drawn_among_files_of_somebody_else(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("somebody's")
+    with pytest.raises(ConfigError, match=r"holds something else \(no world\.json\)"):
+        write_world(tmp_path, scenes={"train": 8}, seed=0)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0\0", b"[1]", b"\xff"])
+def test_damaged_values_of_a_world_are_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "world.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"world\.json must hold what the world was made from"):
+        write_world(tmp_path, scenes={"train": 8}, seed=0)

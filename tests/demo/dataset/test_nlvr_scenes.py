@@ -1,7 +1,6 @@
 """NLVR v1: the order of boxes in its pictures, its pixels, and what its people meant."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -36,6 +35,10 @@ RECORD = {
 MEAN_PIXEL_DIFFERENCE = 0.2
 # People make mistakes; 98.8 % agree with the sentences that the world writes in the same words.
 LEAST_AGREEMENT = 0.97
+# Of 248 sentences; 65 were written before towers were spoken of as boxes.
+LEAST_SENTENCES = 85
+# `Above` as anywhere higher; four squares for exactly three; a corner of two that is doubtful.
+HUMAN_EXCEPTIONS = {"3257-3", "1845-3", "862-2"}
 
 
 @pytest.fixture
@@ -109,21 +112,23 @@ def test_real_pictures_show_the_boxes_in_this_order_in_these_pixels(real_data: P
 
 def test_people_mean_the_same_by_the_same_words(real_data: Path) -> None:
     human = [
-        (" ".join(record["sentence"].lower().rstrip(".").split()), record["label"], scene)
+        (" ".join(record["sentence"].lower().rstrip(". ").split()), record, scene)
         for record, scene in read_scenes(real_data / "nlvr/dev/dev.json")
     ]
     wanted = {(text, scene.kind) for text, _, scene in human}
     rng, claims = Random(0), {}
     for kind, write in (("towers", tower_statement), ("scatter", scatter_statement)):
-        for _ in range(15_000):
+        for _ in range(30_000):
             claim = write(rng)
             key = claim.text.lower().rstrip("."), kind
             if key in wanted:
                 claims[key] = claim
-    judged = Counter(
-        claims[text, scene.kind].answer(scene) == label
-        for text, label, scene in human
+    judged = {
+        record["identifier"]: claims[text, scene.kind].answer(scene) == record["label"]
+        for text, record, scene in human
         if (text, scene.kind) in claims
-    )
-    assert judged.total() > 120
-    assert judged[True] >= LEAST_AGREEMENT * judged.total()
+    }
+    assert len(claims) >= LEAST_SENTENCES
+    assert len(judged) > 300
+    assert sum(judged.values()) >= LEAST_AGREEMENT * len(judged)
+    assert {name for name, agrees in judged.items() if not agrees} <= HUMAN_EXCEPTIONS

@@ -1,6 +1,7 @@
 """What an evaluation reads where nobody says so."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,19 @@ def test_what_nobody_says_is_asked_for(best: Path, tmp_path: Path) -> None:
 )
 def test_split_names(name: str, split: str) -> None:
     assert split_name(Path("somewhere/train") / name) == split
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0\0", b"[1]", b"\xff", b'{"valid": 5, "shards": "s"}', b'{"shards": {}}']
+)
+def test_a_damaged_record_is_named_and_does_no_harm_where_all_is_given(
+    best: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = best.resolve().parent.parent / "inputs.json"
+    record.write_bytes(damage)
+    with pytest.raises(InputError, match=r"inputs\.json: must be the JSON that fine-tuning wrote"):
+        eval_inputs(best, annotations=[Path("a.json")])
+    with caplog.at_level(logging.WARNING):
+        given = eval_inputs(best, annotations=[Path("a.json")], shards=Path("s"))
+    assert (given.shards, given.train) == (Path("s"), ())
+    assert str(record) in caplog.text

@@ -29,6 +29,7 @@ def pair(official: dict[str, Path], shards: Path) -> Iterator[PairRegions]:
         ("vqa", {"cross_layers": 0}),
         ("vqa", {"cross_layers": 3}),
         ("vqa", {"cross_attention": "separate"}),
+        ("vqa", {"cross_attention": "tied"}),
         ("vqa", {"image_token": "mean"}),
         ("nlvr2", {}),
         ("nlvr2", {"pair_head": "attention"}),
@@ -53,6 +54,24 @@ def test_weights_add_up(
     assert float(single.tokens.sum() + single.regions.sum()) == pytest.approx(1, abs=1e-5)
     assert float(two.regions.sum()) == pytest.approx(float(crossed), abs=1e-5)
     torch.testing.assert_close(both.tokens, (single.tokens + two.tokens) / 2)
+
+
+def test_tied_weights_show_what_copies_of_them_show(
+    network: Callable[..., Network], pair: PairRegions
+) -> None:
+    tied, shared = (network("vqa", cross_attention=kind) for kind in ("tied", "shared"))
+    state = tied.model.state_dict()
+    shared.model.load_state_dict(
+        {
+            name: state[name.replace(".cross_attention.", ".self_attention.")]
+            for name in shared.model.state_dict()
+        }
+    )
+    (text,) = tied.encode(["what is it?"])
+    for mode in ("single", "two"):
+        own, other = (attended(net, text, pair, [mode]) for net in (tied, shared))
+        torch.testing.assert_close(own.tokens, other.tokens)
+        torch.testing.assert_close(own.regions, other.regions)
 
 
 @pytest.mark.parametrize("mode", ["single", "two"])

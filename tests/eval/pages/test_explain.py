@@ -38,7 +38,13 @@ def pair(store: Store, examples: list[Example]) -> PairRegions:
 @pytest.mark.parametrize("mode", ["single", "two"])
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"cross_layers": 0}, {"cross_attention": "separate"}, {"image_token": "mean"}],
+    [
+        {},
+        {"cross_layers": 0},
+        {"cross_attention": "tied"},
+        {"cross_attention": "separate"},
+        {"image_token": "mean"},
+    ],
 )
 def test_the_first_token_gives_what_the_gallery_shows(
     fields: dict[str, Any], mode: Pass, network: Callable[..., Network], pair: PairRegions

@@ -15,6 +15,20 @@ def test_example(save: Callable[..., Path], make: type) -> None:
     assert (example.example_id, example.target) == ("dev-850-1-2", {"False": 1.0})
 
 
+def test_urls_that_are_names_of_files_name_the_images(
+    save: Callable[..., Path], make: type
+) -> None:
+    """The same picture can then be in several pairs; addresses are what the authors give."""
+    urls = [("a.png", "b.v2.jpg"), ("https://x.org/a.png", "https://x.org/b.jpg")]
+    lines = [
+        make.nlvr2(f"dev-{number}-0-0") | {"left_url": left, "right_url": right}
+        for number, (left, right) in enumerate(urls)
+    ]
+    local, remote = Nlvr2().read([save("dev.json", lines)])
+    assert local.images == ("a", "b.v2")
+    assert remote.images == ("dev-1-0-img0", "dev-1-0-img1")
+
+
 def test_unlabelled(save: Callable[..., Path], make: type) -> None:
     (example,) = Nlvr2().read([save("test.json", [make.nlvr2("test1-0-1-0", None)])])
     assert example.target == {}

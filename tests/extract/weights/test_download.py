@@ -232,3 +232,18 @@ def test_a_repository_without_a_detector_of_ours_is_asked_for_its_own_weights(
     assert str(fetch("hf:unc-nlp/frcnn")) == "/unc-nlp/frcnn|pytorch_model.bin"
     there.append("detector.safetensors")
     assert str(fetch("hf:unc-nlp/frcnn")) == "/unc-nlp/frcnn|detector.safetensors"
+
+
+def test_a_download_is_synced_before_it_has_its_name(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_disk(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", no_disk)
+        cache.mkdir()
+        with pytest.raises(InputError, match="Input/output error"):
+            fetch(f"{server.address}/x.bin")
+    assert not list(cache.iterdir())
+    assert fetch(f"{server.address}/x.bin").read_bytes() == server.weights

@@ -165,21 +165,62 @@ def test_nothing_existing_is_overwritten_by_an_export(original: Store, tmp_path:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_an_export_that_failed_leaves_no_result_and_can_be_repeated(
-    original: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [InputError("read error"), KeyboardInterrupt("read error")])
+@pytest.mark.parametrize("name", KEEPS)
+def test_an_export_that_failed_leaves_nothing_and_can_be_repeated(
+    original: Store,
+    tmp_path: Path,
+    name: str,
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broken = InputError("read error")
+    sample = type(original).sample
 
-    def fail(index: int) -> Any:
-        raise broken
+    def fail_at_the_last(store: Store, index: int) -> Any:
+        if index == len(IDS) - 1:
+            raise error
+        return sample(store, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(original), "sample", lambda store, index: fail(index))
-        with pytest.raises(InputError, match="read error"):
-            export_format(original.path, tmp_path / "out", to="vinvl-tsv")
-    assert not (tmp_path / "out").exists()
-    assert export_format(original.path, tmp_path / "out", to="vinvl-tsv") == len(IDS)
+        patch.setattr(type(original), "sample", fail_at_the_last)
+        with pytest.raises(type(error), match="read error"):
+            export_format(original.path, tmp_path / "out", to=name)
+    assert not list(tmp_path.iterdir())
+    left = tmp_path / ".out.killed_1.part"
+    left.mkdir()
+    (left / "out").write_text("half")
+    assert export_format(original.path, tmp_path / "out", to=name) == len(IDS)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_of_nothing_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        export_format(tmp_path / "nowhere", tmp_path / "new" / "out", to="butd-tsv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_replaces_no_link_that_leads_nowhere(original: Store, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("unmounted")
+    with pytest.raises(ConfigError, match="exists and is not overwritten"):
+        export_format(original.path, tmp_path / "out", to="butd-tsv")
+    assert (tmp_path / "out").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["vinvl-tsv", "butd-tsv"])
+def test_of_two_exports_to_one_place_the_second_replaces_nothing(
+    original: Store, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = type(original).sample
+
+    def meanwhile(store: Store, index: int) -> Any:
+        (tmp_path / "out").write_text("the first")
+        return sample(store, index)
+
+    monkeypatch.setattr(type(original), "sample", meanwhile)
+    with pytest.raises(ConfigError, match="exists and is not overwritten"):
+        export_format(original.path, tmp_path / "out", to=name)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").read_text() == "the first"
 
 
 @pytest.fixture

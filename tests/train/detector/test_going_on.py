@@ -184,7 +184,7 @@ def written_by_0_1(
 
 def test_a_damaged_state_is_named(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "training.pt").write_bytes(b"no state")
-    with pytest.raises(InputError, match=r"training\.pt: damaged; --overwrite"):
+    with pytest.raises(InputError, match=r"training\.pt: damaged; remove it"):
         train_detector(drawn / "boxes.json", drawn, tmp_path, SHORT)
 
 

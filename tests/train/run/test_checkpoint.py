@@ -22,8 +22,10 @@ from semvlp.train.run.checkpoint import (
     load_optimizer,
     newest,
     read_state,
+    recover,
     settle,
     turn_link,
+    write_checkpoint,
 )
 from semvlp.train.train_config import TrainConfig
 
@@ -208,3 +210,50 @@ def test_checkpoints_are_known_by_their_steps_and_others_are_nobodys(
     assert start is not None
     assert start.state.step == 10_000_000
     assert names(run) == ["step-10000000", "step-final"]
+
+
+class Killed(BaseException):
+    """Ends everything at once, as SIGKILL does."""
+
+
+@pytest.mark.parametrize("others", [(), (1,)], ids=["the only one", "one of two"])
+@pytest.mark.parametrize("renames", [1, 2], ids=["between the renames", "after them"])
+def test_a_step_that_is_rewritten_is_there_whenever_the_process_dies(
+    run: Path, others: tuple[int, ...], renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(text: str, path: Path) -> None:
+        (path / "weights").write_text(text)
+
+    for step in (*others, 3):
+        write_checkpoint(run, TrainingState(step=step), partial(write, "first"), keep=2)
+    rename, done = Path.rename, 0
+
+    def rename_and_die(path: Path, target: Path) -> Path:
+        nonlocal done
+        rename(path, target)
+        done += 1
+        if done == renames:
+            raise Killed
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_and_die)
+        with pytest.raises(Killed):
+            write_checkpoint(run, TrainingState(step=3), partial(write, "second"), keep=2)
+    recover(run)
+    start = newest(run)
+    assert start is not None
+    assert start.state.step == 3
+    assert (start.path / "weights").read_text() == ("first" if renames == 1 else "second")
+    settle(run, start, keep=2)
+    assert names(run) == [f"step-000000{step}" for step in (*others, 3)]
+    write_checkpoint(run, TrainingState(step=3), partial(write, "third"), keep=2)
+    assert (run / "last" / "weights").read_text() == "third"
+    assert names(run) == [f"step-000000{step}" for step in (*others, 3)]
+
+
+def test_only_what_has_the_name_of_a_checkpoint_in_work_is_left_over(run: Path) -> None:
+    for name in (".step-0000002.part", ".step-0000002.gone.part", ".step-final.part"):
+        (run / "checkpoints" / name).mkdir(parents=True)
+    write_checkpoint(run, TrainingState(step=3), lambda path: None, keep=1)
+    assert names(run) == [".step-final.part", "step-0000003"]

@@ -1,10 +1,13 @@
 """The log: lines that stand once, torn lines, TensorBoard."""
 
 import json
+import logging
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from semvlp.errors import InputError
 from semvlp.train.run.log import METRICS, RunLog, cut, read_lines
 
 
@@ -58,3 +61,46 @@ def test_tensorboard_shows_losses_by_mode(tmp_path: Path) -> None:
         "run/lr/two",
     }
     assert [(e.step, e.value) for e in events.Scalars("loss/loss/two")] == [(2, 3.0)]
+
+
+HALF, NULS = b'{"step": 3, "lo', b"\0" * 40
+DAMAGE = {"half": HALF, "NULs": NULS, "no text": b'{"step": "\xff"}', "no entry": b"[3]"}
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"], ids=["no end", "an end"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("name", [METRICS, "validation.jsonl"])
+def test_a_damaged_last_line_is_told_and_cut_off(
+    tmp_path: Path, name: str, damage: bytes, end: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    write(path, [1, 2])
+    path.write_bytes(path.read_bytes() + damage + end)
+    with caplog.at_level(logging.WARNING):
+        assert [entry["step"] for entry in read_lines(path)] == [1, 2]
+    assert f"{path}, line 3, the last, is damaged" in caplog.text
+    assert "left out" in caplog.text
+    with RunLog(tmp_path, "training", steps=4, done=2):
+        pass
+    assert "is cut off" in caplog.text
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("name", [METRICS, "validation.jsonl"])
+def test_a_damaged_line_before_the_last_ends_it(tmp_path: Path, name: str, damage: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n')
+    before = path.read_bytes()
+    for read in (lambda: read_lines(path), lambda: RunLog(tmp_path, "x", steps=4, done=3)):
+        with pytest.raises(InputError, match=rf"{name}, line 2 is damaged .*remove this line"):
+            read()
+    assert path.read_bytes() == before
+
+
+def test_a_log_from_which_nothing_is_taken_back_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    write(path, [1, 2])
+    before = path.stat().st_ino
+    cut(path, after=2)
+    assert path.stat().st_ino == before

@@ -129,3 +129,29 @@ def test_long_curves_stay_small_and_equal_curves_are_equal() -> None:
     assert len(picture([long])) < 250 * MOST_POINTS
     short = Curve("loss", [1, 2], [3.0, 4.0], "#000")
     assert picture([short]) == picture([short])
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 20, b"[train", b"\xff"])
+def test_damaged_settings_of_a_run_without_a_checkpoint_are_named(
+    make_run: Callable[..., Path], tmp_path: Path, damage: bytes
+) -> None:
+    runs = [make_run("a"), make_run("b")]
+    (runs[1] / "config.toml").write_bytes(damage)
+    with pytest.raises(InputError, match=r"b/config\.toml must hold the settings of the run"):
+        compare(runs, tmp_path / "compare.html")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "validation.jsonl"])
+def test_a_damaged_line_ends_the_pages_but_at_the_end_of_a_file(
+    make_run: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    run = make_run("run", scores=(50.0, 60.0))
+    path = run / name
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 30)
+    write_report(run)
+    compare([run, make_run("other")], tmp_path / "compare.html")
+    path.write_bytes(b"\0" * 30 + b"\n" + whole)
+    for page in (lambda: write_report(run), lambda: compare([run], tmp_path / "compare.html")):
+        with pytest.raises(InputError, match=rf"{name}, line 1 is damaged"):
+            page()

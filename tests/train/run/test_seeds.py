@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.run.log import VALIDATION, read_lines
@@ -50,3 +50,32 @@ def test_several_seeds_give_mean_and_deviation(
 def test_one_seed_is_no_spread(small_task: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         finetune_seeds(lambda *_: None, small_task(), tmp_path, count=1, metric="accuracy")  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("name", ["best", "seeds.json"])
+def test_files_of_somebody_else_are_not_replaced(
+    small_task: Config, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text('{"somebody": "else"}')
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("nothing is trained")
+
+    with pytest.raises(ConfigError, match="nothing there is replaced"):
+        finetune_seeds(never, small_task(), tmp_path, count=2, metric="accuracy")
+    assert (tmp_path / name).read_text() == '{"somebody": "else"}'
+
+
+def test_lost_scores_of_a_seed_are_named(
+    annotations: Path, shards: Path, init: Path, small_task: Config, tmp_path: Path
+) -> None:
+    config = small_task("train.steps=2", "train.save_every=2")
+
+    def one(seeded: FinetuneConfig, folder: Path) -> Any:
+        files = [annotations]
+        report = finetune(task_of(), files, shards, init, folder, seeded, valid=files)
+        (folder / VALIDATION).write_text("")
+        return report
+
+    with pytest.raises(InputError, match=r"seed-0/validation\.jsonl must hold the scores"):
+        finetune_seeds(one, config, tmp_path, count=2, metric="accuracy")

@@ -1,0 +1,59 @@
+"""The demo writes where nothing of somebody else's stands, one process at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from semvlp.atomic import locked
+from semvlp.demo import run as demo
+from semvlp.errors import ConfigError
+
+NAMES = (
+    "report.html",
+    "scores.json",
+    "pretrain/config.toml",
+    "eval-vqa/vqa_test.json",
+    "regions/x",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be drawn")
+
+    monkeypatch.setattr(demo, "_stage", started)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_somebody_else_are_not_replaced(
+    tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("somebody's")
+    with pytest.raises(ConfigError, match=r"but no demo of ours"):
+        demo.run_demo(tmp_path, size="small", overwrite=overwrite)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == "somebody's"
+
+
+def test_a_demo_that_was_begun_goes_on(tmp_path: Path) -> None:
+    for name in ("world", "regions"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "world" / "world.json").write_text('{"unfinished": true}')
+    with pytest.raises(AssertionError, match="nothing may be drawn"):
+        demo.run_demo(tmp_path, size="small")
+
+
+def test_nothing_is_written_into_source_code(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text("")
+    with pytest.raises(ConfigError, match="holds source code"):
+        demo.run_demo(tmp_path, size="small")
+
+
+def test_two_starts_of_one_demo_are_one(tmp_path: Path) -> None:
+    in_use = pytest.raises(ConfigError, match="in use by another process")
+    with locked(tmp_path / "demo"), in_use:
+        demo.run_demo(tmp_path / "demo", size="small")
