@@ -17,6 +17,7 @@ from semvlp.options import (
     EXISTING,
     PATH,
     STORE_FORMAT,
+    allow_http_option,
     annotations_option,
     backend_option,
     choice,
@@ -113,6 +114,7 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
     help="Exit 4 when a larger fraction of the images is refused.",
 )
 @click.option("--preview", type=click.IntRange(0), default=0, help="Images on the preview page.")
+@allow_http_option
 @restart_options
 def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
@@ -135,6 +137,7 @@ def detector() -> None:
 @out_option("runs/detector")
 @backend_option
 @settings_options
+@allow_http_option
 @restart_options
 def detector_train(
     annotations: Path,
@@ -173,6 +176,7 @@ cli.add_command(shards)
 @out_option("runs/pretrain")
 @settings_options
 @keep_option
+@allow_http_option
 @other_regions_option
 @restart_options
 def pretrain(
@@ -209,6 +213,7 @@ def pretrain(
 @click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
 @keep_option
+@allow_http_option
 @other_regions_option
 @restart_options
 def finetune(
@@ -274,6 +279,7 @@ def finetune(
 )
 @other_regions_option
 @click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
+@allow_http_option
 @overwrite_option
 def evaluate(
     task: str,

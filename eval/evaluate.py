@@ -1,6 +1,5 @@
 """One evaluation: a checkpoint's answers written as a leaderboard file, scored where possible."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from semvlp import atomic
 from semvlp.distributed import World, joined, precision_of
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
@@ -87,13 +87,14 @@ def evaluate(
     many there are.
 
     Raises:
-        ConfigError: `out` is to be kept and holds another evaluation, or files of somebody else
-            that have the names of ours; a shortlist for a task that compares nothing, or the
-            device is not there.
+        ConfigError: a split that is no name; `out` is to be kept and holds another evaluation, or
+            files of somebody else that have the names of ours; a shortlist for a task that compares
+            nothing, or the device is not there.
         InputError: annotations of another task, a checkpoint of another task or of other region
             features than the shards', images that the shards lack.
     """
     start = time.monotonic()
+    task.file_name(options.split)  # at once what would be refused in the end
     examples = task.read(annotations, split=options.split)
     with (
         joined(options.device, patience=PATIENCE, setting="--device") as world,
@@ -290,7 +291,7 @@ def _read(path: Path) -> dict[str, Any]:
         InputError: the file is damaged.
     """
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(from_json(path.read_bytes()))
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:

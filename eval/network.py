@@ -3,9 +3,7 @@
 N pairs of a text and an image; C labels; T tokens, R regions, D width.
 """
 
-import json
 import logging
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import device_of
+from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.task import Example, Pass, Scores, Task
 from semvlp.model.config import SemVLPConfig, TaskHead
@@ -276,7 +275,7 @@ def _head(checkpoint: Path) -> TaskHead | None:
                 f"tokenizer, but {name} is missing; give e.g. runs/finetune-nlvr2/best"
             )
     try:
-        config = json.loads((checkpoint / "config.json").read_bytes())
+        config = from_json((checkpoint / "config.json").read_bytes())
         kind, head = config.get("model_type"), config.get("task_head")
     except (ValueError, AttributeError) as error:
         raise InputError(f"{checkpoint / 'config.json'}: must be a JSON object: {error}") from error
@@ -293,7 +292,7 @@ def _limits(path: Path) -> Limits:
     if not path.is_file():
         return DEFAULT_LIMITS
     try:
-        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree: dict[str, Any] = from_toml(path.read_text(encoding="utf-8"))
         if not tree:
             raise ValueError("it is empty")
     except ValueError as error:

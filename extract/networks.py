@@ -55,6 +55,18 @@ class Variant:
 
 
 PLAIN = Variant()
+MOST = {
+    "shorter_side": 2**14,
+    "longer_side": 2**14,
+    "num_candidates": 2**17,
+    "num_proposals": 2**14,
+    "pool_size": 32,
+    "pool_sampling": 32,
+    "feature_size": 2**14,
+    "attribute_embedding": 2**14,
+    "attribute_hidden": 2**14,
+}
+"""Of each number that decides how much memory an image or the network takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +114,12 @@ class NetworkConfig:
             raise ValueError("sides must not be negative, and there must be an anchor size")
         if bool(self.shorter_side) != bool(self.longer_side):
             raise ValueError("shorter_side and longer_side must both be given, or both be 0")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         own = self.variant or PLAIN
+        if own.rpn_width > MOST["feature_size"]:
+            raise ValueError(f"rpn_width must be at most {MOST['feature_size']}")
         is_plain = (own.box_convention, own.stem_pool, own.res5) == (
             "exclusive",
             "padded",

@@ -2,14 +2,16 @@
 
 import dataclasses
 import difflib
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 
+from semvlp.errors import InputError, shown
 from semvlp.names import (
     BoxEncoding,
     BoxSize,
@@ -59,6 +61,14 @@ PRESETS: dict[str, dict[str, int | float]] = {
         "cross_layers": 12,
     },
 }
+
+MOST = {"layers": 1000, "heads": 1000, "size": 10**6, "labels": 10**6, "embeddings": 10**6}
+"""Of each kind of number in a config.json: far above every network, far below what fills memory."""
+_KIND = re.compile(rf".*({'|'.join(MOST)}|dim)")
+
+
+class ConfigFileError(InputError, ValueError):
+    """A config.json that describes no network."""
 
 
 @strict
@@ -123,6 +133,8 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.answers = list(self.answers or [])
+        if min(self.hidden_size, self.num_attention_heads, self.num_hidden_layers) < 1:
+            raise ValueError("there must be a hidden size, a head and a layer")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "
@@ -136,6 +148,25 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         repeated = [answer for answer, count in Counter(self.answers).items() if count > 1]
         if repeated:
             raise ValueError(f"answers must differ, got {repeated[0]!r} more than once")
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read config.json, of whichever model, as transformers does, within bounds.
+
+        Raises:
+            OSError: there is none.
+            ConfigFileError: it is damaged, or its numbers are no sizes of a network.
+        """
+        name = pretrained_model_name_or_path
+        try:
+            read = super().get_config_dict(name, **options)
+            config, unused = read
+            check_sizes(config)
+        except (RecursionError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigFileError(f"{name}: its config.json describes no model: {error}") from error
+        return config, unused
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -188,6 +219,21 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         """
         pairs = sorted((int(index), str(label)) for index, label in (self.id2label or {}).items())
         return [label for _, label in pairs]
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Raise where a number of a config.json would fill memory before anything can be compared.
+
+    Raises:
+        ValueError: names the number and its bound.
+    """
+    for name, value in config.items():
+        kind = _KIND.fullmatch(name)
+        if kind is None or not isinstance(value, int | float):
+            continue
+        most = MOST.get(kind[1], MOST["size"])
+        if not 0 <= value <= most:
+            raise ValueError(f"{name} must be between 0 and {most}, got {shown(value, 20)}")
 
 
 def _check_names(overrides: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from transformers.utils.logging import (
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.weights import WeightsError
+from semvlp.model.weights import WeightsError, refuse_larger
 
 CARD = "README.md"
 # All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
@@ -91,8 +91,11 @@ def read_encoder(kind: type[M], name_or_path: str) -> tuple[M, list[str]]:
 
     Raises:
         ConfigError: the checkpoint cannot be had in safetensors, or is not of this kind.
-        WeightsError: it lacks a tensor of the encoder.
+        WeightsError: it lacks a tensor of the encoder, or is far smaller than its config.json says.
     """
+    folder = Path(name_or_path)
+    if folder.is_dir() and kind.config_class:
+        refuse_larger(kind, kind.config_class.from_pretrained(folder), folder)
     try:
         with without_bars(), _without_reports():
             # The declared type leaves out that `output_loading_info` makes it a pair.

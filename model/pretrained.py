@@ -13,6 +13,7 @@ from semvlp.model.block import Block, attention_twins
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import RegionEmbeddings
 from semvlp.model.hub import CARD, model_card, push, without_bars
+from semvlp.model.weights import refuse_larger
 
 # A block is compiled for either mode, with and without a cross-attention slot, as the last one, in
 # training and in evaluation, and where a pair has no regions: above PyTorch's limit of 8.
@@ -32,7 +33,15 @@ class SemVLPPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as in transformers, without its progress bars, and from safetensors alone."""
+        """Load as in transformers, without its progress bars, and from safetensors alone.
+
+        Raises:
+            ConfigFileError: the config.json of a local checkpoint describes no network.
+            WeightsError: it describes a far larger one than its weights are of.
+        """
+        folder = Path(str(args[0] if args else kwargs.get("pretrained_model_name_or_path")))
+        if folder.is_dir() and "config" not in kwargs:
+            refuse_larger(cls, cls.config_class.from_pretrained(folder), folder)
         with without_bars():
             return super().from_pretrained(*args, **{**kwargs, "use_safetensors": True})
 

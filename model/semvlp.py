@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from semvlp.errors import InputError
-from semvlp.model.config import SemVLPConfig, TaskHead
+from semvlp.model.config import ConfigFileError, SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
 from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
@@ -22,7 +22,7 @@ from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
 from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.two_stream_cache import CachedPairs, LowerStates
-from semvlp.model.weights import LoadReport, load_pretraining
+from semvlp.model.weights import LoadReport, load_pretraining, refuse_larger
 from semvlp.shapes import shapes
 
 
@@ -280,7 +280,15 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         directory = Path(path)
         if not (directory / "config.json").is_file():
             raise InputError(f"{directory}: a pre-training checkpoint must hold config.json")
-        pretrained = SemVLPConfig.from_pretrained(directory)
+        try:
+            pretrained = SemVLPConfig.from_pretrained(directory)
+        except ConfigFileError:
+            raise
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigFileError(
+                f"{directory / 'config.json'}: describes no SemVLP network: {error}"
+            ) from error
+        refuse_larger(SemVLPModel, pretrained, directory)
         model = cls(pretrained.for_task(head, labels, **overrides))
         report = load_pretraining(model, model.config, directory, pretrained.answers or [])
         return model, report

@@ -59,8 +59,10 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     if path.is_file():
         return BertTokenizer(vocab=_read_vocabulary(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir())
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(name_or_path), local_files_only=path.is_dir(), trust_remote_code=False
+        )
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"model.tokenizer must be a local directory or vocab.txt, a name that the Hugging Face "
             f"hub gives out, or 'train' to learn one from the texts of the shards; "

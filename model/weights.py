@@ -1,5 +1,6 @@
 """Tensors of a checkpoint into a network, strictly: every name and shape accounted for."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from semvlp.model.config import SemVLPConfig
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER = "semvlp."
+MOST_MISSING = 2**26
+"""Numbers that a checkpoint may lack before nothing is allocated for it: 256 MiB of them."""
 # Where the setting of `semvlp` has another name than the field of the configuration.
 SETTINGS = {"num_hidden_layers": "num_layers"}
 
@@ -47,6 +50,33 @@ class LoadReport:
             f"{self.source}: {len(self.loaded)} tensors loaded; {len(self.new)} keep their initial "
             f"values: {_patterns(self.new)}; {len(self.unused)} of the file have no place: "
             f"{_patterns(self.unused)}"
+        )
+
+
+def refuse_larger(kind: type[nn.Module], config: object, directory: Path) -> None:
+    """Raise where a network of `config` has far more numbers than its checkpoint stores.
+
+    Nothing is allocated for it: that is what this is for. A few missing tensors, or a checkpoint
+    elsewhere, are left to who reads it.
+
+    Raises:
+        WeightsError: says how many each has.
+    """
+    file = directory / WEIGHTS_FILE
+    if not file.is_file():
+        return
+    try:
+        with safe_open(file, "pt") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+    except SafetensorError:
+        return  # told by who reads it
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+    stored = sum(map(math.prod, shapes))
+    if wanted > stored + MOST_MISSING:
+        raise WeightsError(
+            f"{directory / 'config.json'}: describes a network of {wanted} numbers, but "
+            f"{WEIGHTS_FILE} beside it holds {stored}; copy both files of the checkpoint again"
         )
 
 

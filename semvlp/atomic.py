@@ -23,6 +23,8 @@ from semvlp.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+MOST_NAME_BYTES = 200
+"""Of a file that others are written beside, with longer names."""
 PART_DIR = ".part"
 """Work in progress, on the same file system; readers never look here."""
 LEFT_OVER_SECONDS = 86_400
@@ -233,6 +235,15 @@ def refuse_inputs(out: Path, *inputs: Path | str | None) -> None:
                 f"{out} must not be or hold what is read, but {given} lies there; "
                 "name another output"
             )
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name is that of a file in its folder, and not of one elsewhere."""
+    return (
+        name not in ("", ".", "..")
+        and not {"/", "\0"} & set(name)
+        and len(os.fsencode(name)) <= MOST_NAME_BYTES
+    )
 
 
 def refuse_source_code(out: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from semvlp.errors import SemVLPError
+from semvlp.errors import InputError, SemVLPError, printable
 from semvlp.torchrun import process_rank
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -70,9 +70,10 @@ def show(ctx: click.Context, result: Result) -> None:
     if process_rank().rank:
         return
     if ctx.find_root().ensure_object(dict).get("as_json"):
-        click.echo(json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str))
+        text = json.dumps(result.values, allow_nan=False, ensure_ascii=False, default=str)
     else:
-        click.echo(result.text)
+        text = result.text
+    click.echo(printable(text))
 
 
 def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
@@ -91,6 +92,9 @@ def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
         return _failed(error, error.format_message() + where, error.exit_code, arguments)
     except SemVLPError as error:
         return _failed(error, str(error), error.exit_code, arguments)
+    except RecursionError as error:
+        message = "a file that was given is nested too deeply (-v shows where it is read)"
+        return _failed(error, message, InputError.exit_code, arguments)
     except Exception as error:
         message = f"{type(error).__name__}: {error} (-v shows where)"
         return _failed(error, message, 1, arguments)
@@ -99,8 +103,8 @@ def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
 def _failed(error: BaseException, message: str, code: int, arguments: Sequence[str]) -> int:
     """Say what went wrong, with -v also where; returns the exit code."""
     if {"-v", "--verbose"} & set(arguments):
-        traceback.print_exception(error)
-    click.echo(f"error: {message}", err=True)
+        click.echo(printable("".join(traceback.format_exception(error))), err=True)
+    click.echo(printable(f"error: {message}"), err=True)
     if "--json" in arguments:
         click.echo(json.dumps({"error": message, "exit_code": code}))
     return code
@@ -129,8 +133,13 @@ def _keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     logging.getLogger("semvlp").setLevel(logging.WARNING if quiet else level)
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Only our own log; other libraries' INFO lines are noise here."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

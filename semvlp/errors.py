@@ -1,4 +1,14 @@
-"""What can go wrong, and the exit code each kind ends the program with."""
+"""What can go wrong, the exit code each kind ends the program with, and how it may be said."""
+
+# Names of files, ids and texts come from anywhere. A terminal obeys the first two kinds; the third
+# turns the order of what is read around, and the last cannot be printed at all.
+_OBEYED = (
+    *(code for code in range(0x20) if chr(code) not in "\t\n"),
+    *range(0x7F, 0xA0),
+    *(0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    *range(0xD800, 0xE000),
+)
+_ESCAPED = {code: f"\\u{code:04x}" for code in _OBEYED}
 
 
 class SemVLPError(Exception):
@@ -29,3 +39,17 @@ class Interrupted(SemVLPError):
     """Stopped by the user or by SIGTERM; everything finished so far is kept."""
 
     exit_code = 130
+
+
+def shown(value: object, width: int = 80) -> str:
+    """Return the start of a value as Python writes it, for a message; of any value."""
+    try:
+        return repr(value)[:width]
+    except (RecursionError, ValueError):
+        # Nested as deeply as it could be read, or a number of more digits than Python writes.
+        return f"a {type(value).__name__}"
+
+
+def printable(text: str) -> str:
+    """Return a text for people with what a terminal obeys written as in JSON: `\\u001b`."""
+    return text.translate(_ESCAPED)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from semvlp.addresses import OPTION, http_allowed
 from semvlp.names import BACKENDS, DEVICES, PRECISIONS, STORE_FORMATS, TASKS
 
 PATH = click.Path(path_type=Path)
@@ -55,6 +56,20 @@ restart_options = together(
 )
 keep_option = click.option(
     "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
+)
+
+
+def _allow_http(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.with_resource(http_allowed())
+
+
+allow_http_option = click.option(
+    OPTION,
+    is_flag=True,
+    expose_value=False,
+    callback=_allow_http,
+    help="Take what an http:// address gives, though anyone on the way can change it.",
 )
 task_option = click.option("--task", type=click.Choice(TASKS), required=True, help="The benchmark.")
 annotations_option = click.option(

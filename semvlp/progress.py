@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+
+from semvlp.errors import printable
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class Progress:
     """
 
     def __init__(self, what: str, *, total: int | None, unit: str, done: int = 0) -> None:
-        self.what, self.total, self.unit = what, total, unit
+        self.what, self.total, self.unit = printable(what), total, unit
         self.done = self._first = done
         self.note = ""
         self._start = self._last_line = time.monotonic()
@@ -38,7 +41,7 @@ class Progress:
         if self._bar is not None:
             self._bar.start()
             self._task = self._bar.add_task(
-                self.what, total=self.total, completed=self.done, note="", rate=""
+                escape(self.what), total=self.total, completed=self.done, note="", rate=""
             )
         return self
 
@@ -54,10 +57,10 @@ class Progress:
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Add `count` finished units; `note` replaces the text behind the numbers."""
         self.done += count
-        self.note = note or self.note
+        self.note = printable(note) or self.note
         if self._bar is not None:
             rate = f"{self.rate:.1f} {self.unit}/s"
-            self._bar.update(self._task, completed=self.done, note=self.note, rate=rate)
+            self._bar.update(self._task, completed=self.done, note=escape(self.note), rate=rate)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             log.info("%s", self.line())

@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from semvlp.documents import from_toml
 from semvlp.errors import ConfigError
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ def toml_value(value: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -208,7 +209,7 @@ def _table(hint: Any) -> Any:
 def _parse_value(text: str) -> Any:
     """`3`, `1e-4`, `true`, `[1, 2]` are TOML values; anything else is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return from_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

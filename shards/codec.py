@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semvlp.errors import InputError
+from semvlp.documents import from_json
+from semvlp.errors import InputError, shown
 from semvlp.shards.record import TENSORS, Question, Regions, Sample, Texts
 
 _SAFETENSORS_CODES = {
@@ -97,11 +98,11 @@ def decode_entry(text: bytes) -> dict[str, Any]:
         InputError: it is damaged or lacks an entry that every reader needs.
     """
     try:
-        entry = json.loads(text)
+        entry = from_json(text)
     except ValueError as error:
         raise InputError(f"a sample's JSON is damaged: {error}") from error
     if not isinstance(entry, dict):
-        raise InputError(f"a sample's JSON must be an object, got {entry!r:.60}")
+        raise InputError(f"a sample's JSON must be an object, got {shown(entry, 60)}")
     missing = [name for name in REQUIRED_ENTRIES if name not in entry]
     if missing:
         raise InputError(f"sample {entry.get('key')}: its JSON lacks {', '.join(missing)}")
@@ -205,7 +206,7 @@ def blob_layout(blob: bytes | memoryview, key: str = "?") -> Layout:
 
 @lru_cache(maxsize=1024)
 def _layout(header: bytes) -> Layout:
-    tensors = json.loads(header)
+    tensors = from_json(header)
     first = 8 + len(header)
     spans = tuple(_spans(tensors, first))
     ends = [info["data_offsets"][1] for name, info in tensors.items() if name != "__metadata__"]

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urljoin
 
 import aiohttp
 import fsspec
 
 from semvlp import atomic
+from semvlp.addresses import refuse_plain_http
 from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
 from semvlp.shards.dataset.hashes import file_sha256
@@ -52,7 +54,7 @@ def localize(address: str) -> Path:
 
     Raises:
         ConfigError: the protocol is unknown or needs a package that is not installed, or the cache
-            is too small.
+            is too small, or it is plain HTTP and nobody has allowed that.
         InputError: there is no data set, or its files cannot be had as the manifest states them.
     """
     if "://" not in address:
@@ -146,13 +148,17 @@ class _Remote:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/").removesuffix(f"/{MANIFEST_NAME}")
+        for part in address.split("::"):  # as in simplecache::https://...
+            refuse_plain_http(part)
         options: dict[str, Any] = {}
         if address.startswith("http"):
             # The default ends a download after five minutes, however well it goes.
             limits = aiohttp.ClientTimeout(
                 total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS
             )
-            options = {"client_kwargs": {"timeout": limits}}
+            watch = aiohttp.TraceConfig()
+            watch.on_request_redirect.append(_check_redirect)
+            options = {"client_kwargs": {"timeout": limits, "trace_configs": [watch]}}
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address, **options)
         except ImportError as error:
@@ -179,6 +185,8 @@ class _Remote:
                     f"{self.address}/{name} does not exist; a data set's address is that of the "
                     f"directory with its {MANIFEST_NAME}"
                 ) from error
+            except ConfigError:
+                raise  # sent on to where it may not go, however often it asks
             except Exception as error:
                 # Each file system has exceptions of its own for a connection that breaks.
                 self._wait(name, attempt, error)
@@ -195,12 +203,18 @@ class _Remote:
         time.sleep(pause)
 
 
+async def _check_redirect(session: object, context: object, parameters: Any) -> None:
+    """Raise where a server sends us on from where we may go to where we may not."""
+    target = urljoin(str(parameters.url), parameters.response.headers.get("Location", ""))
+    refuse_plain_http(target)
+
+
 def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
     missing = [shard for shard in manifest.shards if not _is_complete(target, shard)]
     done = len(manifest.shards) - len(missing)
     with Progress("downloading", total=len(manifest.shards), unit="files", done=done) as bar:
         for shard in missing:
-            remote.fetch(_safe_name(shard), target / shard.name, check=_checker(shard))
+            remote.fetch(shard.name, target / shard.name, check=_checker(shard))
             bar.advance()
     if manifest.store == "tar" and not (target / INDEX_NAME).exists():
         # The manifest does not list it; the store compares it with the shards.
@@ -209,14 +223,8 @@ def _download(remote: _Remote, manifest: Manifest, target: Path) -> None:
 
 def _is_complete(target: Path, shard: ShardEntry) -> bool:
     """Tell by its size whether a file, which passed its check to get this name, was not touched."""
-    path = target / _safe_name(shard)
+    path = target / shard.name
     return path.is_file() and path.stat().st_size == shard.bytes
-
-
-def _safe_name(shard: ShardEntry) -> str:
-    if Path(shard.name).name != shard.name:
-        raise InputError(f"the manifest lists {shard.name!r}, which is no plain file name")
-    return shard.name
 
 
 def _checker(shard: ShardEntry) -> Callable[[Path], None]:

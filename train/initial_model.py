@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
@@ -20,7 +20,7 @@ from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.hub import checkpoint_folder
-from semvlp.model.published.load import FAMILIES, load_published
+from semvlp.model.published.load import FAMILIES, load_published, model_type
 from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.hashes import plain
@@ -100,8 +100,8 @@ def load_pretrained(
     loaded: tuple[str, ...] = ()
     if config.pretrained is not None:
         loaded = load_published(model, config.pretrained).loaded
-        other = AutoConfig.from_pretrained(config.pretrained)
-        if isinstance(other, SemVLPConfig):
+        if model_type(config.pretrained) == SemVLPConfig.model_type:
+            other = SemVLPConfig.from_pretrained(config.pretrained)
             check_regions(other, config.pretrained, store, allow_other=allow_other_regions)
     if config.standardise and FEATURE_MEAN not in loaded:
         standardise(model, features)
@@ -181,8 +181,8 @@ def _is_published(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False  # says more when it is opened
     try:
-        kind = str(AutoConfig.from_pretrained(folder).model_type)
-    except (OSError, ValueError) as error:
+        kind = model_type(str(folder))
+    except OSError as error:
         path = folder / "config.json"
         raise InputError(f"{path}: is no model's configuration: {error}") from error
     if kind not in ("semvlp", *FAMILIES):

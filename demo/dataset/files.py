@@ -13,6 +13,7 @@ from semvlp.demo.dataset.compose import compose
 from semvlp.demo.dataset.split_world import SplitWorld
 from semvlp.demo.world.config import WorldConfig
 from semvlp.demo.world.draw import draw
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
 
@@ -89,7 +90,7 @@ def read_mark(out: Path) -> dict[str, Any]:
         InputError: they are damaged.
     """
     try:
-        return dict(json.loads((out / MARK).read_bytes()))
+        return dict(from_json((out / MARK).read_bytes()))
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:

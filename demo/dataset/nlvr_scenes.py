@@ -4,7 +4,6 @@ Picture k of an example shows the three boxes in the k-th of their orders, count
 lexicographically: in `split-n-m-k.png`, place j holds box `ORDERS[k][j]` of `structured_rep`.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from semvlp.atomic import write_json
 from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.world.scene import TOWER_X, Item, Scene
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 
 ORDERS: tuple[tuple[int, ...], ...] = tuple(permutations(range(3)))
@@ -29,7 +29,7 @@ def read_scenes(annotations: Path) -> Iterator[tuple[dict[str, Any], Scene]]:
     with annotations.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
+                record = from_json(line)
                 scene = scene_of(record["structured_rep"])
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(

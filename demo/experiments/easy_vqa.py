@@ -5,7 +5,6 @@ checkpoint; the test split is not read. The pictures show one shape each on 64 x
 detector of the drawn world finds it.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from semvlp import atomic, settings
 from semvlp.demo import recipe
 from semvlp.demo.experiments import standalone
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import EvalOptions, evaluate
@@ -78,7 +78,7 @@ def _write_vqa(questions: Path, out: Path) -> dict[str, list[Path]]:
 
 def _read(path: Path) -> Iterable[Question]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = from_json(path.read_text(encoding="utf-8"))
         return [(str(text), str(answer), int(image)) for text, answer, image in document]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: must be easy-VQA's list of questions: {error}") from error

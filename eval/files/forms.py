@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from semvlp.errors import InputError
+from semvlp.documents import from_json
+from semvlp.errors import InputError, shown
 from semvlp.eval.task import Answer, ExampleId, Rank
 
 Pairs = Iterator[tuple[str, ExampleId, Answer]]
@@ -95,10 +96,10 @@ class CommaLines:
             where = f"line {number}"
             fields = line.removesuffix("\r").split(",")
             if len(fields) != 2 or any(f != f.strip() or not f or '"' in f for f in fields):
-                raise InputError(f"{where}: must be `id,label` without blanks, got {line!r:.80}")
+                raise InputError(f"{where}: must be `id,label` without blanks, got {shown(line)}")
             key, answer = fields
             if number == 1 and answer.lower() not in spelling:
-                raise InputError(f"{where}: must be `id,label` and no header, got {line!r:.80}")
+                raise InputError(f"{where}: must be `id,label` and no header, got {shown(line)}")
             yield where, key, _label(spelling.get(answer.lower(), answer), self.labels, where)
 
 
@@ -145,7 +146,7 @@ def _json(value: Any) -> str:
 
 def _load(text: str, wanted: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return from_json(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         lines = "; it looks like JSON lines" if error.msg == "Extra data" else ""
         raise InputError(f"must be {wanted}; {error}{lines}") from error
@@ -164,11 +165,11 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _field(entry: Any, name: str, kind: type[Any], where: str) -> Any:
     if not isinstance(entry, dict) or name not in entry:
-        raise InputError(f"{where}: must be an object with {name!r}, got {entry!r:.80}")
+        raise InputError(f"{where}: must be an object with {name!r}, got {shown(entry)}")
     value = entry[name]
     # `True` and `1.0` equal 1 in Python, but no leaderboard means them as an id.
     if type(value) is not kind:
-        raise InputError(f"{where}: {name!r} must be of type {kind.__name__}, got {value!r:.80}")
+        raise InputError(f"{where}: {name!r} must be of type {kind.__name__}, got {shown(value)}")
     return value
 
 

@@ -1,6 +1,5 @@
 """The inputs of an evaluation where none are given: what the run was validated on."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 
 # Where fine-tuning leaves the absolute paths of what it read.
@@ -86,7 +86,7 @@ def _recorded(checkpoint: Path) -> dict[str, Any]:
             f"known, but there is no {path}; give --annotations and --shards"
         )
     try:
-        recorded = json.loads(path.read_bytes())
+        recorded = from_json(path.read_bytes())
         for name, kind in (("annotations", list), ("valid", list), ("shards", (str, list))):
             if not isinstance(recorded.get(name, []), kind):
                 raise ValueError(f"{name} is {recorded[name]!r}")

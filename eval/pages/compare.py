@@ -1,10 +1,10 @@
 """Scores of several evaluations side by side, one table for each task and split."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import SCORES_NAME, best_of, modes_of
 
@@ -53,7 +53,7 @@ def _numbers(scores: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / SCORES_NAME
     try:
-        scores = json.loads(path.read_bytes())
+        scores = from_json(path.read_bytes())
         missing = {"task", "split", "mode", "baselines"} - scores.keys()
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path}: must be the JSON that `semvlp eval` writes: {error}") from error

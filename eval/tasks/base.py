@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semvlp.errors import ConfigError
+from semvlp.atomic import is_plain_name
+from semvlp.errors import ConfigError, shown
 from semvlp.eval.files.forms import Form
 from semvlp.eval.files.submission import checked, read, write
 from semvlp.eval.metrics import clustered_interval
@@ -91,7 +92,13 @@ class BaseTask(Task):
 
     def file_name(self, split: str) -> str:
         """Return e.g. `nlvr2_dev.csv`."""
-        return f"{self.name.replace('-', '_')}_{split}{self.form.extension}"
+        name = f"{self.name.replace('-', '_')}_{split}{self.form.extension}"
+        if not is_plain_name(name):
+            raise ConfigError(
+                f"the split must be a name, part of that of a file in --out, got {shown(split)}; "
+                "give another --split"
+            )
+        return name
 
 
 def mean_probability(scores: Sequence[Scores]) -> Scores:

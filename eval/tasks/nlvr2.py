@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.eval import metrics as scores
 from semvlp.eval.files.forms import CommaLines
 from semvlp.eval.files.submission import unique
@@ -100,7 +100,7 @@ def _categories(path: Path) -> dict[str, list[str]]:
     for block in read_text(path).replace("\r\n", "\n").split("\n\n"):
         sentence, *lines = block.strip("\n").split("\n")
         if not all(line.startswith("* ") for line in lines):
-            raise InputError(f"{path}: must hold `* category` lines below {sentence!r:.80}")
+            raise InputError(f"{path}: must hold `* category` lines below {shown(sentence)}")
         categories[sentence] = [line.removeprefix("* ") for line in lines]
     return categories
 

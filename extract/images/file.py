@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from semvlp.archives import open_tar
 from semvlp.errors import InputError
 from semvlp.shards.record import make_key
 
@@ -35,8 +36,8 @@ class ImageFile:
     """First byte of the member in the tar."""
     size: int = 0
     """Bytes of the member."""
-    broken_link: str = ""
-    """Target of the link that the member is, where the tar does not hold it."""
+    unread: str = ""
+    """Why the member has no bytes of its own to be read; empty where it has."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
@@ -56,8 +57,8 @@ class ImageFile:
         return data
 
     def _read_member(self) -> bytes:
-        if self.broken_link:
-            raise Refused(f"a link to {self.broken_link}, which its tar does not hold")
+        if self.unread:
+            raise Refused(self.unread)
         with self.path.open("rb") as tar:
             tar.seek(self.offset)
             return tar.read(self.size)
@@ -69,32 +70,32 @@ def in_tar(path: Path) -> list[ImageFile]:
     Raises:
         InputError: it is damaged, truncated or compressed.
     """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            members = [member for member in tar if _has_bytes(member)]
-            _check_end(path, tar.offset)
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{path}: not a readable, uncompressed tar: {error}") from error
-    files = {posixpath.normpath(member.name): member for member in members if member.isreg()}
+    with open_tar(path) as tar:
+        members = [member for member in tar if not member.isdir() and not member.isdev()]
+        _check_end(path, tar.offset)
+    files = {posixpath.normpath(member.name): member for member in members if _is_plain(member)}
     images = [_member(path, member, files) for member in members if is_image(member.name)]
     log.info("%s: %d images, %d other members", path, len(images), len(members) - len(images))
     return images
 
 
-def _has_bytes(member: tarfile.TarInfo) -> bool:
-    return (member.isreg() and not member.issparse()) or member.islnk() or member.issym()
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and not member.issparse()
 
 
 def _member(path: Path, member: tarfile.TarInfo, files: Mapping[str, tarfile.TarInfo]) -> ImageFile:
     """Return an image of a tar; a link has the bytes of the file in `files` that it stands for."""
     name, key = member.name, image_id(member.name)
-    if member.isreg():
+    if _is_plain(member):
         return ImageFile(key, path, name, member.offset_data, member.size)
+    if not (member.islnk() or member.issym()):
+        return ImageFile(key, path, name, unread="stored with holes; pack it as a plain file")
     # A symbolic link is relative to its own folder, a hard link to the root of the tar.
     folder = posixpath.dirname(name) if member.issym() else ""
     target = files.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
     if target is None:
-        return ImageFile(key, path, name, broken_link=member.linkname)
+        unread = f"a link to {member.linkname}, which its tar does not hold"
+        return ImageFile(key, path, name, unread=unread)
     return ImageFile(key, path, name, target.offset_data, target.size)
 
 

@@ -4,7 +4,6 @@ H height, W width in pixels, after the EXIF orientation was applied.
 """
 
 import io
-import json
 import logging
 import os
 import struct
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.extract.images.file import EXTENSIONS, ImageFile, Refused, image_id, in_tar, is_image
 from semvlp.shards.record import make_key
@@ -164,7 +164,7 @@ def _listed(source: Path, names: Iterable[str]) -> list[ImageFile]:
 def _in_json(source: Path) -> list[ImageFile]:
     try:
         # Pairs, not a dict: of two equal ids a dict would silently keep one.
-        content: Any = json.loads(_text(source), object_pairs_hook=tuple)
+        content: Any = from_json(_text(source), object_pairs_hook=tuple)
     except ValueError as error:
         raise InputError(f"{source}: not JSON: {error}") from error
     pairs = isinstance(content, tuple)

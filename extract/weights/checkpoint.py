@@ -5,8 +5,6 @@ A detector of our own is two files: `NAME.json` (format, network, labels, sha256
 """
 
 import hashlib
-import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from semvlp import atomic
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.networks import NetworkConfig, from_stored
 from semvlp.settings import build, to_tree
+from semvlp.torch_file import load_torch
 
 FORMAT, FORMAT_VERSION = "semvlp-detector", 1
 DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
@@ -95,7 +95,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         InputError: no such file, or something else in it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; it must describe {what}") from None
     except (OSError, ValueError) as error:
@@ -119,7 +119,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise InputError(f"{path}: damaged weights: {error}") from error
     if path.suffix in (".pth", ".pt", ".bin"):
-        return _named_tensors(_unpickled(path), path)
+        return _named_tensors(load_torch(path), path)
     if path.suffix == ".pkl":
         # Brings every community format along, which only this kind of file needs.
         from semvlp.shards.formats import safe_pickle
@@ -169,16 +169,6 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 def _serialised(state: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-
-
-def _unpickled(path: Path) -> Any:
-    """Return what `torch.save` wrote, if that is tensors and plain values alone."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path}: damaged, or it holds more than tensors and plain values: {error}"
-        ) from error
 
 
 def _named_tensors(state: Any, path: Path) -> dict[str, Tensor]:

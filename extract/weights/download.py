@@ -2,12 +2,15 @@
 
 import hashlib
 import logging
+import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from semvlp import atomic
+from semvlp.addresses import refuse_plain_http
 from semvlp.errors import InputError
 from semvlp.progress import Progress
 from semvlp.shards.dataset.hashes import file_sha256
@@ -16,6 +19,9 @@ log = logging.getLogger(__name__)
 
 # A detector of our own, and what Hugging Face's library called every model's weights.
 _HUB_FILES = ("detector.safetensors", "pytorch_model.bin")
+_PYTORCH = "download.pytorch.org"
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+_HASH_DIGITS = 64
 # A server that sends nothing for so long has failed.
 _STALL_SECONDS = 60.0
 _MIB = 2**20
@@ -26,34 +32,49 @@ def fetch(address: str) -> Path:
 
     `address` is a path, `https://...`, or `hf:OWNER/NAME[/FILE]`; without FILE it is
     detector.safetensors, where there is none pytorch_model.bin. Behind `#sha256=` stands the hash
-    the file must have.
+    the file must have; PyTorch's own files have the start of theirs in their names.
 
     Raises:
+        ConfigError: it is plain HTTP without a hash, and nobody has allowed that.
         InputError: it cannot be downloaded, is no file, or has another hash.
     """
     address, _, sha256 = address.partition("#sha256=")
-    path = _local(address)
-    if sha256 and file_sha256(path) != sha256.lower():
-        raise InputError(
-            f"{path}: its sha256 is {file_sha256(path)}, not {sha256}; delete it and try again"
-        )
+    sha256 = sha256.lower() or _hash_in_name(address)
+    path = _local(address, sha256)
+    _check_hash(path, sha256, str(path))
     return path
 
 
-def _local(address: str) -> Path:
+def _hash_in_name(address: str) -> str:
+    """Return the first digits of its sha256 that a file of PyTorch's server has in its name."""
+    parts = urlsplit(address)
+    found = _HASH_IN_NAME.search(parts.path) if parts.hostname == _PYTORCH else None
+    return found[1] if found else ""
+
+
+def _check_hash(path: Path, sha256: str, name: str) -> None:
+    """Raise unless the hash of a file starts with `sha256`, which is empty where none is known."""
+    if sha256 and not (found := file_sha256(path)).startswith(sha256):
+        raise InputError(f"{name}: its sha256 is {found}, not {sha256}; delete it and try again")
+
+
+def _local(address: str, sha256: str) -> Path:
     if address.startswith("hf:"):
         return _from_hub(address)
     if address.startswith(("https://", "http://")):
-        return _from_web(address)
+        return _from_web(address, sha256)
     path = Path(address).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; --weights takes a path, a URL or hf:NAME")
     return path
 
 
-def _from_web(url: str) -> Path:
+def _from_web(url: str, sha256: str) -> Path:
     from torch import hub
 
+    known = len(sha256) == _HASH_DIGITS
+    if not known:
+        refuse_plain_http(url)
     # Behind the path may stand a query, such as `?download=true`, that is no part of the name.
     name = PurePosixPath(urlsplit(url).path).name
     directory = Path(hub.get_dir(), "checkpoints")
@@ -65,20 +86,32 @@ def _from_web(url: str) -> Path:
     try:
         # A file that has its name is whole.
         with atomic.aside(path) as made:
-            _download(url, made)
+            _download(url, made, known=known)
+            _check_hash(made, sha256, url)
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(f"{url} cannot be downloaded ({error}); try again") from error
     return path
 
 
-def _download(url: str, path: Path) -> None:
-    """Write what `url` gives to `path`.
+class _Redirects(HTTPRedirectHandler):
+    """Follows a server to another address only where that could have been asked for."""
+
+    def redirect_request(self, *given: Any) -> Request | None:
+        *_, url = given
+        refuse_plain_http(url)
+        return super().redirect_request(*given)
+
+
+def _download(url: str, path: Path, *, known: bool) -> None:
+    """Write what `url` gives to `path`; the way there is of no matter where its hash is known.
 
     Raises:
+        ConfigError: the server sends us on to an address of plain HTTP.
         OSError: no answer, or fewer bytes than the server announced: the connection was cut.
     """
     request = Request(url, headers={"User-Agent": "semvlp"})
-    with urlopen(request, timeout=_STALL_SECONDS) as response, path.open("wb") as file:
+    opener = build_opener(*([] if known else [_Redirects]))
+    with opener.open(request, timeout=_STALL_SECONDS) as response, path.open("wb") as file:
         announced = response.headers["Content-Length"]
         total = announced and -(-int(announced) // _MIB)
         with Progress("downloading", total=total, unit="MiB") as bar:

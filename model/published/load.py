@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable
 
-from transformers import AutoConfig
-
 from semvlp.errors import ConfigError
+from semvlp.model.config import SemVLPConfig
 from semvlp.model.hub import read_encoder
 from semvlp.model.published.bert import load_bert
 from semvlp.model.published.lxmert import load_lxmert
@@ -41,6 +40,17 @@ def load_own(model: SemVLPModel, name_or_path: str) -> LoadReport:
 STARTS = {**FAMILIES, "semvlp": load_own}
 
 
+def model_type(name_or_path: str) -> str:
+    """Return what a checkpoint's config.json says it is of; no code of it is asked.
+
+    Raises:
+        OSError: there is no checkpoint.
+        ConfigFileError: its config.json is damaged.
+    """
+    config, _ = SemVLPConfig.get_config_dict(name_or_path)
+    return str(config.get("model_type"))
+
+
 def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
     """Fill `model` from a checkpoint of BERT, LXMERT, VisualBERT or our own, as config.json says.
 
@@ -48,11 +58,12 @@ def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
 
     Raises:
         ConfigError: the checkpoint cannot be had, or is of another family.
+        ConfigFileError: its config.json is damaged.
         WeightsError: its tensors do not fit `model`.
     """
     try:
-        kind = AutoConfig.from_pretrained(name_or_path).model_type
-    except (OSError, ValueError) as error:
+        kind = model_type(name_or_path)
+    except OSError as error:
         raise ConfigError(
             f"model.pretrained must be a local directory with a checkpoint or a name that the "
             f"Hugging Face hub gives out; {name_or_path!r} could not be read: {error}"

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from semvlp.atomic import is_plain_name
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
@@ -55,6 +57,8 @@ class ShardEntry:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "ShardEntry":
+        if not is_plain_name(entry["name"]):
+            raise ValueError(f"{entry['name']!r:.80} is no plain file name")
         return cls(
             name=entry["name"],
             samples=entry["n"],
@@ -236,7 +240,7 @@ def read_manifest(directory: Path | str) -> Manifest:
     """
     path = Path(directory) / MANIFEST_NAME
     try:
-        entry = json.loads(path.read_bytes())
+        entry = from_json(path.read_bytes())
         _check_version(entry, path)
         manifest = Manifest.from_json(entry)
     except (FileNotFoundError, NotADirectoryError):

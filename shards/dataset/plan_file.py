@@ -1,12 +1,12 @@
 """plan.json: written before anything else, and compared when work goes on."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import PART_DIR, publish_json
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
@@ -90,7 +90,7 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        plan = json.loads(path.read_bytes())
+        plan = from_json(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); start anew with --overwrite") from error
     return plan if isinstance(plan, dict) else {}
@@ -103,7 +103,7 @@ def read_plan(out: Path) -> Plan:
         InputError: it is missing or damaged.
     """
     try:
-        entry = json.loads((out / PLAN_NAME).read_bytes())
+        entry = from_json((out / PLAN_NAME).read_bytes())
         return Plan(
             image_ids=tuple(entry["image_ids"]),
             extractor=entry["extractor"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semvlp import atomic
 from semvlp.atomic import PART_DIR
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.manifest import Refusal
 from semvlp.shards.dataset.plan import Plan
@@ -102,7 +103,7 @@ def _refusals(path: Path, lines: bytes, plan: Plan) -> dict[int, Refusal]:
     refusals: dict[int, Refusal] = {}
     for number, line in enumerate(lines.splitlines(), start=1):
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
             position = positions[entry["id"]]
             refusals[position] = Refusal(
                 position=position,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp import atomic
-from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.errors import ConfigError, InputError, SemVLPError, shown
 from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import encode, encode_regions
@@ -143,7 +143,12 @@ def _copy(dataset: CommunityDataset, writer: Writer) -> None:
 def _images(store: Store, to: str) -> Iterator[Regions]:
     with Progress(f"exporting to {to}", total=len(store), unit="images") as bar:
         for index in range(len(store)):
-            yield store.sample(index).regions
+            regions = store.sample(index).regions
+            if not atomic.is_plain_name(regions.image_id):
+                raise InputError(
+                    f"{store.path}: the image id {shown(regions.image_id)} is no name of a file"
+                )
+            yield regions
             bar.advance()
 
 

@@ -15,6 +15,7 @@ from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.npz import Npz, by_image, files_dataset, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.formats.safe_pickle import ForeignPickle
 from semvlp.shards.formats.tsv import decode_number
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
@@ -24,14 +25,15 @@ log = logging.getLogger(__name__)
 def open_milvlg_npz(path: Path) -> CommunityDataset:
     """Open the `.npz` files of a directory.
 
-    Labels are optional. Where the first file's `info` holds pickled tensors of its own classes, as
-    the detectron2 mode of the extractor writes, labels are left out everywhere, with a warning.
+    Labels are optional. Where the `info` of the first readable file holds pickled tensors of its
+    own classes, as the detectron2 mode of the extractor writes, labels are left out everywhere,
+    with a warning.
 
     Raises:
         InputError: there is no file, or two are of one image.
     """
     files = by_image(image_files(path, "*.npz"))
-    labelled = _has_labels(next(iter(files.values())))
+    labelled = _has_labels(files.values())
     facts = {"labels": "read" if labelled else "left out"}
     return files_dataset(files, lambda data: _decode(Npz(data), labelled=labelled), facts)
 
@@ -48,15 +50,18 @@ def write_milvlg_npz(
     return count
 
 
-def _has_labels(path: Path) -> bool:
-    arrays = Npz(path.read_bytes())
-    if "info" not in arrays:
-        return False
-    try:
-        return isinstance(arrays["info"], Mapping)
-    except InputError as error:
-        log.warning("%s: labels are left out, as they cannot be read safely: %s", path, error)
-        return False
+def _has_labels(paths: Iterable[Path]) -> bool:
+    """Tell by the first file that can be read."""
+    for path in paths:
+        try:
+            arrays = Npz(path.read_bytes())
+            return "info" in arrays and isinstance(arrays["info"], Mapping)
+        except ForeignPickle as error:
+            log.warning("%s: labels are left out, as they cannot be read safely: %s", path, error)
+            return False
+        except InputError:
+            continue  # refused when its turn comes
+    return False
 
 
 def _decode(arrays: Npz, *, labelled: bool) -> RawRegions:

@@ -2,11 +2,11 @@
 
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from semvlp.archives import open_archive, read_member
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions
@@ -15,19 +15,21 @@ from semvlp.shards.texts.image_ids import stem
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip member can have: equal content gives equal bytes."""
+MOST_UNPACKED = 2**28
+"""Bytes that the arrays of one image may have; 100 regions of 2048 numbers have one million."""
 
 
 class Npz:
     """The members of one `.npz`, each read when it is asked for.
 
     Raises:
-        InputError: it is no zip file.
+        InputError: it is no zip file, or one that unpacks to more than an image has.
     """
 
     def __init__(self, data: bytes) -> None:
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except zipfile.BadZipFile as error:
+            self._zip = open_archive(io.BytesIO(data), most=MOST_UNPACKED)
+        except ValueError as error:
             raise InputError(f"not an .npz file: {error}") from error
         self._members = {name.removesuffix(".npy"): name for name in self._zip.namelist()}
 
@@ -43,8 +45,8 @@ class Npz:
         if name not in self._members:
             raise InputError(f"the array {name!r} is missing; found {', '.join(self._members)}")
         try:
-            data = self._zip.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            data = read_member(self._zip, self._members[name])
+        except ValueError as error:
             raise InputError(f"the array {name!r} is damaged: {error}") from error
         return load_npy(data, name)
 

@@ -1,37 +1,51 @@
 """Pickles and pickled `.npy` of community formats, read without running any code of theirs.
 
 Only NumPy arrays, scalars and plain containers are built; anything else a pickle names is refused
-before it is imported.
+before it is imported. What it says of an array is checked before NumPy is told
+(`pickled_arrays.py`).
 """
 
 import io
 import pickle
+import struct
+import tokenize
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
 from semvlp.errors import InputError
-
-# The functions NumPy pickles its values with, asked of NumPy because their module was renamed.
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-_FROM_BUFFER: Any = np.empty(0).__reduce_ex__(5)[0]
-_SCALAR: Any = np.float32(0).__reduce__()[0]
+from semvlp.shards.formats.pickled_arrays import (
+    NAMES,
+    Call,
+    check_kind,
+    check_size,
+    check_text,
+    count_of,
+    plain_value,
+)
 
 PROTOCOL = 3
 """For writing: the readers of these formats were written for Python 3.6."""
+
+
+class ForeignPickle(InputError):
+    """A pickle that holds values of other classes, which may be no fault of it."""
 
 
 def loads(data: bytes | memoryview, name: str) -> Any:
     """Return the value of a pickle of arrays, numbers, text and containers.
 
     Raises:
-        InputError: it is damaged, or names any other class or function.
+        ForeignPickle: it names any other class or function.
+        InputError: it is damaged, or says of an array what NumPy never says.
     """
     try:
-        return _Restricted(io.BytesIO(data), encoding="latin1").load()
+        return plain_value(_Restricted(io.BytesIO(data), encoding="latin1").load())
+    except _Foreign as error:
+        raise ForeignPickle(f"{name} cannot be read: {error}") from error
     except _DAMAGE as error:
-        raise InputError(f"{name} is a damaged pickle: {error}") from error
+        raise InputError(f"{name} is a damaged pickle: {error or type(error).__name__}") from error
 
 
 def dumps(value: Any) -> bytes:
@@ -54,9 +68,13 @@ def load_npy(data: bytes, name: str) -> Any:
             (2, 0): np.lib.format.read_array_header_2_0,
         }
         shape, _, kind = readers[np.lib.format.read_magic(stream)](stream)
-        if not kind.hasobject:
+        count = count_of(shape)
+        if not check_kind(kind).hasobject:
+            # Before NumPy makes room for what the header announces.
+            check_size(len(data) - stream.tell(), kind, count)
+            check_text(data[stream.tell() :], kind)
             return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, KeyError, EOFError) as error:
+    except (*_DAMAGE, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{name} is a damaged .npy file: {error}") from error
     array = loads(data[stream.tell() :], name)
     if not isinstance(array, np.ndarray):
@@ -83,46 +101,62 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
+    """Make a bytearray of bytes; of a number it would be that many zeros."""
+    if isinstance(data, str):
+        data = _encode(data, encoding.replace("-", ""))
+    if not isinstance(data, bytes):
+        raise pickle.UnpicklingError(f"a bytearray of a {type(data).__name__}")
+    return bytearray(data)
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encode,
+    **NAMES,
+    ("collections", "OrderedDict"): Call(OrderedDict),
+    ("_codecs", "encode"): Call(_encode),
     **{
-        (f"{package}.{module}", name): function
-        for package in ("numpy.core", "numpy._core")
-        for module, name, function in (
-            ("multiarray", "_reconstruct", _RECONSTRUCT),
-            ("multiarray", "scalar", _SCALAR),
-            ("numeric", "_frombuffer", _FROM_BUFFER),
-        )
-    },
-    **{
-        (module, kind.__name__): kind
+        (module, name): Call(function)
         for module in ("builtins", "__builtin__")
-        for kind in (set, frozenset, bytearray, complex)
+        for name, function in (
+            ("set", set),
+            ("frozenset", frozenset),
+            ("bytearray", _bytearray),
+            ("bytes", lambda: b""),  # the empty ones, which protocol 2 has no word for
+            ("complex", complex),
+        )
     },
 }
 
-# What the C unpickler raises on bytes that are no pickle, or not of these values.
+# What the unpickler raises on bytes that are no pickle, or not of these values.
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
     ValueError,
     TypeError,
     AttributeError,
+    AssertionError,
     IndexError,
     KeyError,
+    NameError,
+    BufferError,
     OverflowError,
     MemoryError,
+    RecursionError,
+    struct.error,
 )
 
 
-class _Restricted(pickle.Unpickler):
+class _Foreign(Exception):
+    """It names what is not read."""
+
+
+# Of the two unpicklers of Python the one written in Python: the other one makes room for whatever
+# number a pickle gives its memo, 64 GB for six bytes. Arrays are one step for either.
+class _Restricted(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
+            raise _Foreign(
                 f"it names {module}.{name}, and only NumPy arrays and plain containers are read"
             ) from None

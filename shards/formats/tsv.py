@@ -15,7 +15,7 @@ import pybase64
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from semvlp.closing import Closing
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.texts.image_ids import stem
@@ -185,7 +185,7 @@ def decode_number(value: Any, name: str) -> int:
     try:
         return int(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"column {name} must be a whole number, got {value!r:.40}") from error
+        raise InputError(f"column {name} must be a whole number, got {shown(value, 40)}") from error
 
 
 def encode_array(values: ArrayLike, kind: DTypeLike) -> str:

@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, write_database
@@ -197,7 +198,7 @@ def _listed_keys(database: ForeignLmdb) -> list[str]:
     if listed is None:
         return [key.decode() for key in database.keys_but(LIST_KEY)]
     try:
-        return [str(key) for key in json.loads(listed)]
+        return [str(key) for key in from_json(listed)]
     except (ValueError, TypeError) as error:
         raise InputError(f"{database.path}: the list of keys is damaged: {error}") from error
 

@@ -1,6 +1,5 @@
 """The files beside VinVL's features: image sizes and detected classes by image."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.formats.tsv import RowOffset, decode_number, index_rows, read_row
 
@@ -116,7 +116,7 @@ def parse_json(text: bytes | memoryview) -> Any:
         InputError: it is damaged.
     """
     try:
-        return json.loads(bytes(text))
+        return from_json(bytes(text))
     except ValueError as error:
         raise InputError(f"its JSON is damaged: {error}") from error
 

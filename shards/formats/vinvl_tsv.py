@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.raw import RawRegions
@@ -102,7 +103,7 @@ def _layout(file: Path) -> str:
     entry = None
     if len(row) == 2:
         with suppress(ValueError):
-            entry = json.loads(row[1])
+            entry = from_json(row[1])
     if isinstance(entry, dict) and "features" in entry:
         return "json"
     objects = entry.get("objects") if isinstance(entry, dict) else None

@@ -1,11 +1,11 @@
 """Making everything beside the samples anew: manifest, indexes, commit records."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import PART_DIR, publish_bytes, publish_json, publish_text
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import (
@@ -79,7 +79,7 @@ def _lmdb_manifest(path: Path) -> Manifest:
     file = path / LMDB_NAME
     meta = next((value for key, value in read_all(file) if key == META_KEY.decode()), b"")
     try:
-        entry: dict[str, Any] = json.loads(meta)
+        entry: dict[str, Any] = from_json(meta)
         entry["shards"][0] |= {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
         return Manifest.from_json(entry)
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -1,6 +1,5 @@
 """Checking what lies beside the samples: plan, refusals, indexes, commit records."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.manifest import CHECKSUM, MANIFEST_NAME, Manifest
 from semvlp.shards.dataset.plan import PLAN_NAME
@@ -100,7 +100,7 @@ def _compare(path: Path, actual: Any, expected: Any) -> Iterator[Finding]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return from_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
@@ -109,7 +109,7 @@ def _json_lines(path: Path) -> Any:
     """Return the objects by their id, None where a line is damaged."""
     data = path.read_bytes()
     try:
-        entries = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        entries = [from_json(line) for line in data.split(b"\n")[:-1]]
         by_id = {entry["id"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import PART_DIR, make_directory, publish
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.codec import decode_entry
 from semvlp.shards.dataset.hashes import file_sha256
@@ -104,7 +105,7 @@ class LmdbTarget:
             keys = [key.decode() for key in transaction.cursor().iternext(values=False)]
         if meta is None:
             return set(), 0, 0, Counter()
-        entry = ShardEntry.from_json(json.loads(meta)["shards"][0])
+        entry = ShardEntry.from_json(from_json(meta)["shards"][0])
         written = {positions[key] for key in keys if not key.startswith("!")}
         histogram = Counter(dict(enumerate(entry.regions_histogram)))
         return written, entry.captions, entry.questions, histogram

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from semvlp.atomic import PART_DIR, make_directory, publish, publish_bytes, publish_text
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import Manifest, ShardEntry
@@ -137,7 +138,7 @@ class TarTarget:
     def _committed_entry(self, shard: int, samples: int) -> ShardEntry | None:
         """Return the commit record of a shard whose files are what it says, else None."""
         try:
-            entry = ShardEntry.from_json(json.loads(self._commit_path(shard).read_bytes()))
+            entry = ShardEntry.from_json(from_json(self._commit_path(shard).read_bytes()))
             size = self._tar_path(shard).stat().st_size
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None

@@ -4,14 +4,15 @@ Every reader of captions, questions and statements goes through here; `official_
 stands in the files.
 """
 
-import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
-from semvlp.errors import InputError
+from semvlp.archives import gunzip
+from semvlp.documents import from_json
+from semvlp.errors import InputError, shown
 
 GZIP_MAGIC = b"\x1f\x8b"
 Kind = type | tuple[type, ...]
@@ -41,8 +42,8 @@ def read_text(path: Path) -> str:
     """
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return (gunzip(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
 
 
@@ -56,7 +57,7 @@ def parse(text: str, path: Path) -> Any:
         lines = enumerate(text.split("\n"), start=1)
         return [Line(number, line.rstrip("\r")) for number, line in lines if line.strip()]
     try:
-        return json.loads(text)
+        return from_json(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise InputError(f"{path}: the JSON is damaged: {error}") from error
@@ -74,7 +75,7 @@ def parse_lines(text: str, path: Path, hint: Callable[[Path], str] = lambda path
         if line.strip():
             message = f"{path}:{number}: must be a JSON object on one line"
             try:
-                value = json.loads(line)
+                value = from_json(line)
             except json.JSONDecodeError as error:
                 more = hint(path) if number == 1 else ""
                 raise InputError(f"{message}; {error}{more}") from error
@@ -91,14 +92,16 @@ def require(record: Any, fields: Mapping[str, Kind], where: str) -> None:
         InputError: names `where`, the field and what it holds.
     """
     if not isinstance(record, Mapping):
-        raise InputError(f"{where}: must be an object with {', '.join(fields)}, got {record!r:.80}")
+        raise InputError(
+            f"{where}: must be an object with {', '.join(fields)}, got {shown(record)}"
+        )
     for name, kind in fields.items():
         value = record.get(name)
         # True is an int to Python, never to an annotation file.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             kinds = kind if isinstance(kind, tuple) else (kind,)
             wanted = " or ".join(TYPE_NAMES.get(one, one.__name__) for one in kinds)
-            given = repr(value)[:80] if name in record else "nothing"
+            given = shown(value) if name in record else "nothing"
             raise InputError(f"{where}: {name!r} must be {wanted}, got {given}")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from semvlp.errors import InputError
+from semvlp.documents import from_json
+from semvlp.errors import InputError, shown
 from semvlp.shards.texts.annotation_files import (
     Line,
     first_has,
@@ -69,7 +70,7 @@ def read_document(path: Path) -> Any:
         InputError: no such file, not UTF-8, not JSON.
     """
     try:
-        return json.loads(read_text(path))
+        return from_json(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: must be one JSON value; {error}{_hint(path)}") from error
 
@@ -183,7 +184,7 @@ def tab_lines(document: Any, path: Path) -> Iterator[Record]:
     for number, line in document:
         name, tab, text = line.partition("\t")
         if not tab:
-            raise InputError(f"{path}:{number}: must be an id, a tab and a text, got {line!r:.80}")
+            raise InputError(f"{path}:{number}: must be an id, a tab and a text, got {shown(line)}")
         image = _CAPTION_NUMBER.sub("", name.strip())
         yield Record(f"{path}:{number}", {"caption": text}, image)
 
@@ -198,7 +199,7 @@ def objects(document: Any, path: Path) -> Iterator[Record]:
             yield Record(f"{path}:{entry.number}", entry.value)
             continue
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: entry {number}: must be an object, got {entry!r:.80}")
+            raise InputError(f"{path}: entry {number}: must be an object, got {shown(entry)}")
         yield Record(f"{path}: entry {number}", entry)
 
 
@@ -208,7 +209,7 @@ def _hint(path: Path) -> str:
     # Of damaged lines the first still tells.
     for part in (text, text.partition("\n")[0]):
         try:
-            layout = layout_of(json.loads(part))
+            layout = layout_of(from_json(part))
         except json.JSONDecodeError:
             continue
         task = f" (task {layout.task})" if layout and layout.task else ""

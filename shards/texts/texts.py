@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts import official_files
 from semvlp.shards.texts.annotation_files import Line, parse, read_text, require
@@ -257,7 +257,7 @@ def _score(value: Any, where: str) -> float:
     except (TypeError, ValueError):
         score = -1.0
     if not 0 <= score <= 1:
-        raise InputError(f"{where}: the scores of answers must be in 0..1, got {value!r:.40}")
+        raise InputError(f"{where}: the scores of answers must be in 0..1, got {shown(value, 40)}")
     return score
 
 

@@ -6,6 +6,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -221,13 +222,32 @@ def test_a_manifest_cannot_name_files_elsewhere(served: tuple[Server, Path]) -> 
     server, folder = served
     write_dataset(folder / "set")
     path = folder / "set" / "manifest.json"
-    entry = json.loads(path.read_text())
-    entry["shards"][0]["name"] = "../shard-000000.tar"
-    manifest = Manifest.from_json(entry)
+    manifest = Manifest.from_json(json.loads(path.read_text()))
+    shard = replace(manifest.shards[0], name="../shard-000000.tar")
+    manifest = replace(manifest, shards=(shard, *manifest.shards[1:]))
     path.chmod(0o644)
     path.write_text(json.dumps(manifest.to_json()))
     with pytest.raises(InputError, match="no plain file name"):
         remote.localize(f"{server.address}/set")
+
+
+def test_a_server_of_shards_may_not_send_us_on_to_plain_http(tmp_path: Path) -> None:
+    class SendsOn(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", "http://192.0.2.1/manifest.json")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), SendsOn) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        with pytest.raises(
+            ConfigError, match=r"^http://192\.0\.2\.1/manifest\.json: .*--allow-http"
+        ):
+            remote.localize(f"http://127.0.0.1:{server.server_port}/shards")
+        server.shutdown()
 
 
 def test_a_file_that_cannot_be_synced_has_no_name(

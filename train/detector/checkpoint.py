@@ -7,9 +7,7 @@
 Checkpoints are written as all of train's are, so one that has its name is whole.
 """
 
-import json
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,10 @@ from torch.optim import Optimizer
 
 from semvlp import settings
 from semvlp.atomic import write_json, write_text
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.weights.checkpoint import DESCRIPTION, FORMAT, WEIGHTS
+from semvlp.torch_file import load_torch
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.run.checkpoint import (
     OPTIMIZER,
@@ -95,7 +95,7 @@ def open_run(
 def _is_a_detector(out: Path) -> bool:
     """Tell whether a folder holds what a training ends with; other files may have its name."""
     try:
-        return bool(json.loads((out / DESCRIPTION).read_bytes())["format"] == FORMAT)
+        return bool(from_json((out / DESCRIPTION).read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -166,7 +166,7 @@ def _read_old_state(path: Path) -> tuple[dict[str, Any], int, Any, Any]:
         InputError: the file is missing, damaged or of something else.
     """
     try:
-        old = torch.load(path, map_location="cpu", weights_only=True)
-        return json.loads(old["plan"]), old["step"], old["network"], old["optimizer"]
-    except (*UNREADABLE, pickle.UnpicklingError, TypeError) as error:
+        old = load_torch(path)
+        return from_json(old["plan"]), old["step"], old["network"], old["optimizer"]
+    except (InputError, *UNREADABLE, TypeError) as error:
         raise InputError(f"{path}: damaged; remove it to start anew: {error}") from error

@@ -12,7 +12,6 @@ name is whole. One that is written again has the name `.step-0001000.before.part
 between two renames, and gets its own back (`recover`) if the process dies there.
 """
 
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp.atomic import aside, make_directory, sync, sync_directory, write_json
+from semvlp.documents import from_json
 from semvlp.errors import InputError, SemVLPError
+from semvlp.torch_file import load_torch
 from semvlp.train.distributed import cut_state, whole, whole_state
 from semvlp.train.ema import WeightAverage
 
@@ -226,7 +227,7 @@ def read_state(checkpoint: Path) -> TrainingState:
     """
     path = checkpoint / "training" / "state.json"
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = from_json(path.read_text(encoding="utf-8"))
         version = entry.pop("format_version")
         state = TrainingState(**entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -273,7 +274,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     if checkpoint.state.step == 0:
         return
     with reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
         optimizer.load_state_dict(cut_state(state, optimizer))
 
 
@@ -299,7 +300,7 @@ def reading(checkpoint: Checkpoint, name: str, what: str) -> Iterator[Path]:
     path = checkpoint.path / "training" / name
     try:
         yield path
-    except UNREADABLE as error:
+    except (InputError, *UNREADABLE) as error:
         raise InputError(
             f"{path} must hold {what}, but: {error}; remove {checkpoint.path} to go on from the "
             "checkpoint before it"

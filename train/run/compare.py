@@ -1,10 +1,10 @@
 """Several runs on one page, side by side."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semvlp.documents import from_toml
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import SCORES_NAME
 from semvlp.eval.pages.compare import is_evaluation, score_tables
@@ -89,9 +89,16 @@ def _curve(label: str, entries: Sequence[dict[str, Any]], name: str, colour: str
     return Curve(label, steps, [entry[name] for entry in present], colour)
 
 
+def _settings(run: RunFiles) -> dict[str, Any]:
+    try:
+        return from_toml(run.config)
+    except ValueError as error:
+        raise InputError(f"{run.run}: its config.toml is damaged: {error}") from error
+
+
 def _differences(files: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     """Return the settings that differ between runs: dotted name, value in each run."""
-    settings = [flatten(tomllib.loads(run.config)) for run in files]
+    settings = [flatten(_settings(run)) for run in files]
     names = dict.fromkeys(name for run in settings for name in run)
     rows = [(name, [str(run.get(name, "")) for run in settings]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]

@@ -1,9 +1,7 @@
 """The folder of one run: whether it may be written to, goes on, is finished or starts anew."""
 
-import json
 import logging
 import shutil
-import tomllib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from semvlp import settings
 from semvlp.atomic import make_directory, refuse_source_code, write_json, write_text
 from semvlp.distributed import World, precision_of
+from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import (
@@ -213,7 +212,7 @@ def _check_same_settings(run: Path, config: Any, may_change: Container[str]) -> 
 
 
 def _saved_settings(run: Path, like: Config) -> Config:
-    return settings.build(type(like), tomllib.loads(read_config(run)))
+    return settings.build(type(like), from_toml(read_config(run)))
 
 
 def read_config(run: Path) -> str:
@@ -228,7 +227,7 @@ def read_config(run: Path) -> str:
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
-            if not tomllib.loads(text):
+            if not from_toml(text):
                 raise ValueError("it is empty")
         except (OSError, ValueError) as error:
             reasons.append(f"{path} must hold the settings of the run, but: {error}")
@@ -258,7 +257,7 @@ def _read_inputs(path: Path) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        inputs = json.loads(path.read_bytes())
+        inputs = from_json(path.read_bytes())
         if not isinstance(inputs, dict):
             raise ValueError("it must be an object")
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any, Self, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from semvlp.atomic import sync, write_text
+from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.progress import Progress
 
@@ -117,7 +118,7 @@ def _entries(path: Path, data: bytes, what_becomes: str) -> list[dict[str, Any]]
         try:
             if number > len(ended):
                 raise ValueError("it has no end")
-            entry = json.loads(line)
+            entry = from_json(line)
             if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
                 raise ValueError("it must be an object with a step")
             entries.append(entry)

@@ -1,6 +1,5 @@
 """One fine-tuning with several seeds: what they score on average, and how far they lie apart."""
 
-import json
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from typing import Any
 
 from semvlp.atomic import write_json
 from semvlp.distributed import World
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.distributed import training_world
@@ -103,7 +103,7 @@ def _refuse_strangers(out: Path) -> None:
     try:
         ours &= (
             not summary.exists()
-            or {"metric", "seeds"} <= dict(json.loads(summary.read_bytes())).keys()
+            or {"metric", "seeds"} <= dict(from_json(summary.read_bytes())).keys()
         )
     except (ValueError, TypeError):
         ours = False

@@ -13,7 +13,6 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import DEFAULT, KNOWN, load_detector
 from semvlp.extract.networks import NETWORKS, SMALL
-from semvlp.extract.weights import download
 from semvlp.extract.weights.checkpoint import Description, save_detector
 
 has_detectron2 = importlib.util.find_spec("detectron2") is not None
@@ -53,6 +52,16 @@ def test_a_trained_directory_opens(trained: Path, caplog: pytest.LogCaptureFixtu
     (proposals,) = detector([np.zeros((40, 50, 3), np.uint8)])
     assert proposals.object_scores.shape[1] == 3
     json.dumps(detector.profile)
+
+
+@pytest.mark.parametrize("name", ["shorter_side", "num_proposals", "pool_size", "feature_size"])
+def test_sizes_that_would_fill_memory_are_refused(trained: Path, name: str) -> None:
+    path = trained / "detector.json"
+    entry = json.loads(path.read_text())
+    entry["network"] |= {"longer_side": 100, "shorter_side": 100, name: 10**9}
+    path.write_text(json.dumps(entry))
+    with pytest.raises(InputError, match=rf"detector\.json: .*{name} must be at most \d+, got 10"):
+        load_detector(str(trained), device="cpu")
 
 
 def test_the_profile_follows_the_weights(trained: Path) -> None:
@@ -96,7 +105,7 @@ def test_a_failed_download_names_url_and_remedy(
     def refuse(*args: object, **options: object) -> None:
         raise ConnectionRefusedError("no network here")
 
-    monkeypatch.setattr(download, "urlopen", refuse)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="no network here") as caught:
         load_detector(None)

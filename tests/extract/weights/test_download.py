@@ -11,8 +11,13 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from PIL import Image
 
-from semvlp.errors import InputError
+from semvlp.addresses import http_allowed
+from semvlp.cli import cli
+from semvlp.console import run
+from semvlp.errors import ConfigError, InputError
+from semvlp.extract.weights import download
 from semvlp.extract.weights.checkpoint import read_weights
 from semvlp.extract.weights.download import fetch
 
@@ -23,6 +28,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, weights: bytes) -> None:
         self.weights, self.cut, self.announces = weights, 0, True
         self.asked: list[str] = []
+        self.sends_on = ""
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -35,6 +41,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        if self.server.sends_on:
+            self.send_response(302)
+            self.send_header("Location", self.server.sends_on)
+            self.end_headers()
+            return
         data = self.server.weights
         self.send_response(200)
         if self.server.announces:
@@ -109,6 +120,91 @@ def test_a_file_must_have_the_hash_that_was_asked_for(tmp_path: Path) -> None:
     assert fetch(f"{path}#sha256={sha256}") == path
     with pytest.raises(InputError, match=rf"its sha256 is {sha256}, not 00"):
         fetch(f"{path}#sha256=00")
+
+
+PLAIN = "http://192.0.2.1/m.pth"  # an address that nobody has, so nothing answers
+
+
+def test_plain_http_is_refused_but_for_this_machine(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^http://192\.0\.2\.1/m\.pth: .* say --allow-http$"):
+        fetch(PLAIN)
+    with pytest.raises(ConfigError, match="--allow-http"):
+        fetch("http://localhost.example.org/m.pth")
+
+
+def test_a_server_may_not_send_us_on_to_plain_http(server: Server, cache: Path) -> None:
+    server.sends_on = PLAIN
+    with pytest.raises(ConfigError, match=r"^http://192\.0\.2\.1/m\.pth: .* say --allow-http$"):
+        fetch(f"{server.address}/m.pth")
+    assert list(cache.iterdir()) == []
+
+
+def test_plain_http_is_taken_with_a_hash_or_the_option(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_download", lambda url, path, known: path.write_bytes(b"w"))
+    sha256 = hashlib.sha256(b"w").hexdigest()
+    assert fetch(f"{PLAIN}#sha256={sha256}").read_bytes() == b"w"
+    with pytest.raises(ConfigError, match="--allow-http"):
+        fetch(f"{PLAIN}#sha256={sha256[:8]}")
+    with http_allowed():
+        assert fetch(PLAIN).read_bytes() == b"w"
+    with pytest.raises(ConfigError, match="--allow-http"):
+        fetch(PLAIN)
+
+
+def test_a_download_with_another_hash_is_not_kept(server: Server, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"m\.pth: its sha256 is [0-9a-f]{64}, not 0{64}; delete"):
+        fetch(f"{server.address}/m.pth#sha256={'0' * 64}")
+    assert list(cache.iterdir()) == []
+
+
+def test_files_of_pytorch_are_checked_by_the_hash_in_their_names(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_download", lambda url, path, known: path.write_bytes(b"w"))
+    digits = hashlib.sha256(b"w").hexdigest()[:8]
+    right, wrong = (
+        f"https://download.pytorch.org/models/resnet50-{hexes}.pth" for hexes in (digits, "0" * 8)
+    )
+    assert fetch(right).read_bytes() == b"w"
+    with pytest.raises(InputError, match=r"resnet50-00000000\.pth: its sha256 is "):
+        fetch(wrong)
+    # Another server's files may have a date there.
+    assert fetch("https://example.org/model-20210101.pth").read_bytes() == b"w"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("extract", "{image}", "--detector", "coco-r50-c4", "--weights", PLAIN),
+        ("extract", "{image}", "--detector", "butd"),
+        ("pretrain", "http://192.0.2.1/shards"),
+        ("pretrain", "simplecache::http://192.0.2.1/shards"),
+    ],
+)
+def test_a_command_names_the_option_for_plain_http(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    arguments = [part.format(image=image) for part in command]
+    assert run(cli, "semvlp", [*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "or say --allow-http" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_option_for_plain_http_holds_for_one_command(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(download, "_download", lambda url, path, known: path.write_bytes(b"w"))
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    command = ["extract", str(image), "--detector", "coco-r50-c4", "--weights", PLAIN]
+    command += ["--out", str(tmp_path / "out")]
+    assert run(cli, "semvlp", [*command, "--allow-http"]) == 3
+    assert "m.pth: damaged" in capsys.readouterr().err
+    assert run(cli, "semvlp", command) == 2
 
 
 def test_a_hub_address_needs_owner_and_name() -> None:

@@ -1,5 +1,7 @@
 """Published weights against the models of transformers they were made for."""
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from transformers import (
     VisualBertModel,
 )
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.packing import from_padded, to_padded
 from semvlp.model.published.load import load_published
@@ -241,6 +243,28 @@ def test_the_family_is_read_from_the_checkpoint(config: SemVLPConfig, tmp_path: 
         load_published(model, str(tmp_path))
     with pytest.raises(ConfigError, match="could not be read"):
         load_published(model, str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", "1000000000"),
+        ("num_hidden_layers", "1000000000"),
+        ("vocab_size", "1000000"),
+        ("seed", "9" * 5000),
+        ("seed", "[" * 100_000),
+    ],
+)
+def test_a_config_of_far_more_than_its_weights_is_refused(
+    config: SemVLPConfig, tmp_path: Path, name: str, value: str
+) -> None:
+    sizes = {**SIZES, "hidden_size": 256, "num_attention_heads": 4}
+    BertModel(BertConfig(num_hidden_layers=1, **sizes)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    text = json.dumps(json.loads(path.read_text()) | {name: "VALUE"})
+    path.write_text(text.replace('"VALUE"', value))
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        load_published(SemVLPModel(config), str(tmp_path))
 
 
 def test_our_own_encoder_goes_on(config: SemVLPConfig, tmp_path: Path) -> None:

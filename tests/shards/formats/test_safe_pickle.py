@@ -116,3 +116,12 @@ def test_npy_files_of_both_kinds() -> None:
 def test_damaged_npy_files_are_input_errors(data: bytes) -> None:
     with pytest.raises(InputError, match="info is a damaged"):
         load_npy(data, "info")
+
+
+def test_an_array_that_python_2_pickled_is_read() -> None:
+    data = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(L2L\nt"
+        b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+        b"I00\nS'\\x00\\x00\\x80?\\x00\\x00\\xa0A'\ntb."
+    )
+    assert_equal(loads(data, "x"), np.array([1, 20], np.float32))

@@ -1,0 +1,44 @@
+"""What may be fetched from where: over plain HTTP whoever sits between changes what arrives."""
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from urllib.parse import urlsplit
+
+from semvlp.errors import ConfigError
+
+OPTION = "--allow-http"
+
+_allowed: ContextVar[bool] = ContextVar("allowed", default=False)
+
+
+@contextmanager
+def http_allowed() -> Iterator[None]:
+    """Let plain HTTP be used inside."""
+    token = _allowed.set(True)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def refuse_plain_http(address: str) -> None:
+    """Raise where an address is plain HTTP to another machine and nobody has allowed that.
+
+    Raises:
+        ConfigError: names the address and the option.
+    """
+    parts = urlsplit(address)
+    if parts.scheme.lower() == "http" and not _allowed.get() and not _is_loopback(parts.hostname):
+        raise ConfigError(
+            f"{address}: over plain http:// anyone on the way can put other data in its place; "
+            f"give an https:// address, append #sha256=... of a file, or say {OPTION}"
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
