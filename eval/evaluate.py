@@ -101,7 +101,7 @@ def evaluate(
             device=str(world.device),
             batch_size=options.batch_size,
             precision=precision,
-            zero_shot=task.zero_shot_labels,
+            zero_shot=task,
         )
         check_network(network, task, examples, store, checkpoint)
         settings = {
