@@ -1,0 +1,208 @@
+"""Statements about square scenes by what must be seen to judge them: low level or high level.
+
+At the low level things are looked at one by one: is there one, how many are there, what is it like.
+At the high level two places are compared: of two things, of one among all, or twice in a sentence.
+
+Which things a scene holds does not give away how they stand. A statement makes sense only where
+its traits occur, and one of two clauses where one of them holds at least (of a conjunction).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from semvlp.demo.language.claims import Claim, statement
+from semvlp.demo.language.item_words import ItemKind
+from semvlp.demo.language.square_statements import CLEAR, EXTREMES, RELATIONS, extreme
+from semvlp.demo.language.words import Quantity, Relation, article, there_is
+from semvlp.demo.world.scene import COLORS, SIZE_WORDS, Item, Scene
+from semvlp.demo.world.shapes import SHAPES
+
+LEVELS: dict[str, tuple[str, ...]] = {
+    "low": ("exist", "count", "attribute"),
+    "high": ("relation", "extreme", "two-clause"),
+}
+TOPICS = LEVELS["low"] + LEVELS["high"]
+GENERIC = "thing"
+_SOME, _NO = Quantity("some"), Quantity("no")
+
+Spoken = tuple[str, Callable[[Scene], bool | None]]
+Judged = Callable[[Scene], bool | None]
+
+
+def statement_of(topic: str, rng: Random) -> Claim[Scene]:
+    """Write a statement of one of `TOPICS`, which is the topic of the claim."""
+    text, holds = rng.choice(_WRITERS[topic])(rng)
+    return replace(statement(text, holds), topic=topic)
+
+
+def level_of(topic: str) -> str:
+    """Return `low` or `high`."""
+    return next(level for level, topics in LEVELS.items() if topic in topics)
+
+
+def _exist(rng: Random) -> Spoken:
+    kind, quantity = _kind(rng, rng.choice((1, 1, 2))), rng.choice((_SOME, _NO))
+    text = there_is(quantity, kind.noun(rng, GENERIC), rng)
+    return text, lambda scene: quantity.holds(kind.count(scene.items))
+
+
+def _count(rng: Random) -> Spoken:
+    """Count what is there: where nothing is, there is nothing to count."""
+    kind = ItemKind() if rng.random() < 0.2 else _kind(rng, 1)
+    relations: Sequence[Relation] = ("exactly", "exactly", "at least", "at most")
+    relation = rng.choice(relations)
+    quantity = Quantity(relation, rng.randint(2 if relation == "at least" else 1, 3))
+
+    def holds(scene: Scene) -> bool | None:
+        count = kind.count(scene.items)
+        return quantity.holds(count) if count else None
+
+    return there_is(quantity, kind.noun(rng, GENERIC), rng), holds
+
+
+def _attribute(rng: Random) -> Spoken:
+    """Ask for a trait of the only thing that has another one: `the star is red`."""
+    one, asked = (_kind_by(trait, rng) for trait in rng.sample(tuple(_TRAITS), 2))
+
+    def holds(scene: Scene) -> bool | None:
+        item = _only(one, scene)
+        return asked.fits(item) if item and _tells(asked, scene) else None
+
+    return f"the {one.noun(rng, GENERIC)(False)} is {_predicate(asked, rng)}", holds
+
+
+def _relation(rng: Random) -> Spoken:
+    one, other = _two_kinds(rng)
+    name = rng.choice(tuple(RELATIONS))
+    texts = [kind.noun(rng, GENERIC)(False) for kind in (one, other)]
+    return f"the {texts[0]} is {name} the {texts[1]}", _stands(one, name, other)
+
+
+def _at_extreme(rng: Random) -> Spoken:
+    name, asked = rng.choice(tuple(EXTREMES)), _kind(rng, 1)
+    return f"the {name} thing is {_predicate(asked, rng)}", _is_like(name, asked)
+
+
+def _two_relations(rng: Random) -> Spoken:
+    """Compare one thing with another across, and with that or a third one up and down."""
+    one, other = _two_kinds(rng)
+    third = other if rng.random() < 0.7 else _kind(rng, 1)
+    across, down = rng.choice(tuple(RELATIONS)[:2]), rng.choice(tuple(RELATIONS)[2:])
+    first, second, last = (f"the {k.noun(rng, GENERIC)(False)}" for k in (one, other, third))
+    text = f"{first} is {across} {second} and {down} {'it' if third is other else last}"
+    return text, _both(_stands(one, across, other), _stands(one, down, third))
+
+
+def _two_extremes(rng: Random) -> Spoken:
+    names = rng.sample(tuple(EXTREMES), 2)
+    asked = [_kind(rng, 1) for _ in names]
+    first, second = (
+        f"the {name} thing is {_predicate(kind, rng)}"
+        for name, kind in zip(names, asked, strict=True)
+    )
+    return f"{first} and {second}", _both(*map(_is_like, names, asked))
+
+
+def _same_extreme(rng: Random) -> Spoken:
+    names = rng.choice(tuple(EXTREMES)[:2]), rng.choice(tuple(EXTREMES)[2:])
+    first, second = rng.sample(names, 2)
+
+    def holds(scene: Scene) -> bool | None:
+        one, other = extreme(scene, first), extreme(scene, second)
+        return one is other if one and other and len(scene.items) > 1 else None
+
+    return f"the {first} thing is also the {second} thing", holds
+
+
+_WRITERS: dict[str, Sequence[Callable[[Random], Spoken]]] = {
+    "exist": (_exist,),
+    "count": (_count,),
+    "attribute": (_attribute,),
+    "relation": (_relation,),
+    "extreme": (_at_extreme,),
+    # What seldom makes sense of a scene is written more often.
+    "two-clause": (*(_two_relations,) * 10, *(_two_extremes,) * 5, _same_extreme),
+}
+_TRAITS: dict[str, Callable[[Random], ItemKind]] = {
+    "color": lambda rng: ItemKind((rng.choice(tuple(COLORS)),)),
+    "shape": lambda rng: ItemKind((), rng.choice(SHAPES)),
+    "size": lambda rng: ItemKind((), None, rng.choice(SIZE_WORDS)),
+}
+
+
+def _kind_by(trait: str, rng: Random) -> ItemKind:
+    return _TRAITS[trait](rng)
+
+
+def _kind(rng: Random, traits: int) -> ItemKind:
+    """Draw a kind by so many traits."""
+    kinds = [_kind_by(trait, rng) for trait in rng.sample(tuple(_TRAITS), traits)]
+    return ItemKind(
+        colors=next((kind.colors for kind in kinds if kind.colors), ()),
+        shape=next((kind.shape for kind in kinds if kind.shape), None),
+        size=next((kind.size for kind in kinds if kind.size), None),
+    )
+
+
+def _two_kinds(rng: Random) -> tuple[ItemKind, ItemKind]:
+    """Draw two kinds by one trait each, which are not the same."""
+    while True:
+        one, other = _kind(rng, 1), _kind(rng, 1)
+        if one != other:
+            return one, other
+
+
+def _predicate(kind: ItemKind, rng: Random) -> str:
+    """Write what a thing is said to be: `red`, `a star`, `big`."""
+    if kind.shape:
+        return article(kind.shape)
+    return kind.noun(rng, GENERIC)(False).removesuffix(f" {GENERIC}")
+
+
+def _only(kind: ItemKind, scene: Scene) -> Item | None:
+    """Return the one thing of a kind; None where there are others or none."""
+    fitting = [item for item in scene.items if kind.fits(item)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _tells(kind: ItemKind, scene: Scene) -> bool:
+    """Tell whether some things of a scene are of a kind, and others are not."""
+    return 0 < kind.count(scene.items) < len(scene.items)
+
+
+def _stands(one: ItemKind, name: str, other: ItemKind) -> Judged:
+    """Judge where the only thing of a kind stands to that of another; None where it is unclear."""
+
+    def holds(scene: Scene) -> bool | None:
+        first, second = _only(one, scene), _only(other, scene)
+        if first is None or second is None or first is second:
+            return None
+        across = name in tuple(RELATIONS)[:2]
+        measure = EXTREMES["leftmost" if across else "topmost"]
+        clear = abs(measure(first) - measure(second)) >= 2 * CLEAR
+        return RELATIONS[name](first, second) if clear else None
+
+    return holds
+
+
+def _is_like(name: str, asked: ItemKind) -> Judged:
+    """Judge whether the leftmost, ... thing is of a kind, of which there are things and others."""
+
+    def holds(scene: Scene) -> bool | None:
+        item = extreme(scene, name)
+        return asked.fits(item) if item and _tells(asked, scene) else None
+
+    return holds
+
+
+def _both(one: Judged, other: Judged) -> Judged:
+    """Judge a conjunction; None where both are false: to judge one clause must not be enough."""
+
+    def holds(scene: Scene) -> bool | None:
+        first, second = one(scene), other(scene)
+        if first is None or second is None or not (first or second):
+            return None
+        return first and second
+
+    return holds
