@@ -73,6 +73,7 @@ def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots
             seed=f"{seed}-{name}",
             seen=seen,
             most=config.most_items,
+            variety=config.variety,
             covered=name == "covered",
         )
     return lots

@@ -78,6 +78,8 @@ def write_world(
 
 def _check_same(mark: Path, made_of: dict[str, Any]) -> None:
     written = json.loads(mark.read_text(encoding="utf-8"))
+    # What an earlier version did not know was as it is by default.
+    written["config"] = {**asdict(WorldConfig()), **written["config"]}
     if written != json.loads(json.dumps(made_of)):
         raise ConfigError(
             f"{mark.parent} must be empty or hold the world asked for ({made_of}), but it holds "

@@ -14,7 +14,7 @@ from random import Random
 from semvlp.demo.language.claims import Claim, statement
 from semvlp.demo.language.item_words import ItemKind
 from semvlp.demo.language.square_statements import CLEAR, EXTREMES, RELATIONS, extreme
-from semvlp.demo.language.words import Quantity, Relation, article, there_is
+from semvlp.demo.language.words import article, plural
 from semvlp.demo.world.scene import COLORS, SIZE_WORDS, Item, Scene
 from semvlp.demo.world.shapes import SHAPES
 
@@ -23,8 +23,9 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "high": ("relation", "extreme", "two-clause"),
 }
 TOPICS = LEVELS["low"] + LEVELS["high"]
-GENERIC = "thing"
-_SOME, _NO = Quantity("some"), Quantity("no")
+# A number, and whether it is meant exactly or as the least.
+_AMOUNTS = ((1, True), (2, True), (3, True), (2, False), (3, False))
+_NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 Spoken = tuple[str, Callable[[Scene], bool | None]]
 Judged = Callable[[Scene], bool | None]
@@ -42,23 +43,26 @@ def level_of(topic: str) -> str:
 
 
 def _exist(rng: Random) -> Spoken:
-    kind, quantity = _kind(rng, rng.choice((1, 1, 2))), rng.choice((_SOME, _NO))
-    text = there_is(quantity, kind.noun(rng, GENERIC), rng)
-    return text, lambda scene: quantity.holds(kind.count(scene.items))
+    kind, some = _kind(rng, rng.choice((1, 1, 2))), rng.random() < 0.5
+    text = f"there is {article(_noun(kind))}" if some else f"there is no {_noun(kind)}"
+    return text, lambda scene: (kind.count(scene.items) > 0) == some
 
 
 def _count(rng: Random) -> Spoken:
     """Count what is there: where nothing is, there is nothing to count."""
     kind = ItemKind() if rng.random() < 0.2 else _kind(rng, 1)
-    relations: Sequence[Relation] = ("exactly", "exactly", "at least", "at most")
-    relation = rng.choice(relations)
-    quantity = Quantity(relation, rng.randint(2 if relation == "at least" else 1, 3))
+    number, exact = rng.choice(_AMOUNTS)
 
     def holds(scene: Scene) -> bool | None:
         count = kind.count(scene.items)
-        return quantity.holds(count) if count else None
+        if not count:
+            return None
+        return count == number if exact else count >= number
 
-    return there_is(quantity, kind.noun(rng, GENERIC), rng), holds
+    noun = _noun(kind) if number == 1 else plural(_noun(kind))
+    verb = "is" if number == 1 else "are"
+    words = "exactly" if exact else "at least"
+    return f"there {verb} {words} {_NUMBERS[number]} {noun}", holds
 
 
 def _attribute(rng: Random) -> Spoken:
@@ -69,19 +73,18 @@ def _attribute(rng: Random) -> Spoken:
         item = _only(one, scene)
         return asked.fits(item) if item and _tells(asked, scene) else None
 
-    return f"the {one.noun(rng, GENERIC)(False)} is {_predicate(asked, rng)}", holds
+    return f"the {_noun(one)} is {_predicate(asked)}", holds
 
 
 def _relation(rng: Random) -> Spoken:
     one, other = _two_kinds(rng)
     name = rng.choice(tuple(RELATIONS))
-    texts = [kind.noun(rng, GENERIC)(False) for kind in (one, other)]
-    return f"the {texts[0]} is {name} the {texts[1]}", _stands(one, name, other)
+    return f"the {_noun(one)} is {name} the {_noun(other)}", _stands(one, name, other)
 
 
 def _at_extreme(rng: Random) -> Spoken:
     name, asked = rng.choice(tuple(EXTREMES)), _kind(rng, 1)
-    return f"the {name} thing is {_predicate(asked, rng)}", _is_like(name, asked)
+    return f"the {name} thing is {_predicate(asked)}", _is_like(name, asked)
 
 
 def _two_relations(rng: Random) -> Spoken:
@@ -89,8 +92,8 @@ def _two_relations(rng: Random) -> Spoken:
     one, other = _two_kinds(rng)
     third = other if rng.random() < 0.7 else _kind(rng, 1)
     across, down = rng.choice(tuple(RELATIONS)[:2]), rng.choice(tuple(RELATIONS)[2:])
-    first, second, last = (f"the {k.noun(rng, GENERIC)(False)}" for k in (one, other, third))
-    text = f"{first} is {across} {second} and {down} {'it' if third is other else last}"
+    last = "it" if third is other else f"the {_noun(third)}"
+    text = f"the {_noun(one)} is {across} the {_noun(other)} and {down} {last}"
     return text, _both(_stands(one, across, other), _stands(one, down, third))
 
 
@@ -98,8 +101,7 @@ def _two_extremes(rng: Random) -> Spoken:
     names = rng.sample(tuple(EXTREMES), 2)
     asked = [_kind(rng, 1) for _ in names]
     first, second = (
-        f"the {name} thing is {_predicate(kind, rng)}"
-        for name, kind in zip(names, asked, strict=True)
+        f"the {name} thing is {_predicate(kind)}" for name, kind in zip(names, asked, strict=True)
     )
     return f"{first} and {second}", _both(*map(_is_like, names, asked))
 
@@ -153,11 +155,14 @@ def _two_kinds(rng: Random) -> tuple[ItemKind, ItemKind]:
             return one, other
 
 
-def _predicate(kind: ItemKind, rng: Random) -> str:
+def _noun(kind: ItemKind) -> str:
+    """Write a kind in the plainest words: `big red star`, `red thing`."""
+    return " ".join(filter(None, (kind.size, *kind.colors, kind.shape or "thing")))
+
+
+def _predicate(kind: ItemKind) -> str:
     """Write what a thing is said to be: `red`, `a star`, `big`."""
-    if kind.shape:
-        return article(kind.shape)
-    return kind.noun(rng, GENERIC)(False).removesuffix(f" {GENERIC}")
+    return article(kind.shape) if kind.shape else _noun(kind).removesuffix(" thing")
 
 
 def _only(kind: ItemKind, scene: Scene) -> Item | None:

@@ -31,7 +31,8 @@ WORLD = WorldConfig(
     captions=1,
     questions=0,
     statements=0,
-    most_items=5,
+    most_items=4,
+    variety=4,
 )
 # Many a statement makes sense of few scenes.
 _TRIES = 12

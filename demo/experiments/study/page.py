@@ -31,7 +31,7 @@ One network learns in single-stream mode, in two-stream mode, or in both in turn
 
 `{command}` computes everything on this page; {trainings} trainings took {time} in all on two CPU cores.
 
-Every network is `tiny`. It is trained {steps:,} steps of 128 (picture, text) pairs on {train:,} drawn scenes of one to five
+Every network is `tiny`. It is trained {steps:,} steps of 128 (picture, text) pairs on {train:,} drawn scenes of one to four
 things, and judges statements about {test:,} unseen scenes with the answer head of pre-training. Cells of one seed see the same
 batches in the same order. Every sentence is used as often true as false: without pictures, 50 is all there is.
 

@@ -33,7 +33,7 @@ def accuracy_picture(results: Results, names: Sequence[str]) -> bytes:
                 means = [results.mean(name, mode, level) for name in names]
                 _points(panel, means, (number - 1) * _STEP, mark, colour, mode)
             panel.axvline(CHANCE, color=INK, linewidth=0.8, linestyle=":")
-            panel.set_title(f"{level} level, accuracy in %")
+        figure.supxlabel("accuracy in %", fontsize="medium")
         panels[0].legend(frameon=False, fontsize=8, loc="best")
         return _svg(figure)
 
@@ -46,14 +46,15 @@ def difference_picture(results: Results, names: Sequence[str], base: str) -> byt
             means = [results.difference(name, base, level, "as trained") for name in names]
             _points(panel, means, 0.0, "o", SINGLE, level)
             panel.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-            panel.set_title(f"{level} level, points over {base}")
+        figure.supxlabel(f"points over {base}", fontsize="medium")
         return _svg(figure)
 
 
 def _figure(names: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(_WIDTH, _MARGIN + _LINE * len(names)), layout="constrained")
     panels = figure.subplots(1, len(LEVELS), sharey=True)
-    for panel in panels:
+    for panel, level in zip(panels, LEVELS, strict=True):
+        panel.set_title(f"{level} level")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.grid(axis="x", alpha=0.22, color=INK, linewidth=0.6)

@@ -39,7 +39,7 @@ def claims() -> dict[str, Claim[Scene]]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return draw_lots("square", {"test": 240}, seed="1", seen=set(), most=5)["test"]
+    return draw_lots("square", {"test": 240}, seed="1", seen=set(), most=4, variety=4)["test"]
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def scenes() -> list[Scene]:
     [
         ("exist", "there is a star", True),
         ("exist", "there is a red circle", False),
-        ("exist", "there are no purple things", True),
+        ("exist", "there is no purple thing", True),
         ("count", "there are exactly two stars", True),
         ("count", "there are exactly two circles", False),
-        ("count", "there are at least 2 small things", True),
+        ("count", "there are at least two small things", True),
         ("attribute", "the circle is green", True),
         ("attribute", "the circle is red", False),
         ("attribute", "the blue thing is a star", True),
@@ -123,7 +123,7 @@ def test_every_sentence_is_used_equally_often_true_and_false(
             used[asked.claim.text][answer] += 1
             count += 1
     assert count >= 2 * len(scenes)
-    assert len(used) > 40
+    assert len(used) > 25
     assert all(answers[TRUE] == answers[FALSE] for answers in used.values())
 
 
