@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from semvlp import atomic
+from semvlp import atomic, settings
+from semvlp.demo import recipe
 from semvlp.demo.dataset.annotations import gqa_statements, texts
 from semvlp.demo.dataset.compose import compose, facts_of
 from semvlp.demo.dataset.files import write_world
@@ -19,6 +20,10 @@ from semvlp.demo.language.kinds import TOPICS, statement_of
 from semvlp.demo.world.config import WorldConfig
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
+from semvlp.shards.open import open_store
+from semvlp.train.config import PretrainConfig
+from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.initial_model import make_tokenizer
 
 SEED = 0
 WORLD = WorldConfig(
@@ -51,14 +56,14 @@ class Size:
 
 
 FULL = Size(
-    scenes={"train": 5000, "tune": 1000, "test": 600},
-    statements={"train": 8, "tune": 4, "test": 2},
-    steps=6000,
+    scenes={"train": 8000, "tune": 1000, "test": 600},
+    statements={"train": 4, "tune": 4, "test": 2},
+    steps=4000,
     seeds=5,
 )
 QUICK = Size(
     scenes={"train": 600, "tune": 100, "test": 100},
-    statements={"train": 8, "tune": 4, "test": 2},
+    statements={"train": 4, "tune": 4, "test": 2},
     steps=300,
     seeds=2,
 )
@@ -76,6 +81,8 @@ class Data:
     """Statements to fine-tune on, in the form of GQA; of other pictures than `test`."""
     test: Path
     """Statements to be scored on."""
+    tokenizer: Path
+    """The vocabulary of all trainings: to make it takes as long as hundreds of steps."""
 
 
 def prepare(part: Part, out: Path, size: Size) -> Data:
@@ -96,8 +103,14 @@ def prepare(part: Part, out: Path, size: Size) -> Data:
             )
             extract(world.root / "images", regions, chosen)
         join(regions, [out / "train.jsonl"], folder / "shards", only_matched=True)
+        if not (folder / "tokenizer").exists():
+            _write_tokenizer(folder / "tokenizer", folder / "shards")
     return Data(
-        shards=folder / "shards", regions=regions, tune=out / "tune.json", test=out / "test.json"
+        shards=folder / "shards",
+        regions=regions,
+        tune=out / "tune.json",
+        test=out / "test.json",
+        tokenizer=folder / "tokenizer",
     )
 
 
@@ -123,3 +136,12 @@ def _write_texts(out: Path, size: Size) -> None:
             atomic.write_text(out / "train.jsonl", "".join(lines))
         else:
             atomic.write_json(out / f"{world.split}.json", gqa_statements(world), indent=None)
+
+
+def _write_tokenizer(folder: Path, shards: Path) -> None:
+    with open_store(shards) as store:
+        config = settings.load(PretrainConfig, None, recipe.PRETRAIN).model
+        tokenizer = make_tokenizer(config, sentences(read_all([store])))
+    aside = folder.with_suffix(".part")
+    tokenizer.save_pretrained(aside)
+    aside.rename(folder)

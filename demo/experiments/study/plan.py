@@ -115,8 +115,13 @@ def _check_same(mark: Path, size: Size) -> None:
 
 @contextmanager
 def _started(command: Sequence[str], count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start processes and stop those that are left at the end."""
-    processes = [subprocess.Popen(command) for _ in range(count if command else 0)]
+    """Start processes and stop those that are left at the end.
+
+    Ctrl-C in a terminal does not reach them: a second signal would not let them save their step.
+    """
+    processes = [
+        subprocess.Popen(command, start_new_session=True) for _ in range(count if command else 0)
+    ]
     try:
         yield processes
     finally:

@@ -23,6 +23,8 @@ from semvlp.train.run.checkpoint import newest
 RESULT = "result.json"
 # Nothing is gone on with but the newest checkpoint.
 KEEP = "train.keep=1"
+# To read the texts of a picture takes long for so small a network.
+TEXTS = "data.texts_per_image=8"
 log = logging.getLogger(__name__)
 
 Accuracy = Mapping[EvalMode, Mapping[str, float]]
@@ -112,7 +114,14 @@ class Training:
         )
 
     def _pretrain(self, cell: Cell, data: Data, run: Path) -> None:
-        overrides = (*recipe.PRETRAIN, *cell.settings(self.steps), f"train.seed={self.seed}", KEEP)
+        overrides = (
+            *recipe.PRETRAIN,
+            *cell.settings(self.steps),
+            f"model.tokenizer={data.tokenizer.absolute()}",
+            f"train.seed={self.seed}",
+            TEXTS,
+            KEEP,
+        )
         pretrain([data.shards], run, settings.load(PretrainConfig, None, overrides))
 
     def _finetune(self, transfer: Transfer, data: Data, run: Path) -> None:
@@ -122,6 +131,7 @@ class Training:
             *recipe.FINETUNE,
             *model,
             *BASE.model_settings(),
+            f"model.tokenizer={data.tokenizer.absolute()}",
             f"train.steps={max(1, round(TUNED_SHARE * self.steps))}",
             f"train.schedule={transfer.after}",
             f"train.seed={self.seed}",

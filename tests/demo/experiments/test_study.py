@@ -5,12 +5,14 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from semvlp import atomic, settings
+from semvlp.demo.experiments.study import plan as plan_module
 from semvlp.demo.experiments.study import run as run_module
 from semvlp.demo.experiments.study.__main__ import main
 from semvlp.demo.experiments.study.cells import BASE, PARTS, Cell, cells, transfers
@@ -252,6 +254,24 @@ def test_a_training_that_another_process_computes_is_left_to_it(
     waiting = Training(part="ideal", what=transfers("ideal")[0], seed=8, steps=8, out=small.out)
     waiting.run(data)
     assert waiting.result() is None
+
+
+def test_helpers_are_waited_for_and_stopped_where_the_study_is(
+    small: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, program = tmp_path / "mark", "import sys, time; time.sleep({}); open({!r}, 'w')"
+    helper = [sys.executable, "-c", program.format(1, str(mark))]
+    run_study(small, helpers=helper, jobs=2)
+    assert mark.exists()
+    mark.unlink()
+
+    def stopped(*arguments: Any) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(plan_module, "_run", stopped)
+    with pytest.raises(Interrupted):
+        run_study(small, helpers=[sys.executable, "-c", program.format(60, str(mark))], jobs=2)
+    assert not mark.exists()
 
 
 def test_a_name_that_no_cell_has_is_refused(tmp_path: Path) -> None:
