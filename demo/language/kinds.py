@@ -1,10 +1,11 @@
 """Statements about square scenes by what must be seen to judge them: low level or high level.
 
 At the low level things are looked at one by one: is there one, how many are there, what is it like.
-At the high level two places are compared: of two things, of one among all, or twice in a sentence.
+At the high level places are compared: of two things, of one and all others, or twice in a sentence.
 
-Which things a scene holds does not give away how they stand. A statement makes sense only where
-its traits occur, and one of two clauses where one of them holds at least (of a conjunction).
+What a scene holds must not tell how it stands, nor one clause of two the whole. So statements are
+made only of scenes in which the things they name occur, and conjunctions only of those in which at
+least one clause holds.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,19 +28,14 @@ TOPICS = LEVELS["low"] + LEVELS["high"]
 _AMOUNTS = ((1, True), (2, True), (3, True), (2, False), (3, False))
 _NUMBERS = {1: "one", 2: "two", 3: "three"}
 
-Spoken = tuple[str, Callable[[Scene], bool | None]]
 Judged = Callable[[Scene], bool | None]
+Spoken = tuple[str, Judged]
 
 
 def statement_of(topic: str, rng: Random) -> Claim[Scene]:
     """Write a statement of one of `TOPICS`, which is the topic of the claim."""
     text, holds = rng.choice(_WRITERS[topic])(rng)
     return replace(statement(text, holds), topic=topic)
-
-
-def level_of(topic: str) -> str:
-    """Return `low` or `high`."""
-    return next(level for level, topics in LEVELS.items() if topic in topics)
 
 
 def _exist(rng: Random) -> Spoken:
@@ -67,7 +63,7 @@ def _count(rng: Random) -> Spoken:
 
 def _attribute(rng: Random) -> Spoken:
     """Ask for a trait of the only thing that has another one: `the star is red`."""
-    one, asked = (_kind_by(trait, rng) for trait in rng.sample(tuple(_TRAITS), 2))
+    one, asked = (_TRAITS[trait](rng) for trait in rng.sample(tuple(_TRAITS), 2))
 
     def holds(scene: Scene) -> bool | None:
         item = _only(one, scene)
@@ -133,13 +129,9 @@ _TRAITS: dict[str, Callable[[Random], ItemKind]] = {
 }
 
 
-def _kind_by(trait: str, rng: Random) -> ItemKind:
-    return _TRAITS[trait](rng)
-
-
 def _kind(rng: Random, traits: int) -> ItemKind:
     """Draw a kind by so many traits."""
-    kinds = [_kind_by(trait, rng) for trait in rng.sample(tuple(_TRAITS), traits)]
+    kinds = [_TRAITS[trait](rng) for trait in rng.sample(tuple(_TRAITS), traits)]
     return ItemKind(
         colors=next((kind.colors for kind in kinds if kind.colors), ()),
         shape=next((kind.shape for kind in kinds if kind.shape), None),

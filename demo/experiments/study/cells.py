@@ -77,7 +77,8 @@ class Cell:
     @property
     def trained(self) -> EvalMode:
         """Return the mode that it is meant to be used in."""
-        return _meant_for(self.schedule.removesuffix("-half"))
+        schedule = self.schedule.removesuffix("-half")
+        return cast(EvalMode, schedule) if schedule in ("single", "two") else "both"
 
     def model_settings(self) -> tuple[str, ...]:
         """Return the overrides of `model`."""
@@ -96,8 +97,12 @@ class Cell:
         return (
             *self.model_settings(),
             f"train.schedule={turns}",
-            f"train.steps={half if then == 'half' else steps}",
+            f"train.steps={self.own_steps(steps)}",
         )
+
+    def own_steps(self, steps: int) -> int:
+        """Return its steps, where a whole cell has so many."""
+        return steps // 2 if self.schedule.endswith("-half") else steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,3 @@ def transfers(part: Part) -> list[Transfer]:
     """Return what is fine-tuned in a part."""
     lines = [line.split() for line in TRANSFER_TABLE.splitlines() if line.strip()]
     return [Transfer(before, cast(EvalMode, after)) for before, after in lines if part == "ideal"]
-
-
-def _meant_for(schedule: str) -> EvalMode:
-    return cast(EvalMode, schedule) if schedule in ("single", "two") else "both"

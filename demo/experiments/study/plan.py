@@ -2,7 +2,6 @@
 
 import json
 import logging
-import statistics
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +14,14 @@ from semvlp.demo.experiments.study.cells import PARTS, Cell, Part, Transfer, cel
 from semvlp.demo.experiments.study.data import Data, Size, prepare
 from semvlp.demo.experiments.study.page import write_page
 from semvlp.demo.experiments.study.results import Results
-from semvlp.demo.experiments.study.run import Training
+from semvlp.demo.experiments.study.run import Training, read_results
 from semvlp.errors import ConfigError
 from semvlp.progress import duration
 
 COMMAND = "python -m semvlp.demo.experiments.study"
 MARK = "study.json"
-# Measured on a core of two: a step of the base cell, and the rest of a training.
-SECONDS_A_STEP, SECONDS_BESIDE = 0.03, 10.0
+# Measured on a core of two: a step, and the rest of a training.
+SECONDS_A_STEP, SECONDS_BESIDE = 0.08, 20.0
 log = logging.getLogger(__name__)
 
 
@@ -67,18 +66,15 @@ def run_study(plan: Plan, *, helpers: Sequence[str] | None = None, jobs: int = 1
         raise ConfigError(f"--only must fit a cell of the study, but none is {plan.only}")
     plan.out.mkdir(parents=True, exist_ok=True)
     _check_same(plan.out / MARK, plan.size)
-    data = {part: prepare(part, plan.out, plan.size) for part in plan.parts}
     log.info("%s", cost([one for of_part in trainings.values() for one in of_part], jobs))
+    data = {part: prepare(part, plan.out, plan.size) for part in plan.parts}
     with _started(helpers or (), jobs - 1) as others:
         _run(trainings, data)
         for process in others:
             process.wait()
     # Once more: what a helper was about when a transfer needed it is finished now.
     _run(trainings, data)
-    finished = {
-        part: Results(result for one in of_part if (result := one.result()))
-        for part, of_part in trainings.items()
-    }
+    finished = {part: Results(read_results(plan.out, part)) for part in PARTS}
     return write_page(plan.out / "page", finished, plan.size, COMMAND)
 
 
@@ -90,14 +86,19 @@ def _run(trainings: Mapping[Part, Sequence[Training]], data: Mapping[Part, Data]
 
 def cost(trainings: Sequence[Training], jobs: int) -> str:
     """Say how much is left to compute and how long that takes: as measured, where it was."""
-    finished = [result for one in trainings if (result := one.result())]
-    steps = max((one.steps for one in trainings), default=0)
-    expected = SECONDS_BESIDE + SECONDS_A_STEP * steps
-    each = statistics.fmean(one.seconds for one in finished) if finished else expected
-    left = len(trainings) - len(finished)
+    took = expected = left = 0.0
+    count = 0
+    for one in trainings:
+        seconds, result = SECONDS_BESIDE + SECONDS_A_STEP * one.own_steps, one.result()
+        if result:
+            took, expected = took + result.seconds, expected + seconds
+        else:
+            left, count = left + seconds, count + 1
+    left *= took / expected if expected else 1.0
+    each = left / count if count else 0.0
     return (
-        f"{left} of {len(trainings)} trainings are left; at {each:.0f} s each that takes "
-        f"{duration(left * each / jobs)} on {jobs} of the cores"
+        f"{count} of {len(trainings)} trainings are left; at {each:.0f} s each they take about "
+        f"{duration(left / jobs)} of {jobs} processes, each on a core of its own"
     )
 
 

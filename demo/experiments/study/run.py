@@ -59,6 +59,13 @@ class Training:
     def folder(self) -> Path:
         return self.out / self.part / "runs" / self.what.name / f"seed-{self.seed}"
 
+    @property
+    def own_steps(self) -> int:
+        """Return the steps of this training, where a whole cell has `steps`."""
+        if isinstance(self.what, Transfer):
+            return max(1, round(TUNED_SHARE * self.steps))
+        return self.what.own_steps(self.steps)
+
     def result(self) -> Result | None:
         """Return its result; None where it is not finished."""
         path = self.folder / RESULT
@@ -132,10 +139,16 @@ class Training:
             *model,
             *BASE.model_settings(),
             f"model.tokenizer={data.tokenizer.absolute()}",
-            f"train.steps={max(1, round(TUNED_SHARE * self.steps))}",
+            f"train.steps={self.own_steps}",
             f"train.schedule={transfer.after}",
             f"train.seed={self.seed}",
             KEEP,
         )
         config = settings.load(FinetuneConfig, None, overrides)
         finetune(load_task("gqa"), [data.tune], data.regions, self._init, run, config)
+
+
+def read_results(out: Path, part: Part) -> list[Result]:
+    """Read what is finished of a part, whichever cells were asked for."""
+    paths = (out / part / "runs").glob(f"*/seed-*/{RESULT}")
+    return [Result(**json.loads(path.read_bytes())) for path in sorted(paths)]

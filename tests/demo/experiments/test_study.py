@@ -1,6 +1,7 @@
 """The study: its table, its arithmetic, and a small one from drawn scenes to the page."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -210,10 +211,10 @@ def test_what_is_finished_is_not_computed_again(
 
 
 def test_a_killed_cell_goes_on_from_its_checkpoint(
-    small: Plan, monkeypatch: pytest.MonkeyPatch
+    small: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = prepare("ideal", small.out, SMALL)
-    training = Training(part="ideal", what=BASE, seed=7, steps=8, out=small.out)
+    training = Training(part="ideal", what=BASE, seed=7, steps=8, out=tmp_path)
     train = Loop._train
 
     def killed(loop: Loop, step: int, *rest: Any) -> Any:
@@ -243,15 +244,15 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(
 
 
 def test_a_training_that_another_process_computes_is_left_to_it(
-    small: Plan, monkeypatch: pytest.MonkeyPatch
+    small: Plan, tmp_path: Path
 ) -> None:
     data = prepare("ideal", small.out, SMALL)
-    training = Training(part="ideal", what=BASE, seed=8, steps=8, out=small.out)
+    training = Training(part="ideal", what=BASE, seed=8, steps=8, out=tmp_path)
     with atomic.locked(training.folder):
         training.run(data)
     assert training.result() is None
     # A transfer waits for the cell that it starts from.
-    waiting = Training(part="ideal", what=transfers("ideal")[0], seed=8, steps=8, out=small.out)
+    waiting = Training(part="ideal", what=transfers("ideal")[0], seed=8, steps=8, out=tmp_path)
     waiting.run(data)
     assert waiting.result() is None
 
@@ -284,3 +285,22 @@ def test_the_cost_is_told_before_anything_is_computed(tmp_path: Path) -> None:
     trainings = [one for part in PARTS for one in plan.trainings(part)]
     assert len(trainings) == 5 * (22 + 8 + 8)
     assert cost(trainings, 2).startswith("190 of 190 trainings are left; at ")
+
+
+def test_the_cost_is_told_by_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as slow as expected: the rest, a whole cell and a tenth of one, takes twice as long."""
+    monkeypatch.setattr(plan_module, "SECONDS_A_STEP", 1.0)
+    monkeypatch.setattr(plan_module, "SECONDS_BESIDE", 0.0)
+    done, left = (
+        Training(part="ideal", what=BASE, seed=n, steps=100, out=tmp_path) for n in (0, 1)
+    )
+    tuned = Training(part="ideal", what=transfers("ideal")[0], seed=0, steps=100, out=tmp_path)
+    written = dataclasses.asdict(dataclasses.replace(result("a", 0, 60, 60), seconds=200.0))
+    done.folder.mkdir(parents=True)
+    atomic.write_json(done.folder / "result.json", written)
+    assert cost([done, left, tuned], 2) == (
+        "2 of 3 trainings are left; at 110 s each they take about 1m50s of 2 processes, each on a "
+        "core of its own"
+    )
