@@ -12,8 +12,8 @@ from semvlp.demo.experiments.study.cells import BASE, Part, cells, transfers
 from semvlp.demo.experiments.study.data import Size
 from semvlp.demo.experiments.study.pictures import accuracy_picture, difference_picture
 from semvlp.demo.experiments.study.results import Mean, Results, Shown
+from semvlp.demo.experiments.study.run import MODES
 from semvlp.demo.language.kinds import LEVELS, TOPICS
-from semvlp.names import EVAL_MODES, EvalMode
 from semvlp.progress import duration
 
 PAGE = "study.md"
@@ -21,8 +21,6 @@ TITLES: dict[Part, str] = {
     "ideal": "On ideal regions",
     "drawn": "On the drawn world, by the real pipeline",
 }
-MODES: tuple[EvalMode, ...] = ("single", "two", "both")
-assert set(MODES) == set(EVAL_MODES)
 
 _HEAD = """\
 # The study
@@ -39,9 +37,10 @@ Low level: {low}.
 High level: {high}.
 
 Numbers are accuracies in percent, those of a level the mean over its kinds, with the standard error over seeds; differences are
-taken within a seed. A cell is called schedule-blocks-weights-boxes: how many of the three blocks have a cross-attention, whether
-its weights are its own or tied to those of the self-attention, and how boxes are encoded. Where no mode is named, a cell is
-evaluated in the mode that it has learned: single, two, or both where it has learned both.
+taken within a seed. A cell is called schedule-blocks-weights-boxes: how many of the three blocks have a cross-attention (one is
+the upper third, two the upper half, rounded up), whether its weights are its own or tied to those of the self-attention, and how
+boxes are encoded. Where no mode is named, a cell is evaluated in the mode that it has learned: single, two, or both where it has
+learned both. `single-half` has half of the steps, as many in single-stream mode as `alternate` has.
 """  # noqa: E501
 
 # What is compared: a sentence, then two cells and the modes they are evaluated in.

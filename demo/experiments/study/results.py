@@ -25,7 +25,8 @@ class Mean:
 
     def text(self, *, signed: bool = False) -> str:
         """Write e.g. `81.2 ± 0.4`, or with its sign `+1.5 ± 0.3`."""
-        value = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
+        rounded = round(self.mean, 1) + 0.0  # no -0.0
+        value = f"{rounded:+.1f}" if signed else f"{rounded:.1f}"
         return value if self.error is None else f"{value} ± {self.error:.1f}"
 
 

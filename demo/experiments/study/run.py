@@ -21,6 +21,7 @@ from semvlp.train.pretrain import pretrain
 from semvlp.train.run.checkpoint import newest
 
 RESULT = "result.json"
+MODES: tuple[EvalMode, ...] = ("single", "two", "both")
 # Nothing is gone on with but the newest checkpoint.
 KEEP = "train.keep=1"
 # To read the texts of a picture takes long for so small a network.
@@ -108,7 +109,6 @@ class Training:
         )
         assert report.scores is not None, "the statements have labels"
         kinds = report.scores["parts"]["semantic type"]
-        modes: tuple[EvalMode, ...] = ("single", "two", "both")
         checkpoint = newest(run)
         assert checkpoint is not None, "the run is finished"
         return Result(
@@ -116,7 +116,7 @@ class Training:
             name=self.what.name,
             seed=self.seed,
             trained=self.what.trained,
-            accuracy={mode: {kind: row[mode] for kind, row in kinds.items()} for mode in modes},
+            accuracy={mode: {kind: row[mode] for kind, row in kinds.items()} for mode in MODES},
             seconds=checkpoint.state.seconds + report.seconds,
         )
 

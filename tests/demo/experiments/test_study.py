@@ -21,7 +21,7 @@ from semvlp.demo.experiments.study.data import FULL, Size, prepare, worlds_of
 from semvlp.demo.experiments.study.page import QUESTIONS
 from semvlp.demo.experiments.study.plan import Plan, cost, run_study
 from semvlp.demo.experiments.study.results import Mean, Results, mean_of
-from semvlp.demo.experiments.study.run import Result, Training
+from semvlp.demo.experiments.study.run import MODES, Result, Training
 from semvlp.demo.language.kinds import LEVELS, TOPICS
 from semvlp.errors import ConfigError, Interrupted
 from semvlp.names import EvalMode
@@ -39,7 +39,6 @@ SMALL = Size(
     seeds=1,
 )
 SINGLE = "single-3-tied-fourier"
-MODES: tuple[EvalMode, ...] = ("single", "two", "both")
 
 
 def test_the_table_has_the_cells_of_the_study() -> None:
