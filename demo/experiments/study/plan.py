@@ -21,7 +21,7 @@ from semvlp.progress import duration
 COMMAND = "python -m semvlp.demo.experiments.study"
 MARK = "study.json"
 # Measured on a core of two: a step, and the rest of a training.
-SECONDS_A_STEP, SECONDS_BESIDE = 0.08, 20.0
+SECONDS_A_STEP, SECONDS_BESIDE = 0.1, 20.0
 log = logging.getLogger(__name__)
 
 
