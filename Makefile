@@ -5,10 +5,14 @@ BIN := .venv/bin
 READY := .venv/ready
 READY_FOR_DOCS := .venv/ready-for-docs
 
-.PHONY: demo test test-all check docs format docs-tables clean
+.PHONY: demo study test test-all check docs format docs-tables clean
 
 demo: $(READY)
 	$(BIN)/semvlp demo --out runs/demo --size small
+
+# Hours: the command says how many before it starts, and goes on where it was stopped.
+study: $(READY)
+	$(BIN)/python -m semvlp.demo.experiments.study --jobs 2
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not detectron2"

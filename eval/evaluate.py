@@ -106,7 +106,7 @@ def evaluate(
             device=str(world.device),
             batch_size=options.batch_size,
             precision=precision,
-            zero_shot=task.zero_shot_labels,
+            zero_shot=task,
         )
         check_network(network, task, examples, checkpoint)
         other = options.allow_other_regions

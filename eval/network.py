@@ -61,7 +61,7 @@ class Network:
     """Examples of one forward pass; changes speed and memory, never a result."""
     limits: Limits = DEFAULT_LIMITS
     zero_shot: bool = False
-    """Whether the head is the matching head of pre-training as it stands."""
+    """Whether the head is the answer or matching head of pre-training as it stands."""
 
     @property
     def labels(self) -> list[str]:
@@ -145,31 +145,35 @@ def open_network(
     device: str,
     batch_size: int,
     precision: Precision = "fp32",
-    zero_shot: Sequence[str] = (),
+    zero_shot: Task | None = None,
 ) -> Network:
     """Open the network of a checkpoint directory in the Hugging Face layout.
 
     Args:
         device: a name that `device_of` knows; under torchrun each process has its own GPU.
         precision: of the encoder; the head is always float32, or scores would tie.
-        zero_shot: labels of the match head; with them a pre-training checkpoint will do, whose
-            matching head is taken over.
+        zero_shot: a task; for it a pre-training checkpoint will do where one of its own heads, the
+            answer or the matching head, can answer: its rows are taken over as they are.
 
     Raises:
         ConfigError: no such device.
         InputError: no such checkpoint, or one that is not of a fine-tuned SemVLP model.
     """
-    head = _head(checkpoint)
-    if head is None and not zero_shot:
+    head, answers = _head(checkpoint)
+    labels = zero_shot.zero_shot_labels(answers) if zero_shot and not head else []
+    if not head and not labels:
+        own = f", and no head of its own answers {zero_shot.name}" if zero_shot else ""
         raise InputError(
-            f"{checkpoint}: must be fine-tuned on a task, but has no task head; run "
+            f"{checkpoint}: must be fine-tuned on a task, but has no task head{own}; run "
             "`semvlp finetune` with it as --init first"
         )
     try:
-        if head:
-            model = _finetuned(checkpoint)
+        if zero_shot and labels:
+            model, _ = SemVLPForTask.from_pretraining(
+                checkpoint, head=zero_shot.head, labels=labels
+            )
         else:
-            model, _ = SemVLPForTask.from_pretraining(checkpoint, head="match", labels=zero_shot)
+            model = _finetuned(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
     except InputError:
         raise
@@ -266,8 +270,8 @@ def _finetuned(checkpoint: Path) -> SemVLPForTask:
     return model
 
 
-def _head(checkpoint: Path) -> TaskHead | None:
-    """Return the task head in config.json; None where the checkpoint is of pre-training."""
+def _head(checkpoint: Path) -> tuple[TaskHead | None, list[str]]:
+    """Return what config.json says: the task head, None in pre-training, and its answers."""
     for name in ("config.json", WEIGHTS_NAME):
         if not (checkpoint / name).is_file():
             raise InputError(
@@ -277,14 +281,14 @@ def _head(checkpoint: Path) -> TaskHead | None:
     try:
         config = from_json((checkpoint / "config.json").read_bytes())
         kind, head = config.get("model_type"), config.get("task_head")
-    except (ValueError, AttributeError) as error:
+        answers = list(config.get("answers") or ())
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint / 'config.json'}: must be a JSON object: {error}") from error
     if kind != "semvlp":
         raise InputError(
             f"{checkpoint}: must hold a semvlp model, but its config.json says {kind!r}"
         )
-    known: TaskHead | None = head
-    return known
+    return head, answers
 
 
 def _limits(path: Path) -> Limits:

@@ -50,7 +50,7 @@ def predict(
 ) -> Scores:
     """Return probabilities [N, C] float32 in the order of `examples` and of the model's labels.
 
-    Labels exclude each other (softmax) where the task is trained with cross-entropy, else each has
+    Labels exclude each other (softmax) where the head was trained with cross-entropy, else each has
     its own probability (sigmoid). `both` is the mean over the two passes.
 
     Raises:
@@ -142,7 +142,8 @@ def probabilities(
             names = [name for row in rows for name in examples[row].images]
             ids = [texts[row] for row in rows for _ in examples[row].images]
             logits = network.logits(ids, lookup(names), mode)
-            exclusive = task.loss == "cross_entropy"
+            # Pre-training learns its answers with a cross-entropy, whatever the task learns with.
+            exclusive = task.loss == "cross_entropy" or network.zero_shot
             ours.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
             bar.advance(len(rows))
     return finite(np.concatenate(world.gathered(ours, len(batches))), mode)

@@ -81,9 +81,6 @@ class Task(Protocol):
     loss: Loss
     metric: str
     """The score that tells the better of two models; higher is better."""
-    zero_shot_labels: Sequence[str]
-    """Labels of the matching head of pre-training where the task can be answered with that head as
-    it stands; empty where it needs fine-tuning."""
     draws_negatives: bool
     """Whether fine-tuning also shows wrong pairs, as `retrieval.*` says."""
 
@@ -101,6 +98,16 @@ class Task(Protocol):
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return the labels of a new head: fixed by the task, or built from training examples."""
+
+    def zero_shot_labels(self, answers: Sequence[str]) -> list[str]:
+        """Return the labels under which a head of pre-training, as it stands, answers the task.
+
+        Args:
+            answers: all that the answer head of a pre-training checkpoint knows, in its order.
+
+        Returns:
+            labels of the matching head or of rows of the answer head; none: fine-tune first.
+        """
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """Return the ids that the leaderboard file must answer, each once, in the order written."""

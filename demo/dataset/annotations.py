@@ -90,9 +90,20 @@ def vqa_annotations(world: SplitWorld) -> dict[str, Any]:
 def gqa(world: SplitWorld) -> dict[str, Any]:
     """Return GQA questions JSON: the questions of kinds that GQA has, all of them balanced."""
     return {
-        f"{question_id:010d}": _gqa_entry(fact)
+        f"{question_id:010d}": _gqa_entry(fact, *_GQA_TYPES[fact.topic])
         for question_id, fact in _with_question_ids(world.questions)
         if fact.topic in _GQA_TYPES
+    }
+
+
+def gqa_statements(world: SplitWorld) -> dict[str, Any]:
+    """Return the statements in the form of GQA, to be answered true or false.
+
+    The semantic type of each, by which GQA gives an accuracy, is its topic.
+    """
+    return {
+        f"{question_id:010d}": _gqa_entry(fact, "statement", fact.topic)
+        for question_id, fact in _with_question_ids(world.statements)
     }
 
 
@@ -174,8 +185,7 @@ def _with_question_ids(facts: Sequence[Fact]) -> Iterator[tuple[int, Fact]]:
         asked[number] += 1
 
 
-def _gqa_entry(fact: Fact) -> dict[str, Any]:
-    structural, semantic = _GQA_TYPES[fact.topic]
+def _gqa_entry(fact: Fact, structural: str, semantic: str) -> dict[str, Any]:
     return {
         "question": fact.text,
         "imageId": fact.picture.image_id,

@@ -73,6 +73,7 @@ def _all_lots(scenes: Mapping[str, int], seed: int, config: WorldConfig) -> Lots
             seed=f"{seed}-{name}",
             seen=seen,
             most=config.most_items,
+            variety=config.variety,
             covered=name == "covered",
         )
     return lots
@@ -107,7 +108,7 @@ def _split_world(
     world = replace(
         world,
         covered=covered,
-        hypotheses=_facts(covered, asked),
+        hypotheses=facts_of(covered, asked),
         pairs=list(_pair_facts(split, scenes, rng, config)),
         nlvr=list(_nlvr_facts(lots, rng)),
     )
@@ -155,7 +156,7 @@ def _asked_of(
     for kind in KINDS:
         group = [picture for picture in pictures if picture.scene.kind == kind]
         scenes = [picture.scene for picture in group]
-        facts += _facts(group, spread(partial(write, kind), scenes, each=each, rng=rng))
+        facts += facts_of(group, spread(partial(write, kind), scenes, each=each, rng=rng))
     return facts
 
 
@@ -177,11 +178,12 @@ def _asked_of_alike(
         asked = spread(
             claim, scenes, each=each, rng=rng, window=len(group), tries=_TRIES_AMONG_ALIKE
         )
-        facts += _facts(group, asked)
+        facts += facts_of(group, asked)
     return facts
 
 
-def _facts(pictures: Sequence[Picture], asked: Iterator[Asked[Scene]]) -> list[Fact]:
+def facts_of(pictures: Sequence[Picture], asked: Iterator[Asked[Scene]]) -> list[Fact]:
+    """Return what `spread` asked of the scenes of these pictures, one after another."""
     return [
         Fact(pictures[index], one.claim.text, answer, one.claim.topic)
         for one in asked

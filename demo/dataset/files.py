@@ -103,6 +103,9 @@ def read_mark(out: Path) -> dict[str, Any]:
 def _check_same(out: Path, written: dict[str, Any], made_of: dict[str, Any]) -> None:
     """Refuse a folder that holds another world, or something else than a world."""
     is_empty = not out.exists() or all(path.name.startswith(".") for path in out.iterdir())
+    if written:
+        # What an earlier version did not know was as it is by default.
+        written = {**written, "config": {**asdict(WorldConfig()), **written["config"]}}
     if not is_empty and written != json.loads(json.dumps(made_of)):
         what = f"another one ({written})" if written else f"something else (no {MARK})"
         raise ConfigError(

@@ -23,7 +23,7 @@ EXTREMES: dict[str, Callable[[Item], float]] = {
     "lowest": lambda item: -item.y - item.bottom,
 }
 # Extremes must differ by this many pixels, or nobody could say which thing is meant.
-_CLEAR = 8
+CLEAR = 8
 
 Spoken = tuple[str, Callable[[Scene], bool | None]]
 
@@ -45,7 +45,7 @@ def extreme(scene: Scene, name: str) -> Item | None:
     """Return the leftmost, rightmost, topmost or lowest item; None where two are nearly level."""
     measure = EXTREMES[name]
     first, *rest = sorted(scene.items, key=measure)
-    return first if not rest or measure(rest[0]) - measure(first) >= 2 * _CLEAR else None
+    return first if not rest or measure(rest[0]) - measure(first) >= 2 * CLEAR else None
 
 
 def _counted(rng: Random) -> Spoken:

@@ -17,6 +17,8 @@ class WorldConfig:
     """Share of scenes with one wide field, more shapes and more colours."""
     most_items: int = 7
     """Most items of a square scene."""
+    variety: int = 8
+    """How many colours, and how many shapes, the items of square scenes have: the first ones."""
     captions: int = 2
     """Captions of each picture."""
     questions: int = 4
@@ -43,6 +45,8 @@ class WorldConfig:
             raise ValueError(f"the shares of the kinds must be positive in sum, got {shares}")
         if self.most_items < 1:
             raise ValueError(f"most_items must be at least 1, got {self.most_items}")
+        if self.variety < 2:
+            raise ValueError(f"variety must be at least 2, got {self.variety}")
 
     def share(self, kind: Kind) -> float:
         """Return the share of a kind among all scenes, 0..1."""

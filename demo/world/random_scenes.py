@@ -1,7 +1,8 @@
 """Scenes by lot: pure, seeded, and never the same scene twice."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from semvlp.demo.world.scene import (
@@ -43,20 +44,27 @@ def draw_lots(
     seed: str,
     seen: set[str],
     most: int = 7,
+    variety: int = 8,
     covered: bool = False,
 ) -> dict[str, list[Scene]]:
     """Draw `counts[split]` scenes for each split; all differ, also from those in `seen`.
 
-    Square scenes show at most `most` items; with `covered`, half of the scenes have a curtain. Keys
-    of scenes are added to `seen`.
+    Square scenes show at most `most` items of the first `variety` colours and shapes; with
+    `covered`, half of the scenes have a curtain. Keys of scenes are added to `seen`.
     """
     rng = Random(seed)
-    endless = families(kind, rng, seen, most=most, covered=covered)
+    endless = families(kind, rng, seen, most=most, variety=variety, covered=covered)
     return {split: [next(endless) for _ in range(count)] for split, count in counts.items()}
 
 
 def families(
-    kind: Kind, rng: Random, seen: set[str], *, most: int = 7, covered: bool = False
+    kind: Kind,
+    rng: Random,
+    seen: set[str],
+    *,
+    most: int = 7,
+    variety: int = 8,
+    covered: bool = False,
 ) -> Iterator[Scene]:
     """Yield scenes of one kind without end, in families of four, none with a key in `seen`.
 
@@ -64,22 +72,25 @@ def families(
     tells them apart is how things stand, not which things there are.
     """
     while True:
-        pair = [_fresh(kind, None, most, rng, seen) for _ in range(FAMILY // 2)]
-        for scene in [*pair, *(_fresh(kind, scene, most, rng, seen) for scene in pair)]:
+        by_lot = partial(_by_lot, kind, most, variety, rng)
+        pair = [_fresh(None, by_lot, rng, seen) for _ in range(FAMILY // 2)]
+        for scene in [*pair, *(_fresh(scene, by_lot, rng, seen) for scene in pair)]:
             yield _curtained(scene, rng) if covered and rng.random() < 0.5 else scene
 
 
-def _fresh(kind: Kind, like: Scene | None, most: int, rng: Random, seen: set[str]) -> Scene:
+def _fresh(
+    like: Scene | None, by_lot: Callable[[], Scene | None], rng: Random, seen: set[str]
+) -> Scene:
     """Make a scene whose key is not in `seen`, with the things of `like` where possible."""
     for attempt in range(_TRIES * _TRIES):
-        scene = _rearranged(like, rng) if like and attempt < _TRIES else _by_lot(kind, most, rng)
+        scene = _rearranged(like, rng) if like and attempt < _TRIES else by_lot()
         if scene is not None and scene.key not in seen:
             seen.add(scene.key)
             return scene
-    raise ValueError(f"there are no more than {len(seen)} different {kind} scenes to be found")
+    raise ValueError(f"there are no more than {len(seen)} different scenes to be found")
 
 
-def _by_lot(kind: Kind, most: int, rng: Random) -> Scene | None:
+def _by_lot(kind: Kind, most: int, variety: int, rng: Random) -> Scene | None:
     if kind == "towers":
         heights = [rng.randint(1, 4) for _ in range(3)]
         return _towers(heights, [rng.choice(BOX_COLORS) for _ in range(sum(heights))])
@@ -88,7 +99,11 @@ def _by_lot(kind: Kind, most: int, rng: Random) -> Scene | None:
         counts = [rng.randint(1, most) for _ in range(3)]
         return _scatter(counts, _box_things(sum(counts), rng), rng)
     things = [
-        (rng.choice(SHAPES), rng.choice(tuple(COLORS)), rng.choice(SQUARE_SIZES))
+        (
+            rng.choice(SHAPES[:variety]),
+            rng.choice(tuple(COLORS)[:variety]),
+            rng.choice(SQUARE_SIZES),
+        )
         for _ in range(rng.randint(1, most))
     ]
     return _square(things, rng)

@@ -22,12 +22,17 @@ class BaseTask(Task):
     form: Form
     fixed_labels: Sequence[str] = ()
     """The labels of a task that has the same ones for all data."""
-    zero_shot_labels: Sequence[str] = ()
     draws_negatives = False
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return the labels that the task fixes."""
         return list(self.fixed_labels)
+
+    def zero_shot_labels(self, answers: Sequence[str]) -> list[str]:
+        """Return the task's fixed labels, or else all answers, if the answer head knows them."""
+        labels = self.fixed_labels or answers
+        known = self.head == "pooled" and set(labels) <= set(answers)
+        return list(labels) if known else []
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """Return the ids of the examples: one answer to each."""

@@ -181,6 +181,18 @@ def test_a_world_that_is_there_is_left_alone(world: WorldFiles) -> None:
     assert world.texts("train").stat().st_mtime_ns == written
 
 
+def test_a_world_that_was_written_before_a_setting_was_known_is_left_alone(
+    world: WorldFiles,
+) -> None:
+    mark = world.root / "world.json"
+    known = mark.read_text()
+    made_of = json.loads(known)
+    del made_of["config"]["variety"]
+    mark.write_text(json.dumps(made_of))
+    assert write_world(world.root, scenes=SCENES, seed=5) == world
+    mark.write_text(known)
+
+
 def test_another_world_is_not_written_over_it(world: WorldFiles) -> None:
     with pytest.raises(ConfigError, match="holds another one"):
         write_world(world.root, scenes=SCENES, seed=6)

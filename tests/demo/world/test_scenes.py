@@ -95,6 +95,17 @@ def test_square_scenes_show_no_more_than_asked_for() -> None:
     assert {len(scene.items) for scene in scenes} == {1, 2, 3}
 
 
+@pytest.mark.parametrize(("variety", "colors", "shapes"), [(3, 3, 3), (7, 7, 7), (8, 8, 7)])
+def test_square_scenes_have_things_of_the_first_colours_and_shapes_alone(
+    variety: int, colors: int, shapes: int
+) -> None:
+    given = draw_lots("square", {"train": 200}, seed="7", seen=set(), variety=variety)["train"]
+    items = [item for scene in given for item in scene.items]
+    assert {item.color for item in items} == set(list(COLORS)[:colors])
+    assert {item.shape for item in items} == set(SHAPES[:shapes])
+    assert variety < 8 or given == lot("square", 200)
+
+
 def test_square_scenes_are_crowded_or_clear_and_every_item_shows() -> None:
     contacts = 0
     for scene in lot("square", 80):
