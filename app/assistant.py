@@ -219,7 +219,7 @@ class Assistant:
         network, limit = self.network, self.network.limits.max_regions
         ids = network.encode([_checked(text) for text in texts])
         pairs = [_pair(regions, limit) for regions in seen]
-        exclusive = load_task(self.task).loss == "cross_entropy"
+        exclusive = load_task(self.task).loss == "cross_entropy" or network.zero_shot
         with network.inference():
             rows = [
                 torch.cat(
@@ -244,7 +244,7 @@ def load(
     device: str = "auto",
     detector: str | None = None,
 ) -> Assistant:
-    """Open a fine-tuned checkpoint, ready to answer.
+    """Open a checkpoint, ready to answer: a fine-tuned one, or one of pre-training on questions.
 
     Args:
         checkpoint: a folder such as `runs/finetune-vqa/best`, or a name on the Hugging Face Hub.
@@ -254,8 +254,8 @@ def load(
             `semvlp detector train` wrote, or a config.
 
     Raises:
-        ConfigError: no such device, or a checkpoint without a head for a task.
-        InputError: no such checkpoint, or a damaged one.
+        ConfigError: no such device.
+        InputError: no such checkpoint, a damaged one, or one that answers nothing.
     """
     folder = checkpoint_folder(checkpoint, called="the checkpoint")
     if not folder.is_dir():
@@ -263,7 +263,9 @@ def load(
             f"{folder}: there is no such folder; `semvlp finetune` makes checkpoints, and "
             "`semvlp demo` one to try"
         )
-    network = open_network(folder, device=device, batch_size=BATCH)
+    # A pre-training checkpoint answers questions with the head that it has learned them by.
+    asked = load_task("vqa")
+    network = open_network(folder, device=device, batch_size=BATCH, zero_shot=asked)
     return Assistant(network, mode=mode, detector=detector, device=device)
 
 

@@ -13,7 +13,7 @@ from semvlp.settings import ALSO
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from tests.documents import PAGES, README, ROOT, anchors, backticked, fences, links
 
-ROOMS = ("extract", "shards", "model", "train", "eval", "demo", "semvlp")
+ROOMS = ("extract", "shards", "model", "train", "eval", "app", "demo", "semvlp")
 FOLDERS = (*ROOMS, "tests", "benchmarks", "docs")
 SOURCE = (".py", ".md", ".svg", ".yml")
 TABLES = ("model", "data", "objectives", "train", "retrieval")

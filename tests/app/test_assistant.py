@@ -81,6 +81,15 @@ def test_a_reply_tells_where_the_network_looked(drawn: Drawn) -> None:
         assert float(between.to_regions.sum()) > 0
 
 
+def test_a_pretrained_checkpoint_answers_questions(drawn: Drawn) -> None:
+    """By its own answer head, whose answers exclude each other."""
+    vlp = load(drawn.root / "pretrain" / "last", device="cpu")
+    reply = vlp.ask(drawn.photos[0], "what is it?", top=len(vlp.labels))
+    assert vlp.labels == vlp.network.model.config.labels
+    assert {"true", "false", "yes"} <= set(vlp.labels)
+    assert sum(chance for _, chance in reply.answers) == pytest.approx(1, abs=1e-4)
+
+
 def test_each_task_has_its_question(drawn: Drawn) -> None:
     photo, other = drawn.photos[:2]
     chance = drawn.assistant("nlvr2").true_of((photo, other), "there are two circles")

@@ -78,6 +78,8 @@ CHOICES = {
     "eval --mode": ["both", "single", "two"],
     "eval --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "eval --precision": ["auto", "fp32", "bf16"],
+    "ask --mode": ["both", "single", "two"],
+    "ask --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "score --task": TASK_NAMES,
     "settings command": ["pretrain", "finetune", "extract", "detector"],
 }
