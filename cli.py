@@ -12,7 +12,7 @@ import click
 
 from semvlp.atomic import refuse_inputs
 from semvlp.console import CONTEXT, Group, Result, listed, reported, run, show
-from semvlp.names import DEMO_SIZES, EVAL_MODES, PRESETS, DemoSize
+from semvlp.names import DEMO_SIZES, EVAL_MODES, PRECISIONS, PRESETS, DemoSize
 from semvlp.options import (
     EXISTING,
     PATH,
@@ -262,7 +262,7 @@ def finetune(
 )
 @choice("--mode", *EVAL_MODES)
 @device_option
-@precision_option
+@choice("--precision", *PRECISIONS, default="fp32", help="Of the encoder.")
 @click.option("--batch-size", type=click.IntRange(1), default=64)
 @click.option(
     "--shortlist",

@@ -4,12 +4,16 @@ In small scenes most answers hang on one region and one word: nothing is hidden 
 dropout only slows a network that sees every text once.
 """
 
+# A drawn scene has a handful of things: beyond them the detector fills up with background.
+REGIONS = ("data.max_regions=8",)
+
 PRETRAIN = (
     "model.preset=tiny",
     "model.cross_attention=tied",
     "model.dropout=0.0",
     "model.vocab_size=2000",
     "data.texts_per_image=4",
+    *REGIONS,
     "data.max_text_length=40",
     "objectives.on_questions=false",
     # Captions are few, so what is learned from them are means over a handful of pairs: with larger
@@ -35,4 +39,5 @@ FINETUNE = (
     "train.lr=1e-3",
     "train.threads=1",
     "data.cache_images=20000",
+    *REGIONS,
 )

@@ -182,12 +182,11 @@ def _stage(number: int, what: str) -> None:
 def _shards(world: WorldFiles, out: Path, overwrite: bool) -> tuple[Path, Path]:
     """Extract the regions of every picture; join those of the training pictures with their texts.
 
-    A drawn scene has a handful of things, so no minimum fills it up with background.
+    They are such as `semvlp extract FOLDER --detector demo` makes, so that what the demo has
+    learned can be asked about any folder.
     """
     regions, shards = out / "regions", out / "shards"
-    chosen = ExtractSettings(
-        detector="demo", min_regions=1, max_regions=36, precision="auto", overwrite=overwrite
-    )
+    chosen = ExtractSettings(detector="demo", precision="auto", overwrite=overwrite)
     extract(world.root / "images", regions, chosen)
     join(regions, [world.texts("train")], shards, only_matched=True, overwrite=overwrite)
     return regions, shards

@@ -109,6 +109,9 @@ class Task(Protocol):
             labels of the matching head or of rows of the answer head; none: fine-tune first.
         """
 
+    def spelling(self, answer: str) -> str:
+        """Return what answers that are the same have in common, however they are written."""
+
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """Return the ids that the leaderboard file must answer, each once, in the order written."""
 

@@ -4,14 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import refuse_source_code
-from semvlp.distributed import World, joined
+from semvlp.distributed import World, joined, precision_of
 from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.published import name_labels
@@ -20,11 +20,12 @@ from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
 from semvlp.extract.inference import ImageResult, confirm_failures, results
 from semvlp.extract.preview import write_preview
 from semvlp.extract.select import resolve, select
-from semvlp.names import Backend, Precision, StoreFormat
+from semvlp.names import PRECISIONS, Backend, Precision, StoreFormat
 from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.dataset.plan import Part, Plan
+from semvlp.shards.dataset.plan_file import begun_extractor
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import match_texts, read_texts
@@ -66,7 +67,8 @@ class ExtractSettings:
     device: str = "auto"
     """Device of the network; see `semvlp.distributed.device_of`."""
     precision: Precision = "fp32"
-    """Arithmetic of the network; scores and boxes are fp32 in both."""
+    """Arithmetic of the network; scores and boxes are fp32 in both. `auto` is bf16 where the device
+    multiplies it by itself, and in a data set that is gone on with what it was begun with."""
     batch_size: int = 8
     """Most images of equal shape in one pass on a GPU; on a CPU each has its own."""
     workers: int = 4
@@ -158,7 +160,7 @@ def extract(
     files = find_images(images)
     texts, unmatched = _match(settings.texts, files)
     with joined(settings.device, patience=PATIENCE, setting="--device") as world:
-        detector = detector or _load(settings, str(world.device))
+        detector = detector or _load(_settled(settings, out, world), str(world.device))
         name_labels(detector, settings.labels)
         plan = _plan(files, detector, settings)
         begin: Callable[..., Writer] = partial(
@@ -204,6 +206,21 @@ def _together(
             writer.finish()
     world.wait()
     return processed
+
+
+def _settled(settings: ExtractSettings, out: Path, world: World) -> ExtractSettings:
+    """Return the settings with what `precision` = auto stands for.
+
+    A data set that is gone on with keeps what it was begun with.
+    """
+    if settings.precision != "auto":
+        return settings
+    precision = precision_of("auto", world.device)
+    begun = {} if settings.overwrite else begun_extractor(out)
+    if begun.get("precision") in PRECISIONS:
+        precision = begun["precision"]
+    log.info("--precision auto takes %s", precision)
+    return replace(settings, precision=precision)
 
 
 def _load(settings: ExtractSettings, device: str) -> Detector:

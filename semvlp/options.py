@@ -84,6 +84,10 @@ other_regions_option = click.option(
     help="Go on where the regions are others than those that the checkpoint was trained on.",
 )
 device_option = choice("--device", *DEVICES, help="auto: a GPU where there is one.")
-precision_option = choice("--precision", *PRECISIONS)
+precision_option = choice(
+    "--precision",
+    *PRECISIONS,
+    help="auto: bf16 where the device multiplies it by itself, as more than twice as fast.",
+)
 backend_option = choice("--backend", *BACKENDS)
 STORE_FORMAT = click.Choice(STORE_FORMATS)

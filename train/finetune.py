@@ -1,5 +1,6 @@
 """Fine-tuning: one loop for every task, the task passed in."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,8 @@ from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
+
+log = logging.getLogger(__name__)
 
 Validate = Callable[[], Mapping[str, float]]
 
@@ -98,9 +101,27 @@ def finetune(
         source = FinetuningBatches(
             task, examples, model.config.labels, tokenizer, store, config, world
         )
+        if world.is_first:
+            _tell_answerable(source.num_answerable, len(examples), annotations)
         validate = validation(task, valid, model, tokenizer, valid_store, config, world)
         job = _job(task, len(examples), out, config.train, model, tokenizer, source, validate)
         return Loop(job, start, world).run()
+
+
+def _tell_answerable(answerable: int, examples: int, annotations: Sequence[Path]) -> None:
+    """Tell how many examples teach something.
+
+    Raises:
+        InputError: none does.
+    """
+    told = f"{answerable} of {examples} examples have a right answer among the labels"
+    if not answerable:
+        names = ", ".join(map(str, annotations))
+        raise InputError(
+            f"{names}: {told}, so nothing can be learned; the answers must be spelled as the "
+            "labels of the checkpoint are, or start from a pre-training checkpoint"
+        )
+    log.log(logging.INFO if answerable == examples else logging.WARNING, told)
 
 
 def _what(task: Task) -> str:

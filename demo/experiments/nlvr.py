@@ -46,7 +46,8 @@ PLAIN = WorldConfig(
 )
 ALIKE = replace(PLAIN, statements=10, alike_statements=24)
 DETECTOR = DetectorTrainConfig(steps=2000)
-PRETRAIN = (*recipe.PRETRAIN, "model.vocab_size=3000", "data.texts_per_image=2")
+REGIONS = "data.max_regions=36"
+PRETRAIN = (*recipe.PRETRAIN, REGIONS, "model.vocab_size=3000", "data.texts_per_image=2")
 # One schedule over both: the rate stays where it is, then falls to zero. The second has a tenth of
 # PLAIN besides ALIKE, drawn and of dev, so that nothing is forgotten.
 FIRST = ("train.steps=3000", "train.lr_schedule=constant")

@@ -34,6 +34,10 @@ class BaseTask(Task):
         known = self.head == "pooled" and set(labels) <= set(answers)
         return list(labels) if known else []
 
+    def spelling(self, answer: str) -> str:
+        """Return the answer as it is: labels have one spelling, unless the task knows better."""
+        return answer
+
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
         """Return the ids of the examples: one answer to each."""
         return [example.example_id for example in examples]

@@ -106,11 +106,23 @@ class Vqa(BaseTask):
 
         Of the training and validation questions that is the usual list of 3,129, the empty string
         ("the", "a") among them. A set too small for any answer to be frequent gets all of its
-        answers.
+        answers. An answer without punctuation that is mostly given by all people alike is a label
+        as they write it (`Yes`, `the left`): there the official score compares letter by letter.
         """
-        counts = Counter(normalise(e.meta["main"]) for e in examples if e.target)
+        labelled = [example for example in examples if example.target]
+        counts = Counter(normalise(e.meta["main"]) for e in labelled)
         frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
-        return sorted(frequent or counts)
+        alike = Counter(e.meta["answers"][0] for e in labelled if len(set(e.meta["answers"])) == 1)
+        written = {
+            normalise(answer): _trim(answer)
+            for answer, n in alike.items()
+            if n > counts[normalise(answer)] / 2 and _is_plain(_trim(answer))
+        }
+        return sorted(written.get(answer, answer) for answer in frequent or counts)
+
+    def spelling(self, answer: str) -> str:
+        """Return the answer as the evaluator normalises it."""
+        return normalise(answer)
 
     def example_score(self, example: Example, answer: Answer) -> float:
         """Return the official score of one answer."""
@@ -237,6 +249,10 @@ def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
 def normalise(answer: str) -> str:
     """Return an answer as it is compared: no punctuation or articles, digits, lower case."""
     return _digits_and_articles(_without_punctuation(_trim(answer)))
+
+
+def _is_plain(answer: str) -> bool:
+    return bool(normalise(answer)) and _without_punctuation(answer) == answer
 
 
 def _trim(answer: str) -> str:

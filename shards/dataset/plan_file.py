@@ -88,6 +88,16 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
         )
 
 
+def begun_extractor(out: Path) -> Mapping[str, Any]:
+    """Return the extractor of the data set that `out` was begun with; empty where there is none.
+
+    Raises: as `write_or_check_plan`.
+    """
+    path = out / PLAN_NAME
+    extractor = _read(path).get("extractor") if path.exists() else None
+    return extractor if isinstance(extractor, dict) else {}
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         plan = from_json(path.read_bytes())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -359,3 +360,21 @@ def test_the_report_says_what_happened_in_one_sentence(images: Path, tmp_path: P
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"must be|is a fraction|must satisfy"):
         ExtractSettings(**wrong)
+
+
+@pytest.mark.parametrize(("began", "native"), [("fp32", True), ("bf16", False)])
+def test_automatic_precision_is_what_the_data_set_was_begun_with(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: str, native: bool
+) -> None:
+    """On a machine that would have chosen otherwise."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    chosen = ExtractSettings(detector="demo", device="cpu", precision="auto")
+    out, own = tmp_path / "shards", "bf16" if native else "fp32"
+
+    def precision_of(settings: ExtractSettings) -> str:
+        extract(images, out, settings)
+        return read_manifest(out).extractor["precision"]
+
+    assert precision_of(replace(chosen, precision=began)) == began
+    assert precision_of(chosen) == began
+    assert precision_of(replace(chosen, overwrite=True)) == own

@@ -1,6 +1,7 @@
 """What fine-tuning may start from."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train.run.report import RunReport
+from tests.train.finetuning import Colours
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -85,3 +87,19 @@ def test_what_is_no_start_says_so(
     GPT2Config().save_pretrained(tmp_path / "gpt")
     with pytest.raises(ConfigError, match="gpt2 model"):
         finetuned("train.steps=1", init=tmp_path / "gpt", out=tmp_path / "b")
+
+
+def test_answers_that_are_no_labels_are_told_and_refused_where_there_are_no_others(
+    finetuned: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Colours, "labels", lambda self, examples: ["red", "blue"])
+    finetuned("train.steps=1", out=tmp_path / "some")
+    told = re.search(r"(\d+) of 24 examples have a right answer among the labels", caplog.text)
+    assert told is not None
+    assert 0 < int(told[1]) < 24
+    monkeypatch.setattr(Colours, "labels", lambda self, examples: ["Rot", "Blau"])
+    with pytest.raises(InputError, match=r"colours\.jsonl: 0 of 24 examples have a right answer"):
+        finetuned("train.steps=1", out=tmp_path / "none")

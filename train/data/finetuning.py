@@ -79,7 +79,7 @@ class FinetuningBatches:
         world: World,
     ) -> None:
         self._task, self._examples = task, examples
-        self._labels = {label: index for index, label in enumerate(labels)}
+        self._labels = {task.spelling(label): index for index, label in enumerate(labels)}
         self._texts = TextCache(tokenizer, config.data.max_text_length)
         lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
         self._regions = RegionCache(lookup, config.data.cache_images)
@@ -92,6 +92,14 @@ class FinetuningBatches:
         self._pool = config.retrieval.pool if hard else 0
         self._known_step: tuple[int, list[Example]] = (-1, [])
         self._position = 0
+
+    @property
+    def num_answerable(self) -> int:
+        """Return how many examples have an answer among the labels, and so teach something."""
+        return sum(
+            any(self._task.spelling(answer) in self._labels for answer in example.target)
+            for example in self._examples
+        )
 
     def next_step(self) -> list[MicroBatch]:
         """Return the micro-batches of the next step of this rank."""
@@ -189,7 +197,8 @@ class FinetuningBatches:
 
     def _scores(self, example: Example) -> list[float]:
         row = [0.0] * len(self._labels)
-        for label, score in example.target.items():
-            if label in self._labels:
-                row[self._labels[label]] = score
+        for answer, score in example.target.items():
+            index = self._labels.get(self._task.spelling(answer))
+            if index is not None:
+                row[index] = max(row[index], score)
         return row

@@ -92,3 +92,25 @@ def test_labels_are_in_the_published_list(real_data: Path) -> None:
     assert len(Vqa().labels(examples)) == 71
     assert set(Vqa().labels(examples)) < set(published)
     assert all(normalise(answer) == answer for answer in published)
+
+
+@pytest.mark.parametrize("words", [("Yes", "No"), ("the left", "the right"), ("yes", "no")])
+def test_answers_that_all_people_spell_alike_are_labels_as_they_spell_them(
+    words: tuple[str, str], save: Callable[..., Path], make: type
+) -> None:
+    """There the official score compares letter by letter."""
+    document = make.vqa({number: [words[number % 2]] * 10 for number in range(4)})
+    task = Vqa()
+    examples = task.read([save("both.json", document)])
+    labels = task.labels(examples)
+    assert set(labels) == set(words)
+    answers = {e.example_id: labels[labels.index(words[n % 2])] for n, e in enumerate(examples)}
+    assert task.score(examples, answers)["accuracy"] == 100
+
+
+def test_one_answer_in_two_spellings_is_one_label(save: Callable[..., Path], make: type) -> None:
+    people = [["Red"] * 10, ["red"] * 10, ["red."] * 10, ["red"] * 6 + ["pink"] * 4]
+    task = Vqa()
+    examples = task.read([save("both.json", make.vqa(dict(enumerate(people))))])
+    assert task.labels(examples) == ["red"]
+    assert {task.spelling(next(iter(e.target))) for e in examples} == {"red"}
