@@ -9,10 +9,12 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.model.config import SemVLPConfig
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MAX_LETTERS = 1000
+VOCABULARIES = ("tokenizer.json", "vocab.txt")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -58,6 +60,12 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     path = Path(name_or_path)
     if path.is_file():
         return BertTokenizer(vocab=_read_vocabulary(path))
+    if path.is_dir() and not any((path / name).is_file() for name in VOCABULARIES):
+        # transformers would make an empty one, to which every word is unknown.
+        raise ConfigError(
+            f"model.tokenizer must be a directory that holds {' or '.join(VOCABULARIES)}, but "
+            f"{path} has none; a checkpoint needs the tokenizer that it was trained with"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(name_or_path), local_files_only=path.is_dir(), trust_remote_code=False
@@ -68,6 +76,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
             f"hub gives out, or 'train' to learn one from the texts of the shards; "
             f"{str(name_or_path)!r} could not be read: {error}"
         ) from error
+    _check_size(path, len(tokenizer))
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.cls_token_id is None:
         raise ConfigError(
             f"model.tokenizer must be a fast tokenizer with BERT's special tokens, got "
@@ -76,16 +85,35 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _check_size(directory: Path, size: int) -> None:
+    """Check that the tokenizer of a checkpoint is that of its network."""
+    try:
+        config, _ = SemVLPConfig.get_config_dict(directory) if directory.is_dir() else ({}, {})
+    except OSError:
+        return  # a folder with a tokenizer alone
+    wanted = config.get("vocab_size", size)
+    # Published networks have rows for tokens that their vocabularies may lack.
+    fits = size == wanted if config.get("model_type") == SemVLPConfig.model_type else size <= wanted
+    if not fits:
+        raise ConfigError(
+            f"{directory}: the tokenizer must have the {wanted} entries of the network in "
+            f"config.json, but has {size}; it is of another checkpoint"
+        )
+
+
 def encode(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int
 ) -> list[list[int]]:
-    """Encode each text as [CLS] .. [SEP], truncated before the [SEP] to `max_length` tokens."""
+    """Encode each text as [CLS] .. [SEP], truncated before the [SEP] to `max_length` tokens.
+
+    A text that speaks of `[MASK]` has these letters, not the token.
+    """
     if max_length < 2:
         raise ValueError(f"max_length must leave room for [CLS] and [SEP], got {max_length}")
     if not texts:
         return []
     # Truncated here: a tokenizer that truncates keeps doing so, and would be saved with it.
-    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    encoded = tokenizer(list(texts), verbose=False, split_special_tokens=True)["input_ids"]
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in encoded]
 
 

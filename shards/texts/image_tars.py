@@ -53,5 +53,6 @@ def _of_json(entry: Any) -> list[str]:
     """Return the captions; an entry of a photograph that could not be fetched has none."""
     if not isinstance(entry, dict):
         raise ValueError("it must be an object")
-    captions = [entry.get("caption"), *(entry.get("captions") or ())]
+    several = entry.get("captions") or ()
+    captions = [entry.get("caption"), *([several] if isinstance(several, str) else several)]
     return [caption for caption in captions if isinstance(caption, str)]

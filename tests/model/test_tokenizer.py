@@ -66,7 +66,7 @@ def test_encode_cuts_before_the_sep_and_leaves_the_tokenizer_alone() -> None:
 def test_round_trip_beside_a_model(tmp_path: Path) -> None:
     tokenizer = train_wordpiece(TEXTS, 120)
     tokenizer.save_pretrained(tmp_path)
-    SemVLPConfig.preset("tiny").save_pretrained(tmp_path)
+    SemVLPConfig.preset("tiny", vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     for again in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         assert again.get_vocab() == tokenizer.get_vocab()
         assert again.mask_token_id == 4
@@ -83,7 +83,7 @@ def test_berts_vocabulary_tokenises_as_bert(real_data: Path) -> None:
     assert encode(tokenizer, ["Hello, world!"], 20) == [[101, 7592, 1010, 2088, 999, 102]]
     with (real_data / "coco" / "captions.json").open() as file:
         texts = [entry["caption"] for entry in json.load(file)["annotations"]]
-    texts += ["Crème brûlée\tin 東京, unaffable!!", "a\u200bb  c\n", "[MASK] it"]
+    texts += ["Crème brûlée\tin 東京, unaffable!!", "a\u200bb  c\n"]
     reference = BertWordPieceTokenizer(str(path), lowercase=True)
     expected = [encoding.ids for encoding in reference.encode_batch(texts)]
     assert encode(tokenizer, texts, 512) == expected
@@ -108,4 +108,28 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_directory_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.tokenizer must be"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_text_that_names_a_special_token_has_its_letters() -> None:
+    tokenizer = train_wordpiece(["a [MASK] is worn", "write [SEP] here"] * 2, 200)
+    special = {tokenizer.mask_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    ids, again = encode(tokenizer, ["a [MASK] is worn", "[CLS] write [SEP] here"], 60)
+    for row in (ids, again):
+        assert row[0] == tokenizer.cls_token_id
+        assert row[-1] == tokenizer.sep_token_id
+        assert not special.intersection(row[1:-1])
+    assert "mask" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("other", ["nothing", "larger", "smaller"])
+def test_a_checkpoint_without_its_own_tokenizer_is_refused(tmp_path: Path, other: str) -> None:
+    """transformers would make an empty one, to which every word is unknown."""
+    tokenizer = train_wordpiece(TEXTS, 60)
+    sizes = {"nothing": len(tokenizer), "larger": len(tokenizer) - 1, "smaller": 200}
+    SemVLPConfig.preset("tiny", vocab_size=sizes[other]).save_pretrained(tmp_path)
+    if other != "nothing":
+        tokenizer.save_pretrained(tmp_path)
+    reason = "needs the tokenizer that" if other == "nothing" else "is of another checkpoint"
+    with pytest.raises(ConfigError, match=reason):
         load_tokenizer(tmp_path)

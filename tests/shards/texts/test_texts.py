@@ -57,9 +57,14 @@ def test_captions_in_image_tars(tmp_path: Path) -> None:
         "0001.txt": b"A hill.\n",
         "a/0002.json": b'{"captions": ["One.", "Two."], "caption": null}',
         "0003.json": b'{"status": "failed"}',
+        "0004.json": b'{"captions": "a dog"}',
     }
     texts = read_texts([image_tar(tmp_path / "set.tar", members)])
-    assert texts == {"0001": Texts(captions=("A hill.",)), "0002": Texts(captions=("One.", "Two."))}
+    assert texts == {
+        "0001": Texts(captions=("A hill.",)),
+        "0002": Texts(captions=("One.", "Two.")),
+        "0004": Texts(captions=("a dog",)),
+    }
 
 
 @pytest.mark.parametrize("data", [b"{", b"[1]", b"\xff"])
