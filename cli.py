@@ -335,6 +335,18 @@ def score(task: str, annotations: Sequence[Path], predictions: Path, split: str)
 
 
 @cli.command()
+@click.argument("runs", type=EXISTING, nargs=-1, required=True)
+@out_option("runs/compare.html")
+def compare(runs: Sequence[Path], out: Path) -> Result:
+    """Put several runs on one page, side by side."""
+    from semvlp.train.run.compare import compare as write_page
+
+    refuse_inputs(out, *runs)
+    page = write_page(runs, out)
+    return Result({"page": str(page)}, f"Open {page} in a browser.")
+
+
+@cli.command()
 @click.argument("words", metavar="PHOTO [PHOTO2] TEXT...", nargs=-1, required=True)
 @click.option(
     "--checkpoint",
@@ -357,18 +369,6 @@ def ask(words: Sequence[str], page: Path | None, checkpoint: str | None, **optio
     if page:
         refuse_inputs(page, checkpoint, *words)
     return reported(app.ask(words, page=page, checkpoint=checkpoint, **options))
-
-
-@cli.command()
-@click.argument("runs", type=EXISTING, nargs=-1, required=True)
-@out_option("runs/compare.html")
-def compare(runs: Sequence[Path], out: Path) -> Result:
-    """Put several runs on one page, side by side."""
-    from semvlp.train.run.compare import compare as write_page
-
-    refuse_inputs(out, *runs)
-    page = write_page(runs, out)
-    return Result({"page": str(page)}, f"Open {page} in a browser.")
 
 
 cli.add_command(list_settings)

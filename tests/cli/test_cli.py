@@ -22,6 +22,7 @@ COMMANDS = [
     "eval",
     "score",
     "compare",
+    "ask",
     "settings",
     "doctor",
 ]
