@@ -23,6 +23,7 @@ from semvlp.options import (
     choice,
     device_option,
     keep_option,
+    max_bad_option,
     other_regions_option,
     out_option,
     overwrite_option,
@@ -107,12 +108,7 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
 @precision_option
 @click.option("--batch-size", type=click.IntRange(1), default=8)
 @click.option("--workers", type=click.IntRange(1), default=4)
-@click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    help="Exit 4 when a larger fraction of the images is refused.",
-)
+@max_bad_option
 @click.option("--preview", type=click.IntRange(0), default=0, help="Images on the preview page.")
 @allow_http_option
 @restart_options

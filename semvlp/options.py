@@ -78,6 +78,12 @@ annotations_option = click.option(
     multiple=True,
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
 )
+max_bad_option = click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    help="Exit 4 when a larger fraction of the images is refused.",
+)
 other_regions_option = click.option(
     "--allow-other-regions",
     is_flag=True,

@@ -9,9 +9,16 @@ import click
 
 from semvlp.atomic import refuse_inputs
 from semvlp.console import Group, Result, listed, reported
-from semvlp.errors import InputError
+from semvlp.errors import InputError, TooManyRefused
 from semvlp.names import VIEWS
-from semvlp.options import EXISTING, PATH, STORE_FORMAT, out_option, overwrite_option
+from semvlp.options import (
+    EXISTING,
+    PATH,
+    STORE_FORMAT,
+    max_bad_option,
+    out_option,
+    overwrite_option,
+)
 from semvlp.shards.formats.table import FORMATS
 
 
@@ -107,13 +114,22 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool)
 @click.option("--from", "from_", type=click.Choice(list(FORMATS)), required=True)
 @click.option("--to", type=STORE_FORMAT, default="tar")
 @click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
+@max_bad_option
 @overwrite_option
-def shards_import(path: Path, target: Path, **options: Any) -> Result:
+def shards_import(path: Path, target: Path, max_bad: float, **options: Any) -> Result:
     """Read the features of another system."""
     from semvlp.shards.formats.import_export import import_format
 
     refuse_inputs(target, path)
-    return _written(import_format(path, target, **options), target)
+    manifest = import_format(path, target, **options)
+    written, refused = manifest.counts["samples"], manifest.counts["errors"]
+    if refused > max_bad * (written + refused):
+        raise TooManyRefused(
+            f"{target} is finished and holds {written} images, but {refused} of "
+            f"{written + refused} were refused and --max-bad allows {max_bad:.1%}; see "
+            f"{target / 'refused.jsonl'} for the reasons"
+        )
+    return _written(manifest, target)
 
 
 @shards.command("export")

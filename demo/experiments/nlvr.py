@@ -55,8 +55,8 @@ THEN = ("train.steps=13000", "train.warmup_ratio=0.0", "data.weights=[0.6, 0.3, 
 # Dev's sentences are too few to choose among checkpoints by: a moving average needs no choice.
 FINETUNE = (
     "model.dropout=0.1",
-    "train.epochs=6",
-    "train.ema_decay=0.998",
+    "train.epochs=4",
+    "train.ema_decay=0.99",
     "train.batch_size=64",
     "train.lr=3e-4",
     "data.cache_images=20000",

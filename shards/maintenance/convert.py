@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
@@ -85,12 +85,20 @@ def join(
     images that the files speak of: what to pre-train on of features extracted for all splits.
 
     Raises:
-        InputError: `shards` or a text file is damaged, or a name in it fits several images.
+        InputError: `shards` or a text file is damaged, a name in it fits several images, or none
+            fits one.
         ConfigError: `out` is `shards`, or holds another data set.
     """
     refuse_same(shards, out)
     with open_store(shards) as store:
-        matched, unmatched = match_texts(read_texts(texts), store.image_ids)
+        named = read_texts(texts)
+        matched, unmatched = match_texts(named, store.image_ids)
+        if not matched:
+            raise InputError(
+                f"{', '.join(map(str, texts))}: none of the {len(named)} image names fits an image "
+                f"of {shards}; the texts name {next(iter(named), 'none')!r}, the images "
+                f"{next(iter(store.image_ids), 'none')!r}"
+            )
         plan = store.manifest.plan(store.image_ids)
         plan = replace(
             plan,

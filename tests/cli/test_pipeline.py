@@ -235,3 +235,29 @@ def test_nothing_is_written_into_the_source_folder(work: Work, semvlp: Semvlp) -
     code, error, _ = semvlp("extract", work.images, "--detector", "demo", "--out", source)
     assert code == 2
     assert "--out" in error["error"]
+
+
+def test_half_a_file_is_imported_and_told(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:
+    """What was lost is counted in the exit code, unless as much is allowed."""
+    tsv, half = tmp_path / "whole.tsv", tmp_path / "half.tsv"
+    semvlp("shards", "export", work.root / "regions", tsv, "--to", "lxmert-tsv")
+    data = tsv.read_bytes()
+    half.write_bytes(data[: data.index(b"\n", len(data) // 40) + 200])
+    command = ("shards", "import", half, tmp_path / "s", "--from", "lxmert-tsv")
+    code, error, _ = semvlp(*command)
+    assert code == 4
+    assert "were refused and --max-bad allows 5.0%" in error["error"]
+    assert (tmp_path / "s" / "refused.jsonl").read_text().count("cut short") == 1
+    code, report, _ = semvlp(*command, "--max-bad", 1)
+    assert code == 0
+    assert report["counts"]["errors"] == 1
+
+
+def test_texts_that_fit_no_image_are_not_joined(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.tsv"
+    captions.write_text("a red box on a wall\thttp://example.org/1.jpg\n")
+    command = ("shards", "join", work.root / "regions", "--texts", captions)
+    code, error, _ = semvlp(*command, "--out", tmp_path / "j")
+    assert code == 3
+    assert "none of the 1 image names fits" in error["error"]
+    assert not (tmp_path / "j").exists()
