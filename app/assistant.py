@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     """0..1; answers of VQA need not add up to 1, for several may be right."""
 
 
-@dataclass(frozen=True, slots=False, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Reply:
     """The answers to one text about one photograph, or about two."""
 

@@ -56,7 +56,7 @@ SMALL = Size(
         questions=12,
         statements=12,
         pairs=1.0,
-        pair_statements=8,
+        pair_statements=12,
         most_items=3,
     ),
     steps=1600,
