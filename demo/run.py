@@ -45,7 +45,7 @@ class Size:
 
 
 SMALL = Size(
-    scenes={"train": 3600, "valid": 40, "test": 200},
+    scenes={"train": 3000, "valid": 40, "test": 200},
     world=WorldConfig(
         towers=0,
         scatter=0,
@@ -56,10 +56,10 @@ SMALL = Size(
         questions=12,
         statements=12,
         pairs=1.0,
-        pair_statements=12,
+        pair_statements=8,
         most_items=3,
     ),
-    steps=1600,
+    steps=1200,
     epochs={"vqa": 1, "nlvr2": 2},
 )
 FULL = Size(
