@@ -64,11 +64,11 @@ def best_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the scores as lines of text: one column for each mode."""
     names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
-    lines = [" " * 24 + "".join(f"{mode:>14}" for mode in modes)]
+    lines = [" " * 24 + "".join(f"{mode:>17}" for mode in modes)]
     for name in names:
-        lines.append(f"{name:<24}" + "".join(f"{found[name]:>14.2f}" for found in modes.values()))
+        lines.append(f"{name:<24}" + "".join(f"{found[name]:>17.2f}" for found in modes.values()))
         ends = [found[key] for found in modes.values() if (key := f"{name}_interval") in found]
         if ends:
-            between = "".join(f"{f'{low:.1f} to {high:.1f}':>14}" for low, high in ends)
+            between = "".join(f"{f'{low:.1f} to {high:.1f}':>17}" for low, high in ends)
             lines.append(f"{'  95 % interval':<24}{between}")
     return lines
