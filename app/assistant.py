@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from semvlp.app.eyes import Eyes, Photo, open_eyes
 from semvlp.errors import ConfigError, InputError
-from semvlp.eval.network import Network, open_network
+from semvlp.eval.lookup import pair_regions
+from semvlp.eval.network import Network, finite, open_network
 from semvlp.eval.pages.explain import Between, between
-from semvlp.eval.predict import passes_of
+from semvlp.eval.predict import chances, passes_of
+from semvlp.eval.task import Scores
 from semvlp.eval.tasks import nlvr, snli_ve
+from semvlp.eval.tasks.base import mean_probability
 from semvlp.eval.tasks.retrieval import LABELS as MATCHING
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.hub import checkpoint_folder
@@ -66,7 +68,7 @@ class Reply:
         (ids,) = self.network.encode([self.text])
         limit = self.network.limits.max_regions
         return tuple(
-            _attention(self.network, ids, _pair(r, limit), self.mode) for r in self.regions
+            _attention(self.network, ids, pair_regions(r, limit), self.mode) for r in self.regions
         )
 
 
@@ -176,8 +178,7 @@ class Assistant:
         Raises: as `ask`; two photographs are for NLVR2, one for NLVR.
         """
         self._check("true_of", "nlvr", "nlvr2")
-        seen = _listed(photos)
-        answers = self.reply(seen, statement, top=len(self.labels)).answers
+        answers = self.reply(_listed(photos), statement, top=len(self.labels)).answers
         return next(each.probability for each in answers if each.answer.lower() == TRUE)
 
     def entails(self, photo: Seen, hypothesis: str) -> Reply:
@@ -204,7 +205,7 @@ class Assistant:
         The regions are those of `regions(photo)`, the words the word pieces of the tokenizer.
         """
         (ids,) = self.network.encode([_checked(text)])
-        regions = _pair(self.regions(photo), self.network.limits.max_regions)
+        regions = pair_regions(self.regions(photo), self.network.limits.max_regions)
         return _attention(self.network, ids, regions, self.mode)
 
     def _check(self, method: str, *tasks: str) -> None:
@@ -214,27 +215,20 @@ class Assistant:
                 f"was fine-tuned on {self.task}"
             )
 
-    def _probabilities(self, seen: Sequence[Regions], texts: Sequence[str]) -> NDArray[np.float32]:
+    def _probabilities(self, seen: Sequence[Regions], texts: Sequence[str]) -> Scores:
         """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
-        network, limit = self.network, self.network.limits.max_regions
+        network, task = self.network, load_task(self.task)
         ids = network.encode([_checked(text) for text in texts])
-        pairs = [_pair(regions, limit) for regions in seen]
-        exclusive = load_task(self.task).loss == "cross_entropy" or network.zero_shot
+        pairs = [pair_regions(regions, network.limits.max_regions) for regions in seen]
+        batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
+        rows = []
         with network.inference():
-            rows = [
-                torch.cat(
-                    [
-                        network.logits(
-                            ids[start : start + BATCH], pairs[start : start + BATCH], one
-                        )
-                        for start in range(0, len(ids), BATCH)
-                    ]
+            for one in passes_of(self.mode):
+                logits = torch.cat(
+                    [network.logits(ids[part], pairs[part], one) for part in batches]
                 )
-                for one in passes_of(self.mode)
-            ]
-        chances = [row.softmax(1) if exclusive else row.sigmoid() for row in rows]
-        mean: NDArray[np.float32] = torch.stack(chances).mean(0).numpy()
-        return mean
+                rows.append(finite(chances(network, task, logits), one))
+        return mean_probability(rows)
 
 
 def load(
@@ -274,10 +268,6 @@ def _attention(
 ) -> Between:
     both = [between(network, ids, regions, one) for one in passes_of(mode)]
     return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
-
-
-def _pair(regions: Regions, limit: int) -> PairRegions:
-    return regions.features[:limit], regions.boxes[:limit], regions.width, regions.height
 
 
 def _checked(text: str) -> str:

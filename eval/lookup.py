@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from semvlp.errors import InputError
 from semvlp.eval.task import Example
 from semvlp.model.packing import PairRegions
-from semvlp.shards.record import Sample
+from semvlp.shards.record import Regions, Sample
 from semvlp.shards.stores.store import Store
 from semvlp.shards.texts.image_ids import ImageIds
 
@@ -34,12 +34,11 @@ class RegionLookup:
 
         An image that is named several times is read once.
         """
-        listed, first = list(names), slice(self._max_regions)
-        read = {}
-        for name in dict.fromkeys(listed):
-            regions = self.sample(name).regions
-            pixels = regions.width, regions.height
-            read[name] = (regions.features[first], regions.boxes[first], *pixels)
+        listed = list(names)
+        read = {
+            name: pair_regions(self.sample(name).regions, self._max_regions)
+            for name in dict.fromkeys(listed)
+        }
         return [read[name] for name in listed]
 
     def sample(self, name: str) -> Sample:
@@ -47,6 +46,11 @@ class RegionLookup:
         image_id = self._image_ids[name]
         assert image_id is not None
         return self._store.sample(self._store.index_of(image_id))
+
+
+def pair_regions(regions: Regions, most: int) -> PairRegions:
+    """Return the `most` most confident regions of an image as a network takes them."""
+    return regions.features[:most], regions.boxes[:most], regions.width, regions.height
 
 
 def _message(store: Store, examples: Sequence[Example], missing: set[str], total: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import ALONE, World
@@ -143,7 +144,13 @@ def probabilities(
             ids = [texts[row] for row in rows for _ in examples[row].images]
             logits = network.logits(ids, lookup(names), mode)
             # Pre-training learns its answers with a cross-entropy, whatever the task learns with.
-            exclusive = task.loss == "cross_entropy" or network.zero_shot
-            ours.append((logits.softmax(1) if exclusive else logits.sigmoid()).numpy())
+            ours.append(chances(network, task, logits))
             bar.advance(len(rows))
     return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
+
+
+def chances(network: Network, task: Task, logits: Tensor) -> Scores:
+    """Return the probabilities [N, C] of logits [N, C] of a task; see `predict`."""
+    exclusive = task.loss == "cross_entropy" or network.zero_shot
+    probable: Scores = (logits.softmax(1) if exclusive else logits.sigmoid()).numpy()
+    return probable

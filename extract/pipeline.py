@@ -12,7 +12,7 @@ from typing import Any
 
 from semvlp.atomic import refuse_source_code
 from semvlp.distributed import World, joined, precision_of
-from semvlp.errors import ConfigError, InputError, TooManyRefused
+from semvlp.errors import ConfigError
 from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
@@ -26,9 +26,10 @@ from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.dataset.plan import Part, Plan
 from semvlp.shards.dataset.plan_file import begun_extractor
+from semvlp.shards.dataset.refusals import check_refused
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
-from semvlp.shards.texts.texts import match_texts, read_texts
+from semvlp.shards.texts.texts import read_matched
 from semvlp.shards.writer import Writer, open_writer
 
 # One rank may have all the large images; only a rank that died ends the wait, through torchrun.
@@ -184,7 +185,7 @@ def extract(
             unmatched_texts=unmatched,
             preview=_preview(images, out, settings) if world.is_first else None,
         )
-    _check_refused(report, settings.max_bad)
+    check_refused(out, counts, settings.max_bad, took=f" in {duration(report.seconds)}")
     return report
 
 
@@ -261,13 +262,7 @@ def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str,
     """Return texts by image id, and the number of names that fit no image."""
     if not paths:
         return {}, 0
-    named = read_texts(paths)
-    texts, unmatched = match_texts(named, (file.image_id for file in files))
-    if not texts:
-        raise InputError(
-            f"{', '.join(map(str, paths))}: none of the {len(named)} image names fits an image; "
-            f"the texts name {next(iter(named), 'none')!r}, the images {files[0].image_id!r}"
-        )
+    texts, unmatched = read_matched(paths, [file.image_id for file in files])
     log.info("texts for %d of %d images", len(texts), len(files))
     if unmatched:
         log.info("texts of %d other images, such as %s, left out", len(unmatched), unmatched[0])
@@ -334,13 +329,3 @@ def _preview(images: Path, out: Path, settings: ExtractSettings) -> Path | None:
             log.warning("no preview: every image was refused")
             return None
         return write_preview(store, out / "preview.html", images=images, count=settings.preview)
-
-
-def _check_refused(report: ExtractReport, max_bad: float) -> None:
-    total = report.written + report.refused
-    if report.refused > max_bad * total:
-        raise TooManyRefused(
-            f"{report.out} is finished in {duration(report.seconds)} and holds {report.written} "
-            f"images, but {report.refused} of {total} were refused and --max-bad allows "
-            f"{max_bad:.1%}; see {report.out / 'refused.jsonl'} for the reasons"
-        )

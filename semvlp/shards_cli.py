@@ -9,7 +9,7 @@ import click
 
 from semvlp.atomic import refuse_inputs
 from semvlp.console import Group, Result, listed, reported
-from semvlp.errors import InputError, TooManyRefused
+from semvlp.errors import InputError
 from semvlp.names import VIEWS
 from semvlp.options import (
     EXISTING,
@@ -118,17 +118,12 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool)
 @overwrite_option
 def shards_import(path: Path, target: Path, max_bad: float, **options: Any) -> Result:
     """Read the features of another system."""
+    from semvlp.shards.dataset.refusals import check_refused
     from semvlp.shards.formats.import_export import import_format
 
     refuse_inputs(target, path)
     manifest = import_format(path, target, **options)
-    written, refused = manifest.counts["samples"], manifest.counts["errors"]
-    if refused > max_bad * (written + refused):
-        raise TooManyRefused(
-            f"{target} is finished and holds {written} images, but {refused} of "
-            f"{written + refused} were refused and --max-bad allows {max_bad:.1%}; see "
-            f"{target / 'refused.jsonl'} for the reasons"
-        )
+    check_refused(target, manifest.counts, max_bad)
     return _written(manifest, target)
 
 

@@ -2,17 +2,36 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semvlp import atomic
 from semvlp.atomic import PART_DIR
 from semvlp.documents import from_json
-from semvlp.errors import InputError
+from semvlp.errors import InputError, TooManyRefused
 from semvlp.shards.dataset.manifest import Refusal
 from semvlp.shards.dataset.plan import Plan
 
 REFUSED_NAME = "refused.jsonl"
+
+
+def check_refused(out: Path, counts: Mapping[str, int], max_bad: float, *, took: str = "") -> None:
+    """Check that no more than a fraction of the images of a finished data set was refused.
+
+    Args:
+        counts: those of its manifest.
+        took: how long it took, in words that follow `finished`.
+
+    Raises:
+        TooManyRefused: more was.
+    """
+    written, refused = counts["samples"], counts["errors"]
+    total = written + refused
+    if refused > max_bad * total:
+        raise TooManyRefused(
+            f"{out} is finished{took} and holds {written} images, but {refused} of {total} were "
+            f"refused and --max-bad allows {max_bad:.1%}; see {out / REFUSED_NAME} for the reasons"
+        )
 
 
 class RefusalLog:

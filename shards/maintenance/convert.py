@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semvlp.errors import ConfigError, InputError
+from semvlp.errors import ConfigError
 from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
@@ -15,7 +15,7 @@ from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.stores.store import Members, Store
-from semvlp.shards.texts.texts import match_texts, read_texts
+from semvlp.shards.texts.texts import read_matched
 from semvlp.shards.writer import Writer, open_writer
 
 
@@ -91,14 +91,7 @@ def join(
     """
     refuse_same(shards, out)
     with open_store(shards) as store:
-        named = read_texts(texts)
-        matched, unmatched = match_texts(named, store.image_ids)
-        if not matched:
-            raise InputError(
-                f"{', '.join(map(str, texts))}: none of the {len(named)} image names fits an image "
-                f"of {shards}; the texts name {next(iter(named), 'none')!r}, the images "
-                f"{next(iter(store.image_ids), 'none')!r}"
-            )
+        matched, unmatched = read_matched(texts, store.image_ids)
         plan = store.manifest.plan(store.image_ids)
         plan = replace(
             plan,

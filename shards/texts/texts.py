@@ -92,6 +92,25 @@ def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
     }
 
 
+def read_matched(
+    paths: Sequence[Path], image_ids: Sequence[str]
+) -> tuple[dict[str, Texts], list[str]]:
+    """Read the texts of the images of a data set; see `read_texts` and `match_texts`.
+
+    Raises:
+        InputError: as these do, or no name in the files fits an image.
+    """
+    named = read_texts(paths)
+    matched, unmatched = match_texts(named, image_ids)
+    if not matched:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: none of the {len(named)} image names fits an image; "
+            f"the texts name {next(iter(named), 'none')!r}, the images "
+            f"{next(iter(image_ids), 'none')!r}"
+        )
+    return matched, unmatched
+
+
 def match_texts(
     texts: Mapping[str, Texts], image_ids: Iterable[str]
 ) -> tuple[dict[str, Texts], list[str]]:
