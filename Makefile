@@ -39,7 +39,7 @@ format: $(READY)
 
 # The tables of settings in docs/, from the dataclasses; a test fails where they are out of date.
 docs-tables: $(READY)
-	$(BIN)/python -m semvlp.settings_pages docs
+	$(BIN)/python -m semvlp.commands.settings_pages docs
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

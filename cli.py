@@ -11,9 +11,11 @@ from typing import Any
 import click
 
 from semvlp.atomic import refuse_inputs
-from semvlp.console import CONTEXT, Group, Result, listed, reported, run, show
-from semvlp.names import DEMO_SIZES, EVAL_MODES, PRECISIONS, PRESETS, DemoSize
-from semvlp.options import (
+from semvlp.commands.app_cli import ask
+from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
+from semvlp.commands.detector_cli import detector
+from semvlp.commands.eval_cli import evaluate, score
+from semvlp.commands.options import (
     EXISTING,
     PATH,
     STORE_FORMAT,
@@ -31,8 +33,9 @@ from semvlp.options import (
     restart_options,
     task_option,
 )
-from semvlp.settings_cli import CommandWithSettings, list_settings, settings_options
-from semvlp.shards_cli import shards
+from semvlp.commands.settings_cli import CommandWithSettings, list_settings, settings_options
+from semvlp.commands.shards_cli import shards
+from semvlp.names import DEMO_SIZES, PRESETS, DemoSize
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -122,48 +125,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     )
 
 
-@cli.group()
-def detector() -> None:
-    """Train a detector of your own, or list the known ones."""
-
-
-@detector.command("train", cls=CommandWithSettings, settings="detector")
-@click.argument("annotations", type=EXISTING)
-@click.argument("images", type=EXISTING)
-@out_option("runs/detector")
-@backend_option
-@settings_options
-@allow_http_option
-@restart_options
-def detector_train(
-    annotations: Path,
-    images: Path,
-    out: Path,
-    config: Path | None,
-    overrides: Sequence[str],
-    **options: Any,
-) -> Result:
-    """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
-    from semvlp.settings import load
-    from semvlp.train.detector.config import DetectorTrainConfig
-    from semvlp.train.detector.train import train_detector
-
-    settings = load(DetectorTrainConfig, config, overrides)
-    read = (settings.init, settings.valid, settings.valid_images)
-    refuse_inputs(out, annotations, images, *read)
-    return reported(train_detector(annotations, images, out, settings, **options))
-
-
-@detector.command("list")
-def detector_list() -> Result:
-    """List known detectors: what they are and where their weights come from."""
-    from semvlp.extract.detectors.zoo import KNOWN
-
-    rows = {name: {"what": spec.what, "weights": spec.weights} for name, spec in KNOWN.items()}
-    lines = [f"{name}\n  {row['what']}\n  weights: {row['weights']}" for name, row in rows.items()]
-    return Result(rows, "\n".join(lines))
-
-
+cli.add_command(detector)
 cli.add_command(shards)
 
 
@@ -248,86 +210,8 @@ def finetune(
     return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 
-@cli.command("eval")
-@task_option
-@click.option("--checkpoint", type=PATH, help="runs/finetune-TASK/best unless given.")
-@annotations_option
-@click.option("--shards", help="Region features of the images.")
-@click.option(
-    "--split", help="Name in the leaderboard file; the annotation file's own unless given."
-)
-@choice("--mode", *EVAL_MODES)
-@device_option
-@choice("--precision", *PRECISIONS, default="fp32", help="Of the encoder.")
-@click.option("--batch-size", type=click.IntRange(1), default=64)
-@click.option(
-    "--shortlist",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Retrieval: compare only the N likeliest by the detector's labels.",
-)
-@click.option("--images", type=EXISTING, help="The photographs, to be shown in the report.")
-@click.option(
-    "--explain",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Write explain.html: N examples with what their words and regions attend to.",
-)
-@other_regions_option
-@click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
-@allow_http_option
-@overwrite_option
-def evaluate(
-    task: str,
-    checkpoint: Path | None,
-    annotations: Sequence[Path],
-    shards: str | None,
-    split: str | None,
-    out: Path | None,
-    overwrite: bool,
-    **options: Any,
-) -> Result:
-    """Write the leaderboard file of a task, and its scores where the split has labels."""
-    from semvlp.eval import evaluate as scorer
-    from semvlp.eval.files.inputs import eval_inputs
-    from semvlp.eval.tasks.table import load_task
-    from semvlp.shards.remote import localize
-
-    checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
-    out = out or Path(f"runs/eval-{task}")
-    refuse_inputs(out, checkpoint, shards, options["images"], *annotations)
-    store = localize(shards) if shards else None
-    given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
-    refuse_inputs(out, given.shards, *given.annotations, *given.train)
-    return reported(
-        scorer.evaluate(
-            load_task(task),
-            checkpoint,
-            given.annotations,
-            given.shards,
-            out,
-            scorer.EvalOptions(
-                split=given.split,
-                train=given.train,
-                existing="replace" if overwrite else "keep",
-                **options,
-            ),
-        )
-    )
-
-
-@cli.command()
-@task_option
-@annotations_option
-@click.option("--split", default="test", help="Part of a file that holds several (Karpathy).")
-@click.argument("predictions", type=EXISTING)
-def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
-    """Score a leaderboard file that anyone made."""
-    from semvlp.eval import evaluate as scorer
-    from semvlp.eval.tasks.table import load_task
-
-    scores = scorer.score(load_task(task), annotations, predictions, split=split)
-    return Result(scores, listed(scores))
+cli.add_command(evaluate)
+cli.add_command(score)
 
 
 @cli.command()
@@ -342,31 +226,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
     return Result({"page": str(page)}, f"Open {page} in a browser.")
 
 
-@cli.command()
-@click.argument("words", metavar="PHOTO [PHOTO2] TEXT...", nargs=-1, required=True)
-@click.option(
-    "--checkpoint",
-    metavar="RUN",
-    help="runs/finetune-vqa/best unless given, else that of the demo; or a name on the Hub.",
-)
-@choice("--mode", "both", *(mode for mode in EVAL_MODES if mode != "both"))
-@click.option("--top", type=click.IntRange(1), default=5, help="Answers to tell.")
-@click.option("--page", type=PATH, metavar="FILE", help="Also write a page with the regions.")
-@click.option("--detector", metavar="SPEC", help="Where the checkpoint's is not known by name.")
-@device_option
-def ask(words: Sequence[str], page: Path | None, checkpoint: str | None, **options: Any) -> Result:
-    """Ask a checkpoint a question about a photograph, or whether a statement holds of it.
-
-    Several questions, a folder of photographs, or two photographs for a checkpoint of pairs work
-    as well.
-    """
-    from semvlp.app import ask as app
-
-    if page:
-        refuse_inputs(page, checkpoint, *words)
-    return reported(app.ask(words, page=page, checkpoint=checkpoint, **options))
-
-
+cli.add_command(ask)
 cli.add_command(list_settings)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.model.config import PRESETS
 
 WRITTEN = Path(__file__).parent / "fixtures" / "written_by_0_1"

@@ -76,8 +76,8 @@ def test_settings_and_recipes_are_in_the_wheel(unpacked: Path) -> None:
     script = """
 from pathlib import Path
 from semvlp.settings import load
-from semvlp.settings_cli import defaults_of
-from semvlp.settings_doc import field_docs
+from semvlp.commands.settings_cli import defaults_of
+from semvlp.commands.settings_doc import field_docs
 from semvlp.train.recipes import find_config
 recipe = find_config(Path("semvlp_base"))
 load(type(defaults_of("pretrain")), recipe)

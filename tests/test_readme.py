@@ -8,7 +8,7 @@ import click
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.demo.dataset.files import write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.settings import load

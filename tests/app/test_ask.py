@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from tests.app.conftest import Drawn
 
 Ask = Callable[..., tuple[int, Any, str]]

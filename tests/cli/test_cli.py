@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -66,7 +66,7 @@ def test_of_several_processes_the_first_one_logs(
 
 def test_help_loads_nothing_heavy() -> None:
     probe = (
-        "import sys; from semvlp.cli import cli; from semvlp.console import run;"
+        "import sys; from semvlp.cli import cli; from semvlp.commands.console import run;"
         f"run(cli, 'semvlp', ['--help']); print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)

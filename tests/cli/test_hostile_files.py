@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.model import SemVLPConfig, SemVLPForTask
 from semvlp.progress import Progress
 from semvlp.shards.record import Sample

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.demo.run import SIZES
 from semvlp.eval.tasks.table import TASKS
 from semvlp.extract.detectors.detector import Runner
@@ -117,7 +117,7 @@ def test_every_name_stands_for_something() -> None:
 def test_the_lists_are_shown_without_loading_what_they_name() -> None:
     commands = [("demo",), ("extract",), ("shards", "import"), ("finetune",), ("eval",), ("score",)]
     probe = (
-        "import sys; from semvlp.cli import cli; from semvlp.console import run;"
+        "import sys; from semvlp.cli import cli; from semvlp.commands.console import run;"
         f"assert not any([run(cli, 'semvlp', [*command, '--help']) for command in {commands!r}]);"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from tests.shards.datasets import write_dataset
 
 TASK = ("--task", "vqa", "--annotations", "data/a.json")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.world.config import WorldConfig
 

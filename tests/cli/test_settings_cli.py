@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from semvlp import settings_cli
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands import settings_cli
+from semvlp.commands.console import run
+from semvlp.commands.settings_cli import COMMANDS, defaults_of
+from semvlp.commands.settings_pages import renewed
 from semvlp.settings import load
-from semvlp.settings_cli import COMMANDS, defaults_of
-from semvlp.settings_pages import renewed
 from semvlp.train.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +160,7 @@ def test_an_option_that_is_no_setting_is_unknown(
 )
 def test_settings_are_known_without_torch(arguments: list[str]) -> None:
     probe = (
-        "import sys; from semvlp.cli import cli; from semvlp.console import run;"
+        "import sys; from semvlp.cli import cli; from semvlp.commands.console import run;"
         f"run(cli, 'semvlp', {arguments!r}); print([m for m in ('torch', 'numpy', 'transformers')"
         " if m in sys.modules])"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.tasks.table import TASKS

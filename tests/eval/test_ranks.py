@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.eval.network import open_network
 from tests.fake_gpu import see_gpus
 

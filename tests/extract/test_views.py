@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from semvlp.commands.shards_cli import VIEWS as OFFERED
 from semvlp.errors import ConfigError
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.views import write_view
@@ -12,7 +13,6 @@ from semvlp.names import VIEWS, StoreFormat
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
-from semvlp.shards_cli import VIEWS as OFFERED
 
 Found = dict[str, set[tuple[bytes, ...]]]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from semvlp.commands.settings_doc import field_docs, tables_of, to_start_file, to_text
 from semvlp.settings import also_called, formerly
-from semvlp.settings_doc import field_docs, tables_of, to_start_file, to_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError, Interrupted, SemVLPError
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPPreTrainedModel
 from semvlp.train import loop

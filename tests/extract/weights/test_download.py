@@ -15,7 +15,7 @@ from PIL import Image
 
 from semvlp.addresses import http_allowed
 from semvlp.cli import cli
-from semvlp.console import run
+from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.weights import download
 from semvlp.extract.weights.checkpoint import read_weights

@@ -93,7 +93,7 @@ def test_the_table_has_the_nine_formats() -> None:
 
 def test_the_command_line_shows_the_formats_of_the_table_and_imports_none_of_them() -> None:
     probe = (
-        "import sys; from semvlp.cli import cli; from semvlp.console import run;"
+        "import sys; from semvlp.cli import cli; from semvlp.commands.console import run;"
         "run(cli, 'semvlp', ['shards', 'import', '--help']);"
         "print([name for name in ('numpy', 'lmdb') if name in sys.modules])"
     )

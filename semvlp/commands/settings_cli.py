@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from semvlp.console import Command, Result
-from semvlp.options import together
-from semvlp.settings_doc import Setting, tables_of, to_start_file, to_text, to_values
+from semvlp.commands.console import Command, Result
+from semvlp.commands.options import together
+from semvlp.commands.settings_doc import Setting, tables_of, to_start_file, to_text, to_values
 
 COMMANDS = ("pretrain", "finetune", "extract", "detector")
 

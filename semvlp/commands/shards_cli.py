@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from semvlp.atomic import refuse_inputs
-from semvlp.console import Group, Result, listed, reported
-from semvlp.errors import InputError
-from semvlp.names import VIEWS
-from semvlp.options import (
+from semvlp.commands.console import Group, Result, listed, reported
+from semvlp.commands.options import (
     EXISTING,
     PATH,
     STORE_FORMAT,
@@ -19,6 +17,8 @@ from semvlp.options import (
     out_option,
     overwrite_option,
 )
+from semvlp.errors import InputError
+from semvlp.names import VIEWS
 from semvlp.shards.formats.table import FORMATS
 
 

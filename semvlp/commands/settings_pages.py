@@ -1,4 +1,4 @@
-"""The settings tables of the documentation: `python -m semvlp.settings_pages docs` renews them.
+"""The settings tables of the docs: `python -m semvlp.commands.settings_pages docs` renews them.
 
 A page has a table between `<!-- settings: COMMAND [TABLE]... [besides OTHER] -->` and
 `<!-- end of settings -->`: the settings of COMMAND in these tables, or in all; but for those that
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from semvlp.atomic import write_text
-from semvlp.settings_cli import defaults_of
-from semvlp.settings_doc import Setting, tables_of, to_markdown
+from semvlp.commands.settings_cli import defaults_of
+from semvlp.commands.settings_doc import Setting, tables_of, to_markdown
 
 BETWEEN_MARKERS = re.compile(
     r"(?P<start><!-- settings: (?P<what>.+?) -->\n).*?(?P<end><!-- end of settings -->)", re.DOTALL

@@ -1,0 +1,1 @@
+"""What the commands have in common, and the commands of rooms that have several."""

@@ -1,0 +1,37 @@
+"""What a finished checkpoint is used by: `semvlp ask`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semvlp.atomic import refuse_inputs
+from semvlp.commands.console import Command, Result, reported
+from semvlp.commands.options import PATH, choice, device_option
+from semvlp.names import EVAL_MODES
+
+
+@click.command(cls=Command)
+@click.argument("words", metavar="PHOTO [PHOTO2] TEXT...", nargs=-1, required=True)
+@click.option(
+    "--checkpoint",
+    metavar="RUN",
+    help="runs/finetune-vqa/best unless given, else that of the demo; or a name on the Hub.",
+)
+@choice("--mode", "both", *(mode for mode in EVAL_MODES if mode != "both"))
+@click.option("--top", type=click.IntRange(1), default=5, help="Answers to tell.")
+@click.option("--page", type=PATH, metavar="FILE", help="Also write a page with the regions.")
+@click.option("--detector", metavar="SPEC", help="Where the checkpoint's is not known by name.")
+@device_option
+def ask(words: Sequence[str], page: Path | None, checkpoint: str | None, **options: Any) -> Result:
+    """Ask a checkpoint a question about a photograph, or whether a statement holds of it.
+
+    Several questions, a folder of photographs, or two photographs for a checkpoint of pairs work
+    as well.
+    """
+    from semvlp.app import ask as app
+
+    if page:
+        refuse_inputs(page, checkpoint, *words)
+    return reported(app.ask(words, page=page, checkpoint=checkpoint, **options))

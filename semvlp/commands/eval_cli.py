@@ -1,0 +1,104 @@
+"""`semvlp eval` and `semvlp score`: leaderboard files and their scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semvlp.atomic import refuse_inputs
+from semvlp.commands.console import Command, Result, listed, reported
+from semvlp.commands.options import (
+    EXISTING,
+    PATH,
+    allow_http_option,
+    annotations_option,
+    choice,
+    device_option,
+    other_regions_option,
+    overwrite_option,
+    task_option,
+)
+from semvlp.names import EVAL_MODES, PRECISIONS
+
+
+@click.command("eval", cls=Command)
+@task_option
+@click.option("--checkpoint", type=PATH, help="runs/finetune-TASK/best unless given.")
+@annotations_option
+@click.option("--shards", help="Region features of the images.")
+@click.option(
+    "--split", help="Name in the leaderboard file; the annotation file's own unless given."
+)
+@choice("--mode", *EVAL_MODES)
+@device_option
+@choice("--precision", *PRECISIONS, default="fp32", help="Of the encoder.")
+@click.option("--batch-size", type=click.IntRange(1), default=64)
+@click.option(
+    "--shortlist",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Retrieval: compare only the N likeliest by the detector's labels.",
+)
+@click.option("--images", type=EXISTING, help="The photographs, to be shown in the report.")
+@click.option(
+    "--explain",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write explain.html: N examples with what their words and regions attend to.",
+)
+@other_regions_option
+@click.option("--out", type=PATH, help="runs/eval-TASK unless given.")
+@allow_http_option
+@overwrite_option
+def evaluate(
+    task: str,
+    checkpoint: Path | None,
+    annotations: Sequence[Path],
+    shards: str | None,
+    split: str | None,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> Result:
+    """Write the leaderboard file of a task, and its scores where the split has labels."""
+    from semvlp.eval import evaluate as scorer
+    from semvlp.eval.files.inputs import eval_inputs
+    from semvlp.eval.tasks.table import load_task
+    from semvlp.shards.remote import localize
+
+    checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
+    out = out or Path(f"runs/eval-{task}")
+    refuse_inputs(out, checkpoint, shards, options["images"], *annotations)
+    store = localize(shards) if shards else None
+    given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
+    refuse_inputs(out, given.shards, *given.annotations, *given.train)
+    return reported(
+        scorer.evaluate(
+            load_task(task),
+            checkpoint,
+            given.annotations,
+            given.shards,
+            out,
+            scorer.EvalOptions(
+                split=given.split,
+                train=given.train,
+                existing="replace" if overwrite else "keep",
+                **options,
+            ),
+        )
+    )
+
+
+@click.command(cls=Command)
+@task_option
+@annotations_option
+@click.option("--split", default="test", help="Part of a file that holds several (Karpathy).")
+@click.argument("predictions", type=EXISTING)
+def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
+    """Score a leaderboard file that anyone made."""
+    from semvlp.eval import evaluate as scorer
+    from semvlp.eval.tasks.table import load_task
+
+    scores = scorer.score(load_task(task), annotations, predictions, split=split)
+    return Result(scores, listed(scores))
