@@ -91,6 +91,10 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     max_position_embeddings: int = 512
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    region_norm_eps: float = 1e-5
+    """Of the normalisations of projected features and boxes. Larger than BERT's, which LXMERT has
+    there too: a zeroed feature row has hardly any variance, and a normalisation multiplies its
+    gradient by up to 1 / sqrt(eps)."""
     tie_word_embeddings: bool = True
     cross_layers: int = 6
     """How many of the upper blocks have a cross-attention plugged in for the two-stream mode."""

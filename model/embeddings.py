@@ -16,10 +16,6 @@ from semvlp.shapes import shapes
 TEXT_TYPE, REGION_TYPE = 0, 1
 # Half-waves over an image at the highest frequency are 2^6: boxes a hundredth apart still differ.
 BOX_FREQUENCIES = 7
-
-# Larger than BERT's 1e-12: a zeroed feature row has hardly any variance, and a normalisation
-# multiplies its gradient by up to 1 / sqrt(eps).
-REGION_NORM_EPS = 1e-5
 # Name of the buffer in the encoder that `standardise` fills.
 FEATURE_MEAN = "region_embeddings.feature_mean"
 
@@ -73,11 +69,12 @@ class RegionEmbeddings(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(config.region_feature_size))
         self.register_buffer("feature_deviation", torch.ones(config.region_feature_size))
         self.features = nn.Linear(config.region_feature_size, width)
-        self.feature_norm = nn.Identity() if kind == "sum" else _norm(width)
+        eps = config.region_norm_eps
+        self.feature_norm = nn.Identity() if kind == "sum" else nn.LayerNorm(width, eps=eps)
         self.box_size, self.box_encoding = config.box_size, config.box_encoding
         waves = 1 + 2 * BOX_FREQUENCIES if config.box_encoding == "fourier" else 1
         self.boxes = nn.Linear(config.box_size * waves, width)
-        self.box_norm = nn.Identity() if kind == "sum" else _norm(width)
+        self.box_norm = nn.Identity() if kind == "sum" else nn.LayerNorm(width, eps=eps)
         self.norm = nn.Identity() if self.mean else nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mask = nn.Parameter(torch.zeros(width))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -157,7 +154,3 @@ def fourier(numbers: Float[Tensor, "R B"]) -> Float[Tensor, "R E"]:
     frequencies = math.pi * 2.0 ** torch.arange(BOX_FREQUENCIES, device=numbers.device)  # [7]
     angles = (numbers[:, :, None] * frequencies).flatten(1)  # [R, 7 B]
     return torch.cat([numbers, angles.sin(), angles.cos()], dim=1)
-
-
-def _norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=REGION_NORM_EPS)

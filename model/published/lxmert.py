@@ -78,7 +78,15 @@ def load_lxmert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     tensors = {own: state[name] for name, own in names.items()} | _regions(model, state)
     unused = [*heads, *(name for name in state if name not in names)]
     model.region_embeddings.standardisable = False
+    _normalise_as(model, other.encoder.visn_fc.visn_layer_norm.eps)
     return copy_tensors(model, tensors, name_or_path, required=names.values(), unused=unused)
+
+
+def _normalise_as(model: SemVLPModel, eps: float) -> None:
+    """Give the norms of regions LXMERT's eps: with ours features of small variance differ."""
+    model.config.region_norm_eps = eps
+    for norm in (model.region_embeddings.feature_norm, model.region_embeddings.box_norm):
+        norm.eps = eps
 
 
 def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:

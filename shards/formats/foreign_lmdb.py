@@ -113,7 +113,7 @@ def _locate(path: Path) -> Path:
 
 
 def community_key(image_id: str) -> str:
-    """Return the key by which ViLBERT and VOLTA look an image up: the number of a COCO image."""
+    """Return the key by which ViLBERT, VOLTA and Oscar find an image: a COCO image's number."""
     name, _, number = image_id.rpartition("_")
     is_coco = name.startswith("COCO_") or not name
     return str(int(number)) if is_coco and number.isascii() and number.isdigit() else image_id

@@ -42,7 +42,11 @@ def open_mmf_npy(path: Path) -> CommunityDataset:
 
 
 def write_mmf_npy(regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]) -> int:
-    """Write two files an image; attributes have no place in this format."""
+    """Write two files an image; attributes have no place in this format.
+
+    Confidences stand in a column for each class, so without names of the classes there are none:
+    MMF stacks these arrays, which must be equally wide.
+    """
     path.mkdir()
     count = 0
     for image in regions:
@@ -105,17 +109,18 @@ def _labels(info: Mapping[str, Any]) -> tuple[NDArray[Any] | None, NDArray[Any] 
 
 def _info(regions: Regions, classes: int) -> dict[str, Any]:
     ids = regions.object_ids.astype(np.int64)
-    width = max(classes, int(ids.max(initial=0)) + 1)
-    probabilities = np.zeros((len(regions), width), np.float32)
-    probabilities[np.arange(len(regions)), ids] = regions.object_conf
-    return {
+    info = {
         "bbox": regions.boxes,
         "num_boxes": len(regions),
         "objects": ids,
-        "cls_prob": probabilities,
         "image_width": regions.width,
         "image_height": regions.height,
     }
+    if classes:
+        probabilities = np.zeros((len(regions), classes), np.float32)
+        probabilities[np.arange(len(regions)), ids] = regions.object_conf
+        info["cls_prob"] = probabilities
+    return info
 
 
 MMF_NPY = CommunityFormat(

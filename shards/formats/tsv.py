@@ -18,6 +18,7 @@ from semvlp.closing import Closing
 from semvlp.errors import InputError, shown
 from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.record import NO_ATTRIBUTE
 from semvlp.shards.texts.image_ids import stem
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,11 @@ def labelled_regions(columns: Mapping[str, Any]) -> RawRegions:
     """
     try:
         count = decode_number(columns["num_boxes"], "num_boxes")
+        attribute_ids = _optional(columns, "attrs_id", np.int64)
+        attribute_conf = _optional(columns, "attrs_conf", np.float32)
+        if attribute_ids is not None and attribute_conf is not None:
+            # The files have no "none": what is written for it, the first one, has no confidence.
+            attribute_ids = np.where(attribute_conf == 0, NO_ATTRIBUTE, attribute_ids)
         return RawRegions(
             width=decode_number(columns["img_w"], "img_w"),
             height=decode_number(columns["img_h"], "img_h"),
@@ -143,8 +149,8 @@ def labelled_regions(columns: Mapping[str, Any]) -> RawRegions:
             features=decode_rows(columns["features"], np.float32, count, "features"),
             object_ids=_optional(columns, "objects_id", np.int64),
             object_conf=_optional(columns, "objects_conf", np.float32),
-            attribute_ids=_optional(columns, "attrs_id", np.int64),
-            attribute_conf=_optional(columns, "attrs_conf", np.float32),
+            attribute_ids=attribute_ids,
+            attribute_conf=attribute_conf,
         )
     except KeyError as error:
         raise InputError(f"the column {error} is missing") from error

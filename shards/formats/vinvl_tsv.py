@@ -17,6 +17,7 @@ import numpy as np
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
+from semvlp.shards.formats.foreign_lmdb import community_key
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import (
     RowWriter,
@@ -69,7 +70,10 @@ def open_vinvl_tsv(path: Path) -> CommunityDataset:
 def write_vinvl_tsv(
     regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
 ) -> int:
-    """Write `features.tsv`, `predictions.tsv`, their `.lineidx`, and `imageid2idx.json`."""
+    """Write `features.tsv`, `predictions.tsv`, their `.lineidx`, and `imageid2idx.json`.
+
+    COCO's images are called by their numbers, by which Oscar looks them up.
+    """
     path.mkdir()
     lines: dict[str, int] = {}
     with (
@@ -77,9 +81,10 @@ def write_vinvl_tsv(
         RowWriter(path / "predictions.tsv") as predictions,
     ):
         for image in regions:
-            lines[image.image_id] = len(lines)
-            features.write([image.image_id, len(image), encode_array(_with_boxes(image), "<f4")])
-            predictions.write([image.image_id, _prediction(image, object_labels)])
+            key = community_key(image.image_id)
+            lines[key] = len(lines)
+            features.write([key, len(image), encode_array(_with_boxes(image), "<f4")])
+            predictions.write([key, _prediction(image, object_labels)])
     for name, writer in (("features", features), ("predictions", predictions)):
         index = "".join(f"{offset}\n" for offset in writer.offsets)
         (path / f"{name}.lineidx").write_text(index, encoding="ascii")

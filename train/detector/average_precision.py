@@ -90,10 +90,11 @@ def _dataset(annotations: Annotations) -> dict[str, Any]:
     """Return `annotations` in pycocotools' form, with ids from 1 (it takes 0 for unmatched)."""
     boxes: list[dict[str, Any]] = []
     for image_id, image in enumerate(annotations.images, 1):
-        for each in image.objects:
-            box = _xywh(each.box)
-            entry = {"id": len(boxes) + 1, "image_id": image_id, "category_id": each.label + 1}
-            boxes.append(entry | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+        for crowd, group in enumerate((image.objects, image.crowds)):
+            for each in group:
+                entry = {"id": len(boxes) + 1, "image_id": image_id, "category_id": each.label + 1}
+                entry |= {"bbox": _xywh(each.box), "area": each.area, "iscrowd": crowd}
+                boxes.append(entry)
     return {
         "images": [
             {"id": image_id, "width": image.width, "height": image.height}

@@ -34,6 +34,8 @@ class Annotated:
     """Index into `Annotations.object_labels`."""
     attributes: tuple[int, ...] | None
     """Indices into `Annotations.attribute_labels`; None where nothing is said of them."""
+    area: float
+    """Of its shape in square pixels, as the file says; that of its box where it says none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class AnnotatedImage:
     width: int
     height: int
     objects: tuple[Annotated, ...]
+    crowds: tuple[Annotated, ...] = ()
+    """Boxes around crowds (`iscrowd`): they name no single object, so nothing is learned from them,
+    and a detection on one is neither right nor wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,13 @@ class Annotations:
     object_labels: tuple[str, ...]
     attribute_labels: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
-    crowds: int
-    """Boxes around crowds (`iscrowd`), which name no single object and are left out."""
     empty: int
-    """Boxes without area inside their image, which are left out too."""
+    """Boxes without area inside their image, which are left out."""
+
+    @property
+    def num_crowds(self) -> int:
+        """Return how many boxes are around crowds."""
+        return sum(len(image.crowds) for image in self.images)
 
 
 def read_annotations(path: Path, images: Path) -> Annotations:
@@ -73,24 +81,24 @@ def read_annotations(path: Path, images: Path) -> Annotations:
         raise InputError(f"{path}: `categories` must name at least one object class")
     records = _image_records(path, tree)
     objects: dict[Any, list[Annotated]] = {image_id: [] for image_id in records}
-    crowds = empty = 0
+    crowds: dict[Any, list[Annotated]] = {image_id: [] for image_id in records}
+    empty = 0
     for entry in _entries(path, "annotations", tree.get("annotations", ())):
         record = records.get(entry.get("image_id"))
         if record is None:
             raise _wrong(path, entry, f"its image_id {entry.get('image_id')!r} is not in `images`")
-        if entry.get("iscrowd"):
-            crowds += 1
-            continue
         annotated = _annotated(path, entry, record, classes, attributes)
         x1, y1, x2, y2 = annotated.box
         if x2 > x1 and y2 > y1:
-            objects[entry["image_id"]].append(annotated)
+            kind = crowds if entry.get("iscrowd") else objects
+            kind[entry["image_id"]].append(annotated)
         else:
             empty += 1
     listed = tuple(
-        _image(path, images, record, objects[image_id]) for image_id, record in records.items()
+        _image(path, images, record, objects[image_id], crowds[image_id])
+        for image_id, record in records.items()
     )
-    return Annotations(classes.names, attributes.names, listed, crowds, empty)
+    return Annotations(classes.names, attributes.names, listed, empty)
 
 
 def read_pixels(image: AnnotatedImage) -> NDArray[np.uint8]:
@@ -141,12 +149,17 @@ def _annotated(
 ) -> Annotated:
     label = _index(path, entry, classes, entry.get("category_id"))
     box = _box(path, entry, record["width"], record["height"])
+    x1, y1, x2, y2 = box
+    area = entry.get("area", max(x2 - x1, 0.0) * max(y2 - y1, 0.0))
+    if not isinstance(area, int | float) or not 0 <= area < math.inf:
+        raise _wrong(path, entry, f"area must be a number of square pixels, found {area!r}")
     ids = entry.get("attribute_ids")
     if ids is None:
-        return Annotated(box, label, None)
+        return Annotated(box, label, None, area)
     if not isinstance(ids, list):
         raise _wrong(path, entry, f"attribute_ids must be a list of ids, found {ids!r}")
-    return Annotated(box, label, tuple(_index(path, entry, attributes, each) for each in ids))
+    named = tuple(_index(path, entry, attributes, each) for each in ids)
+    return Annotated(box, label, named, area)
 
 
 def _index(path: Path, entry: Any, labels: _Labels, key: Any) -> int:
@@ -190,13 +203,18 @@ def _image_records(path: Path, tree: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _image(
-    path: Path, images: Path, record: Mapping[str, Any], objects: Iterable[Annotated]
+    path: Path,
+    images: Path,
+    record: Mapping[str, Any],
+    objects: Iterable[Annotated],
+    crowds: Iterable[Annotated],
 ) -> AnnotatedImage:
     file = images / record["file_name"]
     if not file.is_file():
         raise InputError(f"{path}: image {record['id']!r} must be at {file}, which does not exist")
     named = ImageFile(str(record["id"]), file)
-    return AnnotatedImage(named, record["width"], record["height"], tuple(objects))
+    width, height = record["width"], record["height"]
+    return AnnotatedImage(named, width, height, tuple(objects), tuple(crowds))
 
 
 def _entries(path: Path, field: str, entries: Any) -> list[Any]:

@@ -92,14 +92,14 @@ def _inputs(annotations: Path, images: Path) -> dict[str, Any]:
 def _read(path: Path, images: Path) -> Annotations:
     """Read the COCO file `path`, which must hold a box to learn from and to define AP on."""
     data = read_annotations(path, images)
-    if data.crowds:
-        log.info("%s: %d boxes around crowds are left out", path, data.crowds)
+    if data.num_crowds:
+        log.info("%s: nothing is learned from %d boxes around crowds", path, data.num_crowds)
     if data.empty:
         log.warning("%s: %d boxes without area in their image are left out", path, data.empty)
     if not any(image.objects for image in data.images):
         raise InputError(
             f"{path}: must hold at least one box, found none in {len(data.images)} images "
-            f"beside {data.crowds} around crowds and {data.empty} without area"
+            f"beside {data.num_crowds} around crowds and {data.empty} without area"
         )
     return data
 

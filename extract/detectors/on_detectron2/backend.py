@@ -287,6 +287,11 @@ def build_network(
             f"--detector {name}: the network must be a GeneralizedRCNN with Res5ROIHeads or "
             f"StandardROIHeads, found {type(model).__name__} with {type(heads).__name__}"
         )
+    if model.proposal_generator is None:
+        raise ConfigError(
+            f"--detector {name}: the network must propose regions itself, but its config reads "
+            "proposals from files (MODEL.LOAD_PROPOSALS True)"
+        )
     return model
 
 

@@ -19,7 +19,7 @@ from torchvision.models.detection.rpn import (
     RPNHead,
     concat_box_prediction_layers,
 )
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 from semvlp.errors import ConfigError
 from semvlp.extract.networks import PLAIN, BoxConvention, NetworkConfig
@@ -91,9 +91,13 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
     def _survivors(
         self, boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return what non-maximum suppression on each map leaves of an image's candidates."""
+        """Return what non-maximum suppression on each map leaves of an image's candidates.
+
+        As in detectron2 (structures/boxes.py, `nonempty`) a box of any width is one: torchvision
+        would leave out what is thinner than a thousandth of a pixel.
+        """
         boxes = clip_boxes_to_image(boxes, size)
-        whole = remove_small_boxes(boxes, self.min_size)
+        whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, scores, levels = boxes[whole], scores[whole], levels[whole]
         kept = batched_nms(boxes, scores, levels, self.nms_thresh)[: self.post_nms_top_n()]
         return boxes[kept], scores[kept]

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.shards.dataset.manifest import Plan
 from semvlp.shards.formats import import_export
 from semvlp.shards.formats.import_export import export_format, import_format
-from semvlp.shards.formats.table import FORMATS
+from semvlp.shards.formats.safe_pickle import load_npy
+from semvlp.shards.formats.table import FORMATS, load_format
 from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.stores.store import Store
@@ -42,6 +44,7 @@ KEEPS: dict[str, set[str]] = {
 RENAMED = {
     "vilbert-lmdb": {"COCO_train2014_000000000009": "9"},
     "volta-lmdb": {"COCO_train2014_000000000009": "9"},
+    "vinvl-tsv": {"COCO_train2014_000000000009": "9"},
 }
 
 
@@ -351,3 +354,56 @@ def test_a_directory_of_tsvs_is_one_data_set(tsv: Callable[..., Path], tmp_path:
     import_format(folder, tmp_path / "out", from_="butd-tsv", to="tar")
     with open_store(tmp_path / "out") as store:
         assert tuple(store.image_ids) == IDS
+
+
+@pytest.mark.parametrize("name", [name for name, kept in KEEPS.items() if "attributes" in kept])
+def test_no_attribute_comes_back_as_none(tmp_path: Path, name: str) -> None:
+    """The files of others have no word for it; the first attribute would be a wrong one."""
+    plan = Plan(
+        image_ids=("n1",),
+        extractor={},
+        object_labels=LABELS,
+        attribute_labels=ATTRIBUTES,
+        feature_size=FEATURE_SIZE,
+        samples_per_shard=1,
+    )
+    ids = np.array([0, NO_ATTRIBUTE, 1], np.int16)
+    confidence = np.array([0.5, 0, 0.25], np.float16)
+    regions = replace(_three_regions(plan.profile), attribute_ids=ids, attribute_conf=confidence)
+    with open_writer(tmp_path / "store", plan, format="tar") as writer:
+        writer.write(Sample(key="n1", regions=regions))
+        writer.finish()
+    export_format(tmp_path / "store", tmp_path / "out", to=name)
+    import_format(tmp_path / "out", tmp_path / "back", from_=name, to="tar")
+    with open_store(tmp_path / "back") as back:
+        read = back.sample(0).regions.attribute_ids
+    # milvlg-npz writes attributes of an image where all its regions have one.
+    assert read.tolist() == ([NO_ATTRIBUTE] * 3 if name == "milvlg-npz" else ids.tolist())
+
+
+def test_mmf_arrays_are_equally_wide_or_left_out(tmp_path: Path) -> None:
+    """MMF stacks them: without the names of the classes their number is not known."""
+    regions = _three_regions("p")
+    for labels in (LABELS, ()):
+        folder = tmp_path / str(len(labels))
+        assert load_format("mmf-npy").write([regions], folder, object_labels=labels) == 1
+        info = load_npy((folder / "n1_info.npy").read_bytes(), "info")
+        assert info["objects"].tolist() == [1, 0, 2]
+        assert [info["cls_prob"].shape] == [(3, 4)] if labels else "cls_prob" not in info
+
+
+def _three_regions(profile: str) -> Regions:
+    boxes = np.array([[0, 0, 9, 9], [1, 1, 8, 8], [2, 2, 7, 7]], np.float32)
+    return Regions(
+        image_id="n1",
+        width=20,
+        height=20,
+        boxes=boxes,
+        proposals=boxes,
+        features=np.ones((3, FEATURE_SIZE), np.float16),
+        object_ids=np.array([1, 0, 2], np.int16),
+        object_conf=np.array([0.9, 0.5, 0.25], np.float16),
+        attribute_ids=np.full(3, NO_ATTRIBUTE, np.int16),
+        attribute_conf=np.zeros(3, np.float16),
+        profile=profile,
+    )

@@ -1,11 +1,14 @@
 """AP of detectors whose answers are known."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.detector import Proposals
@@ -23,7 +26,8 @@ class Oracle:
         self.images, self.shift = iter(data.images), shift
 
     def __call__(self, images: Any) -> list[Proposals]:
-        objects = next(self.images).objects
+        image = next(self.images)
+        objects = (*image.objects, *image.crowds)
         boxes = np.array([each.box for each in objects], np.float32) + np.float32(self.shift)
         return [
             Proposals(
@@ -55,6 +59,30 @@ def test_a_perfect_detector_scores_100(drawn: Path, capsys: pytest.CaptureFixtur
 def test_a_blind_detector_scores_0(drawn: Path) -> None:
     data = read_annotations(drawn / "boxes.json", drawn)
     assert score_detector(Oracle(data, shift=1000), data)["AP50"] == 0
+
+
+def test_detections_on_crowds_are_neither_right_nor_wrong(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores are those of pycocotools on the file as it is, areas and crowds and all."""
+    tree = json.loads((drawn / "boxes.json").read_text())
+    for number, entry in enumerate(tree["annotations"]):
+        entry.update(iscrowd=int(number % 3 == 0), area=2000.0 if number % 2 else 9.0)
+    (tmp_path / "boxes.json").write_text(json.dumps(tree))
+    data = read_annotations(tmp_path / "boxes.json", drawn)
+    scores = score_detector(Oracle(data), data)
+    assert scores["AP50"] == pytest.approx(100)
+
+    official = COCO(str(tmp_path / "boxes.json"))
+    answers = [
+        [entry["image_id"], *entry["bbox"], 1.0, entry["category_id"]]
+        for entry in tree["annotations"]
+    ]
+    evaluation = COCOeval(official, official.loadRes(np.array(answers)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert scores["AP"] == pytest.approx(100 * evaluation.stats[0])
 
 
 def test_an_image_of_another_size_than_its_boxes_is_not_scored(drawn: Path) -> None:

@@ -55,11 +55,25 @@ def test_missing_and_empty_attributes_differ(
     assert targets[1].attributes[0].tolist() == [0.5, 0.5, 0]
 
 
-def test_crowds_are_counted_and_left_out(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_crowds_are_no_objects(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
+    whole = read(drawn, tmp_path, tree).images[0]
     tree["annotations"][0]["iscrowd"] = 1
     data = read(drawn, tmp_path, tree)
-    assert data.crowds == 1
-    assert len(data.images[0].objects) == 1
+    assert data.num_crowds == 1
+    assert data.images[0].crowds == whole.objects[:1]
+    assert data.images[0].objects == whole.objects[1:]
+
+
+def test_the_area_is_the_files_own(drawn: Path, tmp_path: Path, tree: dict[str, Any]) -> None:
+    tree["annotations"][0]["area"] = 7.5
+    tree["annotations"][1].pop("area", None)
+    first, second = read(drawn, tmp_path, tree).images[0].objects
+    assert first.area == 7.5
+    _, _, w, h = tree["annotations"][1]["bbox"]
+    assert second.area == pytest.approx(w * h)
+    tree["annotations"][0]["area"] = "large"
+    with pytest.raises(InputError, match="area must be a number of square pixels, found 'large'"):
+        read(drawn, tmp_path, tree)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,7 @@ def test_boxes_without_area_are_counted_and_left_out(
 ) -> None:
     tree["annotations"][1]["bbox"] = bbox
     data = read(drawn, tmp_path, tree)
-    assert (data.crowds, data.empty) == (0, 1)
+    assert (data.num_crowds, data.empty) == (0, 1)
     whole = read_annotations(drawn / "boxes.json", drawn)
     assert whole.empty == 0
     assert data.images[0].objects == whole.images[0].objects[:1]

@@ -60,3 +60,9 @@ def test_proposals_end_at_the_border_and_empty_ones_are_none(proposer: Proposer)
     over = torch.tensor([[190.0, -5.0, 230.0, 120.0], [210.0, 10.0, 220.0, 20.0]])
     found = proposals(proposer, over, [1.0, 2.0], [2])
     assert found.tolist() == [[190.0, 0.0, 200.0, 100.0]]
+
+
+def test_thin_proposals_are_proposals_as_in_detectron2(proposer: Proposer) -> None:
+    thin = torch.tensor([[10.0, 10.0, 10.0005, 25.0], [50.0, 10.0, 50.0, 25.0]])
+    found = proposals(proposer, thin, [1.0, 2.0], [2])
+    assert torch.equal(found, thin[:1])
