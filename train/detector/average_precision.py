@@ -92,9 +92,9 @@ def _dataset(annotations: Annotations) -> dict[str, Any]:
     for image_id, image in enumerate(annotations.images, 1):
         for crowd, group in enumerate((image.objects, image.crowds)):
             for each in group:
-                entry = {"id": len(boxes) + 1, "image_id": image_id, "category_id": each.label + 1}
-                entry |= {"bbox": _xywh(each.box), "area": each.area, "iscrowd": crowd}
-                boxes.append(entry)
+                ids = {"id": len(boxes) + 1, "image_id": image_id, "category_id": each.label + 1}
+                place = {"bbox": _xywh(each.box), "area": each.area}
+                boxes.append({**ids, **place, "iscrowd": crowd})
     return {
         "images": [
             {"id": image_id, "width": image.width, "height": image.height}

@@ -205,6 +205,13 @@ def test_a_setting_that_is_none_of_detectron2s_is_refused(tmp_path: Path, settin
         load_detector(write_config(tmp_path), device="cpu", settings=[setting])
 
 
+def test_a_network_that_reads_its_proposals_from_files_is_refused(tmp_path: Path) -> None:
+    """As detectron2's own fast_rcnn_R_50_FPN_1x.yaml is."""
+    settings = ["MODEL.LOAD_PROPOSALS=True", "MODEL.PROPOSAL_GENERATOR.NAME=PrecomputedProposals"]
+    with pytest.raises(ConfigError, match="must propose regions itself"):
+        load_detector(write_config(tmp_path), device="cpu", settings=settings)
+
+
 def test_more_regions_than_fit_at_once_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
