@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
+from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
 from semvlp.commands.app_cli import ask
 from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
@@ -35,7 +37,7 @@ from semvlp.commands.options import (
 )
 from semvlp.commands.settings_cli import CommandWithSettings, list_settings, settings_options
 from semvlp.commands.shards_cli import shards
-from semvlp.names import DEMO_SIZES, PRESETS, DemoSize
+from semvlp.names import DEMO_SIZES, PRESETS, SHELLS, DemoSize
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -78,8 +80,10 @@ REGIONS = click.IntRange(1, 100)
 @overwrite_option
 def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
     """Run everything on a drawn world: no download, one report to look at."""
-    from semvlp.demo.run import run_demo
+    from semvlp.progress import busy
 
+    with busy("loading torch"):
+        from semvlp.demo.run import run_demo
     return reported(run_demo(out, size=size, overwrite=overwrite))
 
 
@@ -117,9 +121,15 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
 @restart_options
 def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
-    from semvlp.extract import pipeline
+    from semvlp.extract.detectors.zoo import check_detector
+    from semvlp.extract.presets import resolve
+    from semvlp.progress import busy
 
     refuse_inputs(out, images, options["weights"], *options["texts"], *options["labels"])
+    check_detector(options["detector"], options["weights"], options["settings"])
+    resolve(options["preset"], options["min_regions"], options["max_regions"])
+    with busy("loading torch"):
+        from semvlp.extract import pipeline
     return reported(
         pipeline.extract(images, out, pipeline.ExtractSettings(format=format_, **options))
     )
@@ -146,14 +156,16 @@ def pretrain(
     **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
+    from semvlp.progress import busy
     from semvlp.settings import load
-    from semvlp.shards.remote import localize
-    from semvlp.train import pretrain as trainer
+    from semvlp.shards.open import local_store
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
     refuse_inputs(out, *shards, *_read_by(settings.model))
-    stores = [localize(address) for address in shards]
+    stores = [local_store(address) for address in shards]
+    with busy("loading torch"):
+        from semvlp.train import pretrain as trainer
     return reported(trainer.pretrain(stores, out, settings, **options))
 
 
@@ -188,25 +200,29 @@ def finetune(
 ) -> Result:
     """Fine-tune a pre-trained checkpoint on one task."""
     from semvlp.eval.tasks.table import load_task
+    from semvlp.progress import busy
     from semvlp.settings import load
-    from semvlp.shards.remote import localize
-    from semvlp.train import finetune as trainer
+    from semvlp.shards.open import local_store
     from semvlp.train.config import FinetuneConfig
-    from semvlp.train.run.seeds import finetune_seeds
 
+    if seeds and not options["valid"]:
+        raise click.UsageError("--seeds compares scores, so it needs --valid")
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
     read = (init, *_read_by(settings.model))
     refuse_inputs(out, shards, *annotations, *options["valid"], *read)
-    store, start, loaded = localize(shards), None if init == "none" else init, load_task(task)
+    start, loaded = None if init == "none" else init, load_task(task)
+    refuse_missing_checkpoint(start, "--init")
+    store = local_store(shards)
+    with busy("loading torch"):
+        from semvlp.train import finetune as trainer
+        from semvlp.train.run.seeds import finetune_seeds
 
     def run(seeded: FinetuneConfig, folder: Path) -> Any:
         return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
 
     if not seeds:
         return reported(run(settings, out))
-    if not options["valid"]:
-        raise click.UsageError("--seeds compares scores, so it needs --valid")
     return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 
@@ -219,15 +235,33 @@ cli.add_command(score)
 @out_option("runs/compare.html")
 def compare(runs: Sequence[Path], out: Path) -> Result:
     """Put several runs on one page, side by side."""
-    from semvlp.train.run.compare import compare as write_page
+    from semvlp.progress import busy
 
     refuse_inputs(out, *runs)
+    with busy("loading torch"):
+        from semvlp.train.run.compare import compare as write_page
     page = write_page(runs, out)
     return Result({"page": str(page)}, f"Open {page} in a browser.")
 
 
 cli.add_command(ask)
 cli.add_command(list_settings)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> Result:
+    """Print what makes SHELL complete commands, options and their choices.
+
+    \b
+    eval "$(semvlp completion bash)"          in ~/.bashrc
+    eval "$(semvlp completion zsh)"           in ~/.zshrc
+    semvlp completion fish | source           in ~/.config/fish/config.fish
+    """
+    made_by = get_completion_class(shell)
+    assert made_by is not None, "click completes for each of these"
+    script = made_by(cli, {}, "semvlp", "_SEMVLP_COMPLETE").source()
+    return Result({"shell": shell, "script": script}, script)
 
 
 @cli.command()
@@ -248,8 +282,15 @@ def doctor() -> Result:
 
 
 def _read_by(model: Any) -> list[str | None]:
-    """Return what the settings of a model name to be read, among it names that are no paths."""
-    return [model.pretrained, None if model.tokenizer == "train" else model.tokenizer]
+    """Return what the settings of a model name to be read, among it names that are no paths.
+
+    Raises:
+        InputError: a path at which there is nothing.
+    """
+    tokenizer = None if model.tokenizer == "train" else model.tokenizer
+    refuse_missing_checkpoint(model.pretrained, "model.pretrained")
+    refuse_missing_checkpoint(tokenizer, "model.tokenizer")
+    return [model.pretrained, tokenizer]
 
 
 def _kept(keep: int | None) -> list[str]:

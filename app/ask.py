@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from semvlp.app.assistant import Assistant, Reply, load
-from semvlp.app.page import write_answers
+from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.errors import ConfigError
 from semvlp.extract.images.find import ImageFile, find_images
 from semvlp.names import EvalMode
+from semvlp.progress import busy
+
+if TYPE_CHECKING:
+    from semvlp.app.assistant import Assistant, Reply
 
 DEFAULTS = (Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best"))
 BAR = 30
@@ -20,7 +23,7 @@ BAR = 30
 class AskReport:
     """The replies of a checkpoint, in the order of photographs and, for each, of texts."""
 
-    replies: tuple[tuple[tuple[ImageFile, ...], Reply], ...]
+    replies: "tuple[tuple[tuple[ImageFile, ...], Reply], ...]"
     page: Path | None
 
     def values(self) -> dict[str, Any]:
@@ -80,7 +83,12 @@ def ask(
             f'is it?"`; got {", ".join(map(repr, words)) or "nothing"}'
         )
     files = [file for path in photos for file in _images(path)]
-    assistant = load(checkpoint or _default(), mode=mode, device=device, detector=detector)
+    checkpoint = checkpoint or _default()
+    refuse_missing_checkpoint(checkpoint, "--checkpoint")
+    with busy("loading torch"):
+        from semvlp.app.assistant import load
+        from semvlp.app.page import write_answers
+    assistant = load(checkpoint, mode=mode, device=device, detector=detector)
     groups = _groups(assistant, files)
     replies = []
     for group in groups:
@@ -96,7 +104,7 @@ def _is_there(word: str) -> bool:
     return bool(word) and Path(word).exists()
 
 
-def _groups(assistant: Assistant, files: Sequence[ImageFile]) -> list[tuple[ImageFile, ...]]:
+def _groups(assistant: "Assistant", files: Sequence[ImageFile]) -> list[tuple[ImageFile, ...]]:
     if assistant.network.model.config.task_head == "pair":
         return [tuple(files)]
     return [(file,) for file in files]

@@ -252,11 +252,6 @@ def load(
         InputError: no such checkpoint, a damaged one, or one that answers nothing.
     """
     folder = checkpoint_folder(checkpoint, called="the checkpoint")
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such folder; `semvlp finetune` makes checkpoints, and "
-            "`semvlp demo` one to try"
-        )
     # A pre-training checkpoint answers questions with the head that it has learned them by.
     asked = load_task("vqa")
     network = open_network(folder, device=device, batch_size=BATCH, zero_shot=asked)

@@ -17,7 +17,8 @@ from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.zoo import KNOWN, load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, Refused, decode, load
 from semvlp.extract.networks import NETWORKS
-from semvlp.extract.select import PRESETS, resolve, select
+from semvlp.extract.presets import PRESETS, resolve
+from semvlp.extract.select import select
 from semvlp.shards.dataset.hashes import plain, profile_hash
 from semvlp.shards.dataset.plan import differences
 from semvlp.shards.record import Regions

@@ -27,7 +27,7 @@ from semvlp.eval.network import Network, check_network, check_regions, open_netw
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, answers_by_mode
-from semvlp.eval.score_table import AnswersByMode, counts_of, is_labelled, scores_by_mode, scores_of
+from semvlp.eval.score_table import AnswersByMode, scores_by_mode
 from semvlp.eval.task import Example, Task
 from semvlp.names import EvalMode, Precision
 from semvlp.shards.open import open_store
@@ -230,29 +230,6 @@ class _Run:
         origin = provenance({**self.inputs, "mode": mode, "key": self.key}, submission)
         atomic.write_json(self.out / PROVENANCE_NAME, origin)
         clear(self.out)
-
-
-def score(
-    task: Task, annotations: Sequence[Path], predictions: Path, *, split: str = "test"
-) -> dict[str, Any]:
-    """Score a leaderboard file that anyone made.
-
-    Args:
-        split: which part of a file that holds several (Karpathy JSON).
-
-    Raises:
-        InputError: a file the leaderboard would refuse, ids that are not exactly those of the
-            annotations, or annotations without labels.
-    """
-    examples = task.read(annotations, split=split)
-    if not is_labelled(examples):
-        names = ", ".join(map(str, annotations))
-        raise InputError(f"{names}: must hold labels to score against, but has none")
-    answers = task.read_answers(predictions)
-    check_ids(task.ids(examples), answers, predictions)
-    for warning in task.warnings(examples, answers):
-        log.warning("%s: %s", predictions, warning)
-    return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
 def refuse_strangers(out: Path, leaderboard: str) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.distributed import device_of
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
@@ -272,6 +273,7 @@ def _finetuned(checkpoint: Path) -> SemVLPForTask:
 
 def _head(checkpoint: Path) -> tuple[TaskHead | None, list[str]]:
     """Return what config.json says: the task head, None in pre-training, and its answers."""
+    refuse_missing_checkpoint(checkpoint, "the checkpoint")
     for name in ("config.json", WEIGHTS_NAME):
         if not (checkpoint / name).is_file():
             raise InputError(

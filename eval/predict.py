@@ -15,7 +15,7 @@ from semvlp.distributed import ALONE, World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, score_matrix
 from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, finite
-from semvlp.eval.task import Answer, Example, ExampleId, Pass, Scores, Task
+from semvlp.eval.task import Answer, Example, ExampleId, Pass, Scores, Stop, Task, never
 from semvlp.eval.tasks.base import mean_probability
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.names import EvalMode
@@ -32,6 +32,8 @@ class PredictOptions:
     """Where retrieval saves finished blocks, to go on from; None saves nothing."""
     wanted: NDArray[np.bool_] | None = None
     """[Q, K] True: a pair of retrieval that is scored at all; None scores all."""
+    stop: Stop = never
+    """Ends it with Interrupted, on all ranks where it is true on one."""
 
 
 DEFAULT = PredictOptions()
@@ -79,7 +81,7 @@ def answers_by_mode(
 
     They are the same on every rank.
 
-    Raises: as `predict`.
+    Raises: as `predict`; Interrupted where `options.stop` says so.
     """
     lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
     passes = _Passes(network, task, examples, lookup, options)
@@ -105,8 +107,8 @@ class _Passes:
     options: PredictOptions
 
     def probabilities(self, mode: Pass) -> Scores:
-        world = self.options.world
-        return probabilities(self.network, self.task, self.examples, self.lookup, mode, world)
+        world, stop = self.options.world, self.options.stop
+        return probabilities(self.network, self.task, self.examples, self.lookup, mode, world, stop)
 
     def score_matrix(self, mode: Pass) -> Scores:
         return score_matrix(
@@ -117,6 +119,7 @@ class _Passes:
             world=self.options.world,
             scratch=self.options.scratch,
             wanted=self.options.wanted,
+            stop=self.options.stop,
         )
 
 
@@ -127,6 +130,7 @@ def probabilities(
     lookup: RegionLookup,
     mode: Pass,
     world: World = ALONE,
+    stop: Stop = never,
 ) -> Scores:
     """Return the probabilities [N, C] of one pass; see `predict`."""
     texts = network.encode([example.text for example in examples])
@@ -139,6 +143,8 @@ def probabilities(
         Progress(f"{task.name}, {mode}", total=sum(map(len, share)), unit="examples") as bar,
     ):
         for rows in share:
+            if stop():
+                break
             # One text goes with each image: a pair of images makes two pairs, side by side.
             names = [name for row in rows for name in examples[row].images]
             ids = [texts[row] for row in rows for _ in examples[row].images]
@@ -146,6 +152,7 @@ def probabilities(
             # Pre-training learns its answers with a cross-entropy, whatever the task learns with.
             ours.append(chances(network, task, logits))
             bar.advance(len(rows))
+    world.check_stop(stop())
     return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
 
 

@@ -3,10 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
+from semvlp.eval.files.submission import check_ids
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.names import EvalMode
 
@@ -15,6 +17,29 @@ log = logging.getLogger(__name__)
 AnswersByMode = Mapping[EvalMode, Mapping[ExampleId, Answer]]
 # In percent: nobody who answers at all has so little.
 NOTHING = 0.1
+
+
+def score(
+    task: Task, annotations: Sequence[Path], predictions: Path, *, split: str = "test"
+) -> dict[str, Any]:
+    """Score a leaderboard file that anyone made.
+
+    Args:
+        split: which part of a file that holds several (Karpathy JSON).
+
+    Raises:
+        InputError: a file the leaderboard would refuse, ids that are not exactly those of the
+            annotations, or annotations without labels.
+    """
+    examples = task.read(annotations, split=split)
+    if not is_labelled(examples):
+        names = ", ".join(map(str, annotations))
+        raise InputError(f"{names}: must hold labels to score against, but has none")
+    answers = task.read_answers(predictions)
+    check_ids(task.ids(examples), answers, predictions)
+    for warning in task.warnings(examples, answers):
+        log.warning("%s: %s", predictions, warning)
+    return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
 def scores_by_mode(

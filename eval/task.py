@@ -3,7 +3,7 @@
 N examples, C labels; Q texts and K images that are compared with each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -61,6 +61,15 @@ class Submission:
     size: int
     """Bytes."""
     sha256: str
+
+
+Stop = Callable[[], bool]
+"""Asked between batches: whether to stop there."""
+
+
+def never() -> bool:
+    """Go on to the end."""
+    return False
 
 
 class Passes(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from semvlp.errors import ConfigError
-from semvlp.extract.select import PRESETS, clamped, resolve
+from semvlp.extract.presets import PRESETS, clamped, resolve
 from semvlp.names import VIEWS, StoreFormat
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.dataset.hashes import plain

@@ -19,6 +19,7 @@ from transformers.utils.logging import (
     set_verbosity_error,
 )
 
+from semvlp.addresses import is_path, refuse_missing_checkpoint
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.weights import WeightsError, refuse_larger
@@ -72,11 +73,11 @@ def checkpoint_folder(name: Path | str, *, called: str) -> Path:
     Raises:
         InputError: there is no such folder, and the Hub does not give it.
     """
-    path = Path(name)
-    if path.exists() or isinstance(name, Path) or name.count("/") > 1:
-        return path
+    refuse_missing_checkpoint(name, called)
+    if is_path(name):
+        return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
+        return Path(snapshot_download(str(name), allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{called} must be a checkpoint folder or the name of a model on the Hugging Face Hub, "

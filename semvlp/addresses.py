@@ -1,12 +1,16 @@
-"""What may be fetched from where: over plain HTTP whoever sits between changes what arrives."""
+"""Names of what is read: which are paths, and what may be fetched from where.
+
+Over plain HTTP whoever sits between changes what arrives.
+"""
 
 import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 
 OPTION = "--allow-http"
 
@@ -34,6 +38,27 @@ def refuse_plain_http(address: str) -> None:
         raise ConfigError(
             f"{address}: over plain http:// anyone on the way can put other data in its place; "
             f"give an https:// address, append #sha256=... of a file, or say {OPTION}"
+        )
+
+
+def is_path(name: Path | str) -> bool:
+    """Tell whether the name of a checkpoint is a path; others are names on the Hugging Face Hub."""
+    return isinstance(name, Path) or Path(name).exists() or name.count("/") > 1
+
+
+def refuse_missing_checkpoint(name: Path | str | None, called: str) -> None:
+    """Raise where the name of a checkpoint is a path and nothing is there.
+
+    Args:
+        called: what the user calls `name`.
+
+    Raises:
+        InputError: says so, and what makes checkpoints.
+    """
+    if name is not None and is_path(name) and not Path(name).exists():
+        raise InputError(
+            f"{called} {name}: there is no such folder; `semvlp pretrain` and `semvlp finetune` "
+            "make checkpoints, and `semvlp demo` some to try"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, Interrupted
 from semvlp.names import Precision
 from semvlp.torchrun import process_rank
 
@@ -46,6 +46,15 @@ class World:
     def max(self, value: float) -> float:
         """Return the largest of the numbers of all ranks."""
         return self._reduced([value], distributed.ReduceOp.MAX)[0]
+
+    def check_stop(self, asked: bool) -> None:
+        """Return where no rank was asked to stop; all ranks come here together.
+
+        Raises:
+            Interrupted: on every rank, where one was.
+        """
+        if self.max(asked):
+            raise Interrupted("stopped between two batches")
 
     def wait(self) -> None:
         """Return when every rank has come here."""

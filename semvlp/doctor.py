@@ -1,8 +1,12 @@
 """The doctor: it tells what is installed, what will be used, what is missing and how to get it."""
 
 import importlib
+import importlib.util
+import logging
 import platform
+import runpy
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +16,7 @@ from types import ModuleType
 
 from semvlp import __version__
 from semvlp.errors import ConfigError
+from semvlp.progress import busy
 
 SOURCE = (
     "git+https://github.com/facebookresearch/detectron2.git"
@@ -26,6 +31,8 @@ BUILD = (
 SETUPTOOLS = "pip install 'setuptools<81', because newer ones have no pkg_resources"
 NOT_INSTALLED = "not installed"
 MIN_FREE_GB = 10
+log = logging.getLogger(__name__)
+
 # What an import raises where a package is built for another Python, torch, CUDA or libc.
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, TypeError, ValueError, SyntaxError)
 
@@ -46,28 +53,33 @@ def facts(folder: Path = Path()) -> list[Fact]:
 
     `folder` is where the disk space is looked at.
     """
-    detectron2 = _detectron2()
-    return [
-        Fact("semvlp", __version__),
-        _python(),
-        _package("torch", try_out=_try_torch),
-        _package("torchvision", try_out=_try_torchvision),
-        _package("transformers"),
-        _package("lmdb"),
-        _package("webdataset"),
-        detectron2,
-        _backend(detectron2),
-        _cuda(),
-        _bf16(),
-        _disk(folder),
-    ]
+    log.info("looking at what is installed; to load torch and what needs it takes some seconds")
+    with busy("looking"):
+        detectron2 = _detectron2()
+        return [
+            Fact("semvlp", __version__),
+            _python(),
+            _package("torch", try_out=_try_torch),
+            _package("torchvision", try_out=_try_torchvision),
+            _package("transformers"),
+            _package("lmdb"),
+            _package("webdataset"),
+            detectron2,
+            _backend(detectron2),
+            _cuda(),
+            _bf16(),
+            _disk(folder),
+        ]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of semvlp and of what shapes its numbers, by name."""
+    """Return the versions of semvlp and of what shapes its numbers, by name; nothing is loaded.
+
+    Of CUDA it is the one that torch is built for, and where torch is loaded also the GPUs it sees.
+    """
     packages = {name: _version(name) for name in ("torch", "transformers", "detectron2")}
     own = {"semvlp": __version__, "Python": platform.python_version()}
-    return own | packages | {"CUDA": _cuda().value}
+    return own | packages | {"CUDA": _cuda().value if "torch" in sys.modules else _built_cuda()}
 
 
 def without_detectron2(error: ImportError | OSError, what: str) -> ConfigError:
@@ -172,6 +184,18 @@ def _cuda() -> Fact:
     if built is None:
         return Fact("CUDA", "none: this torch is built for the CPU", remedy=remedy)
     return Fact("CUDA", f"none: torch is built for {built}, but sees no GPU", remedy=remedy)
+
+
+def _built_cuda() -> str:
+    """Return the version of CUDA that torch is built for, as torch's own file of versions says."""
+    try:
+        torch = importlib.util.find_spec("torch")
+        if torch is None or torch.origin is None:
+            return NOT_INSTALLED
+        built = runpy.run_path(str(Path(torch.origin).with_name("version.py"))).get("cuda")
+    except _BROKEN as error:
+        return f"unknown: torch is broken: {error}"
+    return built or "none: this torch is built for the CPU"
 
 
 def _bf16() -> Fact:

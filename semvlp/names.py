@@ -16,6 +16,7 @@ StoreFormat = Literal["tar", "lmdb"]
 TaskName = Literal["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval"]
 EvalMode = Literal["both", "single", "two"]
 DemoSize = Literal["small", "full"]
+Shell = Literal["bash", "zsh", "fish"]
 
 # The choices that make a network, and so settings.
 SizePreset = Literal["tiny", "small", "base", "large"]
@@ -36,3 +37,4 @@ STORE_FORMATS: tuple[StoreFormat, ...] = get_args(StoreFormat)
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 EVAL_MODES: tuple[EvalMode, ...] = get_args(EvalMode)
 DEMO_SIZES: tuple[DemoSize, ...] = get_args(DemoSize)
+SHELLS: tuple[Shell, ...] = get_args(Shell)

@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +15,6 @@ from rich.progress import (
     MofNCompleteColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 
@@ -34,6 +35,7 @@ class Progress:
         self.what, self.total, self.unit = printable(what), total, unit
         self.done = self._first = done
         self.note = ""
+        self._expected = 0.0
         self._start = self._last_line = time.monotonic()
         self._bar = _bar() if _wanted() and sys.stderr.isatty() else None
 
@@ -41,9 +43,15 @@ class Progress:
         if self._bar is not None:
             self._bar.start()
             self._task = self._bar.add_task(
-                escape(self.what), total=self.total, completed=self.done, note="", rate=""
+                escape(self.what), total=self.total, completed=self.done, note="", pace=""
             )
         return self
+
+    def expect(self, rate: float) -> None:
+        """Take `rate`, units per second, for that of this run until its first unit is finished."""
+        self._expected = rate
+        if self._bar is not None:
+            self._bar.update(self._task, pace=f"about {self._pace()}")
 
     def __exit__(
         self,
@@ -59,23 +67,42 @@ class Progress:
         self.done += count
         self.note = printable(note) or self.note
         if self._bar is not None:
-            rate = f"{self.rate:.1f} {self.unit}/s"
-            self._bar.update(self._task, completed=self.done, note=escape(self.note), rate=rate)
+            note, pace = escape(self.note), self._pace()
+            self._bar.update(self._task, completed=self.done, note=note, pace=pace)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             log.info("%s", self.line())
 
     @property
     def rate(self) -> float:
-        """Units per second since the start of this run."""
+        """Units per second since the start of this run, or as expected while there are none."""
+        if self.done == self._first:
+            return self._expected
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def line(self) -> str:
         """The state as one line of text."""
         total = f"/{self.total}" if self.total is not None else ""
-        eta = f", {remaining(self.done, self.total, self.rate)} left" if self.total else ""
         note = f", {self.note}" if self.note else ""
-        return f"{self.what}: {self.done}{total} {self.unit}, {self.rate:.1f}/s{eta}{note}"
+        return f"{self.what}: {self.done}{total} {self.unit}, {self._pace()}{note}"
+
+    def _pace(self) -> str:
+        """Return the rate, of what takes over a second its time, and the time that is left."""
+        rate = self.rate
+        slow = 0 < rate < 1
+        each = f"{duration(1 / rate)} each" if slow else f"{rate:.1f}/s"
+        left = f", {remaining(self.done, self.total, rate)} left" if self.total else ""
+        return each + left
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show on a terminal that `what` is being done, as long as that takes; elsewhere nothing."""
+    if not (_wanted() and sys.stderr.isatty()):
+        yield
+        return
+    with Console(stderr=True).status(escape(printable(what))):
+        yield
 
 
 def remaining(done: int, total: int, rate: float) -> str:
@@ -103,9 +130,8 @@ def _bar() -> RichProgress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )

@@ -16,14 +16,7 @@ def open_store(path: Path | str) -> Store:
         InputError: no manifest, an unknown format version, or files that differ from the manifest;
             a pattern that no shard fits.
     """
-    if "://" in str(path):
-        from semvlp.shards.remote import localize
-
-        path = localize(str(path))
-    path = Path(path)
-    pattern = ""
-    if path.suffix == ".tar" and not path.is_dir():
-        path, pattern = path.parent, path.name
+    path, pattern = _split(_localized(path))
     manifest = read_manifest(path)
     if manifest.store == "lmdb" and not pattern:
         from semvlp.shards.stores.lmdb_store import LmdbStore
@@ -32,3 +25,29 @@ def open_store(path: Path | str) -> Store:
     from semvlp.shards.stores.tar_store import TarStore
 
     return TarStore(path, manifest, pattern)
+
+
+def local_store(path: Path | str) -> Path:
+    """Return where on this machine a store lies that has a manifest, without opening it.
+
+    Raises:
+        InputError: as `open_store`, of the manifest.
+    """
+    here = _localized(path)
+    read_manifest(_split(here)[0])
+    return here
+
+
+def _localized(path: Path | str) -> Path:
+    if "://" not in str(path):
+        return Path(path)
+    from semvlp.shards.remote import localize
+
+    return localize(str(path))
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    """Return the folder of a data set, and the pattern of the shards that alone are meant."""
+    if path.suffix == ".tar" and not path.is_dir():
+        return path.parent, path.name
+    return path, ""

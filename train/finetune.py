@@ -17,7 +17,7 @@ from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
-from semvlp.eval.task import Example, Task
+from semvlp.eval.task import Example, Stop, Task
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
@@ -26,6 +26,7 @@ from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, RetrievalConfig
 from semvlp.train.data.finetuning import FinetuningBatches, TaskTargets
 from semvlp.train.data.hard_negatives import mine_hard_negative
+from semvlp.train.data.source import tell_small
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import init_name, task_model
 from semvlp.train.loop import Job, Loop
@@ -38,7 +39,7 @@ from semvlp.train.train_config import FinetuneTrainConfig
 
 log = logging.getLogger(__name__)
 
-Validate = Callable[[], Mapping[str, float]]
+Validate = Callable[[Stop], Mapping[str, float]]
 
 
 def finetune(
@@ -78,6 +79,8 @@ def finetune(
         # Validation has a store of its own: the training one is being read by another thread.
         store, valid_store = (stack.enter_context(open_store(shards)) for _ in range(2))
         examples = _labelled(task, annotations, "train")
+        if world.is_first:
+            tell_small(len(examples), "examples", config.train.batch_size)
         start = open_run(
             out,
             config,
@@ -103,7 +106,9 @@ def finetune(
         )
         if world.is_first:
             _tell_answerable(source.num_answerable, len(examples), annotations)
-        validate = validation(task, valid, model, tokenizer, valid_store, config, world)
+        validate = validation(
+            task, valid, model, tokenizer, valid_store, config, world, trained=examples
+        )
         job = _job(task, len(examples), out, config.train, model, tokenizer, source, validate)
         return Loop(job, start, world).run()
 
@@ -180,11 +185,18 @@ def validation(
     store: Store,
     config: FinetuneConfig,
     world: World,
+    *,
+    trained: Sequence[Example] = (),
 ) -> Validate | None:
-    """Return a function that scores the model on `annotations`; None where there are none."""
+    """Return a function that scores the model on `annotations`; None where there are none.
+
+    Examples among them that are `trained` on as well are remarked upon.
+    """
     if not annotations:
         return None
     examples = _labelled(task, annotations, "val")
+    if world.is_first:
+        _tell_remembered(trained, examples)
     network = Network(
         model=model,
         tokenizer=tokenizer,
@@ -194,13 +206,26 @@ def validation(
             max_text_length=config.data.max_text_length, max_regions=config.data.max_regions
         ),
     )
-    mode, way = config.train.validation_mode, PredictOptions(world=world)
+    mode = config.train.validation_mode
 
-    def score() -> Mapping[str, float]:
-        answers = answers_by_mode(network, task, examples, store, mode, way)
+    def score(stop: Stop) -> Mapping[str, float]:
+        options = PredictOptions(world=world, stop=stop)
+        answers = answers_by_mode(network, task, examples, store, mode, options)
         return task.score(examples, answers[mode])
 
     return score
+
+
+def _tell_remembered(trained: Sequence[Example], examples: Sequence[Example]) -> None:
+    """Warn of examples to validate on that are trained on as well."""
+    known = {(example.text, example.images) for example in trained}
+    again = sum((example.text, example.images) in known for example in examples)
+    if again:
+        log.warning(
+            "%d of the %d examples of --valid are trained on as well: the score tells how well "
+            "they are remembered; give a split that is held out",
+            *(again, len(examples)),
+        )
 
 
 class TaskLoss(nn.Module):

@@ -16,13 +16,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import World
+from semvlp.errors import Interrupted
+from semvlp.eval.task import Stop
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shards.stream.order import draw
 from semvlp.train.data.source import BatchSource, Prefetched, prefetched
 from semvlp.train.distributed import gathered, parallelize
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import Scale, make_optimizer
-from semvlp.train.run import bad_batch, checkpoint, throughput
+from semvlp.train.run import bad_batch, checkpoint, cost, throughput
 from semvlp.train.run.checkpoint import Checkpoint
 from semvlp.train.run.log import RunLog
 from semvlp.train.run.report import RunReport
@@ -49,13 +51,15 @@ class Job:
     loss_module: nn.Module
     """Holds `model`; (micro-batch, mode) -> sum of each objective by name."""
     source: BatchSource
-    validate: Callable[[], Mapping[str, float]] | None = None
+    validate: Callable[[Stop], Mapping[str, float]] | None = None
     """Scores of the model as it is, the same on all ranks, which run it together at every
-    checkpoint."""
+    checkpoint; it raises Interrupted on all of them where it is to stop."""
     scale_of: Scale = lambda name: 1.0
     """Name of a parameter -> its learning rate over the step's."""
     metric: str = ""
     """The score that names the best checkpoint; without validation the training loss does."""
+    instead: str = ""
+    """What else could be done where the run will take more than a day on a CPU, for people."""
     patience: int = 0
     """Stop after this many checkpoints in a row without a better score; 0 never does."""
 
@@ -88,6 +92,7 @@ class Loop:
 
     def __init__(self, job: Job, start: Checkpoint, world: World) -> None:
         self.job, self.world, self.state = job, world, start.state
+        self.first_step = start.state.step + 1
         config = job.config
         # These change speed and memory, and numbers by no more than rounding.
         if config.threads:
@@ -130,6 +135,8 @@ class Loop:
                     RunLog(self.job.run, self.job.what, steps=self.job.steps, done=before.step)
                 )
             stop = stack.enter_context(stop_signals())
+            if before.unjudged:
+                self._end_step(stop, saved=True)
             steps = stack.enter_context(prefetched(self.job.source, self.world.device))
             while not self.state.finished:
                 loss = self._step(steps.__next__, stop)
@@ -150,6 +157,9 @@ class Loop:
         begin = time.monotonic()
         ready, step = take(), self.state.step + 1
         waited = time.monotonic() - begin
+        if step == self.first_step:
+            self._tell_cost(ready.micro_batches)
+            begin = time.monotonic() - waited
         sums = self._train(step, ready.micro_batches, stop)
         batch = bad_batch.described(ready.micro_batches)
         self.pending.append(PendingStep(step=step, sums=sums, batch=batch))
@@ -157,19 +167,27 @@ class Loop:
         saved = is_saved(step, self.job.steps, self.job.save_every)
         result = self._fetch_results() if logged or saved or sums.stop else None
         seconds = time.monotonic() - begin
-        flops = self._flops(step, ready.micro_batches)
+        flops = self._flops(step, ready.micro_batches) if self.peak else 0.0
         self.timings.append(Timing(seconds=seconds, waited=waited, flops=flops))
         self.state = replace(
             self.state, step=step, seconds=self.state.seconds + seconds, data=ready.state
         )
         self._write_log(result if logged else None)
-        if saved:
-            self._update_best()
-        if saved or sums.stop:
-            self._save()
-        if sums.stop and not self.state.finished:
-            raise interrupted(self.job.run, step, self.job.steps)
+        self._end_step(stop, saved=saved, asked=sums.stop)
         return result.loss if result else None
+
+    def _end_step(self, stop: StopRequest, *, saved: bool, asked: bool = False) -> None:
+        """Validate and save where it is due; a stop that was `asked` for saves as well.
+
+        Raises:
+            Interrupted: the run was asked to stop, and is not finished.
+        """
+        if saved:
+            self._update_best(stop)
+        if saved or asked:
+            self._save()
+        if (asked or self.state.unjudged) and not self.state.finished:
+            raise interrupted(self.job.run, self.state.step, self.job.steps)
 
     def _train(self, step: int, micro_batches: Sequence[MicroBatch], stop: StopRequest) -> StepSums:
         config = self.job.config
@@ -198,9 +216,18 @@ class Loop:
             self.average.update()
         return sums
 
+    def _tell_cost(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Tell before the first step what the run will cost, where that is to be told in time."""
+        job, step = self.job, self.first_step
+        if self.log is None or self.world.device.type != "cpu":
+            return
+        seconds = cost.expected_seconds(self._flops(step, micro_batches))
+        if seconds is not None:
+            self.log.expect(seconds)
+            left, pairs = job.steps - step + 1, job.config.batch_size
+            cost.tell(job.what, seconds, steps=left, pairs=pairs, instead=job.instead)
+
     def _flops(self, step: int, micro_batches: Sequence[MicroBatch]) -> float:
-        if not self.peak:
-            return 0.0
         config, mode = self.job.model.config, mode_of(step, self.job.config)
         return math.fsum(
             throughput.step_flops(
@@ -257,9 +284,16 @@ class Loop:
             entry["mfu"] = throughput.utilisation(flops, sum(timings), self.peak)
         return entry
 
-    def _update_best(self) -> None:
-        """Find out whether the model is the best so far, and whether the run is over."""
-        score, step, state = self._score(), self.state.step, self.state
+    def _update_best(self, stop: StopRequest) -> None:
+        """Find out whether the model is the best so far, and whether the run is over.
+
+        Where the validation is cut short, it is still to be found out.
+        """
+        try:
+            score, step, state = self._score(stop), self.state.step, self.state
+        except Interrupted:
+            self.state = replace(self.state, unjudged=True)
+            return
         better = state.best_score is None or score > state.best_score
         stale = 0 if better else state.stale + 1
         self.state = replace(
@@ -269,10 +303,11 @@ class Loop:
             stale=stale,
             loss_sum=0.0,
             loss_count=0,
+            unjudged=False,
             finished=step == self.job.steps or 0 < self.job.patience <= stale,
         )
 
-    def _score(self) -> float:
+    def _score(self, stop: StopRequest) -> float:
         """Score the model, higher is better: by its validation, else by its training loss."""
         if self.job.validate is None:
             return -self.state.loss_sum / self.state.loss_count
@@ -280,7 +315,7 @@ class Loop:
             if self.average:
                 stack.enter_context(self.average.in_place())
             stack.enter_context(gathered(self.job.model))
-            self.scores = self.job.validate()
+            self.scores = self.job.validate(lambda: stop.asked)
         self.job.loss_module.train()
         if self.log is not None:
             self.log.validation(self.state.step, self.scores)

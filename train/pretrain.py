@@ -23,7 +23,7 @@ from semvlp.shards.stream.reader import Reader, exit_if_reader
 from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import ObjectivesConfig, PretrainConfig
 from semvlp.train.data.pretraining import PretrainingCollator
-from semvlp.train.data.source import PretrainingBatches
+from semvlp.train.data.source import PretrainingBatches, tell_small
 from semvlp.train.data.texts import check_texts, most_frequent_answers, read_all, sentences
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import fresh_config, load_pretrained, make_tokenizer, some_features
@@ -35,6 +35,7 @@ from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 
 WHAT = "Pre-training"
+FOR_A_FIRST_TRY = "`--config tiny` is a network that trains on two CPU cores in minutes"
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +65,8 @@ def pretrain(
         if world.is_first:
             stack.enter_context(locked(out))
         config = settle_precision(config, out, world, overwrite=overwrite)
+        if world.is_first:
+            tell_small(sum(map(len, stores)), "images", config.images_per_step)
         stream = open_stream(stores, config, world)
         start = open_run(
             out,
@@ -111,6 +114,7 @@ def _job(
         tokenizer=tokenizer,
         loss_module=PreTrainingLosses(model, weights, config.objectives),
         source=source,
+        instead="" if config.model.preset == "tiny" else FOR_A_FIRST_TRY,
     )
 
 

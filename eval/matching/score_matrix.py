@@ -20,7 +20,7 @@ from semvlp import atomic
 from semvlp.distributed import ALONE, World
 from semvlp.eval.matching.cache import cache_images, cache_texts
 from semvlp.eval.network import Network, finite
-from semvlp.eval.task import Example, Pass, Scores
+from semvlp.eval.task import Example, Pass, Scores, Stop, never
 from semvlp.eval.tasks.retrieval import UNSCORED, image_names
 from semvlp.model.packing import PairRegions
 from semvlp.progress import Progress
@@ -67,6 +67,7 @@ def score_matrix(
     world: World = ALONE,
     scratch: Scratch | None = None,
     wanted: NDArray[np.bool_] | None = None,
+    stop: Stop = never,
 ) -> Scores:
     """Return log-odds [Q, K] float32 that a caption and an image match, on every rank.
 
@@ -79,6 +80,7 @@ def score_matrix(
         wanted: [Q, K] False: not computed, the score is -inf; None computes all.
 
     Raises:
+        Interrupted: `stop` was true on a rank; the blocks that were finished are saved.
         SemVLPError: the network gives a score that is not finite.
     """
     names, texts = image_names(examples), network.encode([example.text for example in examples])
@@ -103,10 +105,13 @@ def score_matrix(
         )
         for unit in left:
             compare, chosen = read(names[columns[unit]]), wanted[:, columns[unit]]
-            ours[unit] = _block(network, compare, chosen, bar)
+            ours[unit] = _block(network, compare, chosen, bar, stop)
+            if stop():
+                break  # the block may be cut short
             finite(ours[unit][chosen], mode)
             if folder:
                 _save(folder / f"{unit:06d}.npy", ours[unit])
+    world.check_stop(stop())
     gathered = world.gathered([ours[unit] for unit in sorted(ours)], len(columns))
     return np.concatenate(gathered, axis=1)
 
@@ -152,12 +157,16 @@ def cached_passes(
     return read
 
 
-def _block(network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: Progress) -> Scores:
+def _block(
+    network: Network, compare: Compare, wanted: NDArray[np.bool_], bar: Progress, stop: Stop
+) -> Scores:
     """Return the scores [Q, b] of the wanted pairs of one block, log-odds of a match."""
     block = np.full(wanted.shape, UNSCORED, np.float32)
     rows, columns = tiled(wanted, network.batch_size)
     match = network.labels.index("match")
     for start in range(0, len(rows), network.batch_size):
+        if stop():
+            break
         part = slice(start, start + network.batch_size)
         logits = compare(torch.from_numpy(rows[part]), torch.from_numpy(columns[part]))
         block[rows[part], columns[part]] = (logits[:, match] - logits[:, 1 - match]).numpy()

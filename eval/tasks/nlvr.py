@@ -57,6 +57,8 @@ def _examples(path: Path) -> Iterator[Example]:
         require(record, {"identifier": str, "sentence": str}, where)
         if record["identifier"].count("-") != 1:
             raise InputError(f"{where}: 'identifier' must be n-m, got {record['identifier']!r}")
+        if isinstance(record.get("label"), bool):  # JSON's own true and false
+            record["label"] = str(record["label"]).lower()
         if "label" in record and record["label"] not in LABELS:
             raise InputError(f"{where}: 'label' must be true or false, got {record['label']!r}")
         yield from _permutations(record, _image_prefix(record, path))

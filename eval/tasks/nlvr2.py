@@ -74,6 +74,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
                 f"{where}: 'identifier' must be split-set-pair-sentence, "
                 f"got {record['identifier']!r}"
             )
+        if isinstance(record.get("label"), bool):  # JSON's own true and false
+            record["label"] = str(record["label"])
         if "label" in record and record["label"] not in LABELS:
             raise InputError(f"{where}: 'label' must be True or False, got {record['label']!r}")
         records.append(record)

@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Detector, Runner
+from semvlp.extract.networks import NETWORKS
+from semvlp.extract.weights.download import fetch
 from semvlp.names import Backend, Precision
 from semvlp.settings import override
 
@@ -112,6 +115,28 @@ KNOWN: dict[str, DetectorSpec] = {
 }
 
 
+def check_detector(
+    spec: str | None, weights: str | None = None, settings: Sequence[str] = ()
+) -> None:
+    """Check a detector that `load_detector` is to open as far as that takes neither torch nor time.
+
+    Raises:
+        ConfigError: an unknown spec, weights for one that has its own, or an unknown setting.
+        InputError: `weights` is the path of no file.
+    """
+    name = spec or DEFAULT
+    known = KNOWN.get(name)
+    if not (known or is_config(name) or Path(name).is_dir()):
+        raise ConfigError(_unknown(name))
+    if weights and not (is_config(name) or (known and known.published)):
+        raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
+    if known:
+        override(NETWORKS[known.network], settings)
+    if weights and not weights.startswith("hf:") and "://" not in weights:
+        with _remedied(known):
+            fetch(weights.partition("#")[0])  # its hash is left to whoever opens it
+
+
 def load_detector(
     spec: str | None,
     *,
@@ -140,22 +165,17 @@ def load_detector(
         ConfigError: an unknown spec or setting, a backend that cannot run it or is not installed.
         InputError: weights that cannot be had or do not fit; says what to do instead.
     """
+    check_detector(spec, weights, settings)
     name = spec or DEFAULT
     known = KNOWN.get(name)
     only = _sole_backend(name)
     if only and backend not in ("auto", only):
         raise ConfigError(f"--detector {name} is run by {only} alone; --backend auto takes it")
     runner = only or ("detectron2" if backend == "detectron2" else "torchvision")
-    if weights and not (is_config(name) or (known and known.published)):
-        raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     log.info("detector %s, run by %s", name, runner)
     run = _with_detectron2 if runner == "detectron2" else _with_torchvision
-    try:
+    with _remedied(known):
         return run(name, weights, device, precision, settings)
-    except InputError as error:
-        if known and known.published:
-            raise InputError(f"{error}\n{_remedy(known)}") from error
-        raise
 
 
 def _sole_backend(name: str) -> Runner | None:
@@ -164,8 +184,6 @@ def _sole_backend(name: str) -> Runner | None:
         return "detectron2"
     if name in KNOWN:
         return "torchvision" if KNOWN[name].network == "small" else None
-    if not Path(name).is_dir():
-        raise ConfigError(_unknown(name))
     from semvlp.extract.weights.checkpoint import DESCRIPTION, read_description
 
     network = read_description(Path(name, DESCRIPTION)).network
@@ -178,7 +196,6 @@ def _with_torchvision(
     name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
     from semvlp.extract.detectors.on_torchvision import backend as torchvision
-    from semvlp.extract.networks import NETWORKS
 
     execution = _execution(device, precision)
     spec = KNOWN.get(name)
@@ -200,7 +217,6 @@ def _with_detectron2(
         from semvlp.extract.detectors.on_detectron2 import backend as detectron2
     except (ImportError, OSError) as error:
         raise without_detectron2(error, f"--detector {name}") from error
-    from semvlp.extract.networks import NETWORKS
     from semvlp.extract.weights.checkpoint import DESCRIPTION
 
     execution = _execution(device, precision)
@@ -225,8 +241,6 @@ def _execution(device: str, precision: Precision) -> "Execution":
 
 def _weights(spec: DetectorSpec, given: str | None) -> Path:
     """Return the file with the weights of a published detector."""
-    from semvlp.extract.weights.download import fetch
-
     if not given and not spec.weights.startswith("http"):
         raise InputError(f"these weights must be downloaded {spec.weights}")
     return fetch(given or spec.weights)
@@ -246,10 +260,17 @@ def _unknown(name: str) -> str:
     )
 
 
-def _remedy(spec: DetectorSpec) -> str:
-    where = f"download {spec.weights}" + (" elsewhere" if spec.weights.startswith("http") else "")
-    return (
-        f"To go on: {where} and give it as --weights PATH, "
-        "train a detector for your images with `semvlp detector train`, or try --detector demo "
-        "(drawn shapes)."
-    )
+@contextmanager
+def _remedied(spec: DetectorSpec | None) -> Iterator[None]:
+    """Add to an InputError inside what to do where published weights cannot be had."""
+    try:
+        yield
+    except InputError as error:
+        if not (spec and spec.published):
+            raise
+        where = "elsewhere " if spec.weights.startswith("http") else ""
+        raise InputError(
+            f"{error}\nTo go on: download {spec.weights} {where}and give it as --weights PATH, "
+            "train a detector for your images with `semvlp detector train`, or try --detector demo "
+            "(drawn shapes)."
+        ) from error

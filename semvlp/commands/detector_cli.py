@@ -40,13 +40,15 @@ def detector_train(
     **options: Any,
 ) -> Result:
     """Train a detector with attributes on COCO-format ANNOTATIONS of IMAGES."""
+    from semvlp.progress import busy
     from semvlp.settings import load
     from semvlp.train.detector.config import DetectorTrainConfig
-    from semvlp.train.detector.train import train_detector
 
     settings = load(DetectorTrainConfig, config, overrides)
     read = (settings.init, settings.valid, settings.valid_images)
     refuse_inputs(out, annotations, images, *read)
+    with busy("loading torch"):
+        from semvlp.train.detector.train import train_detector
     return reported(train_detector(annotations, images, out, settings, **options))
 
 

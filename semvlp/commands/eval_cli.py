@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
 from semvlp.commands.console import Command, Result, listed, reported
 from semvlp.commands.options import (
@@ -62,20 +63,25 @@ def evaluate(
     **options: Any,
 ) -> Result:
     """Write the leaderboard file of a task, and its scores where the split has labels."""
-    from semvlp.eval import evaluate as scorer
     from semvlp.eval.files.inputs import eval_inputs
     from semvlp.eval.tasks.table import load_task
-    from semvlp.shards.remote import localize
+    from semvlp.progress import busy
+    from semvlp.shards.open import local_store
 
     checkpoint = checkpoint or Path(f"runs/finetune-{task}/best")
     out = out or Path(f"runs/eval-{task}")
     refuse_inputs(out, checkpoint, shards, options["images"], *annotations)
-    store = localize(shards) if shards else None
+    refuse_missing_checkpoint(checkpoint, "--checkpoint")
+    store = local_store(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
     refuse_inputs(out, given.shards, *given.annotations, *given.train)
+    loaded = load_task(task)
+    loaded.file_name(given.split)  # at once what would be refused in the end
+    with busy("loading torch"):
+        from semvlp.eval import evaluate as scorer
     return reported(
         scorer.evaluate(
-            load_task(task),
+            loaded,
             checkpoint,
             given.annotations,
             given.shards,
@@ -97,8 +103,8 @@ def evaluate(
 @click.argument("predictions", type=EXISTING)
 def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
     """Score a leaderboard file that anyone made."""
-    from semvlp.eval import evaluate as scorer
+    from semvlp.eval.score_table import score as score_file
     from semvlp.eval.tasks.table import load_task
 
-    scores = scorer.score(load_task(task), annotations, predictions, split=split)
+    scores = score_file(load_task(task), annotations, predictions, split=split)
     return Result(scores, listed(scores))

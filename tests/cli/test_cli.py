@@ -24,6 +24,7 @@ COMMANDS = [
     "compare",
     "ask",
     "settings",
+    "completion",
     "doctor",
 ]
 SHARDS_COMMANDS = ["info", "verify", "preview", "convert", "join", "import", "export", "parity"]

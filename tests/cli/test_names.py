@@ -17,7 +17,7 @@ from semvlp.commands.console import run
 from semvlp.demo.run import SIZES
 from semvlp.eval.tasks.table import TASKS
 from semvlp.extract.detectors.detector import Runner
-from semvlp.extract.select import PRESETS
+from semvlp.extract.presets import PRESETS
 from semvlp.model.config import PRESETS as MODEL_PRESETS
 from semvlp.names import SizePreset
 from semvlp.shards.formats.table import FORMATS
@@ -82,6 +82,7 @@ CHOICES = {
     "ask --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "score --task": TASK_NAMES,
     "settings command": ["pretrain", "finetune", "extract", "detector"],
+    "completion shell": ["bash", "zsh", "fish"],
 }
 
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.eval_report import EvalReport
-from semvlp.eval.evaluate import EvalOptions, evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Network, open_network
 from semvlp.eval.predict import probabilities
+from semvlp.eval.score_table import score
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining

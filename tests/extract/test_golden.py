@@ -16,7 +16,7 @@ from semvlp.extract.detectors.on_torchvision.rpn import clip
 from semvlp.extract.images.find import find_images, load
 from semvlp.extract.images.resize import Resized, ResizeRule, resize
 from semvlp.extract.networks import NETWORKS, NetworkConfig, Variant
-from semvlp.extract.select import PRESETS
+from semvlp.extract.presets import PRESETS
 from semvlp.shards.formats.bottom_up_tsv import open_lxmert_tsv
 
 CAFFE = NETWORKS["resnet101_c4_caffe"]

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Proposals
-from semvlp.extract.select import DEFAULT, PRESETS, resolve
+from semvlp.extract.presets import DEFAULT, PRESETS, resolve
 from semvlp.extract.views import view
 from semvlp.shards.record import NO_ATTRIBUTE
 from tests.extract.proposals import CLASSES, chosen, make, pick, random_proposals, slow_nms

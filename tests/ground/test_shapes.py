@@ -25,7 +25,7 @@ MODULES = [
     *(each.name for each in pkgutil.walk_packages(semvlp.model.__path__, "semvlp.model.")),
     "semvlp.train.objectives",
     "semvlp.train.data.masking",
-    "semvlp.extract.select",
+    "semvlp.extract.presets",
 ]
 
 

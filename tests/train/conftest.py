@@ -182,8 +182,9 @@ def finetuned(
         task: Task | None = None,
         given: Sequence[Path] = (annotations,),
         validated: bool = False,
+        valid: Sequence[Path] = (),
     ) -> RunReport:
-        valid, config = [annotations] if validated else [], small_task(*overrides)
+        valid, config = [annotations] if validated else valid, small_task(*overrides)
         return finetune(task or task_of(), given, shards, init, out, config, valid=valid)
 
     return run

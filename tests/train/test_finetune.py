@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from semvlp.errors import ConfigError, InputError, Interrupted
+from semvlp.eval.network import Network
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
@@ -19,12 +24,21 @@ from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 from semvlp.train.run.report import RunReport
 from semvlp.train.step import train_step
 from semvlp.train.train_config import FinetuneTrainConfig
-from tests.train.finetuning import check_resume, task_of
+from tests.train.finetuning import check_resume, hashes, task_of
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
 Config = Callable[..., FinetuneConfig]
 Run = Callable[..., RunReport]
+NUM_EXAMPLES = 24
+
+
+@pytest.fixture
+def held_out(annotations: Path, tmp_path: Path) -> Path:
+    """The first three examples as a file of their own."""
+    path = tmp_path / "three.jsonl"
+    path.write_text("".join(annotations.read_text().splitlines(keepends=True)[:3]))
+    return path
 
 
 def test_it_learns_validates_and_keeps_the_best(finetuned: Run, init: Path, tmp_path: Path) -> None:
@@ -70,6 +84,75 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
 ) -> None:
     config = small_task("train.save_every=4", "data.cache_images=10")
     check_resume(task_of(), annotations, shards, init, config, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("cut_at", [4, 8])
+def test_a_validation_that_is_cut_short_is_made_up_for(
+    cut_at: int, finetuned: Run, init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM between two batches of it ends the run, which goes on as if nothing had been."""
+    settings = ("train.steps=8", "train.save_every=4")
+
+    def run(out: Path) -> None:
+        finetuned(*settings, init=init, validated=True, out=out)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(whole)
+    logits, batches = Network.logits, 0
+
+    def terminated(self: Network, *arguments: Any) -> torch.Tensor:
+        nonlocal batches
+        batches += 1
+        if len(read_lines(cut / METRICS)) == cut_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return logits(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "logits", terminated)
+        with pytest.raises(Interrupted, match=f"stopped after step {cut_at} of 8"):
+            run(cut)
+        of_a_validation = 2 * math.ceil(NUM_EXAMPLES / 8)
+        assert batches == (cut_at == 8) * of_a_validation + 1
+    state = read_state(cut / "last")
+    assert (state.step, state.unjudged, state.finished) == (cut_at, True, False)
+    run(cut)
+    assert read_lines(cut / VALIDATION) == read_lines(whole / VALIDATION)
+    before, after = read_state(whole / "last"), read_state(cut / "last")
+    assert replace(after, seconds=before.seconds) == before
+    assert hashes(cut) == hashes(whole)
+
+
+def test_validating_on_what_is_trained_on_is_remarked_upon(
+    finetuned: Run,
+    annotations: Path,
+    init: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    held_out: Path,
+) -> None:
+    """Another file with some of the same examples is told as well, one that is held out not."""
+    finetuned("train.steps=1", init=init, validated=True, out=tmp_path / "same")
+    assert f"{NUM_EXAMPLES} of the {NUM_EXAMPLES} examples of --valid are trained on" in caplog.text
+    caplog.clear()
+    finetuned(
+        "train.steps=1", init=init, given=[held_out], valid=[annotations], out=tmp_path / "some"
+    )
+    assert f"3 of the {NUM_EXAMPLES} examples of --valid are trained on" in caplog.text
+    caplog.clear()
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(annotations.read_text().splitlines(keepends=True)[3:]))
+    finetuned("train.steps=1", init=init, given=[held_out], valid=[others], out=tmp_path / "none")
+    assert "are trained on" not in caplog.text
+
+
+def test_a_step_larger_than_the_data_is_told(
+    finetuned: Run, init: Path, held_out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finetuned("train.steps=1", init=init, given=[held_out], out=tmp_path / "few")
+    assert "a step takes 8 examples, but the data hold 3" in caplog.text
+    caplog.clear()
+    finetuned("train.steps=1", init=init, out=tmp_path / "many")
+    assert "but the data hold" not in caplog.text
 
 
 def test_early_stop(finetuned: Run, init: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signals ask to stop once; a second one acts as before; an interrupt that is ignored stays so."""
+"""A signal asks to stop, a second one ends at once; an interrupt that is ignored stays so."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from semvlp.train import stopping
 from semvlp.train.stopping import stop_signals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,16 +24,56 @@ def test_the_first_signal_asks(number: signal.Signals) -> None:
         assert not request.asked
         os.kill(os.getpid(), number)
         assert request.asked
-        assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before
 
 
-def test_the_second_interrupt_interrupts() -> None:
+# A call that comes back to Python after hours, as a backward pass does after a minute.
+BUSY = (
+    "import hashlib, sys\n"
+    "from semvlp.train.stopping import stop_signals\n"
+    "with stop_signals():\n"
+    "    print('ready', flush=True)\n"
+    "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+)
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_signals_are_heard_inside_of_a_long_call(second: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            assert "stopping after this step" in process.stderr.readline()
+            process.send_signal(second)
+            assert "ending at once" in process.stderr.readline()
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+
+
+def test_what_torchrun_passes_on_is_the_same_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal has sent it to every process already."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
     with stop_signals() as request:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert request.asked
-        with pytest.raises(KeyboardInterrupt):
+        for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
+    assert request.asked
+    assert not ended
+    monkeypatch.setattr(stopping, "SAME_REQUEST_SECONDS", -1.0)
+    with stop_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert ended == [130]
 
 
 def test_an_interrupt_that_is_ignored_stays_ignored() -> None:

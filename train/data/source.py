@@ -6,6 +6,7 @@ small enough to be done by other processes, several steps at once. The next step
 one is computed, into memory that is used again: new memory costs more than the copying.
 """
 
+import logging
 import os
 import pickle
 from collections import deque
@@ -32,6 +33,8 @@ from semvlp.train.data.pretraining import IndexedBatch, PretrainingCollator
 from semvlp.train.objectives import Targets
 from semvlp.train.step import MicroBatch
 
+log = logging.getLogger(__name__)
+
 CPU = torch.device("cpu")
 SPARE = 1.25
 """Room for the next steps, which may have more regions."""
@@ -55,6 +58,16 @@ class Prefetched(NamedTuple):
 
     micro_batches: Sequence[MicroBatch]
     state: Mapping[str, Any]
+
+
+def tell_small(count: int, what: str, batch_size: int) -> None:
+    """Warn where a step takes more than the data hold."""
+    if count < batch_size:
+        log.warning(
+            "a step takes %d %s, but the data hold %d, so it sees some of them several times; "
+            "train.batch_size may be smaller",
+            *(batch_size, what, count),
+        )
 
 
 @contextmanager

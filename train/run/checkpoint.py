@@ -64,6 +64,8 @@ class TrainingState:
     """Of the losses of the steps that no checkpoint was judged by yet ..."""
     loss_count: int = 0
     """... and how many these are: 0 but where a run was stopped between two checkpoints."""
+    unjudged: bool = False
+    """Whether the validation of this step was cut short: it comes first when the run goes on."""
     finished: bool = False
     """Whether there is nothing left to do."""
 

@@ -55,6 +55,10 @@ class RunLog:
             if (self._run / name).exists():
                 sync(self._run / name)
 
+    def expect(self, seconds: float) -> None:
+        """Show that a step is to take so long, until the first one is done."""
+        self._bar.expect(1 / seconds)
+
     def advance(self, losses: Mapping[str, float]) -> None:
         """Count a step as done; show `losses` by mode ("" without modes) from now on."""
         self._notes |= {mode: f"{mode} {loss:.3f}".strip() for mode, loss in losses.items()}

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval.evaluate import EvalOptions, evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.score_table import score
 from semvlp.eval.task import Answer, ExampleId, Rank
 from semvlp.eval.tasks.table import TASKS
 

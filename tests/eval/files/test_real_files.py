@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from semvlp.eval.evaluate import EvalOptions, evaluate, score
+from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.score_table import score
 from semvlp.eval.tasks.table import TASKS
 from semvlp.shards.texts.image_ids import stem
 

@@ -26,6 +26,12 @@ def test_six_images_named_by_the_file(
     assert [e.images for e in examples] == [(f"{prefix}-1572-0-{k}",) for k in range(6)]
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_labels_may_be_booleans_of_json(label: bool, save: Callable[..., Path], make: type) -> None:
+    examples = Nlvr().read([save("dev.json", [{**make.nlvr("1-0"), "label": label}])])
+    assert examples[0].target == {str(label).lower(): 1.0}
+
+
 def test_a_record_may_name_its_split(save: Callable[..., Path], make: type) -> None:
     examples = Nlvr().read([save("all.json", [{**make.nlvr("1-0"), "split": "train"}])])
     assert examples[0].example_id == "train-1-0-0.png"

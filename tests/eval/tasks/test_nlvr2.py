@@ -29,6 +29,17 @@ def test_urls_that_are_names_of_files_name_the_images(
     assert remote.images == ("dev-1-0-img0", "dev-1-0-img1")
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_labels_may_be_booleans_of_json(label: bool, save: Callable[..., Path], make: type) -> None:
+    lines = [make.nlvr2("dev-1-0-0", "True"), make.nlvr2("dev-1-1-0") | {"label": label}]
+    examples = Nlvr2().read([save("dev.json", lines)])
+    assert [example.target for example in examples] == [{"True": 1.0}, {str(label): 1.0}]
+    # The same pair with both labels is balanced, however they are written.
+    assert {example.meta["subset"] for example in examples} == {
+        "unbalanced" if label else "balanced"
+    }
+
+
 def test_unlabelled(save: Callable[..., Path], make: type) -> None:
     (example,) = Nlvr2().read([save("test.json", [make.nlvr2("test1-0-1-0", None)])])
     assert example.target == {}
