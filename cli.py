@@ -122,12 +122,15 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
 def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     """Turn IMAGES (a directory, a list, a tar) into region-feature shards."""
     from semvlp.extract.detectors.zoo import check_detector
+    from semvlp.extract.images.find import find_images
     from semvlp.extract.presets import resolve
     from semvlp.progress import busy
 
     refuse_inputs(out, images, options["weights"], *options["texts"], *options["labels"])
     check_detector(options["detector"], options["weights"], options["settings"])
     resolve(options["preset"], options["min_regions"], options["max_regions"])
+    if not (images.exists() or any(images.parent.glob(images.name))):
+        find_images(images)  # says so
     with busy("loading torch"):
         from semvlp.extract import pipeline
     return reported(

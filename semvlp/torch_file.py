@@ -30,6 +30,17 @@ DAMAGE = (
 )
 
 
+def save_torch(value: Any, path: Path) -> None:
+    """Write what `load_torch` reads.
+
+    Raises:
+        OSError: it cannot be written, for instance on a full disk.
+    """
+    # Into an open file: of one that it opens itself, torch tells of a full disk in C++.
+    with path.open("wb") as file:
+        torch.save(value, file)
+
+
 def load_torch(path: Path) -> Any:
     """Return what a file of `torch.save` holds, on the CPU; no code of it runs.
 

@@ -21,6 +21,8 @@ from semvlp.torchrun import process_rank
 
 SAME_REQUEST_SECONDS = 2.0
 """So long torchrun may take to pass on to its processes what a terminal has sent them as well."""
+END = b"\0"
+"""No signal has this number."""
 SHOW_CURSOR = "\x1b[?25h"
 """A progress bar hides it."""
 
@@ -65,15 +67,16 @@ def stop_signals() -> Iterator[StopRequest]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(sent_before)
-        os.close(sent)  # which ends the listener
+        os.write(sent, END)
         listener.join()
+        os.close(sent)
         os.close(received)
 
 
 def _listen(received: int, request: StopRequest, numbers: set[signal.Signals]) -> None:
-    """Answer the signals whose numbers arrive, a byte each, until nobody can send any more."""
+    """Answer the signals whose numbers arrive, a byte each, up to the end."""
     first = 0.0
-    while sent := os.read(received, 1):
+    while (sent := os.read(received, 1)) != END:
         if sent[0] not in numbers:
             continue
         name = signal.Signals(sent[0]).name

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,8 @@ def show(ctx: click.Context, result: Result) -> None:
 def run(program: click.Group, name: str, arguments: Sequence[str]) -> int:
     """Run the program; an error becomes one message and its exit code."""
     _log_to_stderr()
+    # What is wrong with an image is said where it is refused; its metadata are nobody's concern.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return program.main(list(arguments), prog_name=name, standalone_mode=False) or 0
     except NoArgsIsHelpError as error:

@@ -12,6 +12,8 @@ from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
 from semvlp.shards.dataset.refusals import REFUSED_NAME
 
+TEXTS = "texts_sha256"
+
 # The plan last: while it stands, whatever else is left can be told to be ours.
 _OUR_FILES = (
     MANIFEST_NAME,
@@ -81,7 +83,14 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
             f"{out} holds the work of an earlier run; go on with --resume, "
             "start anew with --overwrite, or name another --out"
         )
-    for difference in differences(_read(path), wanted):
+    begun = _read(path)
+    if begun != wanted and {**begun, TEXTS: wanted.get(TEXTS)} == wanted:
+        raise ConfigError(
+            f"{out} was begun with other texts; `semvlp shards join {out} --texts FILE --out DIR` "
+            "adds texts to images that are extracted; or name another --out, or start anew with "
+            "--overwrite"
+        )
+    for difference in differences(begun, wanted):
         raise ConfigError(
             f"{out} was begun with another plan: {difference}; "
             "name another --out, or start anew with --overwrite"

@@ -103,9 +103,12 @@ def write_butd_tsv(
 
 
 def _wrong_columns(file: Path, kind: str, fields: Sequence[str], columns: int) -> InputError:
+    other = "lxmert-tsv" if columns >= len(LXMERT_FIELDS) else ""
+    other = "butd-tsv" if columns == len(BUTD_FIELDS) else other
+    hint = f", as those of another format have: give --from {other}" if other else ""
     return InputError(
         f"{file}: {kind} has {len(fields)} columns ({', '.join(fields)}), "
-        f"its first row has {columns}"
+        f"its first row has {columns}{hint}"
     )
 
 

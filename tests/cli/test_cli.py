@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,15 @@ def test_version_names_what_it_runs_on(capsys: pytest.CaptureFixture) -> None:
 def test_an_unknown_setting_names_the_nearest(capsys: pytest.CaptureFixture) -> None:
     assert semvlp("pretrain", "shards", "--set", "train.stepz=3") == 2
     assert "did you mean 'steps'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("module", "shown"), [("PIL.Image", False), ("semvlp.cli", True)])
+def test_raw_warnings_of_pillow_are_not_shown(module: str, shown: bool) -> None:
+    with warnings.catch_warnings(record=True) as recorded:
+        warnings.simplefilter("default")
+        assert semvlp("detector", "list") == 0
+        warnings.warn_explicit("large image", UserWarning, "file.py", 1, module=module)
+    assert bool(recorded) == shown
 
 
 def test_the_program_runs_from_a_checkout_without_installation() -> None:

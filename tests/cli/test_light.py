@@ -40,6 +40,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("detector train . . --set step=3", 2, "did you mean 'steps'"),
     ("detector train . . --set network=tiny", 2, "network must be one of"),
     ("extract . --set shorter_sid=3", 2, "did you mean 'shorter_side'"),
+    ("extract nowhere", 3, "nowhere: no images there"),
     ("extract . --detector bitd", 2, "did you mean 'butd'"),
     ("extract . --detector demo --weights x.pkl", 2, "has its own weights"),
     ("extract . --weights x.pkl", 3, "x.pkl: no such weights file"),

@@ -264,6 +264,13 @@ def test_texts_are_joined_and_the_unmatched_counted(images: Path, tmp_path: Path
     assert sum(map(len, found.values())) == 2
 
 
+def test_texts_for_a_finished_extraction_are_a_matter_of_join(images: Path, tmp_path: Path) -> None:
+    texts = captions(tmp_path / "captions.jsonl", ["im003.png"])
+    run(images, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"`semvlp shards join .*out --texts FILE --out DIR`"):
+        run(images, tmp_path / "out", texts=(texts,))
+
+
 def test_texts_of_other_images_only_are_an_error(images: Path, tmp_path: Path) -> None:
     texts = captions(tmp_path / "captions.jsonl", ["elsewhere"])
     with pytest.raises(InputError, match=r"none of the 1 image names.*'elsewhere'.*'im000'"):

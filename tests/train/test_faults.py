@@ -157,6 +157,8 @@ def test_a_disk_that_fills_while_saving_costs_nothing(
     process.join(60)
     assert process.exitcode == 1
     assert "step-0000009 could not be written" in told.read_text()
+    assert "File too large" in told.read_text()
+    assert ".cc:" not in told.read_text()
     found = newest(tmp_path)
     assert found is not None
     assert found.state.step == 6

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,7 +21,7 @@ from semvlp.atomic import write_json, write_text
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.weights.checkpoint import DESCRIPTION, FORMAT, WEIGHTS
-from semvlp.torch_file import load_torch
+from semvlp.torch_file import load_torch, save_torch
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.run.checkpoint import (
     OPTIMIZER,
@@ -139,7 +138,7 @@ def save(
     def write(path: Path) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(plain, path / "training" / RAW_WEIGHTS)
-        torch.save(optimizer, path / "training" / OPTIMIZER)
+        save_torch(optimizer, path / "training" / OPTIMIZER)
 
     write_checkpoint(out, state, write, keep=keep)
 

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from semvlp.atomic import aside, make_directory, sync, sync_directory, write_json
 from semvlp.documents import from_json
 from semvlp.errors import InputError, SemVLPError
-from semvlp.torch_file import load_torch
+from semvlp.torch_file import load_torch, save_torch
 from semvlp.train.distributed import cut_state, whole, whole_state
 from semvlp.train.ema import WeightAverage
 
@@ -121,7 +121,7 @@ def save(
         model.save_pretrained(path, state_dict=dict(tensors.weights))
         tokenizer.save_pretrained(path)
         if tensors.optimizer is not None:
-            torch.save(tensors.optimizer, path / "training" / OPTIMIZER)
+            save_torch(tensors.optimizer, path / "training" / OPTIMIZER)
         if tensors.raw is not None:
             save_file(dict(tensors.raw), path / "training" / RAW_WEIGHTS)
 
@@ -155,7 +155,7 @@ def write_checkpoint(
         shutil.copyfile(run / "config.toml", made / "training" / "config.toml")
         sync(made)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch.save and safetensors tell of a full disk by errors of their own.
+        # safetensors tells of a full disk by an error of its own.
         shutil.rmtree(made, ignore_errors=True)
         raise SemVLPError(
             f"{path} could not be written: {error}; the checkpoints before it are whole: make room "

@@ -29,6 +29,8 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
+    # A run may have any name; `$` begins no formula.
+    "text.parse_math": False,
     # Equal curves give equal bytes.
     "svg.hashsalt": "semvlp",
 }
@@ -86,7 +88,8 @@ def _draw(axes: Axes, curve: Curve) -> None:
         mean[shown],
         color=curve.colour,
         linewidth=1.7,
-        label=curve.label,
+        # matplotlib leaves out of the legend what begins with an underscore.
+        label=curve.label if not curve.label.startswith("_") else f" {curve.label}",
         marker=marker,
         markersize=3,
     )

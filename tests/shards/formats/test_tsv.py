@@ -113,6 +113,15 @@ def test_another_kind_of_file_is_an_error(tmp_path: Path, name: str, expected: s
         load_format(name).open(tmp_path / "missing.tsv")
 
 
+def test_a_file_of_the_other_kind_is_told_by_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text(lxmert_row() + "\n")
+    with pytest.raises(InputError, match="give --from lxmert-tsv"):
+        load_format("butd-tsv").open(tmp_path / "x.tsv")
+    (tmp_path / "x.tsv").write_text("1\t2\t3\t4\t5\t6\n")
+    with pytest.raises(InputError, match="give --from butd-tsv"):
+        load_format("lxmert-tsv").open(tmp_path / "x.tsv")
+
+
 def test_the_golden_file_is_read_as_lxmert_reads_it(real_data: Path, tmp_path: Path) -> None:
     manifest = import_format(real_data / GOLDEN, tmp_path / "out", from_="lxmert-tsv", to="tar")
     assert (manifest.counts["samples"], manifest.feature_size) == (10, 2048)

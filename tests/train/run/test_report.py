@@ -124,6 +124,14 @@ def test_smooth_is_the_mean_of_the_values_before() -> None:
     assert smooth(values, 3).tolist() == [1.0, 2.0, 3.0, 5.0]
 
 
+def test_a_run_may_have_any_name() -> None:
+    """`$` begins no formula, and an underscore hides nothing."""
+    names = ["lr=$1$", "a_$\\frac{", "_hidden", "<b>&"]
+    svg = base64.b64decode(picture([Curve(n, [1, 2], [3, 4], "#000") for n in names]).split(",")[1])
+    texts = [text.strip() for text in ElementTree.fromstring(svg).itertext()]
+    assert set(names) <= set(texts)
+
+
 def test_long_curves_stay_small_and_equal_curves_are_equal() -> None:
     long = Curve("loss", range(100_000), np.sin(np.arange(100_000)).tolist(), "#000")
     assert len(picture([long])) < 250 * MOST_POINTS
