@@ -18,8 +18,9 @@ from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
 from semvlp.extract.inference import ImageResult, confirm_failures, results
+from semvlp.extract.presets import resolve
 from semvlp.extract.preview import write_preview
-from semvlp.extract.select import resolve, select
+from semvlp.extract.select import select
 from semvlp.names import PRECISIONS, Backend, Precision, StoreFormat
 from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
