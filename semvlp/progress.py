@@ -47,12 +47,6 @@ class Progress:
             )
         return self
 
-    def expect(self, rate: float) -> None:
-        """Take `rate`, units per second, for that of this run until its first unit is finished."""
-        self._expected = rate
-        if self._bar is not None:
-            self._bar.update(self._task, pace=f"about {self._pace()}")
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -61,6 +55,12 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def expect(self, rate: float) -> None:
+        """Take `rate`, units per second, for that of this run until its first unit is finished."""
+        self._expected = rate
+        if self._bar is not None:
+            self._bar.update(self._task, pace=f"about {self._pace()}")
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Add `count` finished units; `note` replaces the text behind the numbers."""
