@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from semvlp.atomic import refuse_inputs
-from semvlp.commands.app_cli import ask
+from semvlp.commands.app_cli import ask, search
 from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
 from semvlp.commands.detector_cli import detector
 from semvlp.commands.eval_cli import evaluate, score
@@ -227,6 +227,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
 
 
 cli.add_command(ask)
+cli.add_command(search)
 cli.add_command(list_settings)
 
 

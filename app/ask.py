@@ -6,13 +6,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from semvlp.app.assistant import Assistant, Reply, load
+from semvlp.app.assistant import Assistant, Reply, default_checkpoint, load
 from semvlp.app.page import write_answers
 from semvlp.errors import ConfigError
 from semvlp.extract.images.find import ImageFile, find_images
 from semvlp.names import EvalMode
 
-DEFAULTS = (Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best"))
+OWN, OF_DEMO = Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best")
 BAR = 30
 
 
@@ -80,7 +80,8 @@ def ask(
             f'is it?"`; got {", ".join(map(repr, words)) or "nothing"}'
         )
     files = [file for path in photos for file in _images(path)]
-    assistant = load(checkpoint or _default(), mode=mode, device=device, detector=detector)
+    checkpoint = checkpoint or default_checkpoint("vqa", own=OWN, of_demo=OF_DEMO)
+    assistant = load(checkpoint, mode=mode, device=device, detector=detector)
     groups = _groups(assistant, files)
     replies = []
     for group in groups:
@@ -104,13 +105,3 @@ def _groups(assistant: Assistant, files: Sequence[ImageFile]) -> list[tuple[Imag
 
 def _images(path: Path) -> list[ImageFile]:
     return find_images(path) if path.is_dir() else [ImageFile(path.stem, path)]
-
-
-def _default() -> Path:
-    for path in DEFAULTS:
-        if path.exists():
-            return path
-    raise ConfigError(
-        f"there is no checkpoint at {' or '.join(map(str, DEFAULTS))}: `semvlp demo` makes the "
-        "second in minutes, `semvlp finetune --task vqa` the first; or name one by --checkpoint"
-    )

@@ -23,6 +23,7 @@ COMMANDS = [
     "score",
     "compare",
     "ask",
+    "search",
     "settings",
     "doctor",
 ]
