@@ -65,7 +65,8 @@ class KeptRows:
     @cached_property
     def words(self) -> WordIndex:
         """Where the words of the detector's labels were seen."""
-        return WordIndex(self._vocabulary, _joined([block.seen for block in self._blocks]))
+        seen = SeenWords.joined([block.seen for block in self._blocks])
+        return WordIndex(self._vocabulary, seen)
 
     def take(self, photographs: Sequence[int]) -> LowerStates:
         """Return the rows of some photographs, by their positions in the store."""
@@ -138,7 +139,7 @@ class KeptRows:
                 seen.append(seen_words(regions, self._store.manifest, self._vocabulary))
                 if bar:
                     bar.advance(len(batch))
-        return Block.of(rows, _joined(seen))
+        return Block.of(rows, SeenWords.joined(seen))
 
     def _write(self, number: int, block: Block) -> Block:
         """Write a block into the folder and return it as it lies there; in memory as it is."""
@@ -159,10 +160,6 @@ def _rows(network: Network, regions: Sequence[Regions]) -> list[NDArray[np.float
     limit = network.limits.max_regions
     cached = cache_images(network, [pair_regions(each, limit) for each in regions])
     return np.split(cached.rows.to("cpu", torch.float16).numpy(), cached.lengths.cumsum(0)[:-1])
-
-
-def _joined(parts: Sequence[SeenWords]) -> SeenWords:
-    return SeenWords(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _inputs(network: Network, store: Store, checkpoint: Path) -> dict[str, Any]:

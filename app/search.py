@@ -102,8 +102,9 @@ class PhotoSearch(Closing):
         """
         photographs = self._compared(checked(text))
         odds = self._log_odds(text, photographs)
-        best = np.argsort(-odds, kind="stable")[:top]
-        return [self._hit(photographs[index], odds[index]) for index in best]
+        chances = torch.from_numpy(odds).double().sigmoid()
+        best = np.argsort(-odds, kind="stable")[:top].tolist()
+        return [self._hit(photographs[index], float(chances[index])) for index in best]
 
     def regions(self, image_id: str) -> Regions:
         """Return the regions of a photograph.
@@ -144,10 +145,9 @@ class PhotoSearch(Closing):
                 parts.append(logits[:, match] - logits[:, 1 - match])
         return finite(torch.cat(parts).numpy(), "two")
 
-    def _hit(self, photograph: int, odds: float) -> Hit:
+    def _hit(self, photograph: int, chance: float) -> Hit:
         image_id = self.store.image_ids[photograph]
         file = self.files.get(image_id)
-        chance = float(1 / (1 + np.exp(-np.float64(odds))))
         return Hit(image_id, str(file) if file else None, chance)
 
 
@@ -231,13 +231,13 @@ def search(
         allow_other_regions=allow_other_regions,
     ) as photos:
         start = time.monotonic()
-        hits = photos.search(text, top=top)
+        hits = tuple(photos.search(text, top=top))
         seconds = time.monotonic() - start
         if page:
             _write_page(page, text, hits, photos)
         return SearchReport(
             text=text,
-            hits=tuple(hits),
+            hits=hits,
             photographs=len(photos.store),
             compared=photos.num_compared,
             named=int((photos.kept.words.overlap([text]) > 0).sum()),

@@ -29,6 +29,11 @@ class SeenWords(NamedTuple):
     confidences: NDArray[np.float32]
     """[n] 0..1, the highest of a region whose label has the word."""
 
+    @classmethod
+    def joined(cls, parts: Sequence["SeenWords"]) -> "SeenWords":
+        """Put the images of several together."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
 
 class WordIndex:
     """The images in which each word was seen; rare words count more.
@@ -52,9 +57,9 @@ class WordIndex:
         """Return cheap scores [Q, K]: confidence that each word of a text was detected."""
         scores = np.zeros((len(texts), self._num_images), np.float32)
         for row, text in zip(scores, texts, strict=True):
-            for column in sorted(
-                self._column[word] for word in words_of(text) & self._column.keys()
-            ):
+            # In one order, for sums of floats depend on it and sets have none.
+            for word in sorted(words_of(text) & self._column.keys()):
+                column = self._column[word]
                 part = slice(self._starts[column], self._starts[column + 1])
                 row[self._images[part]] += self._scores[part]
         return scores
@@ -128,6 +133,7 @@ def _singular(word: str) -> str:
 
 
 def _seen(regions: Regions, manifest: Manifest) -> dict[str, float]:
+    """Return each word with the highest confidence of a region whose label has it."""
     seen: dict[str, float] = {}
     kinds = (
         (regions.object_ids, regions.object_conf, manifest.object_labels),
