@@ -13,7 +13,7 @@ from click.shell_completion import get_completion_class
 
 from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
-from semvlp.commands.app_cli import ask
+from semvlp.commands.app_cli import ask, search
 from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
 from semvlp.commands.detector_cli import detector
 from semvlp.commands.eval_cli import evaluate, score
@@ -248,6 +248,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
 
 
 cli.add_command(ask)
+cli.add_command(search)
 cli.add_command(list_settings)
 
 

@@ -1,1 +1,1 @@
-"""The room of who uses a finished checkpoint: questions to photographs."""
+"""The room of who uses a finished checkpoint: questions to photographs, and searches among them."""

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semvlp.addresses import refuse_missing_checkpoint
+from semvlp.addresses import default_checkpoint, refuse_missing_checkpoint
 from semvlp.errors import ConfigError
 from semvlp.extract.images.find import ImageFile, find_images
 from semvlp.names import EvalMode
@@ -15,7 +15,7 @@ from semvlp.progress import busy
 if TYPE_CHECKING:
     from semvlp.app.assistant import Assistant, Reply
 
-DEFAULTS = (Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best"))
+OWN, OF_DEMO = Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best")
 BAR = 30
 
 
@@ -83,7 +83,7 @@ def ask(
             f'is it?"`; got {", ".join(map(repr, words)) or "nothing"}'
         )
     files = [file for path in photos for file in _images(path)]
-    checkpoint = checkpoint or _default()
+    checkpoint = checkpoint or default_checkpoint("vqa", own=OWN, of_demo=OF_DEMO)
     refuse_missing_checkpoint(checkpoint, "--checkpoint")
     with busy("loading torch"):
         from semvlp.app.assistant import load
@@ -112,13 +112,3 @@ def _groups(assistant: "Assistant", files: Sequence[ImageFile]) -> list[tuple[Im
 
 def _images(path: Path) -> list[ImageFile]:
     return find_images(path) if path.is_dir() else [ImageFile(path.stem, path)]
-
-
-def _default() -> Path:
-    for path in DEFAULTS:
-        if path.exists():
-            return path
-    raise ConfigError(
-        f"there is no checkpoint at {' or '.join(map(str, DEFAULTS))}: `semvlp demo` makes the "
-        "second in minutes, `semvlp finetune --task vqa` the first; or name one by --checkpoint"
-    )

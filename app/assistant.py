@@ -25,7 +25,7 @@ from semvlp.eval.tasks.retrieval import LABELS as MATCHING
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.hub import checkpoint_folder
 from semvlp.model.packing import PairRegions
-from semvlp.names import EvalMode
+from semvlp.names import EvalMode, TaskName
 from semvlp.shards.record import Regions
 
 BATCH = 64
@@ -80,9 +80,15 @@ class Assistant:
     """
 
     def __init__(
-        self, network: Network, *, mode: EvalMode, detector: str | None, device: str
+        self,
+        network: Network,
+        *,
+        checkpoint: Path,
+        mode: EvalMode,
+        detector: str | None,
+        device: str,
     ) -> None:
-        self.network, self.mode = network, mode
+        self.network, self.checkpoint, self.mode = network, checkpoint, mode
         self._detector, self._device = detector, device
 
     @property
@@ -140,7 +146,7 @@ class Assistant:
                 f"got {len(photos)}"
             )
         seen = tuple(map(self.regions, photos))
-        (row,) = self._probabilities(seen, [_checked(text)] * len(seen))
+        (row,) = self._probabilities(seen, [checked(text)] * len(seen))
         best = np.argsort(-row, kind="stable")[:top]
         return Reply(
             text=text,
@@ -204,7 +210,7 @@ class Assistant:
 
         The regions are those of `regions(photo)`, the words the word pieces of the tokenizer.
         """
-        (ids,) = self.network.encode([_checked(text)])
+        (ids,) = self.network.encode([checked(text)])
         regions = pair_regions(self.regions(photo), self.network.limits.max_regions)
         return _attention(self.network, ids, regions, self.mode)
 
@@ -218,7 +224,7 @@ class Assistant:
     def _probabilities(self, seen: Sequence[Regions], texts: Sequence[str]) -> Scores:
         """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
         network, task = self.network, load_task(self.task)
-        ids = network.encode([_checked(text) for text in texts])
+        ids = network.encode([checked(text) for text in texts])
         pairs = [pair_regions(regions, network.limits.max_regions) for regions in seen]
         batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
         rows = []
@@ -237,8 +243,9 @@ def load(
     mode: EvalMode = "both",
     device: str = "auto",
     detector: str | None = None,
+    zero_shot: TaskName = "vqa",
 ) -> Assistant:
-    """Open a checkpoint, ready to answer: a fine-tuned one, or one of pre-training on questions.
+    """Open a checkpoint, ready to answer: a fine-tuned one, or one of pre-training.
 
     Args:
         checkpoint: a folder such as `runs/finetune-vqa/best`, or a name on the Hugging Face Hub.
@@ -246,16 +253,28 @@ def load(
         device: where network and detector run; `auto` takes a GPU where there is one.
         detector: the one that gave the regions, where it is not known by name: a directory that
             `semvlp detector train` wrote, or a config.
+        zero_shot: the task that a checkpoint of pre-training answers with the head that it has
+            learned it by: `vqa` with its answers, or `retrieval` with its matching head.
 
     Raises:
         ConfigError: no such device.
         InputError: no such checkpoint, a damaged one, or one that answers nothing.
     """
     folder = checkpoint_folder(checkpoint, called="the checkpoint")
-    # A pre-training checkpoint answers questions with the head that it has learned them by.
-    asked = load_task("vqa")
-    network = open_network(folder, device=device, batch_size=BATCH, zero_shot=asked)
-    return Assistant(network, mode=mode, detector=detector, device=device)
+    task = load_task(zero_shot)
+    network = open_network(folder, device=device, batch_size=BATCH, zero_shot=task)
+    return Assistant(network, checkpoint=folder, mode=mode, detector=detector, device=device)
+
+
+def checked(text: str) -> str:
+    """Return a text as it is.
+
+    Raises:
+        InputError: it is empty or endless.
+    """
+    if not text.strip() or len(text) > MAX_TEXT:
+        raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
+    return text
 
 
 def _attention(
@@ -263,12 +282,6 @@ def _attention(
 ) -> Between:
     both = [between(network, ids, regions, one) for one in passes_of(mode)]
     return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
-
-
-def _checked(text: str) -> str:
-    if not text.strip() or len(text) > MAX_TEXT:
-        raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
-    return text
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,6 +1,6 @@
-"""A page of answers: each photograph with its regions, and how probable each answer is."""
+"""Pages of answers and of matches: photographs with their regions, and how probable each is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,22 @@ def write_answers(path: Path, replies: Sequence[tuple[Sequence[ImageFile], Reply
         ],
     )
     write_page(path, page)
+
+
+def write_matches(
+    path: Path, text: str, chances: Sequence[float], pictures: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write one page with the photographs that fit a text.
+
+    Args:
+        chances: 0..1 for each photograph.
+        pictures: as `eval.pages.gallery.Pictures` draws them.
+
+    Raises:
+        ConfigError: something else than a page of ours is there.
+    """
+    matches = list(zip(chances, pictures, strict=True))
+    write_page(path, render(Path(__file__).with_name("matches.html"), text=text, matches=matches))
 
 
 def _picture(file: ImageFile, regions: Regions, shares: Sequence[float]) -> dict[str, Any]:

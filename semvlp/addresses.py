@@ -62,6 +62,21 @@ def refuse_missing_checkpoint(name: Path | str | None, called: str) -> None:
         )
 
 
+def default_checkpoint(task: str, *, own: Path, of_demo: Path) -> Path:
+    """Return the checkpoint that is taken where none is named.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    for path in (own, of_demo):
+        if path.exists():
+            return path
+    raise ConfigError(
+        f"there is no checkpoint at {own} or {of_demo}: `semvlp demo` makes the second in minutes, "
+        f"`semvlp finetune --task {task}` the first; or name one by --checkpoint"
+    )
+
+
 def _is_loopback(host: str | None) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback

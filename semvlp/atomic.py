@@ -175,11 +175,14 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Make a folder and hold it for this process, however that ends.
 
     The folder itself is locked, so that nothing is left in it; one that was made here and is empty
     at the end goes again.
+
+    Args:
+        wait: whether to wait for another process that holds it.
 
     Raises:
         ConfigError: another process holds it, or it is a file.
@@ -190,7 +193,7 @@ def locked(folder: Path) -> Iterator[None]:
     make_directory(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        hold(descriptor, folder)
+        hold(descriptor, folder, wait=wait)
         try:
             yield
         finally:
@@ -201,10 +204,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def hold(descriptor: int, folder: Path) -> None:
+def hold(descriptor: int, folder: Path, *, wait: bool = False) -> None:
     """Lock an open file or folder for this process, so that `folder` is its own until it ends.
 
     A file system that cannot lock (some that are mounted from elsewhere) keeps nobody out.
+
+    Args:
+        wait: whether to wait for another process that holds it.
 
     Raises:
         ConfigError: another process holds it.
@@ -212,9 +218,12 @@ def hold(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(
-            f"{folder} is in use by another process; wait for it, or name another --out"
-        ) from None
+        if not wait:
+            raise ConfigError(
+                f"{folder} is in use by another process; wait for it, or name another --out"
+            ) from None
+        log.info("waiting for another process, which works in %s", folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         log.debug("%s cannot be locked: %s", folder, error)
 

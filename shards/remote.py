@@ -60,7 +60,7 @@ def localize(address: str) -> Path:
     if "://" not in address:
         return Path(address)
     remote = _Remote(address)
-    cache = Path(os.environ.get(CACHE_VARIABLE, "~/.cache/semvlp")).expanduser()
+    cache = cache_folder()
     atomic.make_directory(cache)
     with atomic.scratch(cache / MANIFEST_NAME) as folder:
         aside = folder / MANIFEST_NAME
@@ -74,6 +74,11 @@ def localize(address: str) -> Path:
             atomic.write_bytes(target / MANIFEST_NAME, aside.read_bytes())
         hold(target)
     return target
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be had again: $SEMVLP_CACHE, else ~/.cache/semvlp."""
+    return Path(os.environ.get(CACHE_VARIABLE, "~/.cache/semvlp")).expanduser()
 
 
 def make_room(cache: Path, target: Path, size: int) -> None:

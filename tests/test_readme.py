@@ -123,7 +123,7 @@ def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             done.append(arguments[0])
             for result in re.findall(r"-> (\S+)$", line):
                 assert (tmp_path / result).exists(), f"{line}\nhas not made {result}"
-    assert done == ["extract", "pretrain", "finetune", "eval", "ask"]
+    assert done == ["extract", "pretrain", "finetune", "eval", "ask", "search"]
 
 
 def _draw_data(folder: Path) -> None:

@@ -3,10 +3,9 @@
 Q captions, K images, V words of the detector's labels.
 """
 
-import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +19,58 @@ from semvlp.shards.record import NO_ATTRIBUTE, Regions
 _WORD = re.compile(r"[a-z]+")
 
 
+class SeenWords(NamedTuple):
+    """The words of the labels that the detector gave to K images, n of all images together."""
+
+    counts: NDArray[np.int32]
+    """[K], how many each image has."""
+    words: NDArray[np.int32]
+    """[n], indices in a vocabulary; those of the first image come first."""
+    confidences: NDArray[np.float32]
+    """[n] 0..1, the highest of a region whose label has the word."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["SeenWords"]) -> "SeenWords":
+        """Put the images of several together."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+class WordIndex:
+    """The images in which each word was seen; rare words count more.
+
+    Args:
+        vocabulary: V words.
+        seen: in K images.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], seen: SeenWords) -> None:
+        self._column = {word: index for index, word in enumerate(vocabulary)}
+        self._num_images = len(seen.counts)
+        order = np.argsort(seen.words, kind="stable")
+        self._images = np.repeat(np.arange(self._num_images), seen.counts)[order]
+        frequency = np.bincount(seen.words, minlength=len(vocabulary))  # [V]
+        self._starts = np.concatenate([[0], frequency.cumsum()])  # [V + 1]
+        rarity = np.log((1 + self._num_images) / (1 + frequency)) + 1
+        self._scores = (seen.confidences * rarity[seen.words])[order].astype(np.float32)
+
+    def overlap(self, texts: Sequence[str]) -> Scores:
+        """Return cheap scores [Q, K]: confidence that each word of a text was detected."""
+        scores = np.zeros((len(texts), self._num_images), np.float32)
+        for row, text in zip(scores, texts, strict=True):
+            # In one order, for sums of floats depend on it and sets have none.
+            for word in sorted(words_of(text) & self._column.keys()):
+                column = self._column[word]
+                part = slice(self._starts[column], self._starts[column + 1])
+                row[self._images[part]] += self._scores[part]
+        return scores
+
+
 def label_overlap(examples: Sequence[Example], lookup: RegionLookup, manifest: Manifest) -> Scores:
     """Return cheap scores [Q, K]: confidence that each word was detected; rare words count more."""
-    seen = [_seen(lookup.sample(name).regions, manifest) for name in image_names(examples)]
-    frequency = Counter(word for words in seen for word in words)
-    column = {word: index for index, word in enumerate(sorted(frequency))}
-    images = np.zeros((len(seen), len(column)), np.float32)  # [K, V]
-    for row, words in enumerate(seen):
-        for word, confidence in words.items():
-            weight = math.log((1 + len(seen)) / (1 + frequency[word])) + 1
-            images[row, column[word]] = confidence * weight
-    captions = np.zeros((len(examples), len(column)), np.float32)  # [Q, V]
-    for row, example in enumerate(examples):
-        for word in words_of(example.text) & column.keys():
-            captions[row, column[word]] = 1
-    overlap: Scores = captions @ images.T
-    return overlap
+    vocabulary = label_words(manifest)
+    regions = (lookup.sample(name).regions for name in image_names(examples))
+    index = WordIndex(vocabulary, seen_words(regions, manifest, vocabulary))
+    return index.overlap([example.text for example in examples])
 
 
 def best_pairs(cheap: Scores, size: int) -> NDArray[np.bool_]:
@@ -69,6 +104,25 @@ def lost(examples: Sequence[Example], wanted: NDArray[np.bool_]) -> dict[str, fl
     }
 
 
+def label_words(manifest: Manifest) -> list[str]:
+    """Return the vocabulary of a data set: every word of its labels, in order."""
+    labels = (*manifest.object_labels, *manifest.attribute_labels)
+    return sorted({word for label in labels for word in words_of(label)})
+
+
+def seen_words(
+    images: Iterable[Regions], manifest: Manifest, vocabulary: Sequence[str]
+) -> SeenWords:
+    """Return the words of each image's labels, each with its highest confidence there."""
+    column = {word: index for index, word in enumerate(vocabulary)}
+    every = [_seen(regions, manifest) for regions in images]
+    return SeenWords(
+        np.array([len(seen) for seen in every], np.int32),
+        np.array([column[word] for seen in every for word in seen], np.int32),
+        np.array([seen[word] for seen in every for word in seen], np.float32),
+    )
+
+
 def words_of(text: str) -> set[str]:
     """Return the words of a text in lower case, plural endings cut off alike everywhere."""
     return {_singular(word) for word in _WORD.findall(text.lower())}
@@ -78,7 +132,7 @@ def _singular(word: str) -> str:
     return word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word
 
 
-def _seen(regions: Regions, manifest: Manifest) -> Mapping[str, float]:
+def _seen(regions: Regions, manifest: Manifest) -> dict[str, float]:
     """Return each word with the highest confidence of a region whose label has it."""
     seen: dict[str, float] = {}
     kinds = (

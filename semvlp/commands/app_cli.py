@@ -1,4 +1,4 @@
-"""What a finished checkpoint is used by: `semvlp ask`."""
+"""What a finished checkpoint is used by: `semvlp ask` and `semvlp search`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,17 @@ from typing import Any
 
 import click
 
+from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
 from semvlp.commands.console import Command, Result, reported
-from semvlp.commands.options import PATH, choice, device_option
+from semvlp.commands.options import (
+    EXISTING,
+    PATH,
+    allow_http_option,
+    choice,
+    device_option,
+    other_regions_option,
+)
 from semvlp.names import EVAL_MODES
 
 
@@ -35,3 +43,48 @@ def ask(words: Sequence[str], page: Path | None, checkpoint: str | None, **optio
     if page:
         refuse_inputs(page, checkpoint, *words)
     return reported(app.ask(words, page=page, checkpoint=checkpoint, **options))
+
+
+@click.command(cls=Command)
+@click.argument("shards")
+@click.argument("text")
+@click.option(
+    "--checkpoint",
+    metavar="RUN",
+    help="runs/finetune-retrieval/best unless given, else the demo's pre-trained one; or a name on "
+    "the Hub.",
+)
+@click.option("--top", type=click.IntRange(1), default=12, help="Photographs to tell.")
+@click.option("--page", type=PATH, metavar="FILE", help="Also write a page that shows them.")
+@click.option("--images", type=EXISTING, help="The photographs, to be named and shown.")
+@click.option(
+    "--shortlist",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Compare only the N likeliest by the detector's labels; 500 unless given.",
+)
+@other_regions_option
+@device_option
+@allow_http_option
+def search(
+    shards: str,
+    text: str,
+    page: Path | None,
+    checkpoint: str | None,
+    images: Path | None,
+    **options: Any,
+) -> Result:
+    """Search the photographs of SHARDS for what a text says.
+
+    What a network knows of each photograph is kept in SHARDS/search/ and used again.
+    """
+    from semvlp.progress import busy
+
+    if page:
+        refuse_inputs(page, checkpoint, shards, images)
+    refuse_missing_checkpoint(checkpoint, "--checkpoint")
+    with busy("loading torch"):
+        from semvlp.app import search as app
+    return reported(
+        app.search(shards, text, page=page, checkpoint=checkpoint, images=images, **options)
+    )

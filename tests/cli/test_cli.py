@@ -24,6 +24,7 @@ COMMANDS = [
     "score",
     "compare",
     "ask",
+    "search",
     "settings",
     "completion",
     "doctor",

@@ -80,6 +80,7 @@ CHOICES = {
     "eval --precision": ["auto", "fp32", "bf16"],
     "ask --mode": ["both", "single", "two"],
     "ask --device": ["auto", "cpu", "cuda", "xpu", "mps"],
+    "search --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "score --task": TASK_NAMES,
     "settings command": ["pretrain", "finetune", "extract", "detector"],
     "completion shell": ["bash", "zsh", "fish"],

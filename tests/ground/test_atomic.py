@@ -1,10 +1,12 @@
 """Files appear whole or not at all."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,26 @@ def test_where_nothing_can_be_locked_a_day_without_a_change_tells(
         os.utime(path, (0, 0))
     atomic.write_text(tmp_path / "file", "")
     assert names(tmp_path) == {"file"}
+
+
+def test_a_folder_in_use_is_refused_or_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two openings of a folder exclude each other, also in one process."""
+    holder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match="in use by another process"), atomic.locked(tmp_path):
+        pass
+    given_back = threading.Event()
+
+    def give_back() -> None:
+        given_back.set()
+        os.close(holder)
+
+    threading.Timer(0.1, give_back).start()
+    with caplog.at_level("INFO"), atomic.locked(tmp_path, wait=True):
+        assert given_back.is_set()
+    assert f"waiting for another process, which works in {tmp_path}" in caplog.text
 
 
 def test_a_file_is_no_folder_to_lock(tmp_path: Path) -> None:

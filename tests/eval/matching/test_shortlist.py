@@ -1,5 +1,6 @@
 """The shortlist of retrieval: which pairs, and what they cost."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost, words_of
+from semvlp.eval.matching.shortlist import (
+    SeenWords,
+    WordIndex,
+    best_pairs,
+    label_overlap,
+    lost,
+    words_of,
+)
 from semvlp.eval.task import Rank
 from semvlp.eval.tasks.retrieval import UNSCORED, Retrieval, mean_log_odds, rank_answers
 from semvlp.shards.open import open_store
@@ -32,6 +40,19 @@ def test_captions_find_images_by_labels(official: dict[str, Path], shards: Path)
         assert not label_overlap(examples, lookup, store.manifest).any()
         named = [type(e)(example_id=e.example_id, text="things", images=e.images) for e in examples]
         assert (label_overlap(named, lookup, store.manifest) == 1).all()
+
+
+def test_rare_words_and_confident_regions_count_more() -> None:
+    """Word `b` is seen in one of three images, `a` in two; texts may name a word twice."""
+    seen = SeenWords(
+        np.array([2, 0, 1], np.int32),
+        np.array([1, 0, 0], np.int32),
+        np.array([0.5, 0.25, 1], np.float32),
+    )
+    a, b = math.log(4 / 3) + 1, math.log(4 / 2) + 1
+    expected = [[0.25 * a + 0.5 * b, 0, a], [0.5 * b, 0, 0], [0, 0, 0]]
+    given = WordIndex(["a", "b"], seen).overlap(["A b, a!", "b c", "c"])
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
 
 
 def test_what_is_lost(save: Callable[..., Path], make: type) -> None:
