@@ -1,6 +1,6 @@
 """`semvlp eval` and `semvlp score`: leaderboard files and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from semvlp.commands.options import (
     allow_http_option,
     annotations_option,
     choice,
+    columns_option,
     device_option,
     other_regions_option,
     overwrite_option,
@@ -26,6 +27,7 @@ from semvlp.names import EVAL_MODES, PRECISIONS
 @task_option
 @click.option("--checkpoint", type=PATH, help="runs/finetune-TASK/best unless given.")
 @annotations_option
+@columns_option
 @click.option("--shards", help="Region features of the images.")
 @click.option(
     "--split", help="Name in the leaderboard file; the annotation file's own unless given."
@@ -55,6 +57,7 @@ def evaluate(
     task: str,
     checkpoint: Path | None,
     annotations: Sequence[Path],
+    columns: Mapping[str, str],
     shards: str | None,
     split: str | None,
     out: Path | None,
@@ -75,7 +78,7 @@ def evaluate(
     refuse_inputs(out, given.shards, *given.annotations, *given.train)
     return reported(
         scorer.evaluate(
-            load_task(task),
+            load_task(task).suited_to(given.annotations, columns or given.columns),
             checkpoint,
             given.annotations,
             given.shards,
@@ -93,12 +96,20 @@ def evaluate(
 @click.command(cls=Command)
 @task_option
 @annotations_option
+@columns_option
 @click.option("--split", default="test", help="Part of a file that holds several (Karpathy).")
 @click.argument("predictions", type=EXISTING)
-def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
+def score(
+    task: str,
+    annotations: Sequence[Path],
+    columns: Mapping[str, str],
+    predictions: Path,
+    split: str,
+) -> Result:
     """Score a leaderboard file that anyone made."""
     from semvlp.eval import evaluate as scorer
     from semvlp.eval.tasks.table import load_task
 
-    scores = scorer.score(load_task(task), annotations, predictions, split=split)
+    suited = load_task(task).suited_to(annotations, columns)
+    scores = scorer.score(suited, annotations, predictions, split=split)
     return Result(scores, listed(scores))

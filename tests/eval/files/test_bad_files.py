@@ -294,6 +294,7 @@ def test_annotations_of_another_split(
         "nlvr": [{**make.nlvr("1-0"), "split": "test"}],
         "snli-ve": [make.snli_ve("c.jpg#0r1n")],
         "retrieval": make.karpathy({"c.jpg": 1}),
+        "table": [make.row("c.jpg", "yes")],
     }
     path = good(name)
     with pytest.raises(InputError, match=r"answers: .*missing .* not in the annotations"):
