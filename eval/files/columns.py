@@ -162,7 +162,7 @@ def _entry(
         entry_id=key if type(key) is int else _text(key) if "id" in roles else None,
         text=cell("text"),
         images=tuple(cell(side) for side in sides),
-        answers=() if _is_scores(scores) else _answers(given, separator),
+        answers=() if _is_scores(scores) else _answers(given, separator, row.where),
         scores=scores if _is_scores(scores) else {},
         split=cell("split"),
         group=cell("group"),
@@ -182,8 +182,12 @@ def _is_scores(value: Any) -> bool:
     return bool(value) and all(isinstance(score, int | float) for score in value.values())
 
 
-def _answers(given: Iterable[Any], separator: str | None) -> tuple[str, ...]:
-    """Return the answers in some cells, whatever way there are several in one."""
+def _answers(given: Iterable[Any], separator: str | None, where: str) -> tuple[str, ...]:
+    """Return the answers in some cells, whatever way there are several in one.
+
+    Raises:
+        InputError: one that is an object or a list itself.
+    """
     answers: list[str] = []
     for value in given:
         value = _listed(value) if isinstance(value, str) else value
@@ -193,6 +197,8 @@ def _answers(given: Iterable[Any], separator: str | None) -> tuple[str, ...]:
             parts = [*value.split(separator)]
         else:
             parts = [value]
+        if any(isinstance(part, list | dict) for part in parts):
+            raise InputError(f"{where}: an answer must be a text or a number, got {shown(value)}")
         answers += map(_text, parts)
     return tuple(answer for answer in answers if answer)
 

@@ -116,7 +116,8 @@ class ChoiceFile:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
         for key, answer in answers.items():
-            writer.writerow((key, *(answer if isinstance(answer, Choice) else (answer, None))))
+            assert isinstance(answer, Choice)
+            writer.writerow((key, *answer))
         return text.getvalue()
 
     def parse(self, text: str) -> Pairs:

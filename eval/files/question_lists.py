@@ -14,22 +14,23 @@ from semvlp.eval.files.sheet import Row, Sheet
 from semvlp.shards.texts.official_files import objects
 
 
-def as_official(document: Any, path: Path) -> dict[str, Any] | None:
+def as_official(document: Any, path: Path) -> dict[str, Any]:
     """Return a list of questions or annotations as the one object that VQA v2 makes of it.
 
-    A question without an id gets its number, from 1. An annotation states `scores` where the list
+    What is no such list is returned as it is if it is an object, else as an empty one. A question
+    without an id gets its number, from 1. An annotation states `scores` where the list
     has the score of each answer, as LXMERT's has, instead of what people said.
 
     Raises:
         InputError: an entry without image, question or, unlike others, id; names it.
     """
     if isinstance(document, dict) or not document or not isinstance(document, list):
-        return document if isinstance(document, dict) else None
+        return document if isinstance(document, dict) else {}
     first = document[0] if isinstance(document[0], dict) else {}
     if "question_id" in first and "answers" in first and "question" not in first:
         return {"annotations": document}
     if not {"question", "sent"} & first.keys():
-        return None
+        return {}
     rows = [Row(record.where, record.fields) for record in objects(document, path)]
     columns = dict.fromkeys(name for row in rows for name in row.cells)
     sheet = Sheet(path, tuple(columns), rows)

@@ -90,7 +90,7 @@ class Vqa(BaseTask):
         """Return the task with a leaderboard file of the questions' own kind of ids."""
         super().suited_to(paths, columns)
         for path in paths:
-            document = as_official(read_document(path), path) or {}
+            document = as_official(read_document(path), path)
             if first_has(document.get("questions"), "question_id"):
                 key = document["questions"][0]["question_id"]
                 return Vqa(self.min_occurrences, str if isinstance(key, str) else int)

@@ -14,7 +14,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.eval.evaluate import EvalOptions, evaluate, score
-from semvlp.eval.task import Answer, ExampleId, Rank
+from semvlp.eval.task import Answer, Choice, ExampleId, Rank
 from semvlp.eval.tasks.table import TASKS
 
 JSON_ARRAYS = ("vqa", "gqa")
@@ -32,7 +32,8 @@ def good(official: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     def _good(name: str) -> Path:
         task = TASKS[name]
         ids = task.ids(task.read([official[name]], split="test"))
-        answers: dict[ExampleId, Answer] = {key: ANSWERS.get(name, Rank(1, 0)) for key in ids}
+        answer: Answer = Choice("yes", 0.625) if name == "table" else Rank(1, 0)
+        answers: dict[ExampleId, Answer] = {key: ANSWERS.get(name, answer) for key in ids}
         path = tmp_path / "answers"
         task.write(answers, path)
         return path

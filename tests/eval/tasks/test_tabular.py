@@ -62,7 +62,8 @@ def test_what_is_left_out_is_counted(table: Save, caplog: pytest.LogCaptureFixtu
     told = caplog.text
     assert "left out 1 empty rows" in told
     assert "1 rows have cells of several lines" in told
-    assert "1 texts are empty" in told and "t.csv:5" in told
+    assert "1 texts are empty" in told
+    assert "t.csv:5" in told
 
 
 @pytest.mark.parametrize(
@@ -284,3 +285,47 @@ def test_any_file_is_read_or_refused(tmp_path: Path, text: str, start: str) -> N
     else:
         return
     assert str(path) in refused
+
+
+def test_vqa_v2_as_a_table_is_scored_as_vqa(real_data: Path, tmp_path: Path) -> None:
+    """8,977 questions with ten answers each, answered by the main answer of the next one."""
+    official = [
+        real_data / "vqa_v2" / f"{kind}_8977.json.gz" for kind in ("questions", "annotations")
+    ]
+    vqa = load_task("vqa")
+    questions = vqa.read(official)
+    path = tmp_path / "vqa.jsonl"
+    rows = (
+        {"id": e.example_id, "image": e.images[0], "question": e.text, "answer": e.meta["answers"]}
+        for e in questions
+    )
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    task, examples = _read(path)
+    assert [dict(e.target) for e in examples] == [dict(e.target) for e in questions]
+    shifted = [e.meta["main"] for e in questions[1:] + questions[:1]]
+    wanted = vqa.score(
+        questions, {e.example_id: a for e, a in zip(questions, shifted, strict=True)}
+    )
+    scores = task.score(examples, {e.example_id: a for e, a in zip(examples, shifted, strict=True)})
+    assert scores["vqa_score"] == pytest.approx(wanted["accuracy"], abs=0.01)
+
+
+def test_easy_vqa_as_a_table(real_data: Path, tmp_path: Path) -> None:
+    rows = json.loads((real_data / "easy_vqa" / "train" / "questions.json").read_text())
+    path = tmp_path / "easy.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["image", "question", "answer"])
+        writer.writerows([image, question, answer] for question, answer, image in rows)
+    task, examples = _read(path)
+    assert (len(examples), len(task.labels(examples)), task.answering) == (38575, 13, False)
+
+
+def test_snli_ve_by_its_own_columns(real_data: Path) -> None:
+    names = "image=Flikr30kID,text=sentence2,label=gold_label,id=pairID"
+    path = real_data / "snli_ve" / "sample_data.jsonl"
+    _, examples = _read(path, **parse_columns([names]))
+    official = load_task("snli-ve").read([path])
+    assert [(e.example_id, e.text, e.images, e.target) for e in examples] == [
+        (e.example_id, e.text, e.images, e.target) for e in official
+    ]
