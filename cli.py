@@ -4,7 +4,7 @@ Rooms are imported inside the commands, so that `--help` answers without loading
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from semvlp.commands.options import (
     annotations_option,
     backend_option,
     choice,
+    columns_option,
     device_option,
     keep_option,
     max_bad_option,
@@ -175,6 +176,7 @@ def pretrain(
 @cli.command(cls=CommandWithSettings, settings="finetune")
 @task_option
 @annotations_option
+@columns_option
 @click.option("--shards", required=True, help="Region features of the images.")
 @click.option(
     "--init",
@@ -192,6 +194,7 @@ def pretrain(
 def finetune(
     task: str,
     annotations: Sequence[Path],
+    columns: Mapping[str, str],
     shards: str,
     init: str,
     out: Path | None,
@@ -214,7 +217,8 @@ def finetune(
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
     read = (init, *_read_by(settings.model))
     refuse_inputs(out, shards, *annotations, *options["valid"], *read)
-    start, loaded = None if init == "none" else init, load_task(task)
+    loaded = load_task(task).suited_to(annotations, columns)
+    start = None if init == "none" else init
     refuse_missing_checkpoint(start, "--init")
     store = local_store(shards)
     with busy("loading torch"):

@@ -169,7 +169,7 @@ class Assistant:
             ConfigError: the checkpoint does not answer questions.
             InputError: a photograph that cannot be read, or an empty or endless text.
         """
-        self._check("ask", "vqa", "gqa")
+        self._check("ask", "vqa", "gqa", "table")
         several = isinstance(photo, list | tuple) or not isinstance(question, str)
         replies = [
             self.reply((seen,), text, top=top)

@@ -66,7 +66,9 @@ def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
     lines = [" " * 24 + "".join(f"{mode:>17}" for mode in modes)]
     for name in names:
-        lines.append(f"{name:<24}" + "".join(f"{found[name]:>17.2f}" for found in modes.values()))
+        # A score may be known of one mode alone, as AUROC where another names a third class.
+        values = [f"{found[name]:.2f}" if name in found else "" for found in modes.values()]
+        lines.append(f"{name:<24}" + "".join(f"{value:>17}" for value in values))
         ends = [found[key] for found in modes.values() if (key := f"{name}_interval") in found]
         if ends:
             between = "".join(f"{f'{low:.1f} to {high:.1f}':>17}" for low, high in ends)

@@ -113,6 +113,7 @@ def evaluate(
         check_regions(network.model.config, checkpoint, store, allow_other=other)
         settings = {
             "task": task.name,
+            **({"columns": dict(task.columns)} if task.columns else {}),
             "split": options.split,
             "precision": precision,
             "shortlist": options.shortlist,

@@ -20,7 +20,7 @@ from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.distributed import device_of
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
-from semvlp.eval.task import Example, Pass, Scores, Task
+from semvlp.eval.task import Example, Loss, Pass, Scores, Task
 from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.semvlp import SemVLPForTask
@@ -34,6 +34,11 @@ from semvlp.shards.stores.store import Store
 log = logging.getLogger(__name__)
 
 WEIGHTS_NAME = "model.safetensors"
+PROBLEM: dict[Loss, str] = {
+    "cross_entropy": "single_label_classification",
+    "binary_cross_entropy": "multi_label_classification",
+}
+"""What a checkpoint says of how its labels were learned, in transformers' words."""
 # Where training leaves its resolved settings inside a checkpoint.
 TRAINING_CONFIG = Path("training") / "config.toml"
 
@@ -69,6 +74,14 @@ class Network:
         """The C labels in the order of the logits."""
         labels: list[str] = self.model.config.labels
         return labels
+
+    def is_exclusive(self, task: Task) -> bool:
+        """Tell whether the labels exclude each other: a checkpoint knows best how it learned them.
+
+        Pre-training learns its answers with a cross-entropy, whatever the task learns with.
+        """
+        known = self.model.config.problem_type or PROBLEM[task.loss]
+        return self.zero_shot or known == PROBLEM["cross_entropy"]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids `[CLS] ... [SEP]` of each text."""

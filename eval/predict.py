@@ -149,7 +149,6 @@ def probabilities(
             names = [name for row in rows for name in examples[row].images]
             ids = [texts[row] for row in rows for _ in examples[row].images]
             logits = network.logits(ids, lookup(names), mode)
-            # Pre-training learns its answers with a cross-entropy, whatever the task learns with.
             ours.append(chances(network, task, logits))
             bar.advance(len(rows))
     world.check_stop(stop())
@@ -158,6 +157,6 @@ def probabilities(
 
 def chances(network: Network, task: Task, logits: Tensor) -> Scores:
     """Return the probabilities [N, C] of logits [N, C] of a task; see `predict`."""
-    exclusive = task.loss == "cross_entropy" or network.zero_shot
+    exclusive = network.is_exclusive(task)
     probable: Scores = (logits.softmax(1) if exclusive else logits.sigmoid()).numpy()
     return probable

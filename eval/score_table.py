@@ -60,7 +60,7 @@ def scores_by_mode(
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, Any]:
-    """Return the scores of a task and `NAME_interval` of those that are means over examples.
+    """Return the scores of a task, `NAME_interval` of the main ones, and what explains them.
 
     A warning is logged where they are too low to be meant.
     """
@@ -72,7 +72,8 @@ def scores_of(
             scores[task.metric],
         )
     intervals = task.intervals(examples, answers)
-    return {**scores, **{f"{name}_interval": list(ends) for name, ends in intervals.items()}}
+    spread = {f"{name}_interval": list(ends) for name, ends in intervals.items()}
+    return {**scores, **spread, **task.details(examples, answers)}
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:

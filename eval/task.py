@@ -30,7 +30,15 @@ class Rank(NamedTuple):
     fold_ties: int | None = None
 
 
-Answer = str | Rank
+class Choice(NamedTuple):
+    """The label that was chosen and how probable it is."""
+
+    label: str
+    probability: float | None = None
+    """0..1; None where whoever chose does not say."""
+
+
+Answer = str | Rank | Choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +100,20 @@ class Task(Protocol):
     """The score that tells the better of two models; higher is better."""
     draws_negatives: bool
     """Whether fine-tuning also shows wrong pairs, as `retrieval.*` says."""
+
+    columns: Mapping[str, str]
+    """Names of columns by role that the user gave; none but for tables."""
+
+    def suited_to(self, paths: Sequence[Path], columns: Mapping[str, str]) -> "Task":
+        """Return the task as it is for some annotation files: itself, but for tables.
+
+        Args:
+            columns: names of columns by role that the user gave.
+
+        Raises:
+            ConfigError: columns are named and the task has none.
+            InputError: as `read`.
+        """
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Return the examples of the official annotation files, gzipped or not.
@@ -179,6 +201,11 @@ class Task(Protocol):
 
         They are in percent, by the names that `score` uses.
         """
+
+    def details(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, Any]:
+        """Return what stands beside the scores and is none: tables, by what rule they are."""
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]

@@ -29,6 +29,7 @@ ClassLoss = Literal["cross_entropy", "kl"]
 ClassesOn = Literal["masked", "all"]
 TaskNegatives = Literal["random", "batch", "hard"]
 Replaced = Literal["text", "image", "either"]
+Sampling = Literal["all", "balanced"]
 
 OBJECTIVES = ("mlm", "features", "objects", "attributes", "matching", "answers")
 """Names of the pre-training objectives, as in `objectives.NAME` and `loss_NAME`."""
@@ -199,6 +200,9 @@ class FinetuneDataConfig(TextAndRegionConfig):
 
     cache_images: int = 0
     """Keep the regions of this many images in memory, the first that are read."""
+    sampling: Sampling = "all"
+    """Every example once an epoch (`all`), or every class equally often (`balanced`): the examples
+    of rare classes then come again within the steps of an epoch. The class is the best answer."""
 
     def __post_init__(self) -> None:
         TextAndRegionConfig.__post_init__(self)

@@ -129,6 +129,20 @@ def _tell_answerable(answerable: int, examples: int, annotations: Sequence[Path]
     log.log(logging.INFO if answerable == examples else logging.WARNING, told)
 
 
+def _tell_unknown(
+    task: Task, examples: Sequence[Example], labels: Sequence[str], paths: Sequence[Path]
+) -> None:
+    """Count the examples that nothing of the labels answers; none of them can come right."""
+    spelled = {task.spelling(label) for label in labels}
+    unknown = {a for e in examples for a in e.target if task.spelling(a) not in spelled}
+    lost = sum(unknown.issuperset(example.target) for example in examples)
+    if lost:
+        log.warning(
+            "%s: %d of %d examples have no right answer among the labels of training (%s)",
+            *(", ".join(map(str, paths)), lost, len(examples), ", ".join(sorted(unknown)[:5])),
+        )
+
+
 def _what(task: Task) -> str:
     return f"Fine-tuning {task.name}"
 
@@ -197,6 +211,7 @@ def validation(
     examples = _labelled(task, annotations, "val")
     if world.is_first:
         _tell_remembered(trained, examples)
+        _tell_unknown(task, examples, model.config.labels, annotations)
     network = Network(
         model=model,
         tokenizer=tokenizer,
@@ -245,16 +260,17 @@ class TaskLoss(nn.Module):
 
 
 def task_loss(logits: Tensor, targets: TaskTargets) -> Tensor:
-    """Sum the loss over examples: logits [B, C] against scores [B, C].
+    """Sum the loss over examples, weighted: logits [B, C] against scores [B, C].
 
     Binary cross-entropy is summed over the labels: its mean times their number, as in LXMERT.
     Cross-entropy takes the scores normalised to one; an example without a known label counts zero.
     """
     logits, scores = logits.float(), targets.scores
     if targets.loss == "binary_cross_entropy":
-        return functional.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
+        weights = targets.weights[:, None]
+        return functional.binary_cross_entropy_with_logits(logits, scores, weights, reduction="sum")
     share = scores / scores.sum(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-    return functional.cross_entropy(logits, share, reduction="sum")
+    return (targets.weights * functional.cross_entropy(logits, share, reduction="none")).sum()
 
 
 def _inputs(
@@ -271,6 +287,7 @@ def _inputs(
         "annotations": [str(path.absolute()) for path in annotations],
         "valid": [str(path.absolute()) for path in valid],
         "shards": str(shards.absolute()),
+        **({"columns": dict(task.columns)} if task.columns else {}),
     }
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup
-from semvlp.eval.network import check_regions
+from semvlp.eval.network import PROBLEM, check_regions
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
@@ -202,6 +202,7 @@ def _pretrained(
         head=task.head,
         labels=labels,
         task=task.name,
+        problem_type=PROBLEM[task.loss],
         pair_head=config.model.pair_head,
         **dropout(config.model),
     )
@@ -216,7 +217,8 @@ def _fresh(
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
     labels, pair_head = task.labels(examples), config.model.pair_head
-    model = SemVLPForTask(network.for_task(task.head, labels, task=task.name, pair_head=pair_head))
+    head = {"task": task.name, "problem_type": PROBLEM[task.loss], "pair_head": pair_head}
+    model = SemVLPForTask(network.for_task(task.head, labels, **head))
     features = _some_features(examples, store, config.data.max_regions)
     load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer

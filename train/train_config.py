@@ -16,6 +16,7 @@ LrSchedule = Literal["linear", "cosine", "constant"]
 WeightDecayOn = Literal["matrices", "all"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
+ClassWeights = Literal["equal", "balanced"]
 ValidationMode = Literal["single", "two", "both"]
 
 
@@ -171,6 +172,9 @@ class FinetuneTrainConfig(TrainConfig):
     """Steps between two checkpoints, each validated; 0 is once an epoch."""
     patience: int = 0
     """Stop after this many validations in a row without a better score; 0 never stops early."""
+    class_weights: ClassWeights = "equal"
+    """How much an example counts: all are `equal`, or those of all classes together (`balanced`:
+    an example of a class that is half as frequent counts twice)."""
     validation_mode: ValidationMode = "both"
     """Which passes the validation uses; `both` averages their probabilities."""
 

@@ -26,6 +26,7 @@ TASK_FILES: dict[str, tuple[str, ...]] = {
     "nlvr": ("nlvr_{}.json",),
     "snli-ve": ("snli_ve_{}.jsonl",),
     "retrieval": ("captions_{}.json",),
+    "table": ("memes_{}.jsonl",),
 }
 
 
@@ -49,7 +50,7 @@ class WorldFiles:
         return self.root / f"texts_{split}.jsonl"
 
     def annotations(self, task: str, split: str) -> list[Path]:
-        """Return the official annotation files of vqa, gqa, nlvr2, nlvr, snli-ve or retrieval."""
+        """Return the annotation files of a task, in its official form where it has one."""
         return [self.root / name.format(split) for name in TASK_FILES[task]]
 
 
@@ -137,6 +138,7 @@ def _write_texts(files: WorldFiles, world: SplitWorld) -> None:
         ("nlvr2", annotations.nlvr2),
         ("nlvr", annotations.nlvr),
         ("snli-ve", annotations.snli_ve),
+        ("table", annotations.memes),
     ):
         _write_lines(files.annotations(task, split)[0], lines(world))
     _write_lines(files.texts(split), annotations.texts(world))

@@ -1,5 +1,7 @@
-"""The file formats of leaderboards: JSON array, JSON lines, comma lines, ranks."""
+"""The file formats of leaderboards: JSON array, JSON lines, comma lines, choices, ranks."""
 
+import csv
+import io
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from typing import Any, Protocol
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
-from semvlp.eval.task import Answer, ExampleId, Rank
+from semvlp.eval.task import Answer, Choice, ExampleId, Rank
 
 Pairs = Iterator[tuple[str, ExampleId, Answer]]
 
@@ -101,6 +103,52 @@ class CommaLines:
             if number == 1 and answer.lower() not in spelling:
                 raise InputError(f"{where}: must be `id,label` and no header, got {shown(line)}")
             yield where, key, _label(spelling.get(answer.lower(), answer), self.labels, where)
+
+
+class ChoiceFile:
+    """`id,prediction,probability` with this header; whoever predicts may leave out the last."""
+
+    extension = ".csv"
+    columns = ("id", "prediction", "probability")
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        for key, answer in answers.items():
+            assert isinstance(answer, Choice)
+            writer.writerow((key, *answer))
+        return text.getvalue()
+
+    def parse(self, text: str) -> Pairs:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            header = next(reader, [])
+            if {*header} != {*self.columns} and {*header} != {*self.columns[:2]}:
+                wanted = ",".join(self.columns)
+                raise InputError(f"line 1: must be the header {wanted}, got {shown(header)}")
+            for cells in reader:
+                where = f"line {reader.line_num}"
+                if len(cells) != len(header):
+                    raise InputError(f"{where}: must have {len(header)} cells, got {shown(cells)}")
+                row = dict(zip(header, cells, strict=True))
+                chance = _chance(row.get("probability", ""), where)
+                yield where, row["id"], Choice(row["prediction"], chance)
+        except csv.Error as error:
+            raise InputError(f"line {reader.line_num}: {error}") from error
+
+
+def _chance(text: str, where: str) -> float | None:
+    """Return a probability as it is written; None where nothing is."""
+    if not text:
+        return None
+    try:
+        chance = float(text)
+    except ValueError:
+        chance = -1.0
+    if not 0 <= chance <= 1:
+        raise InputError(f"{where}: the probability must be in 0..1, got {shown(text)}")
+    return chance
 
 
 class RankFile:

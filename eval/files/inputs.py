@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class EvalInputs:
     split: str
     train: tuple[Path, ...] = ()
     """What the run was trained on, for baselines; none where it is not known."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names of columns by role, of a run on tables."""
 
 
 def eval_inputs(
@@ -64,7 +66,10 @@ def eval_inputs(
         raise ConfigError(f"{checkpoint}: its run names no {what}; give {option}")
     unnamed = split_name(used[0]) if annotations else VALIDATION_SPLIT
     train = tuple(Path(path) for path in recorded.get("annotations", ()))
-    return EvalInputs(annotations=used, shards=store, split=split or unnamed, train=train)
+    columns = recorded.get("columns", {})
+    return EvalInputs(
+        annotations=used, shards=store, split=split or unnamed, train=train, columns=columns
+    )
 
 
 def split_name(annotations: Path) -> str:
@@ -87,8 +92,14 @@ def _recorded(checkpoint: Path) -> dict[str, Any]:
         )
     try:
         recorded = from_json(path.read_bytes())
-        for name, kind in (("annotations", list), ("valid", list), ("shards", (str, list))):
-            if not isinstance(recorded.get(name, []), kind):
+        kinds: dict[str, Any] = {
+            "annotations": list,
+            "valid": list,
+            "shards": (str, list),
+            "columns": dict,
+        }
+        for name, kind in kinds.items():
+            if name in recorded and not isinstance(recorded[name], kind):
                 raise ValueError(f"{name} is {recorded[name]!r}")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(

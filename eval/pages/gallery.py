@@ -12,7 +12,7 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
 from semvlp.eval.predict import passes_of
-from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
+from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Task
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
 from semvlp.names import EvalMode
@@ -120,10 +120,21 @@ def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
         "id": str(example.example_id),
         "words": _words([words for words, _ in drawn]),
         "said": "its image stands at rank" if ranked else "answered",
-        "answer": str(answer.rank) if isinstance(answer, Rank) else answer,
+        "answer": _said(answer),
         "wanted": "" if ranked else ", ".join(best[:3]),
         "pictures": [picture for _, picture in drawn],
     }
+
+
+def _said(answer: Answer) -> str:
+    match answer:
+        case Rank(rank=rank):
+            return str(rank)
+        case Choice(label, probability) if probability is not None:
+            return f"{label} ({probability:.0%})"
+        case Choice(label):
+            return label
+    return answer
 
 
 def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ def write_page(
         title=f"{task.name}, {scores['split']}" if scores else task.name,
         facts={**_facts(examples, scores), "checkpoint": checkpoint},
         methods=methods,
+        names=list(dict.fromkeys(name for values in methods.values() for name in values)),
         best=best_of(list(methods.values())),
         parts=_parts(scores) if scores else {},
         modes={name: METHODS[name] for name in answers},

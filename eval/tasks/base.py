@@ -5,6 +5,8 @@ N examples, C labels.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,16 @@ class BaseTask(Task):
     fixed_labels: Sequence[str] = ()
     """The labels of a task that has the same ones for all data."""
     draws_negatives = False
+    columns: Mapping[str, str] = MappingProxyType({})
+
+    def suited_to(self, paths: Sequence[Path], columns: Mapping[str, str]) -> Task:
+        """Return the task itself: official files are read as they are."""
+        if columns:
+            raise ConfigError(
+                f"--columns names the columns of a table (--task table); the task {self.name} "
+                "reads official files as they are"
+            )
+        return self
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return the labels that the task fixes."""
@@ -84,6 +96,12 @@ class BaseTask(Task):
         """Return the interval of `metric`, the mean of `example_score`."""
         values = [self.example_score(e, answers[e.example_id]) for e in examples]
         return {self.metric: clustered_interval(values, [e.images for e in examples])}
+
+    def details(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, Any]:
+        """Return nothing, unless the task knows more."""
+        return {}
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]

@@ -67,7 +67,10 @@ def _example(record: Mapping[str, Any], where: str) -> Example:
     require(record, {"pairID": str, "sentence2": str}, where)
     label = record.get("gold_label")
     if label is not None and label not in LABELS:
-        raise InputError(f"{where}: 'gold_label' must be one of {', '.join(LABELS)}, got {label!r}")
+        raise InputError(
+            f"{where}: 'gold_label' must be one of {', '.join(LABELS)}, got {label!r}; for labels "
+            "of your own say --task table --columns image=Flickr30K_ID,text=sentence2,id=pairID"
+        )
     names = [record[field] for field in IMAGE_FIELDS if field in record]
     if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
         raise InputError(f"{where}: must name its image in one of {', '.join(IMAGE_FIELDS)}")

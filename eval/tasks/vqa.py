@@ -16,8 +16,9 @@ from typing import Any
 from semvlp.errors import InputError
 from semvlp.eval import metrics
 from semvlp.eval.files.forms import JsonArray
+from semvlp.eval.files.question_lists import as_official, main_answer
 from semvlp.eval.files.submission import check_ids, checked, unique
-from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.shards.texts.annotation_files import first_has, require
 from semvlp.shards.texts.official_files import (
@@ -75,21 +76,36 @@ class Vqa(BaseTask):
     head: Head = "pooled"
     loss: Loss = "binary_cross_entropy"
     metric = "accuracy"
-    form = JsonArray(id_field="question_id", answer_field="answer", id_type=int)
 
-    def __init__(self, min_occurrences: int = 9) -> None:
+    def __init__(self, min_occurrences: int = 9, id_type: type[int] | type[str] = int) -> None:
         """Take as labels the main answers of at least `min_occurrences` training questions.
 
-        Nine are usual (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py).
+        Nine are usual (hengyuan-hu/bottom-up-attention-vqa tools/compute_softscore.py). Ids of
+        VQA v2 are numbers; other sets have text.
         """
         self.min_occurrences = min_occurrences
+        self.form = JsonArray(id_field="question_id", answer_field="answer", id_type=id_type)
+
+    def suited_to(self, paths: Sequence[Path], columns: Mapping[str, str]) -> Task:
+        """Return the task with a leaderboard file of the questions' own kind of ids."""
+        super().suited_to(paths, columns)
+        for path in paths:
+            document = as_official(read_document(path), path)
+            if first_has(document.get("questions"), "question_id"):
+                key = document["questions"][0]["question_id"]
+                return Vqa(self.min_occurrences, str if isinstance(key, str) else int)
+        return self
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
-        """Read questions files, and for splits with labels the annotations files beside them."""
+        """Read questions files, and for splits with labels the annotations files beside them.
+
+        Lists of questions as other sets write them are read too, with any number of answers each;
+        see `question_lists`.
+        """
         questions: list[Mapping[str, Any]] = []
-        annotations: dict[int, Mapping[str, Any]] = {}
+        annotations: dict[ExampleId, Mapping[str, Any]] = {}
         for path in paths:
-            document = read_document(path)
+            document = as_official(read_document(path), path)
             if not _is_vqa(document):
                 raise wrong_file(path, "a VQA v2 questions or annotations file")
             _warn_of_server(document, path)
@@ -112,7 +128,7 @@ class Vqa(BaseTask):
         labelled = [example for example in examples if example.target]
         counts = Counter(normalise(e.meta["main"]) for e in labelled)
         frequent = [answer for answer, n in counts.items() if n >= self.min_occurrences]
-        alike = Counter(e.meta["answers"][0] for e in labelled if len(set(e.meta["answers"])) == 1)
+        alike = Counter(e.meta["answers"][0] for e in labelled if len({*e.meta["answers"]}) == 1)
         written = {
             normalise(answer): _trim(answer)
             for answer, n in alike.items()
@@ -125,8 +141,10 @@ class Vqa(BaseTask):
         return normalise(answer)
 
     def example_score(self, example: Example, answer: Answer) -> float:
-        """Return the official score of one answer."""
-        return vqa_score(str(answer), example.meta["answers"])
+        """Return the official score of one answer, or the one that the annotation states."""
+        if example.meta["answers"]:
+            return vqa_score(str(answer), example.meta["answers"])
+        return example.target.get(normalise(str(answer)), 0.0)
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -144,15 +162,21 @@ class Vqa(BaseTask):
         }
         return [warning for warning, holds in warnings.items() if holds]
 
+    def details(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, Any]:
+        """Say by what rule questions with fewer than ten answers are scored."""
+        counts = sorted(
+            {len(e.meta["answers"]) for e in examples if len(e.meta["answers"]) < PEOPLE}
+        )
+        return {"rule": "; ".join(_rule(count) for count in counts)} if counts else {}
+
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
         """Return `accuracy` over all questions and by answer type, rounded as officially."""
         given = checked(self.ids(examples), answers, str)
-        right = [
-            vqa_score(answer, example.meta["answers"])
-            for example, answer in zip(examples, given, strict=True)
-        ]
+        right = [self.example_score(e, answer) for e, answer in zip(examples, given, strict=True)]
         scores = {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
         return {name: round(value, 2) for name, value in scores.items()}
 
@@ -177,23 +201,34 @@ def _warn_of_server(document: Mapping[str, Any], path: Path) -> None:
 
 
 def _questions(document: dict[str, Any], path: Path) -> Iterator[Mapping[str, Any]]:
-    for record in vqa_questions(document, path):
-        require(record.fields, {"question_id": int}, record.where)
-        yield record.fields
+    yield from (record.fields for record in vqa_questions(document, path))
+
+
+def _rule(people: int) -> str:
+    """Say how an answer is scored where so many people answered."""
+    match people:
+        case 0:
+            return "the annotation states the score of each answer"
+        case 1:
+            return "of 1 answer: right is what equals it"
+    return f"of {people} answers: VQA's score as if each stood for {PEOPLE / people:.3g} people"
 
 
 def _annotations(document: dict[str, Any], path: Path) -> Iterator[Mapping[str, Any]]:
-    fields = {"question_id": int, "multiple_choice_answer": str, "answer_type": str}
     for record in vqa_annotations(document, path):
-        require(record.fields, fields, record.where)
-        people = len(record.fields["answers"])
-        if people != PEOPLE:
-            raise InputError(f"{record.where}: must hold {PEOPLE} answers, got {people}")
+        fields = [
+            name for name in ("multiple_choice_answer", "answer_type") if name in record.fields
+        ]
+        require(record.fields, dict.fromkeys(fields, str), record.where)
+        if not record.fields["answers"] and not record.fields.get("scores"):
+            raise InputError(f"{record.where}: must hold at least one answer, got none")
         yield record.fields
 
 
 def _check_pairing(
-    questions: Sequence[Mapping[str, Any]], annotations: Mapping[int, Any], paths: Sequence[Path]
+    questions: Sequence[Mapping[str, Any]],
+    annotations: Mapping[ExampleId, Any],
+    paths: Sequence[Path],
 ) -> None:
     names = ", ".join(str(path) for path in paths)
     if not questions:
@@ -208,12 +243,14 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
     meta: dict[str, Any] = {}
     if annotation is not None:
         people = tuple(answer["answer"] for answer in annotation["answers"])
-        target = soft_target(people)
+        stated = {normalise(text): float(v) for text, v in annotation.get("scores", {}).items()}
+        target = stated or soft_target(people)
+        kind = annotation.get("question_type")
         meta = {
             "answers": people,
-            "main": annotation["multiple_choice_answer"],
-            "subset": annotation["answer_type"],
-            "parts": {"question type": [annotation.get("question_type", "")]},
+            "main": annotation.get("multiple_choice_answer") or main_answer(Counter(people)),
+            "subset": annotation.get("answer_type"),
+            "parts": {"question type": [kind]} if kind else {},
         }
     return Example(
         example_id=question["question_id"],
@@ -228,12 +265,14 @@ def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
     """Return the official accuracy in 0..1 of one answer among the people's answers.
 
     Unanimous people are compared as they wrote; else both sides are normalised. Each person in turn
-    is left out, and an answer is right to the degree of three of the others giving it.
+    is left out, and an answer is right to the degree of three of the others giving it. Of fewer
+    than ten people each stands for several, as in OK-VQA, where five were asked; one who was asked
+    alone is compared by the normal form.
     """
     answer, given = _trim(answer), [_trim(human) for human in human_answers]
-    if len(set(given)) > 1:
+    if len(set(given)) > 1 or len(given) == 1:
         answer, given = normalise(answer), [normalise(human) for human in given]
-    matches = sum(human == answer for human in given)
+    matches = sum(human == answer for human in given) * max(1.0, PEOPLE / len(given))
     others = (matches - (human == answer) for human in given)
     return fsum(min(1.0, count / 3) for count in others) / len(given)
 
@@ -241,7 +280,8 @@ def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
 def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
     """Return the official score of every answer that has any: of ten people 0.3, 0.6, 0.9 or 1."""
     given = [_trim(human) for human in human_answers]
-    spelled = given if len(set(given)) == 1 else [normalise(human) for human in given]
+    alike = len(set(given)) == 1 < len(given)
+    spelled = given if alike else [normalise(human) for human in given]
     return {answer: round(vqa_score(answer, given), 6) for answer in dict.fromkeys(spelled)}
 
 

@@ -1,6 +1,6 @@
 """`semvlp eval` and `semvlp score`: leaderboard files and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semvlp.commands.options import (
     allow_http_option,
     annotations_option,
     choice,
+    columns_option,
     device_option,
     other_regions_option,
     overwrite_option,
@@ -27,6 +28,7 @@ from semvlp.names import EVAL_MODES, PRECISIONS
 @task_option
 @click.option("--checkpoint", type=PATH, help="runs/finetune-TASK/best unless given.")
 @annotations_option
+@columns_option
 @click.option("--shards", help="Region features of the images.")
 @click.option(
     "--split", help="Name in the leaderboard file; the annotation file's own unless given."
@@ -56,6 +58,7 @@ def evaluate(
     task: str,
     checkpoint: Path | None,
     annotations: Sequence[Path],
+    columns: Mapping[str, str],
     shards: str | None,
     split: str | None,
     out: Path | None,
@@ -75,7 +78,7 @@ def evaluate(
     store = local_store(shards) if shards else None
     given = eval_inputs(checkpoint, annotations=annotations, shards=store, split=split)
     refuse_inputs(out, given.shards, *given.annotations, *given.train)
-    loaded = load_task(task)
+    loaded = load_task(task).suited_to(given.annotations, columns or given.columns)
     loaded.file_name(given.split)  # at once what would be refused in the end
     with busy("loading torch"):
         from semvlp.eval import evaluate as scorer
@@ -99,12 +102,20 @@ def evaluate(
 @click.command(cls=Command)
 @task_option
 @annotations_option
+@columns_option
 @click.option("--split", default="test", help="Part of a file that holds several (Karpathy).")
 @click.argument("predictions", type=EXISTING)
-def score(task: str, annotations: Sequence[Path], predictions: Path, split: str) -> Result:
+def score(
+    task: str,
+    annotations: Sequence[Path],
+    columns: Mapping[str, str],
+    predictions: Path,
+    split: str,
+) -> Result:
     """Score a leaderboard file that anyone made."""
     from semvlp.eval.score_table import score as score_file
     from semvlp.eval.tasks.table import load_task
 
-    scores = score_file(load_task(task), annotations, predictions, split=split)
+    suited = load_task(task).suited_to(annotations, columns)
+    scores = score_file(suited, annotations, predictions, split=split)
     return Result(scores, listed(scores))

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,12 @@ keep_option = click.option(
 )
 
 
+def _parse_columns(given: Sequence[str]) -> dict[str, str]:
+    from semvlp.eval.files.columns import parse_columns
+
+    return parse_columns(given)
+
+
 def _allow_http(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.with_resource(http_allowed())
@@ -77,6 +83,13 @@ annotations_option = click.option(
     type=EXISTING,
     multiple=True,
     help="Official annotation file; repeat for tasks with two (VQA questions and answers).",
+)
+columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="ROLE=NAME",
+    callback=lambda ctx, param, given: _parse_columns(given),
+    help="Task table: the name of a column, such as question=Q; repeat for more.",
 )
 max_bad_option = click.option(
     "--max-bad",

@@ -72,7 +72,7 @@ def read_document(path: Path) -> Any:
     try:
         return from_json(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: must be one JSON value; {error}{_hint(path)}") from error
+        raise InputError(f"{path}: must be one JSON value; {error}{looks_like(path)}") from error
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -81,7 +81,7 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         InputError: no such file, not UTF-8, no line, a line that is no JSON object.
     """
-    lines = parse_lines(read_text(path), path, _hint)
+    lines = parse_lines(read_text(path), path, looks_like)
     if not lines:
         raise InputError(f"{path}: must hold JSON lines, but it is empty")
     return lines
@@ -89,7 +89,7 @@ def read_lines(path: Path) -> list[Line]:
 
 def wrong_file(path: Path, expected: str) -> InputError:
     """Return the error for a file of another kind; it says what the file looks like instead."""
-    return InputError(f"{path}: must be {expected}{_hint(path) or '; it has another layout'}")
+    return InputError(f"{path}: must be {expected}{looks_like(path) or '; it has another layout'}")
 
 
 def layout_of(document: Any) -> Layout | None:
@@ -203,7 +203,7 @@ def objects(document: Any, path: Path) -> Iterator[Record]:
         yield Record(f"{path}: entry {number}", entry)
 
 
-def _hint(path: Path) -> str:
+def looks_like(path: Path) -> str:
     """Say what a file looks like: `; it looks like NLVR2 JSON lines (task nlvr2)`."""
     text = read_text(path).strip()
     # Of damaged lines the first still tells.
@@ -236,6 +236,11 @@ def _is_ours(first: dict[str, Any]) -> bool:
     return "image_id" in first and bool({"captions", "questions"} & set(first))
 
 
+def _is_row(first: dict[str, Any]) -> bool:
+    images = {"image", "img", "img_id", "image_id", "image_name", "img_name", "left"}
+    return bool(images & first.keys() and {"text", "question", "sent", "sentence"} & first.keys())
+
+
 _VQA_QUESTIONS = _lists("questions", "question_id", "image_id")
 _VQA_ANNOTATIONS = _lists("annotations", "question_id", "answers")
 
@@ -257,5 +262,6 @@ LAYOUTS = (
     Layout("NLVR2 JSON lines", _identified(3), task="nlvr2", listed=True),
     Layout("NLVR JSON lines", _identified(1), task="nlvr", listed=True),
     Layout("SNLI-VE JSON lines", lambda first: "pairID" in first, task="snli-ve", listed=True),
+    Layout("a table with a row in each object", _is_row, task="table", listed=True),
 )
 """The first that fits is taken; lines of plain text have but one."""

@@ -4,16 +4,18 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.eval.network import Network
+from semvlp.eval.task import Loss
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
@@ -211,15 +213,29 @@ def test_the_batch_must_divide(finetuned: Run) -> None:
         finetuned("train.gradient_accumulation_steps=3")
 
 
+def _targets(scores: Tensor, loss: Loss, weights: Sequence[float] | None = None) -> TaskTargets:
+    given = torch.ones(len(scores)) if weights is None else torch.tensor(weights)
+    return TaskTargets(scores=scores, loss=loss, weights=given)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_an_example_of_weight_two_counts_as_two(loss: Loss) -> None:
+    scores, logits = torch.eye(2), torch.tensor([[0.3, 1.0], [2.0, -1.0]])
+    twice = torch.tensor([0, 1, 1])
+    weighted = task_loss(logits, _targets(scores, loss, [1.0, 2.0]))
+    repeated = task_loss(logits[twice], _targets(scores[twice], loss))
+    assert weighted.item() == pytest.approx(repeated.item())
+
+
 def test_cross_entropy_leaves_unknown_labels_out() -> None:
     scores = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
-    loss = task_loss(torch.zeros(2, 2), TaskTargets(scores=scores, loss="cross_entropy"))
+    loss = task_loss(torch.zeros(2, 2), _targets(scores, "cross_entropy"))
     assert loss.item() == pytest.approx(math.log(2))
 
 
 def test_binary_cross_entropy_is_summed_over_labels() -> None:
     scores = torch.tensor([[0.3, 0.0, 1.0]])
-    loss = task_loss(torch.zeros(1, 3), TaskTargets(scores=scores, loss="binary_cross_entropy"))
+    loss = task_loss(torch.zeros(1, 3), _targets(scores, "binary_cross_entropy"))
     assert loss.item() == pytest.approx(3 * math.log(2))
 
 

@@ -17,7 +17,6 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Loss, Task
 from semvlp.model.packing import PairRegions, pack, to_device
 from semvlp.shards.stores.store import Store
-from semvlp.shards.stream.order import key, permute
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.data.hard_negatives import (
     Candidate,
@@ -25,6 +24,7 @@ from semvlp.train.data.hard_negatives import (
     HardNegatives,
     candidates_of,
 )
+from semvlp.train.data.sampling import Order, balanced_weights
 from semvlp.train.data.texts import TextCache
 from semvlp.train.step import MicroBatch, split
 
@@ -37,6 +37,8 @@ class TaskTargets:
     """[B, C] float32, score of each label in 0..1."""
     loss: Loss
     """How predictions are compared with them."""
+    weights: Tensor
+    """[B] float32, how much each example counts."""
     candidates: Candidates | None = None
     """The pairs that each example may become where the network is to choose: then the packed batch
     holds the first candidate of each."""
@@ -44,7 +46,8 @@ class TaskTargets:
     def to(self, device: torch.device) -> Self:
         """Return the same targets on another device."""
         candidates = self.candidates.to(device) if self.candidates else None
-        return replace(self, scores=to_device(self.scores, device), candidates=candidates)
+        scores, weights = (to_device(one, device) for one in (self.scores, self.weights))
+        return replace(self, scores=scores, weights=weights, candidates=candidates)
 
 
 class RegionCache:
@@ -65,7 +68,8 @@ class RegionCache:
 class FinetuningBatches:
     """The steps of fine-tuning: seeded epochs over the examples, each exactly once an epoch.
 
-    Steps cross the end of an epoch, so every step is full. The state is one position.
+    With `data.sampling` = balanced it is each class that comes equally often. Steps cross the end
+    of an epoch, so every step is full. The state is one position.
     """
 
     def __init__(
@@ -80,6 +84,11 @@ class FinetuningBatches:
     ) -> None:
         self._task, self._examples = task, examples
         self._labels = {task.spelling(label): index for index, label in enumerate(labels)}
+        classes = [task.spelling(_likeliest(example)) for example in examples]
+        self._order = Order(classes, config.data.sampling, config.train.seed)
+        # By identity: two examples may be equal in all but their place.
+        weights = balanced_weights(classes) if config.train.class_weights == "balanced" else ()
+        self._weights = {id(e): weight for e, weight in zip(examples, weights, strict=False)}
         self._texts = TextCache(tokenizer, config.data.max_text_length)
         lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
         self._regions = RegionCache(lookup, config.data.cache_images)
@@ -162,6 +171,7 @@ class FinetuningBatches:
             targets=TaskTargets(
                 scores=scores,
                 loss=self._task.loss,
+                weights=torch.tensor([self._weights.get(id(e), 1.0) for e in examples]),
                 candidates=self._pooled(candidates, regions) if self._pool else None,
             ),
             counts={"task": int(torch.as_tensor(answerable).sum())},
@@ -191,9 +201,7 @@ class FinetuningBatches:
         return self._known_step[1]
 
     def _at(self, position: int) -> Example:
-        epoch, index = divmod(position, len(self._examples))
-        order = key(self._train.seed, epoch)
-        return self._examples[permute(index, len(self._examples), order)]
+        return self._examples[self._order(position)]
 
     def _scores(self, example: Example) -> list[float]:
         row = [0.0] * len(self._labels)
@@ -202,3 +210,8 @@ class FinetuningBatches:
             if index is not None:
                 row[index] = max(row[index], score)
         return row
+
+
+def _likeliest(example: Example) -> str:
+    """Return the best answer, which is the class of the example; of equals the first."""
+    return max(example.target, key=lambda answer: example.target[answer], default="")

@@ -21,7 +21,7 @@ def _perfect(task: Task, examples: list[Example]) -> dict[ExampleId, Answer]:
 
 
 def test_names_are_those_of_the_command_line() -> None:
-    assert list(TASKS) == ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval"]
+    assert list(TASKS) == ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "table"]
 
 
 def test_unknown_task() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,9 +39,66 @@ def test_files_must_belong_together(save: Callable[..., Path], make: type) -> No
         Vqa().read(paths[1:])
 
 
-def test_ten_people_answer(save: Callable[..., Path], make: type) -> None:
-    with pytest.raises(InputError, match="annotation 1: must hold 10 answers, got 9"):
-        Vqa().read([save("both.json", make.vqa({1000: ["a"] * 9}))])
+@pytest.mark.parametrize(
+    ("people", "score", "rule"),
+    [
+        (["red"], 100, "of 1 answer: right is what equals it"),
+        (["red", "blue"], 100, "of 2 answers: VQA's score as if each stood for 5 people"),
+        # OK-VQA asked five people and counts each twice.
+        (["red", "b", "c", "d", "e"], 60, "of 5 answers: VQA's score as if each stood for 2"),
+    ],
+)
+def test_fewer_than_ten_people(
+    people: list[str], score: float, rule: str, save: Callable[..., Path], make: type
+) -> None:
+    examples = Vqa().read([save("both.json", make.vqa({1000: people}))])
+    assert Vqa().score(examples, {1000: "Red"})["accuracy"] == score
+    assert Vqa().details(examples, {})["rule"].startswith(rule)
+    with pytest.raises(InputError, match="annotation 1: must hold at least one answer"):
+        Vqa().read(
+            [
+                save(
+                    "none.json",
+                    {
+                        **make.vqa({1000: people}),
+                        "annotations": [{"question_id": 1000, "answers": []}],
+                    },
+                )
+            ]
+        )
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"image": "a.jpg", "question": "what?", "answers": [{"answer": "red"}] * 10},
+        {"qid": 7, "image_name": "a.jpg", "question": "what?", "answer": "Red"},
+        {"qid": 7, "img_id": 1, "img_name": "a.jpg", "question": "what?", "answer": "red"},
+        {"question_id": 7, "image": "a.jpg", "question": "what?", "answer": ["red", "red"]},
+        {"question_id": 7, "img_id": "a.jpg", "sent": "what?", "label": {"red": 1}},
+        {"question_id": "x", "image": "a.jpg", "question": "what?", "answer": "red"},
+    ],
+)
+def test_lists_of_questions_as_other_sets_have_them(tmp_path: Path, entry: dict[str, Any]) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([entry]))
+    task = Vqa().suited_to([path], {})
+    (example,) = task.read([path])
+    assert (example.text, example.images) == ("what?", ("a.jpg",))
+    assert example.example_id == entry.get("question_id", entry.get("qid", 1))
+    assert dict(example.target) == {"red": 1}
+    answers = {example.example_id: "red"}
+    task.write(answers, tmp_path / "out.json")
+    assert task.score([example], task.read_answers(tmp_path / "out.json"))["accuracy"] == 100
+
+
+def test_lists_of_questions_and_of_annotations(tmp_path: Path, make: type) -> None:
+    """VQA-CP has VQA v2's, in two lists."""
+    paths = []
+    for name, entries in make.vqa({1000: ["a cat"] * 10}).items():
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(entries))
+    assert dict(Vqa().read(paths)[0].target) == {"a cat": 1}
 
 
 def test_labels_are_frequent_normalised_main_answers(save: Callable[..., Path], make: type) -> None:
