@@ -92,14 +92,9 @@ def _recorded(checkpoint: Path) -> dict[str, Any]:
         )
     try:
         recorded = from_json(path.read_bytes())
-        kinds: dict[str, Any] = {
-            "annotations": list,
-            "valid": list,
-            "shards": (str, list),
-            "columns": dict,
-        }
-        for name, kind in kinds.items():
-            if name in recorded and not isinstance(recorded[name], kind):
+        kinds: dict[str, Any] = {"annotations": list, "valid": list, "shards": (str, list)}
+        for name, kind in {**kinds, "columns": dict}.items():
+            if not isinstance(recorded.get(name, {} if kind is dict else []), kind):
                 raise ValueError(f"{name} is {recorded[name]!r}")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
