@@ -3,10 +3,17 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
+from semvlp.eval.calibration import calibration, expected_error
+from semvlp.eval.credits import Credits, intervals
+from semvlp.eval.files.credits_file import CreditsByMode
+from semvlp.eval.predict import Predictions
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.names import EvalMode
 
@@ -17,28 +24,62 @@ AnswersByMode = Mapping[EvalMode, Mapping[ExampleId, Answer]]
 NOTHING = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """What is known of the answers of an evaluation."""
+
+    scores: dict[str, Any]
+    """What `scores.json` holds."""
+    credits: CreditsByMode
+
+
 def scores_by_mode(
-    task: Task, examples: Sequence[Example], answers: AnswersByMode, split: str, mode: EvalMode
-) -> dict[str, Any] | None:
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Mapping[EvalMode, Predictions],
+    split: str,
+    mode: EvalMode,
+) -> ScoreTable | None:
     """Return scores and tables of `mode`, and the scores of each mode; None without labels."""
+    answers = {one: given.answers for one, given in predictions.items()}
     for warning in task.warnings(examples, answers[mode]):
         log.warning("%s", warning)
     if not is_labelled(examples):
         log.info("split %s has no labels: wrote the leaderboard file without scores", split)
         return None
-    modes = {one: scores_of(task, examples, given) for one, given in answers.items()}
-    table: dict[str, Any] = {"task": task.name, "split": split, "mode": mode, **modes[mode]}
-    table |= {"counts": counts_of(examples), "parts": _parts(task, examples, answers)}
-    return {**table, "modes": modes} if len(modes) > 1 else table
+    credits = {one: task.credits(examples, given) for one, given in answers.items()}
+    modes = {one: _scores(task, examples, answers[one], credits[one]) for one in answers}
+    calibrated = _calibration(task, examples, predictions)
+    for one, curves in calibrated.items():
+        modes[one]["ece"] = curves.pop("ece")
+    table = {
+        "task": task.name,
+        "split": split,
+        "mode": mode,
+        **modes[mode],
+        "counts": counts_of(examples),
+        "parts": _parts(task, examples, answers),
+        "calibration": calibrated,
+    }
+    return ScoreTable({**table, "modes": modes} if len(modes) > 1 else table, credits)
 
 
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, Any]:
-    """Return the scores of a task and `NAME_interval` of those that are means over examples.
+    """Return the scores of a task and `NAME_interval` of those that are means.
 
     A warning is logged where they are too low to be meant.
     """
+    return _scores(task, examples, answers, task.credits(examples, answers))
+
+
+def _scores(
+    task: Task,
+    examples: Sequence[Example],
+    answers: Mapping[ExampleId, Answer],
+    credits: Mapping[str, Credits],
+) -> dict[str, Any]:
     scores = task.score(examples, answers)
     if scores[task.metric] < NOTHING:
         log.warning(
@@ -46,8 +87,7 @@ def scores_of(
             task.metric,
             scores[task.metric],
         )
-    intervals = task.intervals(examples, answers)
-    return {**scores, **{f"{name}_interval": list(ends) for name, ends in intervals.items()}}
+    return {**scores, **intervals(credits)}
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:
@@ -70,13 +110,31 @@ def counts_of(examples: Sequence[Example]) -> dict[str, int]:
 
 def _parts(
     task: Task, examples: Sequence[Example], answers: AnswersByMode
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the mean score of each mode in percent, and `count`, by table and row."""
-    tables: dict[str, dict[str, dict[str, float]]] = {}
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the mean score of each mode in percent, its interval, and `count`, by table, row."""
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
     for mode, given in answers.items():
         values = [task.example_score(example, given[example.example_id]) for example in examples]
         for table, rows in metrics.by_part(examples, values).items():
-            for row, (score, count) in rows.items():
+            for row, credits in rows.items():
+                count = len(credits.values)
                 entry = tables.setdefault(table, {}).setdefault(row, {"count": count})
-                entry[mode] = score
+                entry |= {mode: credits.percent, **intervals({mode: credits})}
     return tables
+
+
+def _calibration(
+    task: Task, examples: Sequence[Example], predictions: Mapping[EvalMode, Predictions]
+) -> dict[EvalMode, dict[str, Any]]:
+    """Return `ece` and curves of each mode; none where answers have no probability."""
+    counted = {example.example_id for example in task.counted(examples)}
+    rows = [row for row, example in enumerate(examples) if example.example_id in counted]
+    own = [examples[row] for row in rows]
+    calibrated = {}
+    for mode, (answers, confidence) in predictions.items():
+        if confidence is None:
+            continue
+        credit = np.array([task.example_score(e, answers[e.example_id]) for e in own])
+        pair = confidence[rows].astype(np.float64), credit
+        calibrated[mode] = {"ece": expected_error(*pair), **calibration(own, *pair)}
+    return calibrated

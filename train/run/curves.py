@@ -42,6 +42,7 @@ class Curve:
     steps: Sequence[float]
     values: Sequence[float]
     colour: str
+    dashed: bool = False
 
 
 def picture(curves: Sequence[Curve], *, size: tuple[float, float] = (4.2, 2.5)) -> str:
@@ -85,6 +86,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
         steps[shown],
         mean[shown],
         color=curve.colour,
+        linestyle="--" if curve.dashed else "-",
         linewidth=1.7,
         label=curve.label,
         marker=marker,
