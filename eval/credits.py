@@ -122,7 +122,7 @@ def _margin(influence: Floats) -> float:
     error = _standard_error(influence)
     if not error:
         # All alike: what so many independent trials without a miss leave open (Clopper-Pearson).
-        return 1 - TAIL ** (1 / count)
+        return 1 - float(TAIL ** (1 / count))
     return float(stdtrit(count - 1, 1 - TAIL)) * error
 
 
@@ -131,7 +131,7 @@ def _p_value(mean: float, influence: Floats) -> float:
     if not mean or count < 2:
         return 1.0
     # Where all clusters differ by the same, this is the sign test.
-    return float(2 * stdtr(count - 1, -abs(mean) / error)) if error else 2 * 0.5**count
+    return float(2 * stdtr(count - 1, -abs(mean) / error)) if error else 2 * float(0.5**count)
 
 
 def _standard_error(influence: Floats) -> float:

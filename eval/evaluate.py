@@ -30,7 +30,7 @@ from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import Predictions, PredictOptions, predictions_by_mode
 from semvlp.eval.score_table import (
     AnswersByMode,
-    ScoreTable,
+    Scored,
     counts_of,
     is_labelled,
     scores_by_mode,
@@ -214,7 +214,7 @@ class _Run:
         check_ids(self.task.ids(self.examples), given[mode].answers, "predictions")
         return given
 
-    def _write(self, answers: AnswersByMode, table: ScoreTable | None) -> None:
+    def _write(self, answers: AnswersByMode, table: Scored | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
         atomic.make_directory(self.out)

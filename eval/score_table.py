@@ -25,7 +25,7 @@ NOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTable:
+class Scored:
     """What is known of the answers of an evaluation."""
 
     scores: dict[str, Any]
@@ -39,7 +39,7 @@ def scores_by_mode(
     predictions: Mapping[EvalMode, Predictions],
     split: str,
     mode: EvalMode,
-) -> ScoreTable | None:
+) -> Scored | None:
     """Return scores and tables of `mode`, and the scores of each mode; None without labels."""
     answers = {one: given.answers for one, given in predictions.items()}
     for warning in task.warnings(examples, answers[mode]):
@@ -61,7 +61,7 @@ def scores_by_mode(
         "parts": _parts(task, examples, answers),
         "calibration": calibrated,
     }
-    return ScoreTable({**table, "modes": modes} if len(modes) > 1 else table, credits)
+    return Scored({**table, "modes": modes} if len(modes) > 1 else table, credits)
 
 
 def scores_of(

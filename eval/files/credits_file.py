@@ -1,6 +1,6 @@
 """credits.jsonl: the credits of every unit in each mode, from which evaluations are compared.
 
-The first line names scores whose mean may exceed 1, with the highest there can be (null: any).
+The first line names scores whose mean may exceed 1, with the highest there can be.
 Each other line is one unit: an example, or what else a score counts (a sentence, an image).
 
     {"most": {"rsum": 6.0}}
@@ -9,7 +9,6 @@ Each other line is one unit: an example, or what else a score counts (a sentence
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ CreditsByMode = Mapping[str, Mapping[str, Credits]]
 def write_credits(path: Path, credits: CreditsByMode) -> None:
     """Write the credits of an evaluation."""
     lines: dict[tuple[Hashable, Hashable], dict[str, dict[str, float]]] = {}
-    most: dict[str, float | None] = {}
+    most: dict[str, float] = {}
     for mode, scores in credits.items():
         for name, own in scores.items():
-            most[name] = own.most if isfinite(own.most) else None
+            most[name] = own.most
             for unit, cluster, value in zip(own.units, own.clusters, own.values, strict=True):
                 lines.setdefault((unit, cluster), {}).setdefault(mode, {})[name] = float(value)
     head = {name: limit for name, limit in most.items() if limit != 1}
@@ -47,7 +46,8 @@ def read_credits(path: Path) -> dict[str, dict[str, Credits]]:
     where = f"{path}, line 1"
     try:
         with path.open(encoding="utf-8") as lines:
-            most = from_json(next(lines, ""))["most"]
+            head = from_json(next(lines, ""))["most"]
+            most = {name: float(limit) for name, limit in head.items()}
             for number, line in enumerate(lines, start=2):
                 where = f"{path}, line {number}"
                 entry = from_json(line)
@@ -67,9 +67,9 @@ def read_credits(path: Path) -> dict[str, dict[str, Credits]]:
     }
 
 
-def _credits(rows: Sequence[tuple[float, Hashable, Hashable]], most: float | None) -> Credits:
+def _credits(rows: Sequence[tuple[float, Hashable, Hashable]], most: float) -> Credits:
     values, clusters, units = zip(*rows, strict=True)
-    return Credits(values, clusters, units, inf if most is None else most)
+    return Credits(values, clusters, units, most)
 
 
 def _hashable(value: Any) -> Hashable:

@@ -33,7 +33,7 @@ class PairedDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreTable:
+class SideBySide:
     """The evaluations of one task and split."""
 
     title: str
@@ -70,7 +70,7 @@ def is_evaluation(folder: Path) -> bool:
     return (folder / SCORES_NAME).is_file()
 
 
-def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[ScoreTable]:
+def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[SideBySide]:
     """Return a table for each task and split.
 
     Raises:
@@ -84,14 +84,14 @@ def score_tables(folders: Sequence[Path], names: Sequence[str]) -> list[ScoreTab
     return [_table(title, evaluations) for title, evaluations in tables.items()]
 
 
-def _table(title: str, evaluations: Mapping[str, tuple[Path, dict[str, Any]]]) -> ScoreTable:
+def _table(title: str, evaluations: Mapping[str, tuple[Path, dict[str, Any]]]) -> SideBySide:
     # Baselines need no network, so they are the same in every evaluation of a split.
     baselines = [scores["baselines"] for _, scores in evaluations.values()]
     rows = {name: values for learned in reversed(baselines) for name, values in learned.items()}
     for name, (_, scores) in evaluations.items():
         rows |= {f"{name}, {mode}": values for mode, values in modes_of(scores).items()}
     differences, remarks = _differences({n: folder for n, (folder, _) in evaluations.items()})
-    return ScoreTable(title=title, rows=rows, differences=differences, remarks=remarks)
+    return SideBySide(title=title, rows=rows, differences=differences, remarks=remarks)
 
 
 def _differences(folders: Mapping[str, Path]) -> tuple[list[PairedDifference], list[str]]:

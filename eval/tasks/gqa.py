@@ -4,7 +4,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -267,8 +266,9 @@ def _choice_scores(
 def _grounding(balanced: Sequence[Example]) -> dict[str, Credits]:
     if "grounding" not in balanced[0].meta:
         return {}
-    credits = metrics.of_examples(balanced, [example.meta["grounding"] for example in balanced])
-    return {"grounding": replace(credits, most=inf)}
+    values = [example.meta["grounding"] for example in balanced]
+    # Boxes that overlap count twice, so there is no end at 1.
+    return {"grounding": replace(metrics.of_examples(balanced, values), most=max(1.0, *values))}
 
 
 def _distribution(

@@ -1,6 +1,5 @@
 """credits.jsonl: read back as it was written, damage named."""
 
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ def test_credits_are_read_back(tmp_path: Path) -> None:
     written = {
         "single": {"accuracy": accuracy, "consistency": consistency},
         "two": {"accuracy": accuracy, "rsum": Credits([5.0], [("a",)], [7], 6.0)},
-        "both": {"grounding": Credits([2.0], [("a",)], [7], inf)},
+        "both": {"grounding": Credits([2.0], [("a",)], [7], 2.5)},
     }
     write_credits(tmp_path / "credits.jsonl", written)
     read = read_credits(tmp_path / "credits.jsonl")
@@ -37,6 +36,7 @@ def test_credits_are_read_back(tmp_path: Path) -> None:
     [
         ("", 1),
         ("[]\n", 1),
+        ('{"most": 3}\n', 1),
         ('{"most": {}}\n{"unit": 1}\n', 2),
         ('{"most": {}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": "x"}}\n', 2),
         ('{"most": {}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": 1}}\nnot JSON\n', 3),
