@@ -174,13 +174,13 @@ class _Run:
         """Answer, score, and write all but the explanation; return the scores."""
         wanted, cost = self._shortlist(self.options.shortlist)
         given, options = self._predictions(wanted), self.options
-        table = scores_by_mode(self.task, self.examples, given, options.split, options.mode)
-        if table:
+        scored = scores_by_mode(self.task, self.examples, given, options.split, options.mode)
+        if scored:
             baselines = baseline_scores(self.task, options.train, self.examples)
-            table.scores.update(cost, baselines=baselines)
+            scored.scores.update(cost, baselines=baselines)
         if self.world.is_first:
-            self._write({one: predictions.answers for one, predictions in given.items()}, table)
-        return table.scores if table else None
+            self._write({one: predictions.answers for one, predictions in given.items()}, scored)
+        return scored.scores if scored else None
 
     def explain(self, count: int) -> None:
         """Write `explain.html` with so many examples."""
@@ -214,7 +214,7 @@ class _Run:
         check_ids(self.task.ids(self.examples), given[mode].answers, "predictions")
         return given
 
-    def _write(self, answers: AnswersByMode, table: Scored | None) -> None:
+    def _write(self, answers: AnswersByMode, scored: Scored | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
         atomic.make_directory(self.out)
@@ -230,14 +230,14 @@ class _Run:
             self.network,
             self.examples,
             answers,
-            table.scores if table else None,
+            scored.scores if scored else None,
             self.store,
             self.options.images,
             checkpoint=self.inputs["checkpoint"]["path"],
         )
-        if table is not None:
-            write_credits(self.out / CREDITS_NAME, table.credits)
-            atomic.write_json(self.out / SCORES_NAME, table.scores)
+        if scored is not None:
+            write_credits(self.out / CREDITS_NAME, scored.credits)
+            atomic.write_json(self.out / SCORES_NAME, scored.scores)
         origin = provenance({**self.inputs, "mode": mode, "key": self.key}, submission)
         atomic.write_json(self.out / PROVENANCE_NAME, origin)
         clear(self.out)

@@ -41,7 +41,7 @@ def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str,
 
 
 def consistency(
-    groups: Sequence[Hashable], values: Sequence[float] | NDArray[np.float64]
+    groups: Sequence[Hashable], values: Sequence[float] | NDArray[np.floating]
 ) -> Credits:
     """Return the credits of groups: 1 to those that are right in every member, else 0.
 

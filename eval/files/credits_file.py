@@ -1,9 +1,9 @@
 """credits.jsonl: the credits of every unit in each mode, from which evaluations are compared.
 
-The first line names scores whose mean may exceed 1, with the highest there can be.
+The first line names the scores, each with the highest mean that there can be.
 Each other line is one unit: an example, or what else a score counts (a sentence, an image).
 
-    {"most": {"rsum": 6.0}}
+    {"most": {"accuracy": 1.0}}
     {"unit": 9001, "cluster": ["9"], "single": {"accuracy": 1.0}, "two": {"accuracy": 0.3}}
 """
 
@@ -18,7 +18,7 @@ from semvlp.errors import InputError
 from semvlp.eval.credits import Credits
 
 CREDITS_NAME = "credits.jsonl"
-CreditsByMode = Mapping[str, Mapping[str, Credits]]
+CreditsByMode = Mapping[Any, Mapping[str, Credits]]
 """Those of each score, by mode."""
 
 
@@ -31,9 +31,8 @@ def write_credits(path: Path, credits: CreditsByMode) -> None:
             most[name] = own.most
             for unit, cluster, value in zip(own.units, own.clusters, own.values, strict=True):
                 lines.setdefault((unit, cluster), {}).setdefault(mode, {})[name] = float(value)
-    head = {name: limit for name, limit in most.items() if limit != 1}
     entries = [{"unit": unit, "cluster": of, **modes} for (unit, of), modes in lines.items()]
-    write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in [{"most": head}, *entries]))
+    write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in [{"most": most}, *entries]))
 
 
 def read_credits(path: Path) -> dict[str, dict[str, Credits]]:
@@ -62,7 +61,7 @@ def read_credits(path: Path) -> dict[str, dict[str, Credits]]:
             "again with --overwrite"
         ) from error
     return {
-        mode: {name: _credits(rows, most.get(name, 1.0)) for name, rows in scores.items()}
+        mode: {name: _credits(scores[name], most[name]) for name in most if name in scores}
         for mode, scores in columns.items()
     }
 

@@ -159,7 +159,8 @@ def _recalls(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> dict[s
 
 
 def _credits(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> dict[str, Credits]:
-    credits, means = {}, []
+    credits: dict[str, Credits] = {}
+    means = []
     for prefix, queries in (("ir", by_caption), ("tr", by_image)):
         ranks = np.array([query.rank.rank for query in queries])
         hits = {f"{prefix}_r{k}": (ranks <= k).astype(float) for k in metrics.RECALLS}

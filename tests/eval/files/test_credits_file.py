@@ -37,10 +37,10 @@ def test_credits_are_read_back(tmp_path: Path) -> None:
         ("", 1),
         ("[]\n", 1),
         ('{"most": 3}\n', 1),
-        ('{"most": {}}\n{"unit": 1}\n', 2),
-        ('{"most": {}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": "x"}}\n', 2),
-        ('{"most": {}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": 1}}\nnot JSON\n', 3),
-        ('{"most": {}}\n{"unit": {}, "cluster": {}, "two": 3}\n', 2),
+        ('{"most": {"accuracy": 1}}\n{"unit": 1}\n', 2),
+        ('{"most": {"accuracy": 1}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": "x"}}\n', 2),
+        ('{"most": {"accuracy": 1}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": 1}}\nnot JSON\n', 3),
+        ('{"most": {"accuracy": 1}}\n{"unit": {}, "cluster": {}, "two": 3}\n', 2),
     ],
 )
 def test_damage_is_named(tmp_path: Path, text: str, line: int) -> None:
