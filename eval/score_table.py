@@ -49,7 +49,11 @@ def scores_by_mode(
         return None
     credits = {one: task.credits(examples, given) for one, given in answers.items()}
     modes = {one: _scores(task, examples, answers[one], credits[one]) for one in answers}
-    calibrated = _calibration(task, examples, predictions)
+    values = {
+        one: [task.example_score(example, given[example.example_id]) for example in examples]
+        for one, given in answers.items()
+    }
+    calibrated = _calibration(task, examples, predictions, values)
     for one, curves in calibrated.items():
         modes[one]["ece"] = curves.pop("ece")
     table = {
@@ -58,7 +62,7 @@ def scores_by_mode(
         "mode": mode,
         **modes[mode],
         "counts": counts_of(examples),
-        "parts": _parts(task, examples, answers),
+        "parts": _parts(examples, values),
         "calibration": calibrated,
     }
     return Scored({**table, "modes": modes} if len(modes) > 1 else table, credits)
@@ -109,13 +113,12 @@ def counts_of(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _parts(
-    task: Task, examples: Sequence[Example], answers: AnswersByMode
+    examples: Sequence[Example], values: Mapping[EvalMode, Sequence[float]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the mean score of each mode in percent, its interval, and `count`, by table, row."""
     tables: dict[str, dict[str, dict[str, Any]]] = {}
-    for mode, given in answers.items():
-        values = [task.example_score(example, given[example.example_id]) for example in examples]
-        for table, rows in metrics.by_part(examples, values).items():
+    for mode, own in values.items():
+        for table, rows in metrics.by_part(examples, own).items():
             for row, credits in rows.items():
                 count = len(credits.values)
                 entry = tables.setdefault(table, {}).setdefault(row, {"count": count})
@@ -124,17 +127,18 @@ def _parts(
 
 
 def _calibration(
-    task: Task, examples: Sequence[Example], predictions: Mapping[EvalMode, Predictions]
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Mapping[EvalMode, Predictions],
+    values: Mapping[EvalMode, Sequence[float]],
 ) -> dict[EvalMode, dict[str, Any]]:
     """Return `ece` and curves of each mode; none where answers have no probability."""
     counted = {example.example_id for example in task.counted(examples)}
     rows = [row for row, example in enumerate(examples) if example.example_id in counted]
     own = [examples[row] for row in rows]
     calibrated = {}
-    for mode, (answers, confidence) in predictions.items():
-        if confidence is None:
-            continue
-        credit = np.array([task.example_score(e, answers[e.example_id]) for e in own])
-        pair = confidence[rows].astype(np.float64), credit
-        calibrated[mode] = {"ece": expected_error(*pair), **calibration(own, *pair)}
+    for mode, (_, confidence) in predictions.items():
+        if confidence is not None:
+            pair = confidence[rows].astype(np.float64), np.array(values[mode])[rows]
+            calibrated[mode] = {"ece": expected_error(*pair), **calibration(own, *pair)}
     return calibrated

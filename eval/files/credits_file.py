@@ -72,4 +72,8 @@ def _credits(rows: Sequence[tuple[float, Hashable, Hashable]], most: float) -> C
 
 
 def _hashable(value: Any) -> Hashable:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    if not isinstance(value, str | int):
+        raise TypeError(f"no name or number: {value!r}")
+    return value

@@ -31,16 +31,21 @@ def test_credits_are_read_back(tmp_path: Path) -> None:
     assert len((tmp_path / "credits.jsonl").read_text().splitlines()) == 4
 
 
+HEAD = '{"most": {"accuracy": 1}}\n'
+WHOLE = '{"unit": 1, "cluster": ["a"], "two": {"accuracy": 1}}\n'
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("", 1),
         ("[]\n", 1),
         ('{"most": 3}\n', 1),
-        ('{"most": {"accuracy": 1}}\n{"unit": 1}\n', 2),
-        ('{"most": {"accuracy": 1}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": "x"}}\n', 2),
-        ('{"most": {"accuracy": 1}}\n{"unit": 1, "cluster": ["a"], "two": {"accuracy": 1}}\nnot JSON\n', 3),
-        ('{"most": {"accuracy": 1}}\n{"unit": {}, "cluster": {}, "two": 3}\n', 2),
+        (HEAD + '{"unit": 1}\n', 2),
+        (HEAD + WHOLE.replace("1}", '"x"}'), 2),
+        (HEAD + WHOLE.replace('["a"]', "{}"), 2),
+        (HEAD + '{"unit": 1, "cluster": ["a"], "two": 3}\n', 2),
+        (HEAD + WHOLE + "not JSON\n", 3),
     ],
 )
 def test_damage_is_named(tmp_path: Path, text: str, line: int) -> None:
