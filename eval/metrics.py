@@ -27,8 +27,9 @@ def percent(values: Iterable[float]) -> float:
 def of_examples(
     examples: Sequence[Example], values: Sequence[float] | NDArray[np.floating]
 ) -> Credits:
-    """Return the credits of examples, clustered by their image or their pair of images."""
-    return Credits(values, [e.images for e in examples], [e.example_id for e in examples])
+    """Return the credits of examples, clustered by image, or by what `Example.meta` says."""
+    clusters = [example.meta.get("cluster", example.images) for example in examples]
+    return Credits(values, clusters, [example.example_id for example in examples])
 
 
 def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str, Credits]:

@@ -49,8 +49,9 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """More that the scorer needs.
 
-    `subset`, where present, names the part it is counted in; `parts`, for the tables of a report,
-    maps the name of a table to the rows that the example is counted in.
+    `subset`, where present, names the part it is counted in; `cluster` what it is right and wrong
+    together with, where that is more than its images; `parts`, for the tables of a report, maps
+    the name of a table to the rows that the example is counted in.
     """
 
 

@@ -74,6 +74,7 @@ def _image_prefix(record: Mapping[str, Any], path: Path) -> str:
 
 
 def _permutations(record: Mapping[str, Any], prefix: str) -> Iterator[Example]:
+    sentence = prefix, record["identifier"].split("-")[0]
     for k in range(PERMUTATIONS):
         image = f"{prefix}-{record['identifier']}-{k}"
         yield Example(
@@ -81,5 +82,6 @@ def _permutations(record: Mapping[str, Any], prefix: str) -> Iterator[Example]:
             text=record["sentence"],
             images=(image,),
             target={record["label"]: 1.0} if "label" in record else {},
-            meta={"sentence": (prefix, record["identifier"].split("-")[0])},
+            # Its six pictures are one scene in other orders, so they are no more independent.
+            meta={"sentence": sentence, "cluster": sentence},
         )
