@@ -241,14 +241,13 @@ cli.add_command(score)
 @click.argument("runs", type=EXISTING, nargs=-1, required=True)
 @out_option("runs/compare.html")
 def compare(runs: Sequence[Path], out: Path) -> Result:
-    """Put several runs on one page, side by side."""
+    """Put several runs on one page, side by side; pair evaluations of the same examples."""
     from semvlp.progress import busy
 
     refuse_inputs(out, *runs)
     with busy("loading torch"):
         from semvlp.train.run.compare import compare as write_page
-    page = write_page(runs, out)
-    return Result({"page": str(page)}, f"Open {page} in a browser.")
+    return reported(write_page(runs, out))
 
 
 cli.add_command(ask)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import fsum
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semvlp.eval.credits import intervals
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 
 STEPS = 100
@@ -31,8 +33,8 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 def baseline_scores(
     task: Task, train: Sequence[Path], valid: Sequence[Example]
-) -> dict[str, dict[str, float]]:
-    """Return the scores of `majority` and `text only`, learned from the annotations `train`.
+) -> dict[str, dict[str, Any]]:
+    """Return scores and intervals of `majority` and `text only`, learned from `train`.
 
     There are none where not all of these files are there, or where the task has no labels to learn
     from them. The classifier is left out for large training sets.
@@ -45,7 +47,10 @@ def baseline_scores(
     answers = {"majority": majority(learned, valid)}
     if len(learned) <= MAX_EXAMPLES:
         answers["text only"] = text_only(learned, valid)
-    return {name: task.score(valid, given) for name, given in answers.items()}
+    return {
+        name: {**task.score(valid, given), **intervals(task.credits(valid, given))}
+        for name, given in answers.items()
+    }
 
 
 def majority(train: Sequence[Example], valid: Sequence[Example]) -> dict[ExampleId, Answer]:

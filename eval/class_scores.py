@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Credits = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 
 def class_table(gold: Sequence[str], said: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -36,7 +36,7 @@ def class_table(gold: Sequence[str], said: Sequence[str]) -> dict[str, dict[str,
     }
 
 
-def f1_credits(gold: Sequence[str], said: Sequence[str]) -> Credits:
+def f1_credits(gold: Sequence[str], said: Sequence[str]) -> Values:
     """Return the credits [N] of macro-F1, the mean F1 over the classes of `class_table`."""
     names, right, wanted, given = _counts(gold, said)
     index = {name: row for row, name in enumerate(names)}
@@ -46,11 +46,11 @@ def f1_credits(gold: Sequence[str], said: Sequence[str]) -> Credits:
     # F1 is a ratio of two means over examples: 2 hits to the size of the class.
     hits = np.where(rows == columns, 2 / size[rows], 0.0)
     share = f1[rows] / size[rows] + f1[columns] / size[columns]
-    credits: Credits = f1.mean() + (hits - share) * len(rows) / len(names)
+    credits: Values = f1.mean() + (hits - share) * len(rows) / len(names)
     return credits
 
 
-def auroc_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Credits:
+def auroc_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Values:
     """Return the credits [N] of the area under the ROC curve.
 
     Args:
@@ -63,11 +63,11 @@ def auroc_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> C
     won[~positive] = 1 - _below(of_positive, scores[~positive])
     area = won[positive].mean()
     class_size = np.where(positive, len(of_positive), len(of_negative))
-    credits: Credits = area + (won - area) * len(scores) / class_size
+    credits: Values = area + (won - area) * len(scores) / class_size
     return credits
 
 
-def precision_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Credits:
+def precision_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Values:
     """Return the credits [N] of average precision: the mean precision at each positive example.
 
     Args: as `auroc_credits`; examples of equal scores share a threshold.
@@ -82,7 +82,7 @@ def precision_credits(positive: NDArray[np.bool_], scores: NDArray[np.float64]) 
     gained = (hits / above)[::-1].cumsum()[::-1]
     lost = (hits * precision / above)[::-1].cumsum()[::-1]
     own = np.where(positive, precision[level] - average + gained[level], 0.0) - lost[level]
-    credits: Credits = average + own * len(scores) / total
+    credits: Values = average + own * len(scores) / total
     return credits
 
 

@@ -9,7 +9,7 @@ from semvlp.progress import duration
 
 SCORES_NAME = "scores.json"
 PAGE_NAME = "report.html"
-LOWER_IS_BETTER = ("distribution",)
+LOWER_IS_BETTER = ("distribution", "ece")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,16 @@ def modes_of(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return dict(scores.get("modes", {scores["mode"]: scores}))
 
 
+def numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return what is a score: intervals, counts and names are left out."""
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def intervals_of(scores: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return the ends of the interval of each score that has one."""
+    return {name: tuple(scores[key]) for name in scores if (key := f"{name}_interval") in scores}
+
+
 def best_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the best value of each score; none where all rows that have it are equal."""
     names = dict.fromkeys(name for row in rows for name in row)
@@ -63,13 +73,13 @@ def best_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _table(modes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the scores as lines of text: one column for each mode."""
-    names = [name for name, value in next(iter(modes.values())).items() if isinstance(value, float)]
+    names = numbers(next(iter(modes.values())))
     lines = [" " * 24 + "".join(f"{mode:>17}" for mode in modes)]
     for name in names:
         # A score may be known of one mode alone, as AUROC where another names a third class.
         values = [f"{found[name]:.2f}" if name in found else "" for found in modes.values()]
         lines.append(f"{name:<24}" + "".join(f"{value:>17}" for value in values))
-        ends = [found[key] for found in modes.values() if (key := f"{name}_interval") in found]
+        ends = [found[name] for found in map(intervals_of, modes.values()) if name in found]
         if ends:
             between = "".join(f"{f'{low:.1f} to {high:.1f}':>17}" for low, high in ends)
             lines.append(f"{'  95 % interval':<24}{between}")

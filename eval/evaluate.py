@@ -18,6 +18,7 @@ from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
+from semvlp.eval.files.credits_file import CREDITS_NAME, write_credits
 from semvlp.eval.files.provenance import key_of, provenance, sources
 from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
@@ -26,8 +27,8 @@ from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.network import Network, check_network, check_regions, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
-from semvlp.eval.predict import PredictOptions, answers_by_mode
-from semvlp.eval.score_table import AnswersByMode, scores_by_mode
+from semvlp.eval.predict import Predictions, PredictOptions, predictions_by_mode
+from semvlp.eval.score_table import AnswersByMode, Scored, scores_by_mode
 from semvlp.eval.task import Example, Task
 from semvlp.names import EvalMode, Precision
 from semvlp.shards.open import open_store
@@ -82,9 +83,9 @@ def evaluate(
     """Answer every example of `annotations` and write the leaderboard file of `task` into `out`.
 
     Beside it go `scores.json` where the annotations have labels (`accuracy`, ... of the mode; for
-    `both` also those of each pass under `modes`), `provenance.json` and `report.html`. Under
-    torchrun every process answers its share and the first one writes; no number depends on how
-    many there are.
+    `both` also those of each pass under `modes`) and `credits.jsonl`, `provenance.json` and
+    `report.html`. Under torchrun every process answers its share and the first one writes; no
+    number depends on how many there are.
 
     Raises:
         ConfigError: a split that is no name; `out` is to be kept and holds another evaluation, or
@@ -166,14 +167,14 @@ class _Run:
     def run(self) -> dict[str, Any] | None:
         """Answer, score, and write all but the explanation; return the scores."""
         wanted, cost = self._shortlist(self.options.shortlist)
-        answers, options = self._answers(wanted), self.options
-        scores = scores_by_mode(self.task, self.examples, answers, options.split, options.mode)
-        if scores:
+        given, options = self._predictions(wanted), self.options
+        scored = scores_by_mode(self.task, self.examples, given, options.split, options.mode)
+        if scored:
             baselines = baseline_scores(self.task, options.train, self.examples)
-            scores |= {**cost, "baselines": baselines}
+            scored.scores.update(cost, baselines=baselines)
         if self.world.is_first:
-            self._write(answers, scores)
-        return scores
+            self._write({one: predictions.answers for one, predictions in given.items()}, scored)
+        return scored.scores if scored else None
 
     def explain(self, count: int) -> None:
         """Write `explain.html` with so many examples."""
@@ -197,22 +198,24 @@ class _Run:
         wanted = best_pairs(label_overlap(self.examples, lookup, self.store.manifest), size)
         return wanted, {"shortlist": {"size": size, **lost(self.examples, wanted)}}
 
-    def _answers(self, wanted: NDArray[np.bool_] | None) -> AnswersByMode:
+    def _predictions(self, wanted: NDArray[np.bool_] | None) -> dict[EvalMode, Predictions]:
         """Return the answers of each mode, one to every id."""
         mode, scratch = self.options.mode, Scratch(self.out, key_of(self.inputs))
         options = PredictOptions(world=self.world, scratch=scratch, wanted=wanted)
-        answers = answers_by_mode(self.network, self.task, self.examples, self.store, mode, options)
-        check_ids(self.task.ids(self.examples), answers[mode], "predictions")
-        return answers
+        given = predictions_by_mode(
+            self.network, self.task, self.examples, self.store, mode, options
+        )
+        check_ids(self.task.ids(self.examples), given[mode].answers, "predictions")
+        return given
 
-    def _write(self, answers: AnswersByMode, scores: dict[str, Any] | None) -> None:
+    def _write(self, answers: AnswersByMode, scored: Scored | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
         atomic.make_directory(self.out)
         # Until then it is ours, and nothing that could be kept.
         atomic.write_json(self.out / PROVENANCE_NAME, {**self.inputs, UNFINISHED: True})
         # A crash must not leave earlier scores beside a newer leaderboard file.
-        for name in (SCORES_NAME, PAGE_NAME, EXPLAIN_NAME):
+        for name in (SCORES_NAME, CREDITS_NAME, PAGE_NAME, EXPLAIN_NAME):
             (self.out / name).unlink(missing_ok=True)
         submission = self.task.write(answers[mode], self.file)
         write_page(
@@ -221,13 +224,14 @@ class _Run:
             self.network,
             self.examples,
             answers,
-            scores,
+            scored.scores if scored else None,
             self.store,
             self.options.images,
             checkpoint=self.inputs["checkpoint"]["path"],
         )
-        if scores is not None:
-            atomic.write_json(self.out / SCORES_NAME, scores)
+        if scored is not None:
+            write_credits(self.out / CREDITS_NAME, scored.credits)
+            atomic.write_json(self.out / SCORES_NAME, scored.scores)
         origin = provenance({**self.inputs, "mode": mode, "key": self.key}, submission)
         atomic.write_json(self.out / PROVENANCE_NAME, origin)
         clear(self.out)
@@ -240,7 +244,7 @@ def refuse_strangers(out: Path, leaderboard: str) -> None:
         ConfigError: names the first such file.
         InputError: the provenance there is damaged.
     """
-    names = (leaderboard, PROVENANCE_NAME, SCORES_NAME, PAGE_NAME, EXPLAIN_NAME)
+    names = (leaderboard, PROVENANCE_NAME, SCORES_NAME, CREDITS_NAME, PAGE_NAME, EXPLAIN_NAME)
     strangers = [name for name in names if (out / name).exists()]
     if strangers and not {"task", "checkpoint"} <= _read(out / PROVENANCE_NAME).keys():
         raise ConfigError(

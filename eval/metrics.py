@@ -5,12 +5,12 @@ Q queries (captions), K candidates (images). Rates are percent.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import SemVLPError
+from semvlp.eval.credits import Credits
 from semvlp.eval.task import Example, Rank
 
 RECALLS = (1, 5, 10)
@@ -24,59 +24,45 @@ def percent(values: Iterable[float]) -> float:
     return float(100 * listed.mean())
 
 
-def clustered_interval(
-    values: Sequence[float], clusters: Sequence[Hashable]
-) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of values in 0..1, as percent.
-
-    Values of one cluster, such as those of the questions about one image, vary together, so the
-    standard error is that of sums over clusters (Liang and Zeger 1986, Biometrika 73), and the
-    normal distribution gives the quantiles. One cluster alone tells nothing.
-    """
-    of_cluster: dict[Hashable, int] = {}
-    indices = [of_cluster.setdefault(cluster, len(of_cluster)) for cluster in clusters]
-    count = len(of_cluster)
-    if count < 2:
-        return 0.0, 100.0
-    array = np.asarray(values, np.float64)
-    mean = array.mean()
-    squares = np.square(np.bincount(indices, array - mean)).sum() * count / (count - 1)
-    margin = NormalDist().inv_cdf(0.975) * np.sqrt(squares) / len(array)
-    low, high = (min(max(100 * float(end), 0.0), 100.0) for end in (mean - margin, mean + margin))
-    return low, high
+def of_examples(
+    examples: Sequence[Example], values: Sequence[float] | NDArray[np.floating]
+) -> Credits:
+    """Return the credits of examples, clustered by image, or by what `Example.meta` says."""
+    clusters = [example.meta.get("cluster", example.images) for example in examples]
+    return Credits(values, clusters, [example.example_id for example in examples])
 
 
-def consistency(groups: Sequence[Hashable], correct: Sequence[bool]) -> float:
-    """Return the share of groups that are right in every member (lil-lab/nlvr metrics.py)."""
-    whole: dict[Hashable, bool] = {}
-    for group, right in zip(groups, correct, strict=True):
-        whole[group] = whole.get(group, True) and right
-    return percent(whole.values())
-
-
-def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:
-    """Return the mean of `values` in each subset that examples name, as percent."""
+def by_subset(examples: Sequence[Example], values: Sequence[float]) -> dict[str, Credits]:
+    """Return the credits of each subset that examples name."""
     parts = defaultdict(list)
     for example, value in zip(examples, values, strict=True):
         if example.meta.get("subset") is not None:
-            parts[example.meta["subset"]].append(value)
-    return {name: percent(parts[name]) for name in sorted(parts)}
+            parts[example.meta["subset"]].append((example, value))
+    return {name: of_examples(*zip(*parts[name], strict=True)) for name in sorted(parts)}
 
 
-def by_part(
-    examples: Sequence[Example], values: Sequence[float]
-) -> dict[str, dict[str, tuple[float, int]]]:
-    """Return the mean of `values` in percent and the number of examples, by table and row.
+def consistency(
+    groups: Sequence[Hashable], values: Sequence[float] | NDArray[np.floating]
+) -> Credits:
+    """Return the credits of groups: 1 to those that are right in every member, else 0.
 
-    Tables and rows are those of `Example.meta`.
+    Each group is a cluster of its own (lil-lab/nlvr metrics.py).
     """
-    tables: dict[str, defaultdict[str, list[float]]] = {}
+    whole: dict[Hashable, bool] = {}
+    for group, value in zip(groups, values, strict=True):
+        whole[group] = whole.get(group, True) and value == 1
+    return Credits([*whole.values()], [*whole], [*whole])
+
+
+def by_part(examples: Sequence[Example], values: Sequence[float]) -> dict[str, dict[str, Credits]]:
+    """Return the credits by table and row, which are those of `Example.meta`."""
+    tables: dict[str, defaultdict[str, list[tuple[Example, float]]]] = {}
     for example, value in zip(examples, values, strict=True):
         for table, rows in example.meta.get("parts", {}).items():
             for row in rows:
-                tables.setdefault(table, defaultdict(list))[row].append(value)
+                tables.setdefault(table, defaultdict(list))[row].append((example, value))
     return {
-        table: {row: (percent(part), len(part)) for row, part in sorted(rows.items())}
+        table: {row: of_examples(*zip(*pairs, strict=True)) for row, pairs in sorted(rows.items())}
         for table, rows in tables.items()
     }
 

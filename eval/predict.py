@@ -5,6 +5,7 @@ N examples, C labels; Q captions, K images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,14 @@ def predict(
     )
 
 
+class Predictions(NamedTuple):
+    """The answers of one mode."""
+
+    answers: dict[ExampleId, Answer]
+    confidence: Scores | None
+    """[N] The probability of each answer; None where answers have none."""
+
+
 def answers_by_mode(
     network: Network,
     task: Task,
@@ -77,6 +86,19 @@ def answers_by_mode(
     mode: EvalMode,
     options: PredictOptions = DEFAULT,
 ) -> dict[EvalMode, dict[ExampleId, Answer]]:
+    """Return the answers of `predictions_by_mode`."""
+    given = predictions_by_mode(network, task, examples, store, mode, options)
+    return {one: predictions.answers for one, predictions in given.items()}
+
+
+def predictions_by_mode(
+    network: Network,
+    task: Task,
+    examples: Sequence[Example],
+    store: Store,
+    mode: EvalMode,
+    options: PredictOptions = DEFAULT,
+) -> dict[EvalMode, Predictions]:
     """Return the answers of each pass, and for `both` also those of their mean.
 
     They are the same on every rank.
@@ -88,7 +110,10 @@ def answers_by_mode(
     scores: dict[EvalMode, Scores] = {one: task.run_pass(passes, one) for one in passes_of(mode)}
     if mode == "both":
         scores["both"] = task.mean(list(scores.values()))
-    return {one: task.answers(examples, network.labels, of) for one, of in scores.items()}
+    return {
+        one: Predictions(task.answers(examples, network.labels, of), task.confidence(of))
+        for one, of in scores.items()
+    }
 
 
 def passes_of(mode: EvalMode) -> tuple[Pass, ...]:

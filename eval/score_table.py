@@ -3,14 +3,23 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
+from semvlp.eval.calibration import calibration, expected_error
+from semvlp.eval.credits import Credits, intervals
+from semvlp.eval.files.credits_file import CreditsByMode
 from semvlp.eval.files.submission import check_ids
 from semvlp.eval.task import Answer, Example, ExampleId, Task
 from semvlp.names import EvalMode
+
+if TYPE_CHECKING:
+    from semvlp.eval.predict import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +51,66 @@ def score(
     return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known of the answers of an evaluation."""
+
+    scores: dict[str, Any]
+    """What `scores.json` holds."""
+    credits: CreditsByMode
+
+
 def scores_by_mode(
-    task: Task, examples: Sequence[Example], answers: AnswersByMode, split: str, mode: EvalMode
-) -> dict[str, Any] | None:
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Mapping[EvalMode, "Predictions"],
+    split: str,
+    mode: EvalMode,
+) -> Scored | None:
     """Return scores and tables of `mode`, and the scores of each mode; None without labels."""
+    answers = {one: given.answers for one, given in predictions.items()}
     for warning in task.warnings(examples, answers[mode]):
         log.warning("%s", warning)
     if not is_labelled(examples):
         log.info("split %s has no labels: wrote the leaderboard file without scores", split)
         return None
-    modes = {one: scores_of(task, examples, given) for one, given in answers.items()}
-    table: dict[str, Any] = {"task": task.name, "split": split, "mode": mode, **modes[mode]}
-    table |= {"counts": counts_of(examples), "parts": _parts(task, examples, answers)}
-    return {**table, "modes": modes} if len(modes) > 1 else table
+    credits = {one: task.credits(examples, given) for one, given in answers.items()}
+    modes = {one: _scores(task, examples, answers[one], credits[one]) for one in answers}
+    values = {
+        one: [task.example_score(example, given[example.example_id]) for example in examples]
+        for one, given in answers.items()
+    }
+    calibrated = _calibration(task, examples, predictions, values)
+    for one, curves in calibrated.items():
+        modes[one]["ece"] = curves.pop("ece")
+    table = {
+        "task": task.name,
+        "split": split,
+        "mode": mode,
+        **modes[mode],
+        "counts": counts_of(examples),
+        "parts": _parts(examples, values),
+        "calibration": calibrated,
+    }
+    return Scored({**table, "modes": modes} if len(modes) > 1 else table, credits)
 
 
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, Any]:
-    """Return the scores of a task, `NAME_interval` of the main ones, and what explains them.
+    """Return the scores of a task, `NAME_interval` of those that are means, and what explains them.
 
     A warning is logged where they are too low to be meant.
     """
+    return _scores(task, examples, answers, task.credits(examples, answers))
+
+
+def _scores(
+    task: Task,
+    examples: Sequence[Example],
+    answers: Mapping[ExampleId, Answer],
+    credits: Mapping[str, Credits],
+) -> dict[str, Any]:
     scores = task.score(examples, answers)
     if scores[task.metric] < NOTHING:
         log.warning(
@@ -71,9 +118,7 @@ def scores_of(
             task.metric,
             scores[task.metric],
         )
-    intervals = task.intervals(examples, answers)
-    spread = {f"{name}_interval": list(ends) for name, ends in intervals.items()}
-    return {**scores, **spread, **task.details(examples, answers)}
+    return {**scores, **intervals(credits), **task.details(examples, answers)}
 
 
 def is_labelled(examples: Sequence[Example]) -> bool:
@@ -95,14 +140,32 @@ def counts_of(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _parts(
-    task: Task, examples: Sequence[Example], answers: AnswersByMode
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the mean score of each mode in percent, and `count`, by table and row."""
-    tables: dict[str, dict[str, dict[str, float]]] = {}
-    for mode, given in answers.items():
-        values = [task.example_score(example, given[example.example_id]) for example in examples]
-        for table, rows in metrics.by_part(examples, values).items():
-            for row, (score, count) in rows.items():
+    examples: Sequence[Example], values: Mapping[EvalMode, Sequence[float]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the mean score of each mode in percent, its interval, and `count`, by table, row."""
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
+    for mode, own in values.items():
+        for table, rows in metrics.by_part(examples, own).items():
+            for row, credits in rows.items():
+                count = len(credits.values)
                 entry = tables.setdefault(table, {}).setdefault(row, {"count": count})
-                entry[mode] = score
+                entry |= {mode: credits.percent, **intervals({mode: credits})}
     return tables
+
+
+def _calibration(
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Mapping[EvalMode, "Predictions"],
+    values: Mapping[EvalMode, Sequence[float]],
+) -> dict[EvalMode, dict[str, Any]]:
+    """Return `ece` and curves of each mode; none where answers have no probability."""
+    counted = {example.example_id for example in task.counted(examples)}
+    rows = [row for row, example in enumerate(examples) if example.example_id in counted]
+    own = [examples[row] for row in rows]
+    calibrated = {}
+    for mode, (_, confidence) in predictions.items():
+        if confidence is not None:
+            pair = confidence[rows].astype(np.float64), np.array(values[mode])[rows]
+            calibrated[mode] = {"ece": expected_error(*pair), **calibration(own, *pair)}
+    return calibrated

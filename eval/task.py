@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from semvlp.eval.credits import Credits
+
 Head = Literal["pooled", "pair", "match"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
 Pass = Literal["single", "two"]
@@ -55,8 +57,9 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """More that the scorer needs.
 
-    `subset`, where present, names the part it is counted in; `parts`, for the tables of a report,
-    maps the name of a table to the rows that the example is counted in.
+    `subset`, where present, names the part it is counted in; `cluster` what it is right and wrong
+    together with, where that is more than its images; `parts`, for the tables of a report, maps
+    the name of a table to the rows that the example is counted in.
     """
 
 
@@ -194,12 +197,24 @@ class Task(Protocol):
         Such as answers that are all the same, or spelled so that they count as wrong.
         """
 
-    def intervals(
-        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, tuple[float, float]]:
-        """Return the 95 % intervals of scores that are means over examples, clustered by image.
+    def confidence(self, scores: Scores) -> Scores | None:
+        """Return the probability [N] of the answer to each example; None where there is no such.
 
-        They are in percent, by the names that `score` uses.
+        Args:
+            scores: what `run_pass` gave, or their mean.
+        """
+
+    def counted(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the examples that the main score is over."""
+
+    def credits(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, Credits]:
+        """Return the credits of scores that are means, by the names that `score` uses.
+
+        Their intervals, and differences to other answers, come from them.
+
+        Raises: as `score`.
         """
 
     def details(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.atomic import write_text
-from semvlp.eval.eval_report import best_of, modes_of
+from semvlp.eval.eval_report import best_of, intervals_of, modes_of, numbers
 from semvlp.eval.network import Network
 from semvlp.eval.pages.gallery import cards, grouped
 from semvlp.eval.task import Answer, Example, ExampleId, Task
@@ -38,19 +38,23 @@ def write_page(
     """
     mode = list(answers)[-1]
     groups = grouped(task, examples, answers[mode])
-    methods = _methods(scores) if scores else {}
+    every = _methods(scores) if scores else {}
+    methods = {method: numbers(values) for method, values in every.items()}
     page = render(
         Path(__file__).with_name("report.html"),
         title=f"{task.name}, {scores['split']}" if scores else task.name,
         facts={**_facts(examples, scores), "checkpoint": checkpoint},
         methods=methods,
-        names=list(dict.fromkeys(name for values in methods.values() for name in values)),
+        columns=list(dict.fromkeys(name for row in methods.values() for name in row)),
+        intervals={method: intervals_of(values) for method, values in every.items()},
         best=best_of(list(methods.values())),
         parts=_parts(scores) if scores else {},
         modes={name: METHODS[name] for name in answers},
         groups=cards(groups, network, examples, answers[mode], store, images, mode),
         counts={name: len(members) for name, members in groups.items()},
         mode=METHODS[mode],
+        curves=(scores or {}).get("calibration", {}).get(mode),
+        ece=(scores or {}).get("ece"),
     )
     write_text(path, page)
 
@@ -62,17 +66,13 @@ def _facts(examples: Sequence[Example], scores: Mapping[str, Any] | None) -> dic
     return facts | {f"shortlist, {name}": f"{value:g}" for name, value in shortlist.items()}
 
 
-def _methods(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the scores of each method by its name, baselines first."""
+def _methods(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the scores and intervals of each method by its name, baselines first."""
     modes = modes_of(scores)
-    every = {**scores.get("baselines", {}), **{METHODS[mode]: modes[mode] for mode in modes}}
-    return {
-        method: {name: value for name, value in values.items() if isinstance(value, float)}
-        for method, values in every.items()
-    }
+    return {**scores.get("baselines", {}), **{METHODS[mode]: modes[mode] for mode in modes}}
 
 
-def _parts(scores: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, float]]]]:
+def _parts(scores: Mapping[str, Any]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     """Return the rows of each table: in order if they are numbers, else the most frequent first."""
     tables = {}
     for table, rows in scores["parts"].items():

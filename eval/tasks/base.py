@@ -12,14 +12,15 @@ import numpy as np
 
 from semvlp.atomic import is_plain_name
 from semvlp.errors import ConfigError, shown
+from semvlp.eval import metrics
+from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import Form
 from semvlp.eval.files.submission import checked, read, write
-from semvlp.eval.metrics import clustered_interval
 from semvlp.eval.task import Answer, Example, ExampleId, Pass, Passes, Scores, Submission, Task
 
 
 class BaseTask(Task):
-    """A task whose answers are labels; it lacks its name, head, loss, metric, form, read, score."""
+    """A task whose answers are labels; it lacks its name, head, loss, metric, form and read."""
 
     form: Form
     fixed_labels: Sequence[str] = ()
@@ -77,25 +78,34 @@ class BaseTask(Task):
         best = scores.argmax(1)
         return {e.example_id: labels[index] for e, index in zip(examples, best, strict=True)}
 
-    def right(self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]) -> list[bool]:
-        """Tell of each example whether it is answered by a label of its target.
+    def confidence(self, scores: Scores) -> Scores | None:
+        """Return the highest probability of each example."""
+        highest: Scores = scores.max(1)
+        return highest
 
-        Raises:
-            InputError: missing or extra ids.
-        """
-        given = checked(self.ids(examples), answers, str)
-        return [answer in e.target for e, answer in zip(examples, given, strict=True)]
+    def counted(self, examples: Sequence[Example]) -> list[Example]:
+        """Return all examples."""
+        return list(examples)
 
     def example_score(self, example: Example, answer: Answer) -> float:
         """Return the score of the answer as the target states it."""
         return example.target.get(answer, 0.0) if isinstance(answer, str) else 0.0
 
-    def intervals(
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, tuple[float, float]]:
-        """Return the interval of `metric`, the mean of `example_score`."""
-        values = [self.example_score(e, answers[e.example_id]) for e in examples]
-        return {self.metric: clustered_interval(values, [e.images for e in examples])}
+    ) -> dict[str, Credits]:
+        """Return those of `metric` and of each subset, the `example_score` of each example."""
+        checked(self.ids(examples), answers, str)
+        counted = self.counted(examples)
+        values = [self.example_score(e, answers[e.example_id]) for e in counted]
+        overall = metrics.of_examples(counted, values)
+        return {self.metric: overall, **metrics.by_subset(counted, values)}
+
+    def score(
+        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
+    ) -> dict[str, float]:
+        """Return the means of `credits`."""
+        return {name: own.percent for name, own in self.credits(examples, answers).items()}
 
     def details(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]

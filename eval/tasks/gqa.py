@@ -3,16 +3,16 @@
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from types import NoneType
 from typing import Any
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
+from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import JsonArray
-from semvlp.eval.files.submission import checked, unique
+from semvlp.eval.files.submission import unique
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.gqa_grounding import Map, grounding, read_attentions, read_scenes
@@ -78,35 +78,38 @@ class Gqa(BaseTask):
         }
         return [warning for warning, reasons in warnings.items() if reasons]
 
-    def intervals(
+    def counted(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the balanced questions."""
+        balanced = [example for example in examples if example.meta["balanced"]]
+        if not balanced:
+            raise InputError("GQA scores balanced questions, but none of these is balanced")
+        return balanced
+
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, tuple[float, float]]:
-        """Return the interval of `accuracy`, which is over the balanced questions."""
-        return super().intervals([e for e in examples if e.meta["balanced"]], answers)
+    ) -> dict[str, Credits]:
+        """Return `accuracy`, `binary` and `open`, and what else the files allow to compute.
+
+        `consistency` needs every entailed question among the examples, `validity` and
+        `plausibility` the choices, `grounding` scene graphs and attention maps.
+        """
+        balanced = self.counted(examples)
+        return {
+            **super().credits(examples, answers),
+            **_consistency(examples, balanced, answers),
+            **_choice_scores(balanced, answers),
+            **_grounding(balanced),
+        }
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
-        """Return `accuracy`, `binary` and `open`, and what else the files allow to compute.
+        """Return the means of `credits`, and `distribution`, which is no percentage.
 
-        `consistency` needs every entailed question among the examples, `validity` and
-        `plausibility` the choices, `grounding` scene graphs and attention maps; `distribution` is
-        no percentage and lower is better.
+        It is a distance: lower is better.
         """
-        given = checked(self.ids(examples), answers, str)
-        by_id = {e.example_id: answer for e, answer in zip(examples, given, strict=True)}
-        balanced = [example for example in examples if example.meta["balanced"]]
-        if not balanced:
-            raise InputError("GQA scores balanced questions, but none of these is balanced")
-        right = [by_id[example.example_id] in example.target for example in balanced]
-        return {
-            "accuracy": metrics.percent(right),
-            **metrics.by_subset(balanced, right),
-            **_consistency(examples, balanced, by_id),
-            **_choice_scores(balanced, by_id),
-            **_distribution(balanced, by_id),
-            **_grounding(balanced),
-        }
+        means = super().score(examples, answers)
+        return {**means, **_distribution(self.counted(examples), answers)}
 
 
 def _warn_of_server(paths: Sequence[Path]) -> None:
@@ -229,42 +232,52 @@ def _choices(document: Any, path: Path) -> dict[str, Any]:
 
 
 def _consistency(
-    examples: Sequence[Example], balanced: Sequence[Example], by_id: Mapping[ExampleId, str]
-) -> dict[str, float]:
+    examples: Sequence[Example], balanced: Sequence[Example], given: Mapping[ExampleId, Answer]
+) -> dict[str, Credits]:
     """Return the accuracy on what right answers entail, mean over these (0 without any)."""
     targets = {example.example_id: example.target for example in examples}
     chained = [example for example in balanced if example.meta["entailed"]]
     entailed = {other for example in chained for other in example.meta["entailed"]}
     if not chained or not entailed <= targets.keys():
         return {}
+    right = [example for example in chained if given[example.example_id] in example.target]
+    if not right:
+        return {"consistency": metrics.of_examples(chained, [0.0] * len(chained))}
     means = [
-        metrics.percent(by_id[other] in targets[other] for other in example.meta["entailed"]) / 100
-        for example in chained
-        if by_id[example.example_id] in example.target
+        metrics.percent(given[other] in targets[other] for other in example.meta["entailed"]) / 100
+        for example in right
     ]
-    return {"consistency": metrics.percent(means or [0.0])}
+    return {"consistency": metrics.of_examples(right, means)}
 
 
-def _choice_scores(balanced: Sequence[Example], by_id: Mapping[ExampleId, str]) -> dict[str, float]:
+def _choice_scores(
+    balanced: Sequence[Example], given: Mapping[ExampleId, Answer]
+) -> dict[str, Credits]:
     names = {"validity": "valid", "plausibility": "plausible"}
     return {
-        score: metrics.percent(by_id[e.example_id] in e.meta[field] for e in balanced)
+        score: metrics.of_examples(
+            balanced, [given[e.example_id] in e.meta[field] for e in balanced]
+        )
         for score, field in names.items()
         if field in balanced[0].meta
     }
 
 
-def _grounding(balanced: Sequence[Example]) -> dict[str, float]:
+def _grounding(balanced: Sequence[Example]) -> dict[str, Credits]:
     if "grounding" not in balanced[0].meta:
         return {}
-    return {"grounding": 100 * fmean(example.meta["grounding"] for example in balanced)}
+    values = [example.meta["grounding"] for example in balanced]
+    # Boxes that overlap count twice, so there is no end at 1.
+    return {"grounding": replace(metrics.of_examples(balanced, values), most=max(1.0, *values))}
 
 
-def _distribution(balanced: Sequence[Example], by_id: Mapping[ExampleId, str]) -> dict[str, float]:
+def _distribution(
+    balanced: Sequence[Example], answers: Mapping[ExampleId, Answer]
+) -> dict[str, float]:
     gold: defaultdict[str, list[str]] = defaultdict(list)
     given: defaultdict[str, list[str]] = defaultdict(list)
     for example in balanced:
         if example.meta["group"] is not None:
             gold[example.meta["group"]] += example.target
-            given[example.meta["group"]].append(by_id[example.example_id])
+            given[example.meta["group"]].append(str(answers[example.example_id]))
     return {"distribution": metrics.distribution(gold, given)} if gold else {}

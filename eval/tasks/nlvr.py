@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval import metrics
+from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import CommaLines
 from semvlp.eval.files.submission import unique
+from semvlp.eval.metrics import consistency
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.shards.texts.annotation_files import require
@@ -37,16 +38,13 @@ class Nlvr(BaseTask):
         """
         return unique((example for path in paths for example in _examples(path)), paths)
 
-    def score(
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, float]:
+    ) -> dict[str, Credits]:
         """Return `accuracy` over images, `consistency` over sentences (right on all images)."""
-        right = self.right(examples, answers)
+        credits = super().credits(examples, answers)
         sentences = [example.meta["sentence"] for example in examples]
-        return {
-            "accuracy": metrics.percent(right),
-            "consistency": metrics.consistency(sentences, right),
-        }
+        return {**credits, "consistency": consistency(sentences, credits["accuracy"].values)}
 
 
 def _examples(path: Path) -> Iterator[Example]:
@@ -78,6 +76,7 @@ def _image_prefix(record: Mapping[str, Any], path: Path) -> str:
 
 
 def _permutations(record: Mapping[str, Any], prefix: str) -> Iterator[Example]:
+    sentence = prefix, record["identifier"].split("-")[0]
     for k in range(PERMUTATIONS):
         image = f"{prefix}-{record['identifier']}-{k}"
         yield Example(
@@ -85,5 +84,6 @@ def _permutations(record: Mapping[str, Any], prefix: str) -> Iterator[Example]:
             text=record["sentence"],
             images=(image,),
             target={record["label"]: 1.0} if "label" in record else {},
-            meta={"sentence": (prefix, record["identifier"].split("-")[0])},
+            # Its six pictures are one scene in other orders, so they are no more independent.
+            meta={"sentence": sentence, "cluster": sentence},
         )

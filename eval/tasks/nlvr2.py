@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError, shown
-from semvlp.eval import metrics as scores
+from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import CommaLines
 from semvlp.eval.files.submission import unique
+from semvlp.eval.metrics import consistency
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.shards.texts.annotation_files import read_text, require
@@ -43,22 +44,18 @@ class Nlvr2(BaseTask):
         subsets = _subsets(records)
         return unique((_example(record, subsets, categories) for record in records), paths)
 
-    def score(
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, float]:
+    ) -> dict[str, Credits]:
         """Return `accuracy`, `consistency`, and `balanced` and `unbalanced` if such pairs exist.
 
         A sentence is consistent when it is judged right on every pair of photographs it is used
         with. Balanced are the pairs that occur with both labels, unbalanced those that occur more
         than once with one label.
         """
-        right = self.right(examples, answers)
+        credits = super().credits(examples, answers)
         sentences = [example.meta["sentence"] for example in examples]
-        return {
-            "accuracy": scores.percent(right),
-            "consistency": scores.consistency(sentences, right),
-            **scores.by_subset(examples, right),
-        }
+        return {**credits, "consistency": consistency(sentences, credits["accuracy"].values)}
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

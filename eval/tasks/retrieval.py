@@ -7,15 +7,17 @@ those among all images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
+from semvlp.eval.credits import Credits, mean_of
 from semvlp.eval.files.forms import RankFile
 from semvlp.eval.files.submission import checked, unique
 from semvlp.eval.task import (
@@ -99,19 +101,19 @@ class Retrieval(BaseTask):
         """Return 1 where the image of the caption stands first, else 0."""
         return float(isinstance(answer, Rank) and answer.rank == 1)
 
-    def intervals(
+    def confidence(self, scores: Scores) -> Scores | None:
+        """Return none: pairs have probabilities, a rank has not."""
+        return None
+
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, tuple[float, float]]:
-        """Return those of the recalls of both directions."""
-        names = image_names(examples)
-        ranks = checked(self.ids(examples), answers, Rank)
-        by_caption = ranks[: len(examples)], [example.images for example in examples]
-        by_image = ranks[len(examples) :], names
-        return {
-            f"{prefix}_r{k}": metrics.clustered_interval([r.rank <= k for r in own], clusters)
-            for prefix, (own, clusters) in (("ir", by_caption), ("tr", by_image))
-            for k in metrics.RECALLS
-        }
+    ) -> dict[str, Credits]:
+        """Return those of all recalls, clustered by image."""
+        queries = _queries(examples, checked(self.ids(examples), answers, Rank))
+        credits = _credits(*queries)
+        folds = [_credits(*fold) for fold in _folds(*queries)]
+        by_fold = {f"1k_{name}": mean_of([f[name] for f in folds]) for name in credits if folds}
+        return {**credits, **by_fold}
 
     def score(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -123,34 +125,66 @@ class Retrieval(BaseTask):
         ties. With folds there are the same as `1k_...`, means over the folds.
         """
         ranks = checked(self.ids(examples), answers, Rank)
-        scores = _recalls(ranks[: len(examples)], ranks[len(examples) :])
-        folds = [_recalls(*fold) for fold in _folds(examples, ranks)]
+        queries = _queries(examples, ranks)
+        scores = _recalls(*queries)
+        folds = [_recalls(*fold) for fold in _folds(*queries)]
         by_fold = {f"1k_{name}": fmean(f[name] for f in folds) for name in scores if folds}
         return {**scores, **by_fold, "ties": sum(rank.ties > 0 for rank in ranks)}
 
 
-def _recalls(by_caption: Sequence[Rank], by_image: Sequence[Rank]) -> dict[str, float]:
-    recalls = metrics.recalls(by_caption, "ir") | metrics.recalls(by_image, "tr")
+class _Query(NamedTuple):
+    """A caption or an image, and where its right candidate stands."""
+
+    key: ExampleId
+    image: str
+    rank: Rank
+
+
+_Queries = tuple[list[_Query], list[_Query]]
+"""Those of the captions, and those of the images."""
+
+
+def _queries(examples: Sequence[Example], ranks: Sequence[Rank]) -> _Queries:
+    captions = [(example.example_id, example.images[0]) for example in examples]
+    images = [(name, name) for name in image_names(examples)]
+    every = [_Query(*k, rank) for k, rank in zip([*captions, *images], ranks, strict=True)]
+    return every[: len(captions)], every[len(captions) :]
+
+
+def _recalls(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> dict[str, float]:
+    to_image = metrics.recalls([query.rank for query in by_caption], "ir")
+    recalls = to_image | metrics.recalls([query.rank for query in by_image], "tr")
     rsum = sum(recalls.values())
     return {**recalls, "r_mean": rsum / len(recalls), "rsum": rsum}
 
 
-def _folds(
-    examples: Sequence[Example], ranks: Sequence[Rank]
-) -> list[tuple[list[Rank], list[Rank]]]:
-    """Return the ranks of the captions and of the images of each fold, within their fold."""
+def _credits(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> dict[str, Credits]:
+    credits: dict[str, Credits] = {}
+    means = []
+    for prefix, queries in (("ir", by_caption), ("tr", by_image)):
+        ranks = np.array([query.rank.rank for query in queries])
+        hits = {f"{prefix}_r{k}": (ranks <= k).astype(float) for k in metrics.RECALLS}
+        ids = [query.image for query in queries], [query.key for query in queries]
+        credits |= {name: Credits(values, *ids) for name, values in hits.items()}
+        means.append(Credits(np.mean([*hits.values()], axis=0), *ids))
+    mean, count = mean_of(means), len(credits)
+    rsum = replace(mean, values=count * np.asarray(mean.values), most=float(count))
+    return {**credits, "r_mean": mean, "rsum": rsum}
+
+
+def _folds(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> list[_Queries]:
+    """Return the queries of each fold, with their ranks within it."""
+    column = {query.image: index for index, query in enumerate(by_image)}
+
+    def inner(queries: Sequence[_Query], fold: int) -> list[_Query]:
+        own = [query for query in queries if column[query.image] // FOLD == fold]
+        return [q._replace(rank=Rank(q.rank.fold_rank or 0, q.rank.fold_ties or 0)) for q in own]
+
+    ranks = [query.rank for query in (*by_caption, *by_image)]
     if any(rank.fold_rank is None or rank.fold_ties is None for rank in ranks):
         return []
-    inner = [Rank(rank.fold_rank or 0, rank.fold_ties or 0) for rank in ranks]
-    column = {name: index for index, name in enumerate(image_names(examples))}
-    fold_of = [column[example.images[0]] // FOLD for example in examples]
-    by_image = inner[len(examples) :]
     return [
-        (
-            [rank for rank, own in zip(inner, fold_of, strict=False) if own == fold],
-            by_image[fold * FOLD : (fold + 1) * FOLD],
-        )
-        for fold in range(len(by_image) // FOLD)
+        (inner(by_caption, fold), inner(by_image, fold)) for fold in range(len(by_image) // FOLD)
     ]
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval import metrics
 from semvlp.eval.files.forms import JsonLines
 from semvlp.eval.files.submission import unique
-from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss
+from semvlp.eval.task import Example, Head, Loss
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.shards.texts.annotation_files import require
 from semvlp.shards.texts.official_files import read_lines, wrong_file
@@ -23,7 +22,7 @@ IMAGE_FIELDS = ("Flickr30K_ID", "Flikr30kID", "Flickr30kID")
 
 
 class SnliVe(BaseTask):
-    """Accuracy over pairs with a gold label; there is no server and no official scorer."""
+    """Accuracy over pairs with a gold label, and by label; it has no server and no scorer."""
 
     name = "snli-ve"
     head: Head = "pooled"
@@ -35,13 +34,6 @@ class SnliVe(BaseTask):
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Read JSON lines, but for pairs without a gold label or of Visual Genome, as SNLI-VE."""
         return unique((example for path in paths for example in _examples(path)), paths)
-
-    def score(
-        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, float]:
-        """Return `accuracy`, and the same for each gold label."""
-        right = self.right(examples, answers)
-        return {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
 
 
 def _examples(path: Path) -> list[Example]:

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
-from semvlp.eval.class_scores import (
-    Credits,
-    auroc_credits,
-    class_table,
-    f1_credits,
-    precision_credits,
-)
+from semvlp.eval.class_scores import auroc_credits, class_table, f1_credits, precision_credits
+from semvlp.eval.credits import Credits
 from semvlp.eval.files.columns import Entry, entries_of, roles_of, split_rows
 from semvlp.eval.files.forms import ChoiceFile
 from semvlp.eval.files.sheet import places, read_sheet
@@ -164,25 +159,17 @@ class Table(BaseTask):
             default=0.0,
         )
 
-    def score(
+    def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, float]:
-        """Return `accuracy` and `macro_f1` of the main answers; for two classes also `auroc` and
-        `average_precision`; where several people answered, first of all `vqa_score`.
+    ) -> dict[str, Credits]:
+        """Return those of `accuracy` and `macro_f1` of the main answers; for two classes also of
+        `auroc` and `average_precision`; where several people answered, first of all `vqa_score`.
+
+        They are clustered by `group` where the table has it, else by image.
         """
         check_ids(self.ids(examples), answers, "answers")
-        credits = self._credits(examples, answers)
-        return {name: metrics.percent(values) for name, values in credits.items()}
-
-    def intervals(
-        self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, tuple[float, float]]:
-        """Return the interval of each score, clustered by `group` where the table has it."""
-        clusters = [e.meta["group"] or e.images for e in examples]
-        return {
-            name: metrics.clustered_interval(values.tolist(), clusters)
-            for name, values in self._credits(examples, answers).items()
-        }
+        values = self._values(examples, answers)
+        return {name: metrics.of_examples(examples, own) for name, own in values.items()}
 
     def details(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -192,25 +179,25 @@ class Table(BaseTask):
         positive = {"positive": max(gold)} if len(set(gold)) == 2 else {}
         return {"classes": class_table(gold, said), **positive}
 
-    def _credits(
+    def _values(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
-    ) -> dict[str, Credits]:
+    ) -> dict[str, NDArray[np.float64]]:
         """Return what each example adds to each score, [N] by its name."""
         gold, said = self._compared(examples, answers)
         given = [answers[e.example_id] for e in examples]
-        credits = {
+        values = {
             "accuracy": np.array([g == s for g, s in zip(gold, said, strict=True)], np.float64),
             "macro_f1": f1_credits(gold, said),
         }
         if self.answering:
             soft = [self.example_score(e, a) for e, a in zip(examples, given, strict=True)]
-            credits = {"vqa_score": np.array(soft), **credits}
+            values = {"vqa_score": np.array(soft), **values}
         chances = _positive_chances(gold, said, given)
         if chances is not None:
             positive = np.array(gold) == max(gold)
-            credits["auroc"] = auroc_credits(positive, chances)
-            credits["average_precision"] = precision_credits(positive, chances)
-        return credits
+            values["auroc"] = auroc_credits(positive, chances)
+            values["average_precision"] = precision_credits(positive, chances)
+        return values
 
     def _compared(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -237,7 +224,7 @@ class Table(BaseTask):
             meta={
                 "main": main,
                 "people": people,
-                "group": entry.group,
+                **({"cluster": entry.group} if entry.group else {}),
                 "parts": {} if self.answering or not main else {"class": [main]},
             },
         )

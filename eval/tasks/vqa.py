@@ -7,17 +7,16 @@ PythonEvaluationTools/vqaEvaluation/vqaEval.py at a013f00 (March 2021).
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from math import fsum
 from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError
-from semvlp.eval import metrics
 from semvlp.eval.files.forms import JsonArray
 from semvlp.eval.files.question_lists import as_official, main_answer
-from semvlp.eval.files.submission import check_ids, checked, unique
+from semvlp.eval.files.submission import check_ids, unique
 from semvlp.eval.task import Answer, Example, ExampleId, Head, Loss, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.shards.texts.annotation_files import first_has, require
@@ -141,10 +140,9 @@ class Vqa(BaseTask):
         return normalise(answer)
 
     def example_score(self, example: Example, answer: Answer) -> float:
-        """Return the official score of one answer, or the one that the annotation states."""
-        if example.meta["answers"]:
-            return vqa_score(str(answer), example.meta["answers"])
-        return example.target.get(normalise(str(answer)), 0.0)
+        """Return the official score of one answer, among those that `read` has computed."""
+        spelled = example.meta["spelling"](str(answer))
+        return float(example.meta["credits"].get(spelled, 0.0))
 
     def warnings(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -175,9 +173,7 @@ class Vqa(BaseTask):
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
     ) -> dict[str, float]:
         """Return `accuracy` over all questions and by answer type, rounded as officially."""
-        given = checked(self.ids(examples), answers, str)
-        right = [self.example_score(e, answer) for e, answer in zip(examples, given, strict=True)]
-        scores = {"accuracy": metrics.percent(right), **metrics.by_subset(examples, right)}
+        scores = super().score(examples, answers)
         return {name: round(value, 2) for name, value in scores.items()}
 
 
@@ -248,6 +244,8 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
         kind = annotation.get("question_type")
         meta = {
             "answers": people,
+            "spelling": normalise if stated else compared_spelling(people),
+            "credits": stated or answer_credits(people),
             "main": annotation.get("multiple_choice_answer") or main_answer(Counter(people)),
             "subset": annotation.get("answer_type"),
             "parts": {"question type": [kind]} if kind else {},
@@ -262,27 +260,42 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
 
 
 def vqa_score(answer: str, human_answers: Sequence[str]) -> float:
-    """Return the official accuracy in 0..1 of one answer among the people's answers.
+    """Return the official accuracy in 0..1 of one answer among the people's answers."""
+    spelled = compared_spelling(human_answers)(answer)
+    return answer_credits(human_answers).get(spelled, 0.0)
 
-    Unanimous people are compared as they wrote; else both sides are normalised. Each person in turn
-    is left out, and an answer is right to the degree of three of the others giving it. Of fewer
-    than ten people each stands for several, as in OK-VQA, where five were asked; one who was asked
-    alone is compared by the normal form.
+
+def answer_credits(human_answers: Sequence[str]) -> dict[str, float]:
+    """Return the official accuracy in 0..1 of all that people answered, as it is compared.
+
+    Each person in turn is left out, and an answer is right to the degree of three of the others
+    giving it. Of fewer than ten people each stands for several, as in OK-VQA, where five were
+    asked.
     """
-    answer, given = _trim(answer), [_trim(human) for human in human_answers]
-    if len(set(given)) > 1 or len(given) == 1:
-        answer, given = normalise(answer), [normalise(human) for human in given]
-    matches = sum(human == answer for human in given) * max(1.0, PEOPLE / len(given))
-    others = (matches - (human == answer) for human in given)
-    return fsum(min(1.0, count / 3) for count in others) / len(given)
+    counts = Counter(map(compared_spelling(human_answers), human_answers))
+    return {answer: _credit(matches, len(human_answers)) for answer, matches in counts.items()}
+
+
+def compared_spelling(human_answers: Sequence[str]) -> Callable[[str], str]:
+    """Return how answers are spelled to be compared: as written if all agree, else normalised.
+
+    One who was asked alone agrees with nobody.
+    """
+    return _trim if len(set(map(_trim, human_answers))) == 1 < len(human_answers) else normalise
 
 
 def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
     """Return the official score of every answer that has any: of ten people 0.3, 0.6, 0.9 or 1."""
-    given = [_trim(human) for human in human_answers]
-    alike = len(set(given)) == 1 < len(given)
-    spelled = given if alike else [normalise(human) for human in given]
-    return {answer: round(vqa_score(answer, given), 6) for answer in dict.fromkeys(spelled)}
+    credits, spelled = answer_credits(human_answers), compared_spelling(human_answers)
+    # What is normal already may change when the evaluator normalises it.
+    return {answer: round(credits.get(spelled(answer), 0.0), 6) for answer in credits}
+
+
+@cache
+def _credit(matches: int, people: int) -> float:
+    count = matches * max(1.0, PEOPLE / people)
+    others = [count - 1] * matches + [count] * (people - matches)
+    return fsum(min(1.0, other / 3) for other in others) / people
 
 
 @lru_cache(maxsize=1 << 16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semvlp.eval.class_scores import auroc_credits, class_table, f1_credits, precision_credits
-from semvlp.eval.metrics import clustered_interval
+from semvlp.eval.credits import Credits
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 
@@ -46,5 +46,5 @@ def test_intervals_are_those_of_a_bootstrap_of_clusters() -> None:
         )
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) * 100
     for index, of in enumerate((auroc_credits, precision_credits)):
-        ends = clustered_interval(of(positive, scores).tolist(), clusters.tolist())
+        ends = Credits(of(positive, scores), clusters.tolist(), range(len(scores))).interval()
         assert ends == pytest.approx((low[index], high[index]), abs=1.5)

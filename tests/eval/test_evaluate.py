@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.files.credits_file import read_credits
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
 from semvlp.eval.network import Network, open_network
@@ -38,7 +39,7 @@ def test_everything_is_written(
         task, weights, [official[name]], shards, out, EvalOptions(split="test", mode="both")
     )
     leaderboard = task.file_name("test")
-    side_files = {"scores.json", "provenance.json", "report.html"}
+    side_files = {"scores.json", "credits.jsonl", "provenance.json", "report.html"}
     assert {path.name for path in out.iterdir()} == {leaderboard, *side_files}
 
     scores = json.loads((out / "scores.json").read_text())
@@ -59,7 +60,25 @@ def test_everything_is_written(
 
     again = score(task, [official[name]], out / leaderboard)
     assert again["counts"] == scores["counts"]
-    assert {key: again[key] for key in scores["modes"]["both"]} == scores["modes"]["both"]
+    of_file = {**scores["modes"]["both"]}
+    # A leaderboard file has no probabilities.
+    assert ("ece" in of_file) == (name != "retrieval")
+    of_file.pop("ece", None)
+    assert {key: again[key] for key in of_file} == of_file
+    _check_intervals(task.metric, scores, read_credits(out / "credits.jsonl"))
+
+
+def _check_intervals(metric: str, scores: dict[str, Any], credits: dict[str, Any]) -> None:
+    """Every mean has an interval around it, and the credits that it is the mean of."""
+    assert list(credits) == list(scores["modes"])
+    for mode, of_mode in scores["modes"].items():
+        means = {n: v for n, v in of_mode.items() if isinstance(v, float)}
+        assert credits[mode].keys() == means.keys() - {"ece", "distribution"}
+        assert metric in credits[mode]
+        for name, own in credits[mode].items():
+            low, high = of_mode[f"{name}_interval"]
+            assert low <= means[name] <= high
+            assert own.percent == pytest.approx(means[name], abs=0.006)
 
 
 def test_a_split_without_labels_gets_no_scores(
@@ -165,7 +184,7 @@ def test_damaged_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
             open_network(weights, device="cpu", batch_size=1)
 
     weights = tmp_path / "nowhere"
-    refuse("config.json is missing")
+    refuse("there is no such folder")
     weights = checkpoint("nlvr")
     config = json.loads((weights / "config.json").read_text())
     (weights / "config.json").write_text(json.dumps({**config, "task_head": None}))
@@ -406,8 +425,23 @@ def test_parts_baselines_and_page(
     assert rows["coordination"]["two"] == report.scores["modes"]["two"]["accuracy"]
     assert set(report.scores["baselines"]) == {"majority", "text only"}
     assert report.scores["baselines"]["majority"]["accuracy"] == pytest.approx(200 / 3)
+    low, high = rows["coordination"]["both_interval"]
+    assert low <= rows["coordination"]["both"] <= high
+    assert len(report.scores["baselines"]["majority"]["consistency_interval"]) == 2
+    curves = report.scores["calibration"]["both"]
+    assert sum(entry["count"] for entry in curves["bins"]) == 3
+    assert curves["coverage"][-1]["accuracy"] == report.scores["accuracy"]
     page = (tmp_path / "eval" / "report.html").read_text()
-    for text in ("By category", "hard cardinality", "majority", "mean of both", "dev-1-0-0"):
+    assert f"<small>{low:.1f} to {high:.1f}</small>" in page
+    for text in (
+        "Reliability, mean of both",
+        "Accuracy by coverage",
+        "By category",
+        "hard cardinality",
+        "majority",
+        "mean of both",
+        "dev-1-0-0",
+    ):
         assert text in page
     assert "<b>cats" not in page
 

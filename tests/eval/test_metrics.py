@@ -20,9 +20,9 @@ def test_percent_ignores_the_order() -> None:
 
 
 def test_consistency_needs_the_whole_group() -> None:
-    assert scores.consistency(["a", "b", "a", "c"], [True, True, False, True]) == pytest.approx(
-        100 * 2 / 3
-    )
+    consistency = scores.consistency(["a", "b", "a", "c"], [1.0, 1.0, 0.0, 1.0])
+    assert consistency.percent == pytest.approx(100 * 2 / 3)
+    assert list(consistency.clusters) == ["a", "b", "c"]
 
 
 def test_distribution_is_the_weighted_chi_square() -> None:
@@ -70,34 +70,3 @@ def test_scores_must_be_finite(bad: float) -> None:
 def test_recalls() -> None:
     ranks = [Rank(1, 0), Rank(5, 0), Rank(6, 0), Rank(11, 0)]
     assert scores.recalls(ranks, "ir") == {"ir_r1": 25, "ir_r5": 50, "ir_r10": 75}
-
-
-def test_an_interval_of_independent_values_is_the_usual_one() -> None:
-    values = [1.0, 0.0, 0.3, 1.0, 0.6, 0.0, 1.0, 1.0]
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    ends = [100 * (np.mean(values) + sign * 1.959964 * error) for sign in (-1, 1)]
-    assert scores.clustered_interval(values, range(8)) == pytest.approx(ends)
-
-
-def test_values_of_one_image_count_as_one() -> None:
-    """Copies of a value within its cluster tell nothing new."""
-    values, clusters = [1.0, 0.0, 0.3, 0.5, 0.6], list("abcde")
-    once = scores.clustered_interval(values, clusters)
-    assert scores.clustered_interval(values * 7, clusters * 7) == pytest.approx(once)
-    independent = scores.clustered_interval(values * 7, range(35))
-    assert once[0] < independent[0] < independent[1] < once[1]
-
-
-def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Images of unlike difficulty, four questions each: 95 % of the intervals hold the mean."""
-    random, held = np.random.default_rng(0), 0
-    for _ in range(400):
-        chances = random.uniform(0, 1, 80)
-        values = (random.uniform(size=(80, 4)) < chances[:, None]).astype(float)
-        low, high = scores.clustered_interval(values.ravel(), np.repeat(np.arange(80), 4).tolist())
-        held += low <= 50.0 <= high
-    assert 0.92 <= held / 400 <= 0.98
-
-
-def test_one_cluster_tells_nothing() -> None:
-    assert scores.clustered_interval([1.0, 1.0, 0.0], ["a"] * 3) == (0.0, 100.0)

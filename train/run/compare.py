@@ -1,24 +1,48 @@
 """Several runs on one page, side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semvlp.documents import from_toml
 from semvlp.errors import InputError
 from semvlp.eval.eval_report import SCORES_NAME
-from semvlp.eval.pages.compare import is_evaluation, score_tables
+from semvlp.eval.pages.compare import PairedDifference, is_evaluation, score_tables
 from semvlp.pages import render, write_page
-from semvlp.train.run.curves import COLOURS, Curve, picture
+from semvlp.train.run.curves import COLOURS, picture
 from semvlp.train.run.folder import flatten
 from semvlp.train.run.log import METRICS
-from semvlp.train.run.report import TITLES, RunFiles, facts, read_run
+from semvlp.train.run.report import TITLES, RunFiles, curves, facts, read_run
 
 LEFT_OUT = ("lr", "grad_norm")
 
 
-def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Write one page with the curves and scores of training runs and evaluations; return `out`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The page of several runs, and what evaluations of the same examples differ by."""
+
+    page: Path
+    differences: list[PairedDifference]
+
+    def values(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        differences = [values for paired in self.differences for values in paired.values()]
+        return {"page": str(self.page), "differences": differences}
+
+    def sentence(self) -> str:
+        """Tell the differences in lines of text, and where the page is."""
+        lines = [
+            f"{paired.evaluation} minus {paired.minus}, {paired.mode}: {score} "
+            f"{d.mean:+.2f} ({d.interval[0]:+.2f} to {d.interval[1]:+.2f}), p = {d.p:.2g}"
+            for paired in self.differences
+            for score, d in paired.scores.items()
+        ]
+        return "\n".join([*lines, f"Open {self.page} in a browser."])
+
+
+def compare(runs: Sequence[Path], out: Path) -> Comparison:
+    """Write one page with the curves and scores of training runs and evaluations.
 
     Raises:
         ConfigError: `out` is something else than a page of ours.
@@ -29,6 +53,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     files = [_read(run) for run in every if run not in evaluations]
     names = [every[run.run] for run in files]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(files))]
+    tables = score_tables(evaluations, [every[run] for run in evaluations])
     text = render(
         Path(__file__).with_name("compare.html"),
         runs=[
@@ -38,11 +63,11 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
         columns=list(dict.fromkeys(name for run in files for name in facts(run))),
         charts=_charts(files, names, colours),
         differences=_differences(files),
-        scores=score_tables(evaluations, [every[run] for run in evaluations]),
+        scores=tables,
         count=len(every),
     )
     write_page(out, text)
-    return out
+    return Comparison(page=out, differences=[d for table in tables for d in table.differences])
 
 
 def unique_names(runs: Sequence[Path]) -> list[str]:
@@ -73,20 +98,14 @@ def _charts(
     sources += [(name, title, "metrics") for name, title in TITLES.items() if name not in LEFT_OUT]
     charts = []
     for name, title, source in sources:
-        curves = [
-            _curve(label, getattr(run, source), name, colour)
+        drawn = [
+            curve
             for label, run, colour in zip(names, files, colours, strict=True)
+            for curve in curves(getattr(run, source), name, label, colour)
         ]
-        drawn = [curve for curve in curves if curve.steps]
         if drawn:
             charts.append({"title": title, "picture": picture(drawn)})
     return charts
-
-
-def _curve(label: str, entries: Sequence[dict[str, Any]], name: str, colour: str) -> Curve:
-    present = [entry for entry in entries if name in entry]
-    steps = [entry["step"] for entry in present]
-    return Curve(label, steps, [entry[name] for entry in present], colour)
 
 
 def _settings(run: RunFiles) -> dict[str, Any]:

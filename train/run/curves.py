@@ -44,6 +44,7 @@ class Curve:
     steps: Sequence[float]
     values: Sequence[float]
     colour: str
+    dashed: bool = False
 
 
 def picture(curves: Sequence[Curve], *, size: tuple[float, float] = (4.2, 2.5)) -> str:
@@ -87,6 +88,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
         steps[shown],
         mean[shown],
         color=curve.colour,
+        linestyle="--" if curve.dashed else "-",
         linewidth=1.7,
         # matplotlib leaves out of the legend what begins with an underscore.
         label=curve.label if not curve.label.startswith("_") else f" {curve.label}",

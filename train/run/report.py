@@ -130,16 +130,25 @@ def charts(files: RunFiles) -> list[dict[str, str]]:
     return [{"title": f"Validation: {c.label}", "picture": picture([c])} for c in scores] + pictures
 
 
-def curves(metrics: Sequence[dict[str, Any]], name: str) -> list[Curve]:
-    """Return one curve for each mode, or one where there are none."""
-    if name in WITHOUT_MODES or not any("mode" in entry for entry in metrics):
-        return [Curve(name, *_series(metrics, name), colour=SINGLE)]
-    by_mode = {mode: [entry for entry in metrics if entry["mode"] == mode] for mode in MODES}
-    return [
-        Curve(MODES[mode][0], *_series(entries, name), colour=MODES[mode][1])
-        for mode, entries in by_mode.items()
-        if any(name in entry for entry in entries)
-    ]
+def curves(
+    entries: Sequence[dict[str, Any]], name: str, run: str = "", colour: str = ""
+) -> list[Curve]:
+    """Return one curve of a number for each mode, or one where there are none.
+
+    Args:
+        run: whose curves they are, on a page of several; the two modes then share its colour, and
+            that of the two-stream mode is dashed.
+    """
+    if name in WITHOUT_MODES or not any("mode" in entry for entry in entries):
+        curve = Curve(run or name, *_series(entries, name), colour=colour or SINGLE)
+        return [curve] if curve.steps else []
+    drawn = []
+    for mode, (title, usual) in MODES.items():
+        steps, values = _series([entry for entry in entries if entry["mode"] == mode], name)
+        label, dashed = f"{run}, {title}" if run else title, bool(run) and mode == "two"
+        if steps:
+            drawn.append(Curve(label, steps, values, colour or usual, dashed))
+    return drawn
 
 
 def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:

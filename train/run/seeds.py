@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scipy.special import stdtrit
+
 from semvlp.atomic import write_json
 from semvlp.distributed import World
 from semvlp.documents import from_json
@@ -27,6 +29,8 @@ class Spread:
     mean: float
     deviation: float
     """Sample standard deviation: of n values around their mean, divided by n - 1."""
+    interval: tuple[float, float]
+    """95 % interval of the mean over all seeds there could be, by Student's t."""
     values: tuple[float, ...]
     """In the order of the seeds."""
 
@@ -49,7 +53,12 @@ class SeedsReport:
             "metric": self.metric,
             "seeds": {str(seed): str(folder(self.out, seed)) for seed in self.seeds},
             "scores": {
-                name: {"mean": s.mean, "deviation": s.deviation, "values": list(s.values)}
+                name: {
+                    "mean": s.mean,
+                    "deviation": s.deviation,
+                    "interval": list(s.interval),
+                    "values": list(s.values),
+                }
                 for name, s in self.scores.items()
             },
         }
@@ -57,12 +66,15 @@ class SeedsReport:
     def sentence(self) -> str:
         """Tell the report as lines of text, one for each score."""
         lines = [
-            f"{name:<24}{spread.mean:>8.2f} ± {spread.deviation:.2f}"
+            f"{name:<24}{spread.mean:>8.2f} ± {spread.deviation:<8.2f}"
+            f"{spread.interval[0]:.2f} to {spread.interval[1]:.2f}"
             for name, spread in self.scores.items()
         ]
-        return "\n".join(
-            [*lines, f"Mean and deviation over {len(self.seeds)} seeds; runs in {self.out}."]
+        told = (
+            f"Mean and deviation over {len(self.seeds)} seeds and the 95 % interval of that mean "
+            f"(Student's t): how training varies, on these examples; runs in {self.out}."
         )
+        return "\n".join([*lines, told])
 
 
 def finetune_seeds(
@@ -123,12 +135,14 @@ def spreads(runs: list[Mapping[str, Any]]) -> dict[str, Spread]:
     """Return mean and deviation of every number that all runs have."""
     names = [name for name, value in runs[0].items() if isinstance(value, int | float)]
     columns = {name: tuple(float(run[name]) for run in runs) for name in names if name != "step"}
-    return {
-        name: Spread(
-            mean=statistics.fmean(values), deviation=statistics.stdev(values), values=values
-        )
-        for name, values in columns.items()
-    }
+    return {name: _spread(values) for name, values in columns.items()}
+
+
+def _spread(values: tuple[float, ...]) -> Spread:
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    margin = float(stdtrit(len(values) - 1, 0.975)) * deviation / len(values) ** 0.5
+    interval = mean - margin, mean + margin
+    return Spread(mean=mean, deviation=deviation, interval=interval, values=values)
 
 
 def _report(out: Path, seeds: tuple[int, ...], metric: str, world: World) -> SeedsReport:

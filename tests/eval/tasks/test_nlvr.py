@@ -53,6 +53,9 @@ def test_consistency_is_over_all_permutations_of_a_sentence(
     assert Nlvr().score(examples, answers) == pytest.approx(
         {"accuracy": 200 / 3, "consistency": 50}
     )
+    # Pictures of a sentence, six of them one scene in other orders, are not independent.
+    accuracy = Nlvr().credits(examples, answers)["accuracy"]
+    assert list(accuracy.clusters) == [("dev", "1")] * 12 + [("dev", "2")] * 6
     answers["dev-1-1-5.png"] = "false"
     assert Nlvr().score(examples, answers)["consistency"] == 0
 

@@ -97,6 +97,13 @@ def test_folds_are_ranked_among_themselves(
     found = Retrieval().score(examples, answers)
     for name in ("ir_r1", "ir_r10", "tr_r1", "r_mean", "rsum"):
         assert found[f"1k_{name}"] == pytest.approx((folds[0][name] + folds[1][name]) / 2)
+    credits = Retrieval().credits(examples, answers)
+    assert credits.keys() == found.keys() - {"ties", "1k_ties"}
+    for name, own in credits.items():
+        assert own.percent == pytest.approx(found[name])
+        low, high = own.interval()
+        assert 0 <= low <= found[name] <= high <= (600 if name.endswith("rsum") else 100)
+        assert set(own.clusters) == {"a", "b", "c", "d"}
     without = {key: Rank(rank.rank, rank.ties) for key, rank in answers.items()}
     assert "1k_rsum" not in Retrieval().score(examples, without)
     assert Retrieval().score(examples, without)["rsum"] == found["rsum"]

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.eval.evaluate import EvalOptions, evaluate, score
+from semvlp.eval.credits import intervals
+from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.files.columns import parse_columns
+from semvlp.eval.score_table import score
 from semvlp.eval.task import Answer, Choice, Example
 from semvlp.eval.tasks import tabular
 from semvlp.eval.tasks.table import load_task
@@ -189,9 +191,13 @@ def test_scores_of_two_classes(table: Save) -> None:
     details = task.details(examples, given)
     assert details["positive"] == "1"
     assert details["classes"]["1"] == {"precision": 50, "recall": 50, "f1": 50, "count": 2}
-    assert task.intervals(examples, given).keys() == scores.keys()
-    alone = [Example(**{**_fields(e), "meta": {**e.meta, "group": ""}}) for e in examples]
-    assert task.intervals(alone, given) != task.intervals(examples, given)
+    grouped = task.credits(examples, given)
+    assert grouped.keys() == scores.keys()
+    without = [{k: v for k, v in e.meta.items() if k != "cluster"} for e in examples]
+    alone = [
+        Example(**{**_fields(e), "meta": meta}) for e, meta in zip(examples, without, strict=True)
+    ]
+    assert intervals(task.credits(alone, given)) != intervals(grouped)
     # A third class, or a prediction without a probability: nothing is known of the positive one.
     for other in (Choice("2", 0.5), Choice("0"), "0"):
         assert task.score(examples, {**given, "1": other}).keys() == {"accuracy", "macro_f1"}

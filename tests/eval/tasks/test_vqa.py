@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval.tasks.vqa import Vqa, normalise
+from semvlp.eval.tasks.vqa import Vqa, normalise, vqa_score
 
 
 def test_questions_and_annotations_come_in_any_order(save: Callable[..., Path], make: type) -> None:
@@ -126,6 +126,20 @@ def test_score_by_answer_type_is_rounded_as_officially(
     assert found == {"accuracy": 50.0, "yes/no": 0.0, "number": 60.0, "other": 90.0}
     found = Vqa().score(examples[:3], {1000: "yes", 2000: "x", 3000: "x"})
     assert found["accuracy"] == 33.33
+
+
+def test_credits_are_computed_once_when_the_people_are_read(
+    save: Callable[..., Path], make: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = {1000: ["yes"] * 10, 1001: ["2"] * 2 + ["3"] * 8, 2000: ["a dog"] * 3 + ["cat"] * 7}
+    examples = Vqa().read([save("both.json", make.vqa(people))])
+    given = {1000: "yes", 1001: "two.", 2000: "The dog"}
+    official = [vqa_score(given[key], answers) for key, answers in people.items()]
+    assert official == [1.0, 0.6, 0.9]
+    monkeypatch.setattr("semvlp.eval.tasks.vqa.answer_credits", None)
+    accuracy = Vqa().credits(examples, given)["accuracy"]
+    assert list(accuracy.values) == official
+    assert len(set(accuracy.clusters)) == 2, "two questions are about one image"
 
 
 def test_main_answers_of_the_real_files_score_as_the_official_evaluator(real_data: Path) -> None:

@@ -97,14 +97,15 @@ def test_names_are_escaped(make_run: Callable[..., Path]) -> None:
 
 def test_compare_shows_runs_side_by_side(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [make_run("first", lr=0.1, scores=(50.0,)), make_run("second", lr=0.2)]
-    out = compare(runs, tmp_path / "deep" / "compare.html")
-    page = out.read_text()
+    page = compare(runs, tmp_path / "deep" / "compare.html").page.read_text()
     assert "<td>train.lr</td><td>0.1</td><td>0.2</td>" in page
     assert "<td>train.steps</td>" not in page
     assert titles(page)[:2] == ["Validation: accuracy", "Loss, all objectives"]
     loss = "".join(pictures(page)[1].itertext())
-    assert "first" in loss
-    assert "second" in loss
+    # Each mode is a line of its own, in the colour of its run.
+    for label in ("first, single-stream", "first, two-stream", "second, two-stream"):
+        assert label in loss
+    assert "stroke-dasharray" in ElementTree.tostring(pictures(page)[1]).decode()
 
 
 def test_compare_refuses_what_is_no_run(tmp_path: Path) -> None:

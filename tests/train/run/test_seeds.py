@@ -39,10 +39,15 @@ def test_several_seeds_give_mean_and_deviation(
     assert spread.mean == pytest.approx(sum(found) / 3)
     variance = sum((value - spread.mean) ** 2 for value in found) / 2
     assert spread.deviation == pytest.approx(math.sqrt(variance))
+    # Student's t with two degrees of freedom.
+    margin = 4.302653 * math.sqrt(variance / 3)
+    assert spread.interval == pytest.approx((spread.mean - margin, spread.mean + margin))
     assert (tmp_path / "best").resolve().parts[-3] == f"seed-{5 + found.index(max(found))}"
     told = json.loads((tmp_path / "seeds.json").read_text())
     assert told["scores"]["accuracy"]["mean"] == pytest.approx(spread.mean)
+    assert told["scores"]["accuracy"]["interval"] == pytest.approx(spread.interval)
     assert "±" in report.sentence()
+    assert f"{spread.interval[0]:.2f} to {spread.interval[1]:.2f}" in report.sentence()
     # The same command again has nothing left to do and says the same.
     assert finetune_seeds(one, config, tmp_path, count=3, metric="accuracy") == report
 
