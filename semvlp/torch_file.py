@@ -36,9 +36,14 @@ def save_torch(value: Any, path: Path) -> None:
     Raises:
         OSError: it cannot be written, for instance on a full disk.
     """
-    # Into an open file: of one that it opens itself, torch tells of a full disk in C++.
+    # Into an open file: of one that it opens itself, torch tells of a full disk in C++ alone.
     with path.open("wb") as file:
-        torch.save(value, file)
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_torch(path: Path) -> Any:
