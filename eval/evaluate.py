@@ -27,9 +27,9 @@ from semvlp.eval.matching.shortlist import best_pairs, label_overlap, lost
 from semvlp.eval.network import Network, check_network, check_regions, open_network
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
-from semvlp.eval.predict import Predictions, PredictOptions, predictions_by_mode
+from semvlp.eval.predict import PredictOptions, predictions_by_mode
 from semvlp.eval.score_table import AnswersByMode, Scored, scores_by_mode
-from semvlp.eval.task import Example, Task
+from semvlp.eval.task import Example, Predictions, Task
 from semvlp.names import EvalMode, Precision
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

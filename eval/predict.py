@@ -5,7 +5,6 @@ N examples, C labels; Q captions, K images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,17 @@ from semvlp.distributed import ALONE, World
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, score_matrix
 from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, finite
-from semvlp.eval.task import Answer, Example, ExampleId, Pass, Scores, Stop, Task, never
+from semvlp.eval.task import (
+    Answer,
+    Example,
+    ExampleId,
+    Pass,
+    Predictions,
+    Scores,
+    Stop,
+    Task,
+    never,
+)
 from semvlp.eval.tasks.base import mean_probability
 from semvlp.model.semvlp import SemVLPForTask
 from semvlp.names import EvalMode
@@ -68,14 +77,6 @@ def predict(
     return mean_probability(
         [probabilities(network, task, examples, lookup, one) for one in passes_of(mode)]
     )
-
-
-class Predictions(NamedTuple):
-    """The answers of one mode."""
-
-    answers: dict[ExampleId, Answer]
-    confidence: Scores | None
-    """[N] The probability of each answer; None where answers have none."""
 
 
 def answers_by_mode(

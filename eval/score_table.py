@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,23 @@ from semvlp.eval.calibration import calibration, expected_error
 from semvlp.eval.credits import Credits, intervals
 from semvlp.eval.files.credits_file import CreditsByMode
 from semvlp.eval.files.submission import check_ids
-from semvlp.eval.task import Answer, Example, ExampleId, Task
+from semvlp.eval.task import Answer, Example, ExampleId, Predictions, Task
 from semvlp.names import EvalMode
-
-if TYPE_CHECKING:
-    from semvlp.eval.predict import Predictions
 
 log = logging.getLogger(__name__)
 
 AnswersByMode = Mapping[EvalMode, Mapping[ExampleId, Answer]]
 # In percent: nobody who answers at all has so little.
 NOTHING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known of the answers of an evaluation."""
+
+    scores: dict[str, Any]
+    """What `scores.json` holds."""
+    credits: CreditsByMode
 
 
 def score(
@@ -51,19 +57,10 @@ def score(
     return {"task": task.name, **scores_of(task, examples, answers), "counts": counts_of(examples)}
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What is known of the answers of an evaluation."""
-
-    scores: dict[str, Any]
-    """What `scores.json` holds."""
-    credits: CreditsByMode
-
-
 def scores_by_mode(
     task: Task,
     examples: Sequence[Example],
-    predictions: Mapping[EvalMode, "Predictions"],
+    predictions: Mapping[EvalMode, Predictions],
     split: str,
     mode: EvalMode,
 ) -> Scored | None:
@@ -98,7 +95,7 @@ def scores_by_mode(
 def scores_of(
     task: Task, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
 ) -> dict[str, Any]:
-    """Return the scores of a task, `NAME_interval` of those that are means, and what explains them.
+    """Return the scores of a task, `NAME_interval` of means, and what explains them.
 
     A warning is logged where they are too low to be meant.
     """
@@ -156,7 +153,7 @@ def _parts(
 def _calibration(
     task: Task,
     examples: Sequence[Example],
-    predictions: Mapping[EvalMode, "Predictions"],
+    predictions: Mapping[EvalMode, Predictions],
     values: Mapping[EvalMode, Sequence[float]],
 ) -> dict[EvalMode, dict[str, Any]]:
     """Return `ece` and curves of each mode; none where answers have no probability."""

@@ -83,6 +83,14 @@ def never() -> bool:
     return False
 
 
+class Predictions(NamedTuple):
+    """The answers of one mode."""
+
+    answers: dict[ExampleId, Answer]
+    confidence: Scores | None
+    """[N] The probability of each answer; None where answers have none."""
+
+
 class Passes(Protocol):
     """A network that can be run over all examples of a task; each process runs its share."""
 

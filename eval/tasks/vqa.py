@@ -140,7 +140,7 @@ class Vqa(BaseTask):
         return normalise(answer)
 
     def example_score(self, example: Example, answer: Answer) -> float:
-        """Return the official score of one answer, among those that `read` has computed."""
+        """Return the official score of one answer, which `read` has computed or was told."""
         spelled = example.meta["spelling"](str(answer))
         return float(example.meta["credits"].get(spelled, 0.0))
 
@@ -244,8 +244,8 @@ def _example(question: Mapping[str, Any], annotation: Mapping[str, Any] | None) 
         kind = annotation.get("question_type")
         meta = {
             "answers": people,
-            "spelling": normalise if stated else compared_spelling(people),
-            "credits": stated or answer_credits(people),
+            "spelling": compared_spelling(people),
+            "credits": answer_credits(people) if people else stated,
             "main": annotation.get("multiple_choice_answer") or main_answer(Counter(people)),
             "subset": annotation.get("answer_type"),
             "parts": {"question type": [kind]} if kind else {},
@@ -279,9 +279,10 @@ def answer_credits(human_answers: Sequence[str]) -> dict[str, float]:
 def compared_spelling(human_answers: Sequence[str]) -> Callable[[str], str]:
     """Return how answers are spelled to be compared: as written if all agree, else normalised.
 
-    One who was asked alone agrees with nobody.
+    One who was asked alone is compared by the normal form.
     """
-    return _trim if len(set(map(_trim, human_answers))) == 1 < len(human_answers) else normalise
+    alike = len(set(map(_trim, human_answers))) == 1 < len(human_answers)
+    return _trim if alike else normalise
 
 
 def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
@@ -293,9 +294,9 @@ def soft_target(human_answers: Sequence[str]) -> dict[str, float]:
 
 @cache
 def _credit(matches: int, people: int) -> float:
-    count = matches * max(1.0, PEOPLE / people)
-    others = [count - 1] * matches + [count] * (people - matches)
-    return fsum(min(1.0, other / 3) for other in others) / people
+    given = matches * max(1.0, PEOPLE / people)
+    others = [given - 1] * matches + [given] * (people - matches)
+    return fsum(min(1.0, count / 3) for count in others) / people
 
 
 @lru_cache(maxsize=1 << 16)
