@@ -5,7 +5,7 @@ as it was given; scores are probabilities.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -32,6 +32,9 @@ class Proposals:
     """[P, A] attribute probabilities without "none"; A is 0 where there is no attribute head."""
     features: NDArray[np.float32]
     """[P, F] region features."""
+    given_classes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """[K] object classes of the first K rows, which are boxes given with the image, in their order;
+    UNKNOWN_CLASS where the most probable one counts."""
 
 
 class Detector(Protocol):
@@ -42,6 +45,8 @@ class Detector(Protocol):
     feature_size: int
     profile: dict[str, Any]
     """Everything that shapes the numbers, as plain JSON values: the source of the profile hash."""
+    describes_boxes: bool
+    """Boxes given with an image are described, see `Resized.given`."""
     images_per_pass: int
     """Most images of equal prepared shape that a pass may hold; by rounding, each depends on all
     of its pass."""
