@@ -198,8 +198,8 @@ def _plan(
 
 def _packages(detector: Detector) -> tuple[str, ...]:
     """Return what shapes the numbers, beside the packages that every data set names."""
-    backend = ("detectron2",) if detector.profile.get("backend") == "detectron2" else ()
-    return ("torchvision", "pillow", *backend)
+    backend = detector.profile.get("backend", "torchvision")
+    return tuple(dict.fromkeys(("torchvision", "pillow", backend)))
 
 
 def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:

@@ -27,7 +27,8 @@ class ExtractSettings:
     settings: tuple[str, ...] = ()
     """`name=value` over the network's own settings; see `load_detector`."""
     labels: tuple[Path, ...] = ()
-    """Files with the names of object classes and of attributes; see `name_labels`."""
+    """Files with the names of object classes and of attributes, or what to look for; see
+    `name_labels`."""
     format: StoreFormat = "tar"
     """Store to write: tar shards to train from, or an LMDB to look up in."""
     preset: str | None = None

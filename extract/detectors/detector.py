@@ -6,14 +6,14 @@ as it was given; scores are probabilities.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.extract.images.resize import Resized
 
-Runner = Literal["detectron2", "torchvision"]
+Runner = Literal["detectron2", "torchvision", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -59,3 +59,11 @@ class Detector(Protocol):
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""
+
+
+@runtime_checkable
+class OpenVocabulary(Protocol):
+    """A detector that is told in words what to find."""
+
+    def look_for(self, labels: tuple[str, ...]) -> None:
+        """Make `labels` the object classes, of which there are none before."""
