@@ -59,8 +59,8 @@ def select(
         )
         order = np.argsort(-confidence, kind="stable")
         parts.append((rows[order] + count, labels[order], confidence[order]))
-    chosen = [np.concatenate(values) for values in zip(*parts, strict=True)]
-    return _regions(proposals, *chosen, image_id, profile)
+    rows, labels, confidence = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return _regions(proposals, rows, labels, confidence, image_id, profile)
 
 
 def _given(proposals: Proposals) -> tuple[Indices, Indices, Scores]:

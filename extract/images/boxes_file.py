@@ -5,7 +5,7 @@ K boxes of an image, xyxy in pixels of the photograph.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ def _in_store(path: Path) -> list[ImageBoxes]:
         ]
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple | np.ndarray)
 
 

@@ -56,7 +56,7 @@ class Given(NamedTuple):
         self._refuse(~(cut[:, 2:] > cut[:, :2]).all(1), "has no area")
         return self._replace(boxes=cut)
 
-    def _refuse(self, wrong: NDArray[np.bool_], problem: str) -> None:
+    def _refuse(self, wrong: np.bool_ | NDArray[np.bool_], problem: str) -> None:
         for row in np.flatnonzero(wrong)[:1]:
             corners = ", ".join(f"{corner:g}" for corner in self.boxes[row])
             raise Refused(f"{self.where}: box {row + 1} ({corners}) {problem}")
@@ -113,7 +113,8 @@ def given_boxes(path: Path, files: Sequence[ImageFile], *, and_detected: bool) -
     Raises:
         InputError: see `read_boxes`; an image named twice, or none of `files` named.
     """
-    ids, named = ImageIds(file.image_id for file in files), {}
+    ids = ImageIds(file.image_id for file in files)
+    named: dict[str, ImageBoxes] = {}
     unknown = []
     for each in read_boxes(path):
         key = ids.find(each.image)

@@ -17,6 +17,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
 
+from semvlp.errors import InputError
 from semvlp.extract.detectors.batched import (
     BatchedDetector,
     Execution,
@@ -27,7 +28,7 @@ from semvlp.extract.detectors.batched import (
 from semvlp.extract.detectors.published import numbered
 from semvlp.extract.images.resize import Pixels, Resized, ResizeRule
 from semvlp.extract.networks import ModelConfig
-from semvlp.extract.weights.checkpoint import load_strict, read_weights, state_sha256
+from semvlp.extract.weights.checkpoint import read_weights, state_sha256
 
 # Published weights were trained over frozen norms with this eps (torchvision's own functions set it
 # where they load them); those that are not here over norms that are not frozen.
@@ -40,17 +41,26 @@ _FROZEN_EPS = {
 
 
 def open_model(config: ModelConfig, weights: Path, execution: Execution) -> "ModelDetector":
-    """Open a model with the weights in a file, torchvision's or a state of the same model."""
+    """Open a model with the weights in a file, torchvision's or a state of the same model.
+
+    Raises:
+        InputError: the file cannot be read, or is no whole state of the model.
+    """
     state = read_weights(weights)
     classes = state.get("roi_heads.box_predictor.cls_score.bias")
     model = build_model(config, 91 if classes is None else len(classes))
-    load_strict(model, state, str(weights))
+    try:
+        # Not by our own comparison: the models know the names that their parts had before, which
+        # some of the published files have.
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{weights} does not fit the network: {error!s:.500}") from error
     return ModelDetector(model, config, execution)
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     """Return the model with random weights; background is one of its classes."""
-    model: nn.Module = get_model(
+    model: Any = get_model(
         config.model,
         weights=None,
         weights_backbone=None,
@@ -63,7 +73,7 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     )
     if config.model in _FROZEN_EPS:
         _freeze(model.backbone, _FROZEN_EPS[config.model])
-    return model.eval()
+    return model.eval()  # type: ignore[no-any-return]
 
 
 class ModelDetector(BatchedDetector):

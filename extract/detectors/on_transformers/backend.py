@@ -1,7 +1,6 @@
 """Detectors of queries, as transformers has them: equal to the plain call to the bit.
 
-n images of a pass, Q queries of each, C object classes, T tokens of a text, F width of a query's
-last hidden state, which is the region feature. Boxes are cxcywh in 0..1 of the image there.
+n images, Q queries, C object classes, T tokens of a text; a query's last hidden state is a feature.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from transformers import (
     AutoProcessor,
 )
 from transformers.image_transforms import center_to_corners_format
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors import batched
@@ -44,7 +43,7 @@ def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
         is_open = AutoConfig.from_pretrained(source).model_type in _OPEN
         auto = AutoModelForZeroShotObjectDetection if is_open else AutoModelForObjectDetection
         model, read = auto.from_pretrained(source, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--detector {name} cannot be opened: {error}") from error
     if lacking := [*read["missing_keys"], *read["mismatched_keys"]]:
@@ -101,7 +100,8 @@ class QueryDetector(batched.BatchedDetector):
             inputs["pixel_mask"] = batch[:, 3].long()
         with self._execution.convolutions():
             output = self._model(**inputs)
-        maps, boxes = output.get("image_embeds"), center_to_corners_format(output.pred_boxes)
+        boxes: Any = center_to_corners_format(output.pred_boxes)
+        maps = output.get("image_embeds")
         # In YOLOS patches stand before the queries; in OWL-ViT every patch is one.
         last = output.last_hidden_state if maps is None else maps.flatten(1, 2)
         states = last[:, -boxes.shape[1] :]
