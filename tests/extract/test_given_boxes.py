@@ -231,7 +231,7 @@ def test_other_boxes_are_no_way_to_go_on_but_the_same_profile(
     with pytest.raises(ConfigError, match="boxes_sha256 was"):
         run(images, tmp_path / "out", other, detector)
     settings = ExtractSettings(workers=1, samples_per_shard=2)
-    with pytest.raises(ConfigError, match="begun with another plan: extractor.selection"):
+    with pytest.raises(ConfigError, match=r"begun with another plan: extractor\.selection"):
         extract(images, tmp_path / "out", settings, detector=detector)
     run(images, tmp_path / "second", other, detector)
     manifests = [read_manifest(tmp_path / name) for name in ("out", "second")]
