@@ -3,6 +3,7 @@
 Rooms are imported inside the commands, so that `--help` answers without loading torch.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,13 +105,18 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
 )
 @click.option(
     "--labels",
-    type=EXISTING,
+    type=PATH,
     multiple=True,
-    help="Names a line: of the object classes, then of the attributes.",
+    metavar="FILE|WORDS",
+    help='Names a line: of the object classes, then of the attributes; "dog, red car" to look for.',
 )
 @click.option("--preset", type=click.Choice(PRESETS), help="Published rule of selection.")
 @click.option("--min-regions", type=REGIONS, help="36, or the preset's own, unless given.")
 @click.option("--max-regions", type=REGIONS, help="100, or the preset's own, unless given.")
+@click.option(
+    "--boxes", type=EXISTING, help="Boxes to describe: COCO JSON, JSONL, proposals, regions."
+)
+@click.option("--and-detected", is_flag=True, help="Store what the detector finds behind them.")
 @click.option("--texts", type=EXISTING, multiple=True, help="Captions or questions to join.")
 @device_option
 @precision_option
@@ -127,7 +133,8 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
     from semvlp.extract.presets import resolve
     from semvlp.progress import busy
 
-    refuse_inputs(out, images, options["weights"], *options["texts"], *options["labels"])
+    read = (images, options["weights"], options["boxes"])
+    refuse_inputs(out, *read, *options["texts"], *filter(os.path.isfile, options["labels"]))
     check_detector(options["detector"], options["weights"], options["settings"])
     resolve(options["preset"], options["min_regions"], options["max_regions"])
     if not (images.exists() or any(images.parent.glob(images.name))):

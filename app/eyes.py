@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.detector import Detector
-from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.detectors.detector import Detector, OpenVocabulary
+from semvlp.extract.detectors.known import KNOWN
+from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, Refused, decode, load
-from semvlp.extract.networks import NETWORKS
+from semvlp.extract.networks import MODELS, NETWORKS
 from semvlp.extract.presets import PRESETS, resolve
 from semvlp.extract.select import select
 from semvlp.shards.dataset.hashes import plain, profile_hash
@@ -91,6 +92,8 @@ def open_eyes(
             precision=profile["precision"],
             settings=() if name not in KNOWN else _sizes(profile),
         )
+        if isinstance(opened, OpenVocabulary):
+            opened.look_for(tuple(profile.get("labels", ())))
         found[name] = "; ".join(differences(_network(profile), plain(opened.profile)))
         if not found[name]:
             return Eyes(opened, profile)
@@ -103,10 +106,14 @@ def open_eyes(
 
 
 def _candidates(profile: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the known detectors whose network has the numbers of the profile's."""
+    """Yield the detector that a profile names, or the known ones of a network with its numbers."""
+    if profile.get("detector"):
+        yield profile["detector"]
+        return
     wanted = _without_sizes(profile.get("network", {}))
     for name, spec in KNOWN.items():
-        if name != "untrained" and _without_sizes(plain(NETWORKS[spec.network].stored())) == wanted:
+        network = MODELS.get(spec.network) or NETWORKS[spec.network]
+        if name != "untrained" and _without_sizes(plain(network.stored())) == wanted:
             yield name
 
 
@@ -135,6 +142,11 @@ def _selection(profile: Mapping[str, Any]) -> tuple[str | None, int, int]:
         ConfigError: there is no such selection in this version.
     """
     stored = profile["selection"]
+    if "given_boxes" in stored:
+        raise ConfigError(
+            "the checkpoint was trained on regions of boxes that were given (--boxes), which a "
+            "photograph alone does not have: give it regions that `semvlp extract --boxes` has made"
+        )
     limits = stored["min_regions"], stored["max_regions"]
     for preset in (None, *PRESETS):
         if plain(resolve(preset, *limits).stored()) == stored:

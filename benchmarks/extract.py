@@ -7,7 +7,10 @@ for all methods, on the same photographs:
 - `plain`: a loop over detectron2's model in fp32, one image at a time, with an NMS for each of the
   1600 classes and a row of text, as bottom-up attention's script does (peteanderson80
   tools/generate_tsv.py);
-- `forward`: the torchvision network in fp32 alone on images decoded and resized before.
+- `forward`: the torchvision network in fp32 alone on images decoded and resized before;
+- `transformers`: `semvlp extract` with a random RT-DETR v2 (ResNet-18) of transformers at 320
+  pixels (640 on a GPU), and `plain queries`, the loop its documentation shows, with a row of text
+  for each image: its own peer.
 
 Every measurement is a process of its own, methods take turns, medians are compared. Without
 detectron2 its methods are left out. On a CPU the network is a ResNet-50 C4 at half of bottom-up
@@ -31,14 +34,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.ops import nms
 
 from semvlp.distributed import device_of
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.detectors.known import KNOWN
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import read_published
-from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import ImageFile, find_images, load
 from semvlp.extract.images.resize import ResizeRule, resize
 from semvlp.extract.networks import NETWORKS
@@ -65,6 +70,7 @@ class Method(NamedTuple):
 
 
 PLAIN, FORWARD = Method("plain"), Method("forward")
+QUERIES, PLAIN_QUERIES = Method("transformers"), Method("plain queries")
 
 
 def main() -> None:
@@ -91,7 +97,7 @@ def _methods(arguments: argparse.Namespace) -> list[Method]:
     except ModuleNotFoundError:
         backends, plain = ("torchvision",), []
     ours = [Method(name, each) for each in arguments.precisions for name in backends]
-    return [*ours, *plain, FORWARD]
+    return [*ours, *plain, FORWARD, QUERIES, PLAIN_QUERIES]
 
 
 def _write_inputs(arguments: argparse.Namespace) -> None:
@@ -113,6 +119,25 @@ def _write_inputs(arguments: argparse.Namespace) -> None:
         made.predictor.objects.bias.copy_(-mean)
     family = next(family for family in FAMILIES if name in family.networks)
     torch.save({"model": from_ours(made.state_dict(), family)}, Path(arguments.work, "w.pth"))
+    _write_queries(Path(arguments.work, "queries"), 640 if arguments.device == "cuda" else 320)
+
+
+def _write_queries(folder: Path, side: int) -> None:
+    """A detector of transformers with random weights, as its library writes it."""
+    from transformers import RTDetrImageProcessor, RTDetrResNetConfig, RTDetrV2Config
+    from transformers import RTDetrV2ForObjectDetection as Network
+
+    backbone = RTDetrResNetConfig(
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = RTDetrV2Config(
+        backbone_config=backbone, encoder_in_channels=[128, 256, 512], decoder_layers=3
+    )
+    Network(config).save_pretrained(folder)
+    RTDetrImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
 
 
 def _write_list(path: Path, files: Iterable[ImageFile]) -> None:
@@ -150,19 +175,26 @@ def _runs(method: Method, arguments: argparse.Namespace) -> Callable[[list[Image
     if method == PLAIN:
         plain = _Plain(arguments)
         return lambda files: [plain(file) for file in files]
-    detector: Any = load_detector(
-        arguments.network,
-        weights=str(work / "w.pth"),
-        backend="torchvision" if method == FORWARD else method.name,  # type: ignore[arg-type]
-        device=arguments.device,
-        precision=method.precision,  # type: ignore[arg-type]
-        settings=arguments.settings,
-    )
+    if method == PLAIN_QUERIES:
+        queries = _PlainQueries(arguments)
+        return lambda files: [queries(file) for file in files]
+    detector: Any
+    if method == QUERIES:
+        detector = load_detector(str(work / "queries"), device=arguments.device)
+    else:
+        detector = load_detector(
+            arguments.network,
+            weights=str(work / "w.pth"),
+            backend="torchvision" if method == FORWARD else method.name,  # type: ignore[arg-type]
+            device=arguments.device,
+            precision=method.precision,  # type: ignore[arg-type]
+            settings=arguments.settings,
+        )
     if method == FORWARD:
         rule = ResizeRule.of(detector._network.config)
         files = find_images(work / "images.txt")
         resized = {file: resize(load(file), rule).pixels[None] for file in files}
-        return lambda files: [detector._forward(resized[file], [1.0]) for file in files]
+        return lambda files: [detector._forward(resized[file], [1.0], [None]) for file in files]
 
     def extracted(files: list[ImageFile]) -> object:
         listed = work / f"{len(files)}.txt"
@@ -217,6 +249,33 @@ class _Plain:
         features = pooled.mean(dim=(2, 3))
         predictions = heads.box_predictor(features)
         return boxes.tensor, heads.box_predictor.predict_probs(predictions, proposals)[0], features
+
+
+class _PlainQueries:
+    """transformers' detector as its documentation runs it, one image at a time."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+        work = Path(arguments.work)
+        folder = work / "queries"
+        self.processor = AutoImageProcessor.from_pretrained(folder)
+        self.device = device_of(arguments.device)
+        self.model = AutoModelForObjectDetection.from_pretrained(folder).to(self.device).eval()
+        self.out = (work / "queries.tsv").open("w")
+
+    @torch.inference_mode()
+    def __call__(self, file: ImageFile) -> None:
+        with Image.open(file.path) as opened:
+            image = opened.convert("RGB")
+        inputs = self.processor(images=image, return_tensors="pt").to(self.device)
+        output = self.model(**inputs)
+        (kept,) = self.processor.post_process_object_detection(
+            output, threshold=0.0, target_sizes=[(image.height, image.width)]
+        )
+        parts = (kept["boxes"][:100], kept["scores"][:100], output.last_hidden_state[0, :100])
+        row = [base64.b64encode(each.cpu().numpy()).decode() for each in parts]
+        self.out.write("\t".join([file.image_id, *row]) + "\n")
 
 
 def _loop(boxes: torch.Tensor, scores: torch.Tensor, low: int, high: int) -> Any:
@@ -275,10 +334,8 @@ def _print(found: dict[Method, list[dict[str, float]]], arguments: argparse.Name
     rates = {method: statistics.median(_all(runs, "rate")) for method, runs in found.items()}
     for method, runs in found.items():
         each = _all(runs, "rate")
-        ratios = [
-            f"{rates[method] / rates[peer]:.2f}" if peer in rates else "-"
-            for peer in (PLAIN, FORWARD)
-        ]
+        peers = [PLAIN_QUERIES, None] if method in (QUERIES, PLAIN_QUERIES) else [PLAIN, FORWARD]
+        ratios = [f"{rates[method] / rates[peer]:.2f}" if peer in rates else "-" for peer in peers]
         others = [f"{statistics.median(_all(runs, name)):.2f}" for name in ("cpu", "memory")]
         print(
             f"| {method.label} | {rates[method]:.2f} ({min(each):.2f}, {max(each):.2f}) | "
@@ -310,7 +367,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"]
     )
-    parser.add_argument("--network", choices=[n for n in KNOWN if KNOWN[n].published])
+    parser.add_argument("--network", choices=[n for n in KNOWN if KNOWN[n].network in NETWORKS])
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--workers", type=int, default=4)

@@ -5,7 +5,7 @@ is an error and makes no results.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from semvlp.errors import InputError, SemVLPError
 from semvlp.extract.batching import passes, windows
 from semvlp.extract.detectors.detector import Detector, Proposals
 from semvlp.extract.images.find import ImageFile, Refused, load
+from semvlp.extract.images.given import Given
 from semvlp.extract.images.resize import Resized
 from semvlp.shards.record import Regions
 
@@ -66,6 +67,7 @@ def results(
     detector: Detector,
     choose: Choose,
     *,
+    given: Mapping[str, Given],
     wanted: Set[str],
     per_shard: int,
     images_per_pass: int,
@@ -73,6 +75,7 @@ def results(
 ) -> Generator[ImageResult, None, None]:
     """Yield the result of each file of a plan whose id is `wanted`, in order.
 
+    Of an image of `given` boxes these are described; see `Given`.
     Passes are made of all images of a window, so that those written in an earlier run still stand
     beside the wanted ones. `workers` threads prepare images, one detects and one selects; in memory
     are at most one window of prepared images, two passes and one for each worker.
@@ -81,7 +84,7 @@ def results(
     todo = [each for each in every if not wanted.isdisjoint(file.image_id for file in each)]
     with ThreadPoolExecutor(workers, "prepare") as pool:
         loaded = chain.from_iterable(todo)
-        prepared = _prepared(loaded, detector, pool, most=images_per_pass + workers)
+        prepared = _prepared(loaded, detector, given, pool, most=images_per_pass + workers)
         detected = _detected(todo, prepared, detector, wanted, images_per_pass)
         with closing(prefetch(_chosen(detected, choose), most=_WAITING)) as ready:
             yield from _ordered((file for file in files if file.image_id in wanted), ready)
@@ -126,13 +129,22 @@ def _broken(held: Sequence[ImageResult]) -> SemVLPError:
 
 
 def _prepared(
-    files: Iterable[ImageFile], detector: Detector, pool: ThreadPoolExecutor, *, most: int
+    files: Iterable[ImageFile],
+    detector: Detector,
+    given: Mapping[str, Given],
+    pool: ThreadPoolExecutor,
+    *,
+    most: int,
 ) -> Iterator[tuple[ImageFile, Resized | Exception]]:
     """Yield images ready for the network, in order; at most `most` of them wait."""
 
     def prepare(file: ImageFile) -> Resized | Exception:
         try:
-            return detector.prepare(load(file))
+            pixels, own = load(file), given.get(file.image_id)
+            if own is None:
+                return detector.prepare(pixels)
+            own = own.inside(*pixels.shape[:2])
+            return detector.prepare(pixels)._replace(given=own)
         except (Refused, *_FAILURES) as error:
             return error
 

@@ -135,6 +135,40 @@ class NetworkConfig:
         return _renamed(to_tree(self), _ON_DISK)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A detection model of torchvision's own; sizes are in pixels of the resized image."""
+
+    model: str
+    """torchvision's function that builds it."""
+    shorter_side: int = 800
+    """Images are resized to this shorter side."""
+    longer_side: int = 1333
+    """Upper bound of the longer side, which wins over `shorter_side`."""
+    num_candidates: int = 1000
+    """Proposals of each feature map before its non-maximum suppression."""
+    num_proposals: int = 1000
+    """Proposals after it."""
+    rpn_nms: float = 0.7
+    """Its IoU threshold."""
+
+    def __post_init__(self) -> None:
+        for name in ("shorter_side", "longer_side", "num_candidates", "num_proposals"):
+            if not 1 <= getattr(self, name) <= MOST[name]:
+                raise ValueError(f"{name} must be 1 to {MOST[name]}, got {getattr(self, name)}")
+
+    def stored(self) -> dict[str, Any]:
+        """Return the plain mapping that profiles hold."""
+        return to_tree(self)
+
+
+_MOBILENET = "fasterrcnn_mobilenet_v3_large"
+_RESNETS = [f"{kind}_resnet50_fpn{v}" for kind in ("fasterrcnn", "maskrcnn") for v in ("", "_v2")]
+MODELS = {name: ModelConfig(model=name) for name in (*_RESNETS, f"{_MOBILENET}_fpn")}
+_AT_320 = {"shorter_side": 320, "longer_side": 640, "num_candidates": 150, "num_proposals": 150}
+MODELS[f"{_MOBILENET}_320_fpn"] = ModelConfig(model=f"{_MOBILENET}_320_fpn", **_AT_320)
+
+
 def from_stored(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping as `NetworkConfig.stored` makes it under the names that fields have now."""
     return _renamed(tree, {on_disk: name for name, on_disk in _ON_DISK.items()})

@@ -4,11 +4,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from semvlp.atomic import refuse_source_code
 from semvlp.distributed import World, joined, precision_of
@@ -17,11 +16,13 @@ from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
+from semvlp.extract.images.given import Given, GivenBoxes, given_boxes, rule_of
 from semvlp.extract.inference import ImageResult, confirm_failures, results
 from semvlp.extract.presets import resolve
 from semvlp.extract.preview import write_preview
 from semvlp.extract.select import select
-from semvlp.names import PRECISIONS, Backend, Precision, StoreFormat
+from semvlp.extract.settings import ExtractReport, ExtractSettings
+from semvlp.names import PRECISIONS
 from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
@@ -33,105 +34,11 @@ from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import read_matched
 from semvlp.shards.writer import Writer, open_writer
 
+__all__ = ["ExtractReport", "ExtractSettings", "extract"]
+
 # One rank may have all the large images; only a rank that died ends the wait, through torchrun.
 PATIENCE = timedelta(days=7)
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractSettings:
-    """The way from images to regions; the command line sets every field.
-
-    Raises:
-        ConfigError: a number out of its range.
-    """
-
-    detector: str | None = None
-    """Name that `load_detector` opens; None is its default."""
-    weights: str | None = None
-    """Path, URL or `hf:NAME` of weights instead of the detector's own."""
-    backend: Backend = "auto"
-    """Library that runs the network; auto is torchvision where it has it."""
-    settings: tuple[str, ...] = ()
-    """`name=value` over the network's own settings; see `load_detector`."""
-    labels: tuple[Path, ...] = ()
-    """Files with the names of object classes and of attributes; see `name_labels`."""
-    format: StoreFormat = "tar"
-    """Store to write: tar shards to train from, or an LMDB to look up in."""
-    preset: str | None = None
-    """Selection rule; None is bottom-up attention's with 36 to 100 regions."""
-    min_regions: int | None = None
-    """Fewest regions of an image, if a preset can take so many; None is the preset's own number."""
-    max_regions: int | None = None
-    """Most regions of an image; None is the preset's own number."""
-    texts: tuple[Path, ...] = ()
-    """Captions and questions to store with the images."""
-    device: str = "auto"
-    """Device of the network; see `semvlp.distributed.device_of`."""
-    precision: Precision = "fp32"
-    """Arithmetic of the network; scores and boxes are fp32 in both. `auto` is bf16 where the device
-    multiplies it by itself, and in a data set that is gone on with what it was begun with."""
-    batch_size: int = 8
-    """Most images of equal shape in one pass on a GPU; on a CPU each has its own."""
-    workers: int = 4
-    """Threads that decode and resize images."""
-    resume: bool = True
-    """Go on where an earlier run stopped."""
-    overwrite: bool = False
-    """Replace what an earlier run wrote."""
-    max_bad: float = 0.05
-    """Largest fraction of refused images that still counts as success."""
-    preview: int = 0
-    """Images on the HTML page written beside the shards; 0 writes none."""
-    samples_per_shard: int = 2000
-    """Images of one tar shard: 0.8 GB at 100 regions of 2048 numbers."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "samples_per_shard"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max_bad is a fraction in 0..1, got {self.max_bad}")
-        if self.preview < 0:
-            raise ConfigError(f"preview must be at least 0, got {self.preview}")
-        resolve(self.preset, self.min_regions, self.max_regions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractReport:
-    """The content of a finished extraction and the time of this run."""
-
-    out: Path
-    written: int
-    """Images with regions, those of earlier runs included."""
-    refused: int
-    """Images without, those of earlier runs included; `refused.jsonl` says why."""
-    processed: int
-    """Images this run worked on."""
-    seconds: float
-    unmatched_texts: int
-    """Image names in the text files that no image has."""
-    preview: Path | None
-
-    @property
-    def images_per_second(self) -> float:
-        """Return the rate of this run, loading of the detector included."""
-        return self.processed / max(self.seconds, 1e-9)
-
-    def values(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
-        paths = {"out": str(self.out), "preview": str(self.preview) if self.preview else None}
-        return asdict(self) | paths | {"images_per_second": self.images_per_second}
-
-    def sentence(self) -> str:
-        """Say in a sentence what was written, how many, how long, where."""
-        refused = f", {self.refused} refused" if self.refused else ""
-        rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
-        page = f"; look at {self.preview}" if self.preview else ""
-        return (
-            f"{self.out} holds the regions of {self.written} images{refused}; this run took "
-            f"{self.processed} of them in {duration(self.seconds)}{rate}{page}."
-        )
 
 
 def extract(
@@ -159,17 +66,20 @@ def extract(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out must be a directory, but {out} is a file")
     refuse_source_code(out)
-    files = find_images(images)
+    files: Sequence[ImageFile] = find_images(images)
+    boxes = _given_boxes(settings, files)
+    files = boxes.files if boxes else files
     texts, unmatched = _match(settings.texts, files)
     with joined(settings.device, patience=PATIENCE, setting="--device") as world:
         detector = detector or _load(_settled(settings, out, world), str(world.device))
         name_labels(detector, settings.labels)
-        plan = _plan(files, detector, settings)
+        given = _in_classes_of(detector, boxes)
+        plan = _plan(files, detector, settings, given, boxes)
         begin: Callable[..., Writer] = partial(
             open_writer, out, plan, format=settings.format, packages=_packages(detector)
         )
         restart = {"resume": settings.resume, "overwrite": settings.overwrite}
-        process = partial(_process, files, detector, settings, texts=texts)
+        process = partial(_process, files, detector, settings, given=given, texts=texts)
         if world.size == 1:
             with begin(**restart) as writer:
                 processed = process(writer)
@@ -184,6 +94,7 @@ def extract(
             processed=processed,
             seconds=time.monotonic() - start,
             unmatched_texts=unmatched,
+            without_boxes=boxes.left_out if boxes else 0,
             preview=_preview(images, out, settings) if world.is_first else None,
         )
     check_refused(out, counts, settings.max_bad, took=f" in {duration(report.seconds)}")
@@ -236,13 +147,44 @@ def _load(settings: ExtractSettings, device: str) -> Detector:
     )
 
 
-def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSettings) -> Plan:
-    rule = resolve(settings.preset, settings.min_regions, settings.max_regions)
+def _given_boxes(settings: ExtractSettings, files: Sequence[ImageFile]) -> GivenBoxes | None:
+    if settings.boxes is None:
+        return None
+    return given_boxes(settings.boxes, files, and_detected=settings.and_detected)
+
+
+def _in_classes_of(detector: Detector, boxes: GivenBoxes | None) -> dict[str, Given]:
+    """Return the given boxes by image id, with the classes that a detector has for their names.
+
+    Raises:
+        ConfigError: it describes nothing but what it finds itself.
+    """
+    if boxes is None:
+        return {}
+    if not detector.describes_boxes:
+        raise ConfigError(
+            "--boxes: the states of this detector's queries describe what they found themselves, "
+            "never a box that is given; take a detector that pools features from regions, such as "
+            "the default one"
+        )
+    return boxes.of_images(detector.object_labels)
+
+
+def _plan(
+    files: Sequence[ImageFile],
+    detector: Detector,
+    settings: ExtractSettings,
+    given: Mapping[str, Given],
+    boxes: GivenBoxes | None,
+) -> Plan:
+    rule = resolve(settings.preset, settings.min_regions, settings.max_regions).stored()
+    if boxes:
+        rule = rule_of(given) | (rule if settings.and_detected else {})
     return Plan(
         image_ids=tuple(file.image_id for file in files),
         extractor={
             **detector.profile,
-            "selection": rule.stored(),
+            "selection": rule,
             "decoding": DECODING_VERSION,
         },
         object_labels=tuple(detector.object_labels),
@@ -250,13 +192,14 @@ def _plan(files: Sequence[ImageFile], detector: Detector, settings: ExtractSetti
         feature_size=detector.feature_size,
         samples_per_shard=settings.samples_per_shard,
         texts_sha256=files_sha256(settings.texts) if settings.texts else "",
+        boxes_sha256=boxes.sha256 if boxes else "",
     )
 
 
 def _packages(detector: Detector) -> tuple[str, ...]:
     """Return what shapes the numbers, beside the packages that every data set names."""
-    backend = ("detectron2",) if detector.profile.get("backend") == "detectron2" else ()
-    return ("torchvision", "pillow", *backend)
+    backend = detector.profile.get("backend", "torchvision")
+    return tuple(dict.fromkeys(("torchvision", "pillow", backend)))
 
 
 def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:
@@ -276,6 +219,7 @@ def _process(
     settings: ExtractSettings,
     writer: Writer,
     *,
+    given: Mapping[str, Given],
     texts: Mapping[str, Texts],
 ) -> int:
     """Write or refuse every pending image of the writer's part, and return their number."""
@@ -293,6 +237,7 @@ def _process(
         files,
         detector,
         choose,
+        given=given,
         wanted=pending,
         per_shard=settings.samples_per_shard,
         images_per_pass=images_per_pass,

@@ -5,6 +5,8 @@ Suppression is torchvision's: a box is dropped when its IoU with a better one is
 threshold, widths are x2 - x1. The original Caffe code drops at >= and counts x2 - x1 + 1.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +14,9 @@ from torchvision.ops import nms
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.detector import Proposals
+from semvlp.extract.images.given import UNKNOWN_CLASS
 from semvlp.extract.presets import Preset, clamped, resolve
-from semvlp.shards.record import NO_ATTRIBUTE, Regions
+from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
 
 Boxes = NDArray[np.float32]
 Scores = NDArray[np.float32]
@@ -34,6 +37,8 @@ def select(
     """Return the regions [R, ...] of one image, highest `object_conf` first, ties in given order.
 
     `boxes` are the ones regressed for the stored class, `proposals` the ones before regression.
+    Boxes given with the image come first, all of them, as and in the order they were given; the
+    rule chooses among the proposals behind them, as many as there is room for.
 
     Raises:
         ConfigError: see `resolve`.
@@ -44,10 +49,34 @@ def select(
         raise InputError(f"image {image_id}: the detector proposed no region")
     if not np.isfinite(proposals.object_scores).all():
         raise InputError(f"image {image_id}: an object score is not a finite number")
-    rows, labels, confidence = _choose(proposals, rule)
-    order = np.argsort(-confidence, kind="stable")
-    rows, labels, confidence = rows[order], labels[order], confidence[order]
+    count = len(proposals.given_classes)
+    parts = [_given(proposals)] if count else []
+    room = min(rule.max_regions, MAX_REGIONS - count)
+    if len(proposals.proposals) > count and room:
+        low = min(rule.min_regions, room)
+        rows, labels, confidence = _choose(
+            _after(count, proposals), replace(rule, min_regions=low, max_regions=room)
+        )
+        order = np.argsort(-confidence, kind="stable")
+        parts.append((rows[order] + count, labels[order], confidence[order]))
+    rows, labels, confidence = (np.concatenate(values) for values in zip(*parts, strict=True))
     return _regions(proposals, rows, labels, confidence, image_id, profile)
+
+
+def _given(proposals: Proposals) -> tuple[Indices, Indices, Scores]:
+    """Return the rows [K] of the boxes given with the image, with their classes and scores."""
+    rows = np.arange(len(proposals.given_classes))
+    scores = proposals.object_scores[rows, :-1]
+    known = proposals.given_classes != UNKNOWN_CLASS
+    labels = np.where(known, proposals.given_classes, scores.argmax(1))
+    return rows, labels, scores[rows, labels]
+
+
+def _after(count: int, proposals: Proposals) -> Proposals:
+    """Return the proposals without the first `count` rows."""
+    arrays = ("proposals", "boxes", "object_scores", "attribute_scores", "features")
+    rest = {name: getattr(proposals, name)[count:] for name in arrays}
+    return replace(proposals, **rest, given_classes=proposals.given_classes[:0])
 
 
 def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Scores]:
@@ -138,11 +167,14 @@ def _regions(
     if features.size and not np.abs(features).max() <= limit:
         raise InputError(f"image {image_id}: a feature is not a number of at most {limit:g}")
     attributes, attribute_conf = _attributes(proposals.attribute_scores[rows])
+    boxes = _class_boxes(proposals, rows, labels).astype(np.float32)
+    count = len(proposals.given_classes)
+    boxes[:count] = proposals.proposals[:count]
     return Regions(
         image_id=image_id,
         width=proposals.width,
         height=proposals.height,
-        boxes=_class_boxes(proposals, rows, labels).astype(np.float32),
+        boxes=boxes,
         proposals=proposals.proposals[rows].astype(np.float32),
         features=features.astype(np.float16),
         object_ids=labels.astype(np.int16),

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
-Backend = Literal["auto", "detectron2", "torchvision"]
+Backend = Literal["auto", "detectron2", "torchvision", "transformers"]
 PresetName = Literal["butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl_nms2", "top_100"]
 View = Literal["butd_36", "butd_10_100"]
 """The presets that can be cut from what `top_100` stored: they choose by a confidence it keeps."""

@@ -33,7 +33,7 @@ TENSORS: dict[str, tuple[str, type[np.generic], tuple[int | None, ...]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Regions:
-    """One image's regions, most confident first.
+    """One image's regions, most confident first; boxes that were given with it before all others.
 
     Raises:
         InputError: an array of another type or shape, or a value that is not finite.
@@ -86,7 +86,7 @@ class Regions:
         return len(self.features)
 
     def top(self, count: int) -> "Regions":
-        """Return the `count` most confident regions."""
+        """Return the first `count` regions, the most confident ones."""
         arrays = {name: getattr(self, name)[:count] for name in TENSORS}
         return Regions.trusted(
             image_id=self.image_id,

@@ -197,6 +197,7 @@ def manifest_of(
         samples_per_shard=plan.samples_per_shard,
         image_list_sha256=plan.image_list_sha256,
         texts_sha256=plan.texts_sha256,
+        boxes_sha256=plan.boxes_sha256,
         shards=shards,
         refused=tuple(refusals[position] for position in sorted(refusals)),
     )

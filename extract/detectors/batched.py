@@ -5,7 +5,7 @@ h x w the same image resized.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -61,8 +61,19 @@ class RawDetections(NamedTuple):
     """[P, F]."""
 
 
+class GivenRegions(NamedTuple):
+    """The boxes given with one image, in pixels of the resized image."""
+
+    boxes: Tensor
+    """[K, 4]."""
+    and_detected: bool
+    """The network's own proposals come after them."""
+
+
 class BatchedDetector(ABC):
     """A detector around its network's own `_forward`; see `Detector`."""
+
+    describes_boxes = True
 
     def __init__(self, rule: ResizeRule, images_per_pass: int) -> None:
         self.images_per_pass = images_per_pass
@@ -85,25 +96,65 @@ class BatchedDetector(ABC):
     def detect(self, images: Sequence[Resized]) -> list[Proposals]:
         """Detect in one pass over prepared images of equal shape, which are never padded."""
         scales = [1 / image.back[0] for image in images]
-        detections = self._forward(np.stack([image.pixels for image in images]), scales)
+        pixels = np.stack([image.pixels for image in images])
+        detections = self._forward(pixels, scales, [_given_regions(image) for image in images])
         return [_proposals(raw, image) for raw, image in zip(detections, images, strict=True)]
 
     @abstractmethod
-    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
-        """Run the network on images [n, h, w, 3], each with its scale: resized over original."""
+    def _forward(
+        self, pixels: Pixels, scales: list[float], given: Sequence[GivenRegions | None]
+    ) -> list[RawDetections]:
+        """Run the network on images [n, h, w, 3], each with its scale: resized over original.
+
+        `given` are the boxes of each image that are described, see `with_given`; None: the
+        network's own proposals are.
+        """
+
+
+def with_given(
+    given: Sequence[GivenRegions | None],
+    propose: Callable[[], Sequence[Tensor]],
+    *,
+    like: Tensor,
+) -> list[Tensor]:
+    """Return the boxes [P, 4] of each image that a network describes, those given first.
+
+    `propose` returns the network's own, and is called where some image wants them; the boxes lie
+    where `like` does.
+    """
+    if all(each is not None and not each.and_detected for each in given):
+        return [each.boxes.to(like.device) for each in given if each is not None]
+    regions = []
+    for each, own in zip(given, propose(), strict=True):
+        if each is not None:
+            own = own if each.and_detected else own[:0]
+            own = torch.cat([each.boxes.to(own.device), own])
+        regions.append(own)
+    return regions
+
+
+def _given_regions(image: Resized) -> GivenRegions | None:
+    if image.given is None:
+        return None
+    back = torch.tensor([*image.back] * 2)
+    return GivenRegions(torch.from_numpy(image.given.boxes) / back, image.given.and_detected)
 
 
 def _proposals(raw: RawDetections, image: Resized) -> Proposals:
     """Return detections in pixels of the original image, in NumPy."""
     height, width = image.size
+    proposals = _in_original_pixels(raw.proposals, image)
+    if image.given is not None:
+        proposals[: len(image.given.boxes)] = image.given.boxes
     return Proposals(
         width=width,
         height=height,
-        proposals=_in_original_pixels(raw.proposals, image),
+        proposals=proposals,
         boxes=_in_original_pixels(raw.boxes, image),
         object_scores=_numpy(raw.object_scores),
         attribute_scores=_numpy(raw.attribute_scores),
         features=_numpy(raw.features),
+        **({} if image.given is None else {"given_classes": image.given.classes}),
     )
 
 

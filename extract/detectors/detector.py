@@ -5,15 +5,15 @@ as it was given; scores are probabilities.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.extract.images.resize import Resized
 
-Runner = Literal["detectron2", "torchvision"]
+Runner = Literal["detectron2", "torchvision", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -32,6 +32,9 @@ class Proposals:
     """[P, A] attribute probabilities without "none"; A is 0 where there is no attribute head."""
     features: NDArray[np.float32]
     """[P, F] region features."""
+    given_classes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """[K] object classes of the first K rows, which are boxes given with the image, in their order;
+    UNKNOWN_CLASS where the most probable one counts."""
 
 
 class Detector(Protocol):
@@ -42,6 +45,8 @@ class Detector(Protocol):
     feature_size: int
     profile: dict[str, Any]
     """Everything that shapes the numbers, as plain JSON values: the source of the profile hash."""
+    describes_boxes: bool
+    """Boxes given with an image are described, see `Resized.given`."""
     images_per_pass: int
     """Most images of equal prepared shape that a pass may hold; by rounding, each depends on all
     of its pass."""
@@ -54,3 +59,11 @@ class Detector(Protocol):
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
         """Detect in RGB images [H, W, 3] of any sizes, each as if it were alone."""
+
+
+@runtime_checkable
+class OpenVocabulary(Protocol):
+    """A detector that is told in words what to find."""
+
+    def look_for(self, labels: tuple[str, ...]) -> None:
+        """Make `labels` the object classes, of which there are none before."""

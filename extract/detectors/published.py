@@ -1,5 +1,6 @@
 """Weights of a known network, published or our own, and the names of its classes."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.detector import Detector
+from semvlp.extract.detectors.detector import Detector, OpenVocabulary
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import backbone_of
 from semvlp.extract.detectors.on_torchvision.rpn import cell_anchors
 from semvlp.extract.networks import NETWORKS, NetworkConfig
@@ -79,13 +80,17 @@ def numbered(kind: str, count: int) -> tuple[str, ...]:
 def name_labels(detector: Detector, files: Sequence[Path]) -> None:
     """Give a detector the names in text files, a line each: object classes, then attributes.
 
+    One of open vocabulary looks for them; instead of a file it takes names with commas between.
     Lines stand in the order of the classes, background and "none" left out, as in bottom-up
     attention's `objects_vocab.txt` and `attributes_vocab.txt`.
 
     Raises:
-        ConfigError: more than two files.
+        ConfigError: more than two files, or none where the detector must be told what to find.
         InputError: a file that cannot be read or has another number of names than the detector.
     """
+    if isinstance(detector, OpenVocabulary):
+        detector.look_for(tuple(name for file in files for name in _asked(file)))
+        return
     if len(files) > 2:
         raise ConfigError("--labels takes one file of object classes and one of attributes")
     for path, kind in zip(files, ("object", "attribute"), strict=False):
@@ -96,6 +101,13 @@ def name_labels(detector: Detector, files: Sequence[Path]) -> None:
                 f"found {len(names)} lines"
             )
         setattr(detector, f"{kind}_labels", names)
+
+
+def _asked(words: Path) -> tuple[str, ...]:
+    """Return the names in a file, or those that stand in its place."""
+    # A list of names may be longer than a path can be, of which `Path.is_file` makes an error.
+    names = _names(words) if os.path.isfile(words) else str(words).split(",")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -1,17 +1,17 @@
-"""The detectors that are known by name, and how one is opened by whichever backend has it."""
+"""Opening a detector, by whichever backend has it."""
 
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semvlp.doctor import without_detectron2
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Detector, Runner
-from semvlp.extract.networks import NETWORKS
+from semvlp.extract.detectors.known import DEFAULT, KNOWN, DetectorSpec
+from semvlp.extract.networks import MODELS, NETWORKS
 from semvlp.extract.weights.download import fetch
 from semvlp.names import Backend, Precision
 from semvlp.settings import override
@@ -20,99 +20,6 @@ if TYPE_CHECKING:
     from semvlp.extract.detectors.batched import Execution
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorSpec:
-    """A detector that is known by name."""
-
-    what: str
-    """The network and the data it was trained on."""
-    weights: str
-    """URL of its weights; where none are downloaded, where they come from."""
-    network: str
-    """Name in `networks.NETWORKS`."""
-    published: bool = False
-    """Its weights are a file of their own, which `--weights` may replace."""
-
-
-_ZOO = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
-_MILVLG = "by hand from the links of https://github.com/MILVLG/bottom-up-attention.pytorch"
-DEFAULT = "coco-r101-c4"
-KNOWN: dict[str, DetectorSpec] = {
-    DEFAULT: DetectorSpec(
-        what="the default: Faster R-CNN, ResNet-101 C4, 80 COCO classes, 2048 features",
-        weights=f"{_ZOO}/faster_rcnn_R_101_C4_3x/138204752/model_final_298dad.pkl",
-        network="resnet101_c4",
-        published=True,
-    ),
-    "coco-r50-c4": DetectorSpec(
-        what="Faster R-CNN, ResNet-50 C4, 80 COCO classes, 2048 features",
-        weights=f"{_ZOO}/faster_rcnn_R_50_C4_3x/137849393/model_final_f97cb7.pkl",
-        network="resnet50_c4",
-        published=True,
-    ),
-    "coco-r101-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNet-101 FPN, 80 COCO classes, 1024 features",
-        weights=f"{_ZOO}/faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl",
-        network="resnet101_fpn",
-        published=True,
-    ),
-    "coco-r50-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNet-50 FPN, 80 COCO classes, 1024 features",
-        weights=f"{_ZOO}/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl",
-        network="resnet50_fpn",
-        published=True,
-    ),
-    "coco-x101-fpn": DetectorSpec(
-        what="Faster R-CNN, ResNeXt-101 32x8d FPN, 80 COCO classes, 1024 features",
-        weights=f"{_ZOO}/faster_rcnn_X_101_32x8d_FPN_3x/139173657/model_final_68b088.pkl",
-        network="resnext101_fpn",
-        published=True,
-    ),
-    "butd": DetectorSpec(
-        what="bottom-up attention for PyTorch (airsplay, LXMERT), Visual Genome classes and "
-        "attributes; also Hugging Face's unc-nlp/frcnn-vg-finetuned",
-        weights="http://nlp.cs.unc.edu/models/faster_rcnn_from_caffe_attr.pkl",
-        network="resnet101_c4_butd",
-        published=True,
-    ),
-    "butd-caffe": DetectorSpec(
-        what="bottom-up attention with the arithmetic of Caffe (MILVLG bua-caffe-frcn-r101*.pth)",
-        weights=_MILVLG,
-        network="resnet101_c4_caffe",
-        published=True,
-    ),
-    "milvlg-r50": DetectorSpec(
-        what="bottom-up attention retrained with detectron2, ResNet-50 (MILVLG bua-d2-frcn-r50)",
-        weights=_MILVLG,
-        network="resnet50_c4_milvlg",
-        published=True,
-    ),
-    "milvlg-r101": DetectorSpec(
-        what="bottom-up attention retrained with detectron2, ResNet-101 (MILVLG bua-d2-frcn-r101)",
-        weights=_MILVLG,
-        network="resnet101_c4_milvlg",
-        published=True,
-    ),
-    "vinvl": DetectorSpec(
-        what="VinVL, ResNeXt-152 32x8d C4, 1594 classes and 524 attributes, 2048 features",
-        weights="https://dl.fbaipublicfiles.com/mmf/data/models/vinvl/detection/"
-        "vinvl_vg_x152c4.pth",
-        network="resnext152_c4_vinvl",
-        published=True,
-    ),
-    "demo": DetectorSpec(
-        what="a small network for the drawn world of `semvlp demo`, 256 features, fast on a CPU",
-        weights="part of this package, works offline",
-        network="small",
-    ),
-    "untrained": DetectorSpec(
-        what="ResNet-50 C4 with an attribute head, for trying out the plumbing without a download",
-        weights="random from a fixed seed, works offline",
-        network="resnet50_c4",
-    ),
-}
 
 
 def check_detector(
@@ -126,12 +33,16 @@ def check_detector(
     """
     name = spec or DEFAULT
     known = KNOWN.get(name)
-    if not (known or is_config(name) or Path(name).is_dir()):
+    if not (known or is_config(name) or _is_of_transformers(name) or Path(name).is_dir()):
         raise ConfigError(_unknown(name))
     if weights and not (is_config(name) or (known and known.published)):
         raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
-    if known:
+    if known and known.network in MODELS:
+        override(MODELS[known.network], settings)
+    elif known:
         override(NETWORKS[known.network], settings)
+    elif settings and _is_of_transformers(name):
+        raise ConfigError(f"--detector {name} has no settings of ours; leave --set out")
     if weights and not weights.startswith("hf:") and "://" not in weights:
         with _remedied(known):
             fetch(weights.partition("#")[0])  # its hash is left to whoever opens it
@@ -149,16 +60,17 @@ def load_detector(
     """Open a detector.
 
     Args:
-        spec: a name in `KNOWN` (None is `DEFAULT`), a directory that `train_detector` wrote, or a
-            detectron2 config: a YAML file or a name in its model zoo.
+        spec: a name in `KNOWN` (None is `DEFAULT`), a directory that `train_detector` wrote, a
+            detectron2 config (a YAML file or a name in its model zoo), or a detector of
+            transformers (`hf:OWNER/NAME` or a folder).
         weights: path, URL or `hf:OWNER/NAME[/FILE]` of weights instead of the spec's own.
         backend: the library that runs the network. `auto` is torchvision where it has the network,
             because that runs everywhere and gives everyone the same profile; detectron2 for its
-            configs.
+            configs, transformers for its detectors.
         device: a name that `semvlp.distributed.device_of` knows.
         precision: of the convolutions; boxes and probabilities are always fp32. `auto` is bf16
             where the device multiplies it by itself.
-        settings: `name=value` for fields of the network's `NetworkConfig`, such as
+        settings: `name=value` for fields of the network's `NetworkConfig` or `ModelConfig`, such as
             `shorter_side=400`; for a detectron2 config keys of its own, `INPUT.MIN_SIZE_TEST=400`.
 
     Raises:
@@ -171,19 +83,25 @@ def load_detector(
     only = _sole_backend(name)
     if only and backend not in ("auto", only):
         raise ConfigError(f"--detector {name} is run by {only} alone; --backend auto takes it")
-    runner = only or ("detectron2" if backend == "detectron2" else "torchvision")
+    runner: Runner = only or ("torchvision" if backend == "auto" else backend)
     log.info("detector %s, run by %s", name, runner)
-    run = _with_detectron2 if runner == "detectron2" else _with_torchvision
+    runners = {
+        "torchvision": _with_torchvision,
+        "detectron2": _with_detectron2,
+        "transformers": _with_transformers,
+    }
     with _remedied(known):
-        return run(name, weights, device, precision, settings)
+        return runners[runner](name, weights, device, precision, settings)
 
 
 def _sole_backend(name: str) -> Runner | None:
     """Return the backend that alone has the network, None where both do."""
     if is_config(name):
         return "detectron2"
+    if _is_of_transformers(name):
+        return "transformers"
     if name in KNOWN:
-        return "torchvision" if KNOWN[name].network == "small" else None
+        return "torchvision" if KNOWN[name].network in ("small", *MODELS) else None
     from semvlp.extract.weights.checkpoint import DESCRIPTION, read_description
 
     network = read_description(Path(name, DESCRIPTION)).network
@@ -196,6 +114,7 @@ def _with_torchvision(
     name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
 ) -> Detector:
     from semvlp.extract.detectors.on_torchvision import backend as torchvision
+    from semvlp.extract.detectors.on_torchvision import models
 
     execution = _execution(device, precision)
     spec = KNOWN.get(name)
@@ -204,6 +123,9 @@ def _with_torchvision(
     if name == "demo":
         path = Path(__file__).with_name("demo_detector.json")
         return torchvision.open_trained(path, execution, settings)
+    if spec.network in MODELS:
+        model = override(MODELS[spec.network], settings)
+        return models.open_model(model, _weights(spec, weights), execution)
     config = override(NETWORKS[spec.network], settings)
     if name == "untrained":
         return torchvision.open_untrained(config, execution)
@@ -231,6 +153,16 @@ def _with_detectron2(
     return detectron2.open_published(spec.network, config, _weights(spec, weights), execution)
 
 
+def _with_transformers(
+    name: str, weights: str | None, device: str, precision: Precision, settings: Sequence[str]
+) -> Detector:
+    from semvlp.extract.detectors.on_transformers.backend import open_detector
+
+    if not _is_of_transformers(name):
+        raise ConfigError(f"--detector {name} is no detector of transformers; leave --backend out")
+    return open_detector(name, _execution(device, precision))
+
+
 def _execution(device: str, precision: Precision) -> "Execution":
     from semvlp.distributed import device_of, precision_of
     from semvlp.extract.detectors.batched import Execution
@@ -240,10 +172,27 @@ def _execution(device: str, precision: Precision) -> "Execution":
 
 
 def _weights(spec: DetectorSpec, given: str | None) -> Path:
-    """Return the file with the weights of a published detector."""
-    if not given and not spec.weights.startswith("http"):
-        raise InputError(f"these weights must be downloaded {spec.weights}")
-    return fetch(given or spec.weights)
+    """Return the file with the weights of a published detector, from the first source that has it.
+
+    Raises:
+        InputError: no source has it; says what is wrong with each.
+    """
+    if given:
+        return fetch(given)
+    failures = []
+    for source in filter(lambda source: source.is_fetched, spec.sources):
+        try:
+            return fetch(source.address)
+        except (ConfigError, InputError) as error:
+            log.warning("%s", error)
+            failures.append(str(error))
+    raise InputError("\n".join(failures) or f"these weights must be downloaded {spec.weights}")
+
+
+def _is_of_transformers(name: str) -> bool:
+    """Tell whether a name is that of a detector on the hub, or of a folder transformers wrote."""
+    is_folder = Path(name, "config.json").is_file() and not Path(name, "detector.json").exists()
+    return name.startswith("hf:") or is_folder
 
 
 def is_config(name: str) -> bool:
@@ -255,8 +204,8 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, KNOWN, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(KNOWN)}"
     return (
-        f"--detector {name!r} must be a known name, a directory made by `semvlp detector train` or "
-        f"a detectron2 .yaml config; {hint}"
+        f"--detector {name!r} must be a known name, a directory made by `semvlp detector train`, "
+        f"a detectron2 .yaml config or hf:OWNER/NAME; {hint}"
     )
 
 
@@ -268,9 +217,10 @@ def _remedied(spec: DetectorSpec | None) -> Iterator[None]:
     except InputError as error:
         if not (spec and spec.published):
             raise
-        where = "elsewhere " if spec.weights.startswith("http") else ""
+        by_hand = [source.address for source in spec.sources if not source.is_fetched]
+        where = by_hand[0] if by_hand else f"{spec.weights} elsewhere"
         raise InputError(
-            f"{error}\nTo go on: download {spec.weights} {where}and give it as --weights PATH, "
+            f"{error}\nTo go on: download {where} and give it as --weights PATH, "
             "train a detector for your images with `semvlp detector train`, or try --detector demo "
             "(drawn shapes)."
         ) from error

@@ -37,7 +37,7 @@ class ImageFile:
     size: int = 0
     """Bytes of the member."""
     unread: str = ""
-    """Why the member has no bytes of its own to be read; empty where it has."""
+    """Why there are no bytes to be read; empty where there are."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
@@ -48,6 +48,8 @@ class ImageFile:
         Raises:
             Refused: the file is missing, unreadable or empty.
         """
+        if self.unread:
+            raise Refused(self.unread)
         try:
             data = self._read_member() if self.member else self.path.read_bytes()
         except OSError as error:
@@ -57,8 +59,6 @@ class ImageFile:
         return data
 
     def _read_member(self) -> bytes:
-        if self.unread:
-            raise Refused(self.unread)
         with self.path.open("rb") as tar:
             tar.seek(self.offset)
             return tar.read(self.size)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semvlp.extract.images.given import Given
 from semvlp.extract.networks import NetworkConfig
 
 Pixels = NDArray[Any]
@@ -40,6 +41,8 @@ class Resized(NamedTuple):
     """Factors that bring x and y of a box back to pixels of the original image."""
     size: tuple[int, int]
     """Height and width of the original image."""
+    given: Given | None = None
+    """Boxes to be described, if not all that a detector finds."""
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:

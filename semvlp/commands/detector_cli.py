@@ -55,8 +55,17 @@ def detector_train(
 @detector.command("list")
 def detector_list() -> Result:
     """List known detectors: what they are and where their weights come from."""
-    from semvlp.extract.detectors.zoo import KNOWN
+    from semvlp.extract.detectors.known import KNOWN
 
-    rows = {name: {"what": spec.what, "weights": spec.weights} for name, spec in KNOWN.items()}
-    lines = [f"{name}\n  {row['what']}\n  weights: {row['weights']}" for name, row in rows.items()]
+    rows: dict[str, Any] = {}
+    lines = []
+    for name, spec in KNOWN.items():
+        sources = [source.values() for source in spec.sources]
+        rows[name] = {"what": spec.what, "weights": spec.weights, "sources": sources}
+        lines += [name, f"  {spec.what}"]
+        lines += [f"  weights: {source.sentence()}" for source in spec.sources]
+    lines.append(
+        "hf:OWNER/NAME\n  a detector of Hugging Face's library: RT-DETR, D-FINE, DETR ..., and "
+        'with --labels "dog, red car" OWLv2 and Grounding DINO'
+    )
     return Result(rows, "\n".join(lines))

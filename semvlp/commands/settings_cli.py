@@ -19,7 +19,8 @@ COMMANDS = ("pretrain", "finetune", "extract", "detector")
 def defaults_of(command: str) -> Any:
     """Return what `--set` of a command changes; rooms are imported here alone, without torch.
 
-    The networks of `extract` differ in their settings: those of the default detector's are shown.
+    The networks of `extract` differ in their settings: those of ResNet-101 C4 are shown, among them
+    all that torchvision's own models have.
     """
     if command == "pretrain":
         from semvlp.train.config import PretrainConfig
@@ -30,10 +31,9 @@ def defaults_of(command: str) -> Any:
 
         return FinetuneConfig()
     if command == "extract":
-        from semvlp.extract.detectors.zoo import DEFAULT, KNOWN
         from semvlp.extract.networks import NETWORKS
 
-        return NETWORKS[KNOWN[DEFAULT].network]
+        return NETWORKS["resnet101_c4"]
     from semvlp.train.detector.config import DetectorTrainConfig
 
     return DetectorTrainConfig()

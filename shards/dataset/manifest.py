@@ -115,6 +115,8 @@ class Manifest:
     samples_per_shard: int
     image_list_sha256: str
     texts_sha256: str
+    boxes_sha256: str = ""
+    """Hash of the boxes that were given with the images; empty where a detector found them."""
     shards: tuple[ShardEntry, ...]
     refused: tuple[Refusal, ...]
 
@@ -172,6 +174,7 @@ class Manifest:
             feature_size=self.feature_size,
             samples_per_shard=self.samples_per_shard,
             texts_sha256=self.texts_sha256,
+            boxes_sha256=self.boxes_sha256,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -204,6 +207,7 @@ class Manifest:
                 "n_listed": self.counts["samples"] + self.counts["errors"],
                 "samples_per_shard": self.samples_per_shard,
                 "texts_sha256": self.texts_sha256,
+                **({"boxes_sha256": self.boxes_sha256} if self.boxes_sha256 else {}),
             },
             "counts": self.counts,
             "shards": [shard.to_json() for shard in self.shards],
@@ -227,6 +231,7 @@ class Manifest:
             samples_per_shard=source["samples_per_shard"],
             image_list_sha256=source["image_list_sha256"],
             texts_sha256=source["texts_sha256"],
+            boxes_sha256=source.get("boxes_sha256", ""),
             shards=tuple(map(ShardEntry.from_json, entry["shards"])),
             refused=tuple(map(Refusal.from_json, entry["errors"])),
         )

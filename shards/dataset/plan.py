@@ -49,6 +49,9 @@ class Plan:
     """Images of one tar shard, refused ones included."""
     texts_sha256: str = ""
     """`files_sha256` of the text files joined to the images; empty where there are none."""
+    boxes_sha256: str = ""
+    """Hash of the boxes that were given with the images; empty where a detector finds them. No part
+    of the profile: data sets of one detector and several files of boxes go together."""
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1 or self.feature_size < 1:
@@ -100,6 +103,7 @@ class Plan:
             "samples_per_shard": self.samples_per_shard,
             "extractor": plain(self.extractor),
             "texts_sha256": self.texts_sha256,
+            **({"boxes_sha256": self.boxes_sha256} if self.boxes_sha256 else {}),
             "object_labels": list(self.object_labels),
             "attribute_labels": list(self.attribute_labels),
             "image_ids": list(self.image_ids),

@@ -131,6 +131,7 @@ def read_plan(out: Path) -> Plan:
             feature_size=entry["feature_size"],
             samples_per_shard=entry["samples_per_shard"],
             texts_sha256=entry["texts_sha256"],
+            boxes_sha256=entry.get("boxes_sha256", ""),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "numpy", "lmdb", "webdataset", "PIL", "rich", "jinja2")
 TASK_NAMES = ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "table"]
 STORE_FORMATS = ["tar", "lmdb"]
-BACKENDS = ["auto", "detectron2", "torchvision"]
+BACKENDS = ["auto", "detectron2", "torchvision", "transformers"]
 COMMUNITY_FORMATS = [
     "lxmert-tsv",
     "butd-tsv",
@@ -39,6 +39,12 @@ COMMUNITY_FORMATS = [
     "mmf-npy",
 ]
 DETECTORS = [
+    "torchvision:fasterrcnn_resnet50_fpn_v2",
+    "torchvision:maskrcnn_resnet50_fpn_v2",
+    "torchvision:fasterrcnn_resnet50_fpn",
+    "torchvision:maskrcnn_resnet50_fpn",
+    "torchvision:fasterrcnn_mobilenet_v3_large_fpn",
+    "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn",
     "coco-r101-c4",
     "coco-r50-c4",
     "coco-r101-fpn",

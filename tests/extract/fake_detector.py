@@ -20,6 +20,7 @@ class FakeDetector:
     attribute_labels = tuple(f"attribute {index}" for index in range(ATTRIBUTES))
     feature_size = FEATURES
     images_per_pass = 1
+    describes_boxes = True
 
     def __init__(self, fail: Callable[[int], None] = lambda number: None) -> None:
         self.profile: dict[str, Any] = {"detector": "fake"}

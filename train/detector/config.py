@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semvlp.extract.detectors.zoo import KNOWN, is_config
+from semvlp.extract.detectors.known import KNOWN
+from semvlp.extract.detectors.zoo import is_config
 from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.names import Device
 from semvlp.progress import duration

@@ -55,6 +55,10 @@ def runner_of(config: DetectorTrainConfig, backend: Backend) -> Runner:
         ConfigError: `backend` does not have it.
     """
     is_config = config.architecture is None
+    if backend == "transformers":
+        raise ConfigError(
+            "detectors of transformers find, but are not trained here; leave --backend out"
+        )
     if backend == "torchvision" and is_config:
         raise ConfigError(f"{config.network} is a detectron2 config; --backend auto trains it")
     if backend == "detectron2" and config.architecture == "small":

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from semvlp.errors import ConfigError
@@ -22,7 +22,9 @@ from semvlp.extract.detectors.batched import (
     REGIONS_AT_ONCE,
     BatchedDetector,
     Execution,
+    GivenRegions,
     RawDetections,
+    with_given,
 )
 from semvlp.extract.detectors.on_detectron2.cfg import (
     address_of,
@@ -172,7 +174,9 @@ class Detectron2Detector(BatchedDetector):
         self._model, self._region_step = model.eval(), _fuse_for_inference(model)
 
     @torch.inference_mode()
-    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+    def _forward(
+        self, pixels: Pixels, scales: list[float], given: Sequence[GivenRegions | None]
+    ) -> list[RawDetections]:
         """Do as `GeneralizedRCNN.inference` up to the point where boxes are selected."""
         if self._cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[..., ::-1].copy()
@@ -183,7 +187,16 @@ class Detectron2Detector(BatchedDetector):
         maps = {name: each.float() for name, each in maps.items()}
         if isinstance(self._model.proposal_generator, BottomUpRPN):
             self._model.proposal_generator.scales = scales
-        proposals, _ = self._model.proposal_generator(images, maps, None)
+
+        def propose() -> list[Tensor]:
+            own, _ = self._model.proposal_generator(images, maps, None)
+            return [each.proposal_boxes.tensor for each in own]
+
+        regions = with_given(given, propose, like=images.tensor)
+        proposals = [
+            Instances(size, proposal_boxes=Boxes(boxes))
+            for size, boxes in zip(images.image_sizes, regions, strict=True)
+        ]
         with self._execution.convolutions():
             parts = [
                 self._region_features(

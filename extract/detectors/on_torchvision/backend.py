@@ -7,7 +7,12 @@ from typing import Any
 import torch
 
 from semvlp.errors import ConfigError
-from semvlp.extract.detectors.batched import BatchedDetector, Execution, RawDetections
+from semvlp.extract.detectors.batched import (
+    BatchedDetector,
+    Execution,
+    GivenRegions,
+    RawDetections,
+)
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.published import (
     attribute_labels,
@@ -51,9 +56,11 @@ class TorchvisionDetector(BatchedDetector):
         self._network, self._execution = network.to(execution.device).eval(), execution
 
     @torch.inference_mode()
-    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+    def _forward(
+        self, pixels: Pixels, scales: list[float], given: Sequence[GivenRegions | None]
+    ) -> list[RawDetections]:
         batch = torch.from_numpy(pixels).to(self._execution.device).permute(0, 3, 1, 2)
-        return self._network.detect(batch, scales, self._execution)
+        return self._network.detect(batch, scales, self._execution, given)
 
 
 def open_trained(

@@ -5,6 +5,7 @@ Boxes are xyxy in pixels of the resized image. Background is the last of C + 1 o
 "none" the last of A + 1 attributes, everywhere.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,13 @@ from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Execution, RawDetections
+from semvlp.extract.detectors.batched import (
+    REGIONS_AT_ONCE,
+    Execution,
+    GivenRegions,
+    RawDetections,
+    with_given,
+)
 from semvlp.extract.detectors.on_torchvision.backbones import Backbone, ResNetC4, SmallBackbone
 from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN, pool_regions
 from semvlp.extract.detectors.on_torchvision.rpn import clip, decode, region_proposal_network
@@ -56,19 +63,26 @@ class FasterRCNN(nn.Module):
         self.register_buffer("std", _per_channel(config.pixel_std), persistent=False)
 
     def detect(
-        self, images: Tensor, scales: list[float], execution: Execution
+        self,
+        images: Tensor,
+        scales: list[float],
+        execution: Execution,
+        given: Sequence[GivenRegions | None] = (),
     ) -> list[RawDetections]:
-        """Detect in RGB images [B, 3, H, W] of 0..255 of one shape.
+        """Detect in RGB images [B, 3, H, W] of 0..255 of one shape, or describe `given` boxes.
 
         `scales` are resized over original size, where the network's rules need them.
         """
         with execution.convolutions():
             maps = self.trunk(self._normalised(images))
         maps = [each.float() for each in maps]
-        if self.variant.box_convention == "exclusive":
-            proposals = self.rpn(_image_list(images), _numbers(maps))[0]
-        else:
-            proposals = self.rpn.propose(_image_list(images), maps, scales)
+
+        def propose() -> list[Tensor]:
+            if self.variant.box_convention == "exclusive":
+                return self.rpn(_image_list(images), _numbers(maps))[0]  # type: ignore[no-any-return]
+            return self.rpn.propose(_image_list(images), maps, scales)
+
+        proposals = with_given(given or [None] * len(images), propose, like=maps[0])
         with execution.convolutions():
             regions = self._region_features(maps, proposals)
         counts = [len(boxes) for boxes in proposals]

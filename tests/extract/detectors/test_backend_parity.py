@@ -17,9 +17,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Detector, Proposals
+from semvlp.extract.detectors.known import KNOWN
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.on_torchvision.fpn import ResNetFPN, levels_of
-from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.find import find_images, load
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.weights.families import (
@@ -168,7 +169,12 @@ def differences(one: Proposals, other: Proposals) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, spec in KNOWN.items() if spec.published or name == "untrained"]
+    "name",
+    [
+        name
+        for name, spec in KNOWN.items()
+        if (spec.published or name == "untrained") and spec.network in NETWORKS
+    ],
 )
 def test_same_proposals_boxes_scores_and_features(
     tmp_path: Path, photographs: list[NDArray[np.uint8]], name: str

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from semvlp.extract.detectors.batched import BatchedDetector, RawDetections
+from semvlp.extract.detectors.batched import BatchedDetector, GivenRegions, RawDetections
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.images.resize import Pixels, Resized, ResizeRule
 from semvlp.extract.pipeline import ExtractSettings, extract
@@ -29,7 +29,9 @@ class Corners(BatchedDetector):
         self.boxes = rng.uniform(0, 90, (count, classes, 4)).astype(np.float32)
 
     @torch.inference_mode()
-    def _forward(self, pixels: Pixels, scales: list[float]) -> list[RawDetections]:
+    def _forward(
+        self, pixels: Pixels, scales: list[float], given: Sequence[GivenRegions | None]
+    ) -> list[RawDetections]:
         count = len(self.proposals)
         found = RawDetections(
             proposals=torch.tensor(self.proposals),

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detectors.known import DEFAULT, KNOWN
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
-from semvlp.extract.detectors.zoo import DEFAULT, KNOWN, load_detector
-from semvlp.extract.networks import NETWORKS, SMALL
+from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.networks import MODELS, NETWORKS, SMALL
 from semvlp.extract.weights.checkpoint import Description, save_detector
 
 has_detectron2 = importlib.util.find_spec("detectron2") is not None
@@ -37,7 +38,7 @@ def save_random(directory: Path) -> None:
 def test_every_known_detector_names_a_network_and_its_weights() -> None:
     assert {"demo", "untrained", DEFAULT} <= set(KNOWN)
     for spec in KNOWN.values():
-        assert spec.network in NETWORKS
+        assert spec.network in NETWORKS or spec.network in MODELS
         assert spec.what
         assert ("http" in spec.weights) == spec.published
 
@@ -111,6 +112,49 @@ def test_a_failed_download_names_url_and_remedy(
         load_detector(None)
     assert KNOWN[DEFAULT].weights in str(caught.value)
     assert "--detector demo" in str(caught.value)
+
+
+def test_sources_are_tried_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    alive = tmp_path / "none.pkl"
+
+    def fetch(address: str) -> Path:
+        asked.append(address)
+        if address == KNOWN["butd"].sources[-1].address:
+            return alive
+        error = ConfigError if address.startswith("http:") else InputError
+        raise error(f"{address} is gone")
+
+    monkeypatch.setattr("semvlp.extract.detectors.zoo.fetch", fetch)
+    with pytest.raises(InputError, match=r"none\.pkl: no such weights file"):
+        load_detector("butd", device="cpu")
+    assert asked == [source.address for source in KNOWN["butd"].sources]
+    assert len(asked) > 1
+    assert f"{asked[0]} is gone" in caplog.text
+    asked.clear()
+    with pytest.raises(InputError) as caught:
+        load_detector("vinvl", device="cpu")
+    *fetched, by_hand = KNOWN["vinvl"].sources
+    assert asked == [source.address for source in fetched]
+    for source in fetched:
+        assert f"{source.address} is gone" in str(caught.value)
+    assert f"download {by_hand.address}" in str(caught.value)
+
+
+def test_the_list_says_when_an_address_was_last_alive() -> None:
+    vinvl = KNOWN["vinvl"].sources
+    assert vinvl[0].sentence().endswith("(no report known)")
+    assert "alive 2024-01-31 by pzzhang" in vinvl[2].sentence()
+    assert KNOWN["demo"].sources[0].sentence() == "part of this package, works offline"
+    torchvision = KNOWN[DEFAULT].sources[0].sentence()
+    assert "167.104 MB; sha256 dd69338a..." in torchvision
+    for spec in KNOWN.values():
+        for source in spec.sources:
+            assert source.values()["address"] == source.address
+            # A report has a place to look it up.
+            assert not source.reported or "#" in source.reported or "torchvision" in source.reported
 
 
 @pytest.mark.parametrize("name", ["demo", "untrained"])

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.extract.detectors.known import KNOWN
 from semvlp.extract.detectors.on_detectron2.cfg_of import training_settings_of
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN, attribute_loss
-from semvlp.extract.detectors.zoo import KNOWN, load_detector
+from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.images.resize import ResizeRule
 from semvlp.extract.networks import NETWORKS, SMALL
 from semvlp.extract.weights.checkpoint import read_description, read_weights
@@ -181,6 +182,8 @@ def test_the_backend_that_has_the_network_trains_it() -> None:
         "detectron2",
     ]
     assert runner_of(resnet, "detectron2") == "detectron2"
+    with pytest.raises(ConfigError, match="are not trained here"):
+        runner_of(small, "transformers")
     with pytest.raises(ConfigError, match="small network is no network of detectron2"):
         runner_of(small, "detectron2")
     with pytest.raises(ConfigError, match="is a detectron2 config; --backend auto"):
