@@ -70,7 +70,9 @@ def reply(
         Between(*(_chosen(weights, block, head) for weights in by_head))
         for by_head in given.attention_by_head
     ]
-    to_regions = [_rounded(belongs.T @ one.to_regions) for one in between]  # [W, R] of each photo
+    # A word gives what its pieces give on average, and gets what they get together.
+    gives = (belongs / belongs.sum(0)).T  # [W, T]
+    to_regions = [_rounded(gives @ one.to_regions) for one in between]  # [W, R] of each photograph
     return {
         "text": given.text,
         "answers": [answer._asdict() for answer in given.answers],

@@ -4,6 +4,7 @@ The event loop reads and writes; one thread has the network, so that whoever ask
 """
 
 import asyncio
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -133,11 +134,36 @@ def application(desk: "Desk", token: str | None = None) -> Starlette:
     )
 
 
+class Match(Protocol):
+    """A photograph of the store that a text may speak of."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def probability(self) -> float:
+        """0..1, that it fits the text."""
+
+
+class Finder(Protocol):
+    """A search in the store."""
+
+    def search(self, text: str, *, top: int) -> Sequence[Match]:
+        """Return the photographs that fit a text best, best first."""
+
+
 class Desk:
     """The routes, and what they share: checkpoints by name, and the photographs of a store."""
 
-    def __init__(self, assistants: Mapping[str, Assistant], album: Album | None = None) -> None:
-        self.assistants, self.album, self.answered = dict(assistants), album, 0
+    def __init__(
+        self,
+        assistants: Mapping[str, Assistant],
+        album: Album | None = None,
+        finder: Finder | None = None,
+    ) -> None:
+        self.assistants, self.album, self.finder = dict(assistants), album, finder
+        self.answered = 0
         self._given = GivenRegions()
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
 
@@ -147,7 +173,7 @@ class Desk:
             {
                 "checkpoints": [described.checkpoint(*item) for item in self.assistants.items()],
                 "photos": len(self.album.store) if self.album else 0,
-                "search": False,
+                "search": self.finder is not None,
             }
         )
 
@@ -162,8 +188,21 @@ class Desk:
         return await self._in_turn(request, lambda: self._matches(question))
 
     async def search(self, request: Request) -> Response:
-        """Find photographs of the store by a text."""
-        raise HTTPException(404, "no store to search")
+        """Find the photographs of the store that fit a text best."""
+        if not self.finder:
+            raise HTTPException(404, "there is no store, or no checkpoint that could search it")
+        find = self.finder.search
+        async with request.form(max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
+            text, top = str(form.get("text", "")), _number(form.get("top"), "top", 1, MAX_TOP)
+        return await self._in_turn(
+            request,
+            lambda: {
+                "photos": [
+                    {**self._listed(hit.id), "probability": hit.probability}
+                    for hit in find(text, top=top or 12)
+                ]
+            },
+        )
 
     async def photos(self, request: Request) -> Response:
         """List the photographs of the store, some from `start` on."""
@@ -292,7 +331,7 @@ def _options(form: FormData, assistants: Mapping[str, Assistant]) -> dict[str, A
     }
 
 
-def _number(text: str | None, name: str, least: int, most: int) -> int | None:
+def _number(text: UploadFile | str | None, name: str, least: int, most: int) -> int | None:
     """Return a whole number that somebody wrote; None for nothing.
 
     Raises:
@@ -301,9 +340,9 @@ def _number(text: str | None, name: str, least: int, most: int) -> int | None:
     if not text:
         return None
     # int() reads other digits too, and takes long for many.
-    if not (len(text) < 10 and text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise ConfigError(f"{name} must be a number from {least} to {most}, got {text!r:.80}")
-    return int(text)
+    if isinstance(text, str) and re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most:
+        return int(text)
+    raise ConfigError(f"{name} must be a number from {least} to {most}, got {text!r:.80}")
 
 
 @contextmanager

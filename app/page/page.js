@@ -1,40 +1,22 @@
 // The page of `semvlp serve`: it sends forms, and draws what comes back. All that comes back or was
 // typed becomes text (textContent) or attributes of elements made here, never markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { drawAttention, forget, setRatio } from "./attention.js";
+import { at, make, request } from "./elements.js";
+
 const MEAN = "mean of all";
 const MAX_MEGABYTES = 32;
 const PER_PAGE = 24;
 const LABELS = { question: "Question", statement: "Statement", captions: "Captions, one a line" };
 
-const at = (id) => document.getElementById(id);
 const form = at("form");
 let checkpoints = [];
-let slots = []; // {file or id, name, stage} of each photograph
+let slots = []; // of each photograph: its name, its elements, and what was given: {file} or {id}
 let shown = null; // the reply that is drawn
 let pending = null; // the AbortController of the question that is under way
 let start = 0; // the first photograph of the store that is listed
 
 const chosen = () => checkpoints.find((one) => one.name === at("checkpoint").value);
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function shape(tag, attributes) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
-
-async function request(path, options = {}) {
-  const response = await fetch(path, options);
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error ?? `the server answered ${response.status}`);
-  return body;
-}
 
 // ---- photographs
 
@@ -51,10 +33,13 @@ function makeSlot(name, index) {
   const input = make("input", { type: "file", accept: "image/*" });
   const stage = make("div", { className: "stage" });
   const caption = make("div", { className: "caption note" });
-  const label = make("label", {}, `${name} (choose, or drop one here) `, input);
+  const label = make("label", { className: "choose" }, `${name}: choose one, or drop it here`, input);
   const figure = make("figure", { className: "slot" }, stage, label, caption);
   const slot = { name, index, stage, caption, figure, given: null };
-  input.addEventListener("change", () => input.files[0] && give(slot, { file: input.files[0] }));
+  input.addEventListener("change", () => {
+    if (input.files[0]) give(slot, { file: input.files[0] });
+    input.value = ""; // the same file may be chosen again
+  });
   figure.addEventListener("dragover", (event) => {
     event.preventDefault();
     figure.classList.add("over");
@@ -84,13 +69,12 @@ function fill(slot, given) {
   const name = given.file?.name ?? given.id;
   slot.caption.textContent = name;
   slot.stage.replaceChildren();
-  slot.stage.classList.add("blank");
   if (!given.file && !given.picture) return;
   given.url ??= given.file ? URL.createObjectURL(given.file) : pictureOf(given.id, "large");
   const image = make("img", { alt: `${slot.name}: ${name}` });
   // What the browser cannot draw is still sent: the server says whether it can be read.
   image.addEventListener("error", () => image.remove());
-  image.addEventListener("load", () => slot.stage.classList.remove("blank"));
+  image.addEventListener("load", () => setRatio(slot, image.naturalWidth, image.naturalHeight));
   image.src = given.url;
   slot.stage.prepend(image);
 }
@@ -139,10 +123,8 @@ function clear() {
   pending?.abort();
   shown = null;
   at("answers").replaceChildren();
-  at("words").replaceChildren();
-  at("words-title").hidden = at("help").hidden = true;
   at("status").textContent = "Give a photograph and a text, then Ask.";
-  slots.forEach((slot) => slot.stage.querySelector("svg")?.remove());
+  forget();
 }
 
 // ---- answers
@@ -156,10 +138,7 @@ function draw(reply, matches) {
     : reply.answers;
   answers.sort((a, b) => b.probability - a.probability);
   at("answers").replaceChildren(...answers.map(drawAnswer));
-  at("words").replaceChildren(...reply.words.map(drawWord));
-  at("words-title").hidden = at("help").hidden = false;
-  reply.photos.forEach((photo, index) => drawRegions(slots[index], photo));
-  rest();
+  drawAttention(slots, reply);
 }
 
 function drawAnswer({ answer, probability, text }) {
@@ -174,90 +153,6 @@ function drawAnswer({ answer, probability, text }) {
     item.append(button);
   }
   return item;
-}
-
-function drawWord({ word }, index) {
-  const button = make("button", { type: "button", textContent: word });
-  const light = () => lightWord(index);
-  for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, light);
-  for (const event of ["pointerleave", "blur"]) button.addEventListener(event, rest);
-  return button;
-}
-
-function drawRegions(slot, photo) {
-  slot.stage.querySelector("svg")?.remove();
-  const svg = shape("svg", {
-    viewBox: `0 0 ${photo.width} ${photo.height}`,
-    role: "group",
-    "aria-label": `${slot.name}: ${photo.regions.length} regions; the arrow keys go from one to the next`,
-  });
-  slot.boxes = photo.regions.map((region, index) => drawBox(slot, region, index));
-  // Small boxes lie above large ones, so that each can be pointed at.
-  const area = ({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0);
-  const order = photo.regions.map((_, index) => index);
-  order.sort((a, b) => area(photo.regions[b]) - area(photo.regions[a]));
-  svg.append(...order.map((index) => slot.boxes[index]));
-  slot.boxes[0]?.setAttribute("tabindex", "0");
-  slot.stage.append(svg);
-}
-
-function drawBox(slot, region, index) {
-  const [x0, y0, x1, y1] = region.box;
-  const label = `${region.label}, ${Math.round(100 * region.confidence)} %`;
-  const size = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
-  const box = shape("rect", { ...size, tabindex: "-1", role: "img", "aria-label": label });
-  const light = () => lightRegion(slot, index, label);
-  for (const event of ["pointerenter", "focus"]) box.addEventListener(event, light);
-  for (const event of ["pointerleave", "blur"]) box.addEventListener(event, rest);
-  box.addEventListener("click", () => move(slot, index));
-  box.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    move(slot, (index + step + slot.boxes.length) % slot.boxes.length);
-  });
-  return box;
-}
-
-// One box of a photograph is a stop of the Tab key; the arrow keys move it.
-function move(slot, index) {
-  slot.boxes.forEach((box, other) => box.setAttribute("tabindex", other === index ? "0" : "-1"));
-  slot.boxes[index].focus();
-}
-
-// ---- what attends to what
-
-const relative = (values) => {
-  const most = Math.max(...values, 0) || 1;
-  return values.map((value) => value / most);
-};
-
-function share(elements, values) {
-  relative(values).forEach((value, index) => elements[index].style.setProperty("--share", value));
-}
-
-function lightWord(index) {
-  rest();
-  shown.words[index].regions.forEach((values, photo) => share(slots[photo].boxes, values));
-  share(at("words").children, shown.words.map((_, other) => Number(other === index)));
-}
-
-function lightRegion(slot, index, label) {
-  rest();
-  slot.boxes[index].classList.add("lit");
-  slot.caption.textContent = label;
-  share(at("words").children, shown.photos[slot.index].regions[index].words);
-}
-
-// Nothing is pointed at: the boxes show what the answer was read from.
-function rest() {
-  if (!shown) return;
-  slots.forEach((slot, index) => {
-    share(slot.boxes, shown.photos[index].regions.map((region) => region.looked_at));
-    slot.boxes.forEach((box) => box.classList.remove("lit"));
-    slot.caption.textContent = slot.given.file?.name ?? slot.given.id;
-  });
-  share(at("words").children, shown.words.map(() => 0));
 }
 
 // ---- the store
