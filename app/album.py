@@ -51,6 +51,10 @@ class Album:
         files = {file.image_id: file for file in find_images(images)} if images else {}
         return cls(open_store(shards), files)
 
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The names of the regions' classes."""

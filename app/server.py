@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +19,11 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from semvlp.app import described
 from semvlp.app.album import Album, Given, GivenRegions, Vocabulary
@@ -83,45 +83,25 @@ def serve(
         InputError: no such checkpoint or store, or one of other regions than the other.
     """
     token = secrets.token_urlsafe(24) if host else None
-    with _listening(host or LOOPBACK, port) as listener:
+    with _listening(host or LOOPBACK, port) as listener, ExitStack() as opened:
         names = list(dict.fromkeys(checkpoints or [str(default_checkpoint())]))
         assistants = {name: load(name, device=device, detector=detector) for name in names}
-        album = Album.opened(shards, images) if shards else None
-        for name, assistant in assistants.items():
-            if album:
+        album = None
+        if shards:
+            album = opened.enter_context(closing(Album.opened(shards, images)))
+            for name, assistant in assistants.items():
                 config = assistant.network.model.config
                 check_regions(config, name, album.store, allow_other=allow_other_regions)
-        desk = Desk(assistants, album)
-        url = _url(listener)
+        desk, url = Desk(assistants, album), _url(listener)
         announce(f"{url}?token={token}" if token else url)
-        config = uvicorn.Config(
-            application(desk, token),
-            lifespan="off",
-            ws="none",
-            log_level="warning",
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=SECONDS_TO_FINISH,
-        )
-        # Ctrl-C is how a server ends.
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+        _run(application(desk, token), listener)
     return ServeReport(url=url, answered=desk.answered)
 
 
-def application(desk: "Desk", token: str | None = None) -> Starlette:
+def application(desk: "Desk", token: str | None = None) -> ASGIApp:
     """Return the server as an ASGI application; see `Gate` for the token."""
-    return Starlette(
-        routes=[
-            Route("/about", desk.about),
-            Route("/ask", desk.ask, methods=["POST"]),
-            Route("/match", desk.match, methods=["POST"]),
-            Route("/search", desk.search, methods=["POST"]),
-            Route("/photos", desk.photos),
-            Route("/photos/{image_id}", desk.picture),
-            Mount("/", StaticFiles(directory=PAGE, html=True)),
-        ],
-        middleware=[Middleware(Gate, token=token)],
+    inside = Starlette(
+        routes=[*routes(desk), Mount("/", StaticFiles(directory=PAGE, html=True))],
         exception_handlers={
             ConfigError: lambda _, error: refused(400, str(error)),
             InputError: lambda _, error: refused(422, str(error)),
@@ -132,6 +112,19 @@ def application(desk: "Desk", token: str | None = None) -> Starlette:
             Exception: lambda _, error: refused(500, f"{type(error).__name__}; the log says where"),
         },
     )
+    return Gate(inside, token)
+
+
+def routes(desk: "Desk") -> list[Route]:
+    """Return the routes of the API; `page/openapi.json` describes them."""
+    return [
+        Route("/about", desk.about),
+        Route("/ask", desk.ask, methods=["POST"]),
+        Route("/match", desk.match, methods=["POST"]),
+        Route("/search", desk.search, methods=["POST"]),
+        Route("/photos", desk.photos),
+        Route("/photos/{image_id}", desk.picture),
+    ]
 
 
 class Match(Protocol):
@@ -343,6 +336,21 @@ def _number(text: UploadFile | str | None, name: str, least: int, most: int) -> 
     if isinstance(text, str) and re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most:
         return int(text)
     raise ConfigError(f"{name} must be a number from {least} to {most}, got {text!r:.80}")
+
+
+def _run(served: ASGIApp, listener: socket.socket) -> None:
+    """Serve until Ctrl-C, which is how a server ends."""
+    config = uvicorn.Config(
+        served,
+        lifespan="off",
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 @contextmanager

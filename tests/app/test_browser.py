@@ -1,17 +1,20 @@
-"""The page of `semvlp serve` in a real browser: pointer, keyboard, phone, dark mode, and silence."""
+"""The page of `semvlp serve` in a real browser: pointer, keyboard, phone, dark mode, silence."""
 
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of semvlp[dev]")
-uvicorn = pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
+pytest.importorskip("playwright", reason="needs playwright, of semvlp[dev]")
+pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
+import uvicorn
+from playwright.sync_api import sync_playwright
 
 from semvlp.app.album import Album
 from semvlp.app.server import Desk, application
@@ -42,12 +45,12 @@ def address(drawn: Drawn) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         thread.join()
-    album.store.close()
+    album.close()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         # Root, as in a container, has no sandbox.
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -145,7 +148,7 @@ def test_another_pass_layer_or_head_is_shown_at_once(page: Any, drawn: Drawn) ->
         answer.value.finished()
         page.wait_for_function("document.getElementById('status').textContent.startsWith('By')")
         seen.append(shares(page, "rect"))
-    assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one != other for one, other in pairwise(seen))
     assert "two-stream" in page.locator("#status").inner_text()
 
 
