@@ -1,6 +1,6 @@
 """`semvlp serve`: a page to ask checkpoints on, and the JSON API that it speaks to.
 
-The event loop reads and writes; one thread has the network, so that whoever asks waits for a turn.
+The event loop reads and writes; one thread has the network, and whoever asks waits for a turn.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -159,6 +158,8 @@ class Desk:
         self.answered = 0
         self._given = GivenRegions()
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        # A photograph that is decoded takes three bytes a pixel.
+        self._pictures = ThreadPoolExecutor(2, thread_name_prefix="pictures")
 
     async def about(self, request: Request) -> Response:
         """Tell which checkpoints and how many photographs there are."""
@@ -212,7 +213,8 @@ class Desk:
             raise HTTPException(404, "there is no store of photographs")
         size = request.query_params.get("size", "large")
         image_id = request.path_params["image_id"]
-        data = await run_in_threadpool(self.album.picture, image_id, size)
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(self._pictures, self.album.picture, image_id, size)
         return Response(data, media_type="image/jpeg")
 
     async def _in_turn(self, request: Request, ask: Callable[[], dict[str, Any]]) -> Response:
