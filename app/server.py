@@ -24,10 +24,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from semvlp.app import described
+from semvlp.addresses import default_checkpoint
+from semvlp.app import ask, described
 from semvlp.app.album import Album, Given, GivenRegions, Vocabulary
-from semvlp.app.assistant import MAX_TEXT, Assistant, default_checkpoint, load
+from semvlp.app.assistant import MAX_TEXT, Assistant, load
 from semvlp.app.gate import Gate, refused
+from semvlp.app.search import PhotoSearch
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.network import check_regions
 from semvlp.names import EVAL_MODES, EvalMode
@@ -83,15 +85,19 @@ def serve(
     """
     token = secrets.token_urlsafe(24) if host else None
     with _listening(host or LOOPBACK, port) as listener, ExitStack() as opened:
-        names = list(dict.fromkeys(checkpoints or [str(default_checkpoint())]))
+        names = list(checkpoints) or [
+            str(default_checkpoint("vqa", own=ask.OWN, of_demo=ask.OF_DEMO))
+        ]
         assistants = {name: load(name, device=device, detector=detector) for name in names}
-        album = None
+        album = finder = None
         if shards:
-            album = opened.enter_context(closing(Album.opened(shards, images)))
+            finder = _finder(assistants, shards, images, allow_other_regions)
+            album = Album(finder.store, finder.files) if finder else Album.opened(shards, images)
+            opened.enter_context(closing(album))
             for name, assistant in assistants.items():
                 config = assistant.network.model.config
                 check_regions(config, name, album.store, allow_other=allow_other_regions)
-        desk, url = Desk(assistants, album), _url(listener)
+        desk, url = Desk(assistants, album, finder), _url(listener)
         announce(f"{url}?token={token}" if token else url)
         _run(application(desk, token), listener)
     return ServeReport(url=url, answered=desk.answered)
@@ -217,19 +223,19 @@ class Desk:
         data = await loop.run_in_executor(self._pictures, self.album.picture, image_id, size)
         return Response(data, media_type="image/jpeg")
 
-    async def _in_turn(self, request: Request, ask: Callable[[], dict[str, Any]]) -> Response:
-        """Run `ask` in the thread of the network, unless whoever asked has gone away meanwhile."""
+    async def _in_turn(self, request: Request, answer: Callable[[], dict[str, Any]]) -> Response:
+        """Run `answer` in the network's thread, unless whoever asked has gone away meanwhile."""
         loop = asyncio.get_running_loop()
 
         def turn() -> dict[str, Any]:
             gone = asyncio.run_coroutine_threadsafe(request.is_disconnected(), loop)
             if gone.result(timeout=SECONDS_TO_FINISH):
                 raise ClientDisconnect
-            return ask()
+            return answer()
 
-        answer = await loop.run_in_executor(self._network, turn)
+        values = await loop.run_in_executor(self._network, turn)
         self.answered += 1
-        return JSONResponse(answer)
+        return JSONResponse(values)
 
     def _reply(self, question: "_Question") -> dict[str, Any]:
         if len(question.texts) != 1:
@@ -353,6 +359,22 @@ def _run(served: ASGIApp, listener: socket.socket) -> None:
     )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _finder(
+    assistants: Mapping[str, Assistant], shards: str, images: Path | None, allow_other: bool
+) -> PhotoSearch | None:
+    """Return a search with the first checkpoint that can match texts; None where none can.
+
+    One of pre-training answers questions here, and is opened once more with its matching head.
+    """
+    for name, assistant in assistants.items():
+        network = assistant.network
+        if network.zero_shot:
+            assistant = load(name, mode="two", device=network.device, zero_shot="retrieval")
+        if assistant.task == "retrieval":
+            return PhotoSearch(assistant, shards, images=images, allow_other_regions=allow_other)
+    return None
 
 
 @contextmanager

@@ -128,7 +128,8 @@ class DemoReport:
 
     def serving(self) -> str:
         """Return the command that opens a page to ask the checkpoints on, with the pictures."""
-        runs = [f"--checkpoint={self.out / f'finetune-{task}' / 'best'}" for task in self.scores]
+        checkpoints = [f"finetune-{task}/best" for task in self.scores] + ["pretrain/last"]
+        runs = [f"--checkpoint={self.out / name}" for name in checkpoints]
         images = self.out / "world" / "images"
         return shlex.join(
             ["semvlp", "serve", *runs, f"--shards={self.out / 'regions'}", f"--images={images}"]

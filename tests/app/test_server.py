@@ -25,6 +25,7 @@ pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 from starlette.testclient import TestClient
 
 import semvlp
+from semvlp.app import server
 from semvlp.app.album import KEPT, Album, Given, GivenRegions
 from semvlp.app.server import PAGE, Desk, application, routes, serve
 from semvlp.cli import cli
@@ -215,6 +216,29 @@ def test_the_store_is_searched(client: TestClient, album: Album) -> None:
     hits = client.post("/search", data={"text": "a circle", "top": "2"}).json()
     fits(hits, described("/search", "post"))
     assert [one["id"] for one in hits["photos"]] == list(album.store.image_ids[:2])
+
+
+def test_a_checkpoint_of_pre_training_searches_with_its_matching_head(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desks: list[Desk] = []
+
+    def asked(served: Desk, token: str | None) -> None:
+        desks.append(served)
+        answer = TestClient(application(served), base_url="http://localhost").post(
+            "/search", data={"text": "a circle", "top": "3"}
+        )
+        fits(answer.json(), described("/search", "post"))
+        chances = [one["probability"] for one in answer.json()["photos"]]
+        assert len(chances) == 3
+        assert chances == sorted(chances, reverse=True)
+
+    monkeypatch.setattr(server, "application", asked)
+    monkeypatch.setattr(server, "_run", lambda *_: None)
+    images = drawn.world.images("train")
+    pretrained = str(drawn.root / "pretrain" / "last")
+    serve([pretrained], **options(shards=str(drawn.root / "regions"), images=images))
+    assert desks[0].assistants[pretrained].task == "vqa"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_two_starts_of_one_demo_are_one(tmp_path: Path) -> None:
 
 def test_it_ends_by_naming_what_can_be_asked_and_how(tmp_path: Path) -> None:
     out, accuracy = tmp_path / "a demo", demo.Accuracy(90, 89, 91)
-    (out / "world" / "images").mkdir(parents=True)
+    for folder in ("world/images", "finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last"):
+        (out / folder).mkdir(parents=True)
     scores = {task: {"both": accuracy} for task in ("vqa", "nlvr2")}
     report = demo.DemoReport(out=out, page=out / "report.html", scores=scores, seconds=1)
     last = report.sentence().splitlines()[-1]
@@ -71,5 +72,6 @@ def test_it_ends_by_naming_what_can_be_asked_and_how(tmp_path: Path) -> None:
     assert report.serving() in last
     _, command, *arguments = shlex.split(report.serving())
     given = cli.commands[command].make_context(command, arguments).params
-    assert given["checkpoints"] == tuple(f"{out}/finetune-{task}/best" for task in scores)
+    runs = ("finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last")
+    assert given["checkpoints"] == tuple(f"{out}/{run}" for run in runs)
     assert (given["shards"], given["images"]) == (f"{out}/regions", out / "world" / "images")
