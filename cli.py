@@ -14,7 +14,7 @@ from click.shell_completion import get_completion_class
 
 from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
-from semvlp.commands.app_cli import ask, search
+from semvlp.commands.app_cli import ask, search, serve
 from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
 from semvlp.commands.detector_cli import detector
 from semvlp.commands.eval_cli import evaluate, score
@@ -70,6 +70,7 @@ def cli() -> None:
     semvlp pretrain shards/          shards -> runs/pretrain
     semvlp eval --task nlvr2         checkpoint -> leaderboard file and scores
     semvlp ask photo.jpg "what is it?"   an answer to a question
+    semvlp serve                     a page to ask on
     """
 
 
@@ -259,6 +260,7 @@ def compare(runs: Sequence[Path], out: Path) -> Result:
 
 cli.add_command(ask)
 cli.add_command(search)
+cli.add_command(serve)
 cli.add_command(list_settings)
 
 

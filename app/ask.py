@@ -87,7 +87,7 @@ def ask(
     refuse_missing_checkpoint(checkpoint, "--checkpoint")
     with busy("loading torch"):
         from semvlp.app.assistant import load
-        from semvlp.app.page import write_answers
+        from semvlp.app.pages import write_answers
     assistant = load(checkpoint, mode=mode, device=device, detector=detector)
     groups = _groups(assistant, files)
     replies = []

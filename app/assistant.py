@@ -16,7 +16,7 @@ from semvlp.app.eyes import Eyes, Photo, open_eyes
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import Network, finite, open_network
-from semvlp.eval.pages.explain import Between, between
+from semvlp.eval.pages.explain import Between, between_by_head, mean_of
 from semvlp.eval.predict import chances, passes_of
 from semvlp.eval.task import Scores
 from semvlp.eval.tasks import nlvr, snli_ve
@@ -62,9 +62,14 @@ class Reply:
         """The most probable answer."""
         return self.answers[0].answer
 
-    @cached_property
+    @property
     def attention(self) -> tuple[Between, ...]:
         """What words and regions of each photograph attend to, mean over the passes of `mode`."""
+        return tuple(mean_of(between) for between in self.attention_by_head)
+
+    @cached_property
+    def attention_by_head(self) -> tuple[Between, ...]:
+        """The same of each block that has cross-attention and of each of its heads."""
         (ids,) = self.network.encode([self.text])
         limit = self.network.limits.max_regions
         return tuple(
@@ -128,30 +133,38 @@ class Assistant:
         """
         return photo if isinstance(photo, Regions) else self.eyes(photo)
 
-    def reply(self, photos: Sequence[Seen], text: str, *, top: int = 5) -> Reply:
+    @property
+    def photos_per_text(self) -> int:
+        """The number of photographs that go with a text: 2 where the task takes pairs."""
+        return 1 + (self.network.model.config.task_head == "pair")
+
+    def reply(
+        self, photos: Sequence[Seen], text: str, *, top: int = 5, mode: EvalMode | None = None
+    ) -> Reply:
         """Return the labels of the checkpoint for one text, whatever its task.
 
         Args:
             photos: one, or the left and the right one where the task takes pairs.
+            mode: another one than the assistant's.
 
         Raises:
             ConfigError: the detector of the checkpoint cannot be found.
             InputError: a photograph that cannot be read, too many or too few of them, or an empty
                 or endless text.
         """
-        wanted = 1 + (self.network.model.config.task_head == "pair")
+        wanted, mode = self.photos_per_text, mode or self.mode
         if len(photos) != wanted:
             raise InputError(
                 f"the task {self.task} takes {wanted} photograph{'s'[: wanted > 1]} with a text, "
                 f"got {len(photos)}"
             )
         seen = tuple(map(self.regions, photos))
-        (row,) = self._probabilities(seen, [checked(text)] * len(seen))
+        (row,) = self._probabilities(seen, [checked(text)] * len(seen), mode)
         best = np.argsort(-row, kind="stable")[:top]
         return Reply(
             text=text,
             answers=tuple(Answer(self.labels[index], float(row[index])) for index in best),
-            mode=self.mode,
+            mode=mode,
             regions=seen,
             network=self.network,
         )
@@ -195,7 +208,9 @@ class Assistant:
         self._check("entails", "snli-ve")
         return self.reply((photo,), hypothesis, top=len(self.labels))
 
-    def match(self, photo: Seen, texts: Sequence[str]) -> list[float]:
+    def match(
+        self, photo: Seen, texts: Sequence[str], *, mode: EvalMode | None = None
+    ) -> list[float]:
         """Return the probability, 0..1, that each text and a photograph belong together.
 
         Raises: as `ask`.
@@ -203,7 +218,8 @@ class Assistant:
         self._check("match", "retrieval")
         seen = self.regions(photo)
         index = self.labels.index(MATCHING[1])
-        return [float(row[index]) for row in self._probabilities([seen] * len(texts), list(texts))]
+        rows = self._probabilities([seen] * len(texts), list(texts), mode or self.mode)
+        return [float(row[index]) for row in rows]
 
     def explain(self, photo: Seen, text: str) -> Between:
         """Return what the words of a text and the regions of a photograph attend to.
@@ -212,7 +228,7 @@ class Assistant:
         """
         (ids,) = self.network.encode([checked(text)])
         regions = pair_regions(self.regions(photo), self.network.limits.max_regions)
-        return _attention(self.network, ids, regions, self.mode)
+        return mean_of(_attention(self.network, ids, regions, self.mode))
 
     def _check(self, method: str, *tasks: str) -> None:
         if self.task not in tasks:
@@ -221,7 +237,9 @@ class Assistant:
                 f"was fine-tuned on {self.task}"
             )
 
-    def _probabilities(self, seen: Sequence[Regions], texts: Sequence[str]) -> Scores:
+    def _probabilities(
+        self, seen: Sequence[Regions], texts: Sequence[str], mode: EvalMode
+    ) -> Scores:
         """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
         network, task = self.network, load_task(self.task)
         ids = network.encode([checked(text) for text in texts])
@@ -229,7 +247,7 @@ class Assistant:
         batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
         rows = []
         with network.inference():
-            for one in passes_of(self.mode):
+            for one in passes_of(mode):
                 logits = torch.cat(
                     [network.logits(ids[part], pairs[part], one) for part in batches]
                 )
@@ -280,7 +298,7 @@ def checked(text: str) -> str:
 def _attention(
     network: Network, ids: Sequence[int], regions: PairRegions, mode: EvalMode
 ) -> Between:
-    both = [between(network, ids, regions, one) for one in passes_of(mode)]
+    both = [between_by_head(network, ids, regions, one) for one in passes_of(mode)]
     return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
 
 

@@ -15,7 +15,7 @@ import torch
 from semvlp.addresses import default_checkpoint
 from semvlp.app.assistant import Assistant, checked, load
 from semvlp.app.kept import KeptRows
-from semvlp.app.page import write_matches
+from semvlp.app.pages import write_matches
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import RegionLookup

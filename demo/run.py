@@ -1,6 +1,7 @@
 """The whole pipeline on a drawn world: draw, extract, pre-train, fine-tune, evaluate, report."""
 
 import logging
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,18 @@ class DemoReport:
                 f"The demo took {duration(self.seconds)}; open {self.page} in a browser.",
                 "Next: `semvlp extract FOLDER` makes shards of pictures of your own, docs/data.md "
                 "goes on from there; `semvlp demo --size full` draws a larger world.",
+                "Ask what it has learned, from here by `semvlp ask PHOTO TEXT` or on a page by "
+                f"`{self.serving()}`.",
             ]
+        )
+
+    def serving(self) -> str:
+        """Return the command that opens a page to ask the checkpoints on, with the pictures."""
+        checkpoints = [f"finetune-{task}/best" for task in self.scores] + ["pretrain/last"]
+        runs = [f"--checkpoint={self.out / name}" for name in checkpoints]
+        images = self.out / "world" / "images"
+        return shlex.join(
+            ["semvlp", "serve", *runs, f"--shards={self.out / 'regions'}", f"--images={images}"]
         )
 
 

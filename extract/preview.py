@@ -130,11 +130,21 @@ def data_uri(file: ImageFile, *, max_width: int, quality: int) -> str:
     Raises:
         Refused: it cannot be read.
     """
+    data = jpeg(file, max_width=max_width, quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def jpeg(file: ImageFile, *, max_width: int, quality: int) -> bytes:
+    """Return the photograph, at most so many pixels wide, as a JPEG.
+
+    Raises:
+        Refused: it cannot be read.
+    """
     image = Image.fromarray(load(file))
     image.thumbnail((max_width, 2 * max_width))
     data = io.BytesIO()
     image.save(data, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data.getvalue()
 
 
 def _picture(file: ImageFile | None) -> tuple[str, str]:

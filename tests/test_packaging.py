@@ -13,7 +13,7 @@ import pytest
 import semvlp
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("extract", "shards", "model", "train", "eval", "demo")
+ROOMS = ("extract", "shards", "model", "train", "eval", "app", "demo")
 NO_SOURCE = ("build", "dist", "runs", "*.egg-info", "__pycache__")
 
 

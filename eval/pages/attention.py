@@ -37,9 +37,9 @@ def attended(
 ) -> Attended:
     """Return the attention of one pair, mean over the passes `modes`.
 
-    It is that of the upper blocks, which have a cross-attention slot, or of the last one where
-    there are none. Single-stream: self-attention over words and regions, which add up to 1.
-    Two-stream: self-attention over the words and cross-attention over the regions, 1 each.
+    It is that of the blocks `attended_blocks`. Single-stream: self-attention over words and
+    regions, which add up to 1. Two-stream: self-attention over the words and cross-attention over
+    the regions, 1 each.
     """
     passes = [_one_pass(network, text, regions, mode) for mode in modes]
     return Attended(
@@ -48,12 +48,21 @@ def attended(
     )
 
 
+def attended_blocks(network: Network) -> dict[int, Block]:
+    """Return the blocks whose attention is shown, by their numbers from 1.
+
+    They are those that have a cross-attention slot, or the last one where none has.
+    """
+    encoder = network.model.semvlp.encoder
+    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
+    first = encoder.num_lower if encoder.num_lower < len(blocks) else len(blocks) - 1
+    return dict(enumerate(blocks[first:], start=first + 1))
+
+
 def _one_pass(
     network: Network, text: Sequence[int], regions: PairRegions, mode: Pass
 ) -> tuple[Tensor, Tensor]:
-    encoder, config = network.model.semvlp.encoder, network.model.config
-    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
-    upper = blocks[encoder.num_lower :] or blocks[-1:]
+    config, upper = network.model.config, list(attended_blocks(network).values())
     # The pair head wants two pairs. A pair sees nothing of the other one.
     copies = 2 if config.task_head == "pair" else 1
     with network.inference(), watched(upper) as (within, across):

@@ -1,6 +1,7 @@
 """explain.html: the words and regions that attend to each other, over the photograph.
 
-T tokens, R regions, L = T + image tokens + R, H heads, K head width. Boxes are xyxy in pixels.
+T tokens, R regions, L = T + image tokens + R, N blocks, H heads, K head width. Boxes are xyxy in
+pixels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from semvlp.atomic import write_text
 from semvlp.eval.network import Network
-from semvlp.eval.pages.attention import Call, watched
+from semvlp.eval.pages.attention import Call, attended_blocks, watched
 from semvlp.eval.pages.gallery import Pictures, boxes_of, pictures, spread
 from semvlp.eval.task import Example, Pass
 from semvlp.model.attention import Attention
@@ -29,16 +30,16 @@ LISTED = 8
 
 
 class Between(NamedTuple):
-    """The attention between words and regions of one pair, mean over heads and blocks.
+    """The attention between words and regions of one pair, mean over heads and blocks, or by them.
 
     In two-stream mode each row adds up to 1, less the attention that goes to an image token. In
     single-stream mode the attention to tokens or regions of the same kind is missing too.
     """
 
     to_regions: Tensor
-    """[T, R] 0..1, from each token to each region."""
+    """[T, R] or [N, H, T, R] 0..1, from each token to each region."""
     to_words: Tensor
-    """[R, T] 0..1, from each region to each token."""
+    """[R, T] or [N, H, R, T] 0..1, from each region to each token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,27 @@ class _Rows:
 
 
 def between(network: Network, text: Sequence[int], regions: PairRegions, mode: Pass) -> Between:
-    """Return the attention between words and regions of one pair.
+    """Return the attention [T, R] and [R, T] of one pair, mean over heads and blocks.
 
-    It is that of the blocks that have a cross-attention slot, or of the last one where none has.
-    Single-stream: self-attention; two-stream: cross-attention, zeros where there is none.
+    See `between_by_head`.
     """
-    config, encoder = network.model.config, network.model.semvlp.encoder
-    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
-    upper = blocks[encoder.num_lower :] or blocks[-1:]
+    return mean_of(between_by_head(network, text, regions, mode))
+
+
+def mean_of(by_head: Between) -> Between:
+    """Return the mean [T, R] and [R, T] over blocks and heads."""
+    return Between(*(weights.mean((0, 1)) for weights in by_head))
+
+
+def between_by_head(
+    network: Network, text: Sequence[int], regions: PairRegions, mode: Pass
+) -> Between:
+    """Return the attention [N, H, T, R] and [N, H, R, T] between words and regions of one pair.
+
+    It is that of the blocks `attended_blocks`. Single-stream: self-attention; two-stream:
+    cross-attention, zeros where there is none.
+    """
+    config, upper = network.model.config, list(attended_blocks(network).values())
     rows = _Rows(len(text), config.num_image_tokens, len(regions[0]))
     # The pair head wants two pairs. A pair sees nothing of the other one.
     copies = 2 if config.task_head == "pair" else 1
@@ -72,10 +86,11 @@ def between(network: Network, text: Sequence[int], regions: PairRegions, mode: P
             matrices = [_in_one_stream(call, rows) for call in within]
         else:
             matrices = [_between_two(*both, rows) for both in zip(upper, across, strict=False)]
-    empty = torch.zeros(rows.num_tokens, rows.num_regions)
     if not matrices:
-        return Between(empty, empty.T)
-    return Between(*(torch.stack(same).mean(0) for same in zip(*matrices, strict=True)))
+        heads = len(upper), config.num_attention_heads
+        empty = torch.zeros(*heads, rows.num_tokens, rows.num_regions)
+        return Between(empty, empty.transpose(2, 3))
+    return Between(*(torch.stack(same) for same in zip(*matrices, strict=True)))
 
 
 def write_explanation(
@@ -109,9 +124,9 @@ def write_explanation(
 def _in_one_stream(call: Call, rows: _Rows) -> Between:
     module, hidden, _ = call
     pair = hidden[: rows.num_tokens + rows.num_image_rows]
-    weights = _weights(module, pair, pair)  # [L, L]
+    weights = _weights(module, pair, pair)  # [H, L, L]
     first = rows.num_tokens + rows.num_image_tokens
-    return Between(weights[: rows.num_tokens, first:], weights[first:, : rows.num_tokens])
+    return Between(weights[:, : rows.num_tokens, first:], weights[:, first:, : rows.num_tokens])
 
 
 def _between_two(block: Block, call: Call, rows: _Rows) -> Between:
@@ -123,17 +138,17 @@ def _between_two(block: Block, call: Call, rows: _Rows) -> Between:
     to_image = _weights(module, text, image)
     to_words = _weights(other or module, image, text)
     images = rows.num_image_tokens
-    return Between(to_image[:, images:], to_words[images:])
+    return Between(to_image[:, :, images:], to_words[:, images:])
 
 
 def _weights(module: Attention, queries: Tensor, keys: Tensor) -> Tensor:
-    """Return the attention [queries, keys], mean over heads."""
+    """Return the attention [H, queries, keys]."""
     if not len(queries) or not len(keys):
-        return torch.zeros(len(queries), len(keys))
+        return torch.zeros(module.num_heads, len(queries), len(keys))
     query = module.query(queries).view(len(queries), module.num_heads, -1).transpose(0, 1)
     key = module.key(keys).view(len(keys), module.num_heads, -1).transpose(0, 1)  # [H, S, K]
     logits = query @ key.transpose(1, 2) / query.shape[2] ** 0.5
-    weights: Tensor = logits.float().softmax(2).mean(0).cpu()
+    weights: Tensor = logits.float().softmax(2).cpu()
     return weights
 
 

@@ -15,6 +15,7 @@ from semvlp.eval.predict import passes_of
 from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Task
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
+from semvlp.model.tokenizer import CONTINUATION
 from semvlp.names import EvalMode
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
@@ -138,26 +139,36 @@ def _said(answer: Answer) -> str:
 
 
 def _words(readings: Sequence[Sequence[tuple[str, float]]]) -> list[dict[str, Any]]:
-    """Put words together from pieces; `share` is 0 for the least, 1 for the most attended one.
+    """Return whole words; `share` is 0 for the least, 1 for the most attended one.
 
-    The special tokens at both ends draw much attention and are left out.
+    The special tokens draw much attention and are left out.
     """
-    words: list[str] = []
-    weights: list[float] = []
-    for index, (piece, _) in list(enumerate(readings[0]))[1:-1]:
-        weight = sum(reading[index][1] for reading in readings)
-        if piece.startswith("##") and words:
-            words[-1] += piece.removeprefix("##")
-            weights[-1] += weight
-        else:
-            words.append(piece)
-            weights.append(weight)
+    words = whole_words([piece for piece, _ in readings[0]])
+    weights = [
+        sum(reading[place][1] for reading in readings for place in places) for _, places in words
+    ]
     least = min(weights, default=0.0)
     span = max(weights, default=1.0) - least or 1.0
     return [
         {"word": word, "share": (weight - least) / span}
-        for word, weight in zip(words, weights, strict=True)
+        for (word, _), weight in zip(words, weights, strict=True)
     ]
+
+
+def whole_words(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Put words together from the pieces of a text, the special tokens at both ends left out.
+
+    Returns:
+        Each word with the places of its pieces.
+    """
+    words: list[tuple[str, list[int]]] = []
+    for place, piece in list(enumerate(pieces))[1:-1]:
+        if piece.startswith(CONTINUATION) and words:
+            word, places = words.pop()
+            words.append((word + piece.removeprefix(CONTINUATION), [*places, place]))
+        else:
+            words.append((piece, [place]))
+    return words
 
 
 def boxes_of(
@@ -171,11 +182,18 @@ def boxes_of(
 
 def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict[str, Any]:
     x1, y1, x2, y2 = map(float, regions.boxes[index])
-    words = [label_of(manifest.object_labels, int(regions.object_ids[index]))]
-    if regions.attribute_ids[index] != NO_ATTRIBUTE:
-        words.insert(0, label_of(manifest.attribute_labels, int(regions.attribute_ids[index])))
-    label = " ".join(words)
+    label = region_label(regions, index, manifest.object_labels, manifest.attribute_labels)
     return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label, "share": share}
+
+
+def region_label(
+    regions: Regions, index: int, objects: Sequence[str], attributes: Sequence[str]
+) -> str:
+    """Return the name of a region's class after that of its attribute, where it has one."""
+    words = [label_of(objects, int(regions.object_ids[index]))]
+    if regions.attribute_ids[index] != NO_ATTRIBUTE:
+        words.insert(0, label_of(attributes, int(regions.attribute_ids[index])))
+    return " ".join(words)
 
 
 def _uri(file: ImageFile) -> str:

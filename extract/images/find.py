@@ -21,7 +21,15 @@ from semvlp.errors import InputError
 from semvlp.extract.images.file import EXTENSIONS, ImageFile, Refused, image_id, in_tar, is_image
 from semvlp.shards.record import make_key
 
-__all__ = ["DECODING_VERSION", "EXTENSIONS", "ImageFile", "Refused", "find_images", "load"]
+__all__ = [
+    "DECODING_VERSION",
+    "EXTENSIONS",
+    "ImageFile",
+    "Refused",
+    "find_images",
+    "from_bytes",
+    "load",
+]
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +96,17 @@ def load(image_file: ImageFile) -> NDArray[np.uint8]:
     Raises:
         Refused: unreadable, damaged, truncated, not an image, too small or too large.
     """
+    return from_bytes(image_file.read())
+
+
+def from_bytes(data: bytes) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to RGB [H, W, 3] uint8, as `load` does.
+
+    Raises:
+        Refused: as `load`.
+    """
     try:
-        with Image.open(io.BytesIO(image_file.read()), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return decode(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"more than {MAX_PIXELS} pixels") from None

@@ -1,4 +1,4 @@
-"""What a finished checkpoint is used by: `semvlp ask` and `semvlp search`."""
+"""What a finished checkpoint is used by: `semvlp ask`, `semvlp search` and `semvlp serve`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from semvlp.commands.options import (
     choice,
     device_option,
     other_regions_option,
+    require_extra,
 )
 from semvlp.names import EVAL_MODES
 
@@ -88,3 +89,40 @@ def search(
     return reported(
         app.search(shards, text, page=page, checkpoint=checkpoint, images=images, **options)
     )
+
+
+@click.command(cls=Command)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    metavar="RUN",
+    multiple=True,
+    help="One to choose from on the page; that of `semvlp ask` unless given.",
+)
+@click.option("--shards", help="Photographs to choose from: regions that were extracted.")
+@click.option("--images", type=EXISTING, help="The photographs that these regions came from.")
+@click.option(
+    "--host",
+    metavar="H",
+    help="Listen there, such as 0.0.0.0, and not to this machine alone; needs a token then.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0: any that is free.")
+@click.option("--detector", metavar="SPEC", help="Where the checkpoint's is not known by name.")
+@device_option
+@other_regions_option
+@allow_http_option
+def serve(checkpoints: Sequence[str], **options: Any) -> Result:
+    """Open a page to ask checkpoints on, until Ctrl-C."""
+    from semvlp.progress import busy
+
+    require_extra("serve", "starlette", "uvicorn", "python_multipart")
+    for checkpoint in checkpoints:
+        refuse_missing_checkpoint(checkpoint, "--checkpoint")
+    with busy("loading torch"):
+        from semvlp.app import server
+
+    # What an end of the command prints comes too late, and --json keeps stdout for it.
+    def announce(address: str) -> None:
+        click.echo(f"Open {address} in a browser; Ctrl-C ends it.", err=True)
+
+    return reported(server.serve(checkpoints, announce=announce, **options))

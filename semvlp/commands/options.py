@@ -1,12 +1,14 @@
 """Options that several commands share."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 from semvlp.addresses import OPTION, http_allowed
+from semvlp.errors import ConfigError
 from semvlp.names import BACKENDS, DEVICES, PRECISIONS, STORE_FORMATS, TASKS
 
 PATH = click.Path(path_type=Path)
@@ -41,6 +43,20 @@ def together(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Check that the packages of an extra are installed, before anything is loaded that needs them.
+
+    Raises:
+        ConfigError: one is missing; names the extra.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this command needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'}"
+            f" not installed: pip install 'semvlp[{extra}]'"
+        )
 
 
 overwrite_option = click.option(

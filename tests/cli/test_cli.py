@@ -25,6 +25,7 @@ COMMANDS = [
     "compare",
     "ask",
     "search",
+    "serve",
     "settings",
     "completion",
     "doctor",

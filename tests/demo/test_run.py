@@ -1,10 +1,12 @@
 """The demo writes where nothing of somebody else's stands, one process at a time."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from semvlp.atomic import locked
+from semvlp.cli import cli
 from semvlp.demo import run as demo
 from semvlp.errors import ConfigError
 
@@ -57,3 +59,19 @@ def test_two_starts_of_one_demo_are_one(tmp_path: Path) -> None:
     in_use = pytest.raises(ConfigError, match="in use by another process")
     with locked(tmp_path / "demo"), in_use:
         demo.run_demo(tmp_path / "demo", size="small")
+
+
+def test_it_ends_by_naming_what_can_be_asked_and_how(tmp_path: Path) -> None:
+    out, accuracy = tmp_path / "a demo", demo.Accuracy(90, 89, 91)
+    for folder in ("world/images", "finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last"):
+        (out / folder).mkdir(parents=True)
+    scores = {task: {"both": accuracy} for task in ("vqa", "nlvr2")}
+    report = demo.DemoReport(out=out, page=out / "report.html", scores=scores, seconds=1)
+    last = report.sentence().splitlines()[-1]
+    assert "`semvlp ask PHOTO TEXT`" in last
+    assert report.serving() in last
+    _, command, *arguments = shlex.split(report.serving())
+    given = cli.commands[command].make_context(command, arguments).params
+    runs = ("finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last")
+    assert given["checkpoints"] == tuple(f"{out}/{run}" for run in runs)
+    assert (given["shards"], given["images"]) == (f"{out}/regions", out / "world" / "images")
