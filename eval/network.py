@@ -130,12 +130,15 @@ class Network:
         # To move weights that ranks have gathered is to cut them again, even where they stay.
         if str(self.like.device) != self.device:
             model.to(self.device)
-        model.eval()
+        # Modules are switched one by one: for one text that takes as long as a block.
+        if training:
+            model.eval()
         try:
             with torch.inference_mode():
                 yield
         finally:
-            model.train(training)
+            if training:
+                model.train()
 
 
 def finite(scores: Scores, mode: Pass) -> Scores:
