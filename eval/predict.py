@@ -88,7 +88,7 @@ def answers_by_mode(
     scores: dict[EvalMode, Scores] = {one: task.run_pass(passes, one) for one in passes_of(mode)}
     if mode == "both":
         scores["both"] = task.mean(list(scores.values()))
-    return {one: task.answers(examples, network.labels, of) for one, of in scores.items()}
+    return {one: task.answers(examples, network.labels, of, lookup) for one, of in scores.items()}
 
 
 def passes_of(mode: EvalMode) -> tuple[Pass, ...]:
@@ -152,7 +152,13 @@ def probabilities(
             ours.append(chances(network, task, logits))
             bar.advance(len(rows))
     world.check_stop(stop())
-    return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
+    return finite(_one_under_another(world.gathered(ours, len(batches))), mode)
+
+
+def _one_under_another(parts: Sequence[Scores]) -> Scores:
+    """Return all rows as one array; batches whose images have fewer regions get zeros behind."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
 
 
 def chances(network: Network, task: Task, logits: Tensor) -> Scores:

@@ -59,7 +59,11 @@ def test_everything_is_written(
 
     again = score(task, [official[name]], out / leaderboard)
     assert again["counts"] == scores["counts"]
-    assert {key: again[key] for key in scores["modes"]["both"]} == scores["modes"]["both"]
+    # The file does not tell the regions, and so not what other choices among them reach.
+    known = {key for key in scores["modes"]["both"] if name != "refcoco" or "accuracy" in key}
+    assert {key: again[key] for key in known} == {
+        key: scores["modes"]["both"][key] for key in known
+    }
 
 
 def test_a_split_without_labels_gets_no_scores(
