@@ -45,6 +45,15 @@ class Answer(NamedTuple):
     """0..1; answers of VQA need not add up to 1, for several may be right."""
 
 
+class Region(NamedTuple):
+    """A place in a photograph and how probable it is that it is meant."""
+
+    box: tuple[float, float, float, float]
+    """xyxy in pixels."""
+    probability: float
+    """0..1; those of all regions add up to 1."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reply:
     """The answers to one text about one photograph, or about two."""
@@ -106,6 +115,8 @@ class Assistant:
             return "nlvr2"
         if config.task_head == "match":
             return "retrieval"
+        if config.task_head == "region":
+            return "refcoco"
         own = {nlvr.LABELS: "nlvr", snli_ve.LABELS: "snli-ve"}
         return next(
             (name for labels, name in own.items() if set(labels) == set(self.labels)), "vqa"
@@ -148,10 +159,12 @@ class Assistant:
             mode: another one than the assistant's.
 
         Raises:
-            ConfigError: the detector of the checkpoint cannot be found.
+            ConfigError: the detector of the checkpoint cannot be found, or it has no labels.
             InputError: a photograph that cannot be read, too many or too few of them, or an empty
                 or endless text.
         """
+        if self.task == "refcoco":
+            raise ConfigError("a checkpoint of refcoco has no labels; `find` gives its regions")
         wanted, mode = self.photos_per_text, mode or self.mode
         if len(photos) != wanted:
             raise InputError(
@@ -220,6 +233,17 @@ class Assistant:
         index = self.labels.index(MATCHING[1])
         rows = self._probabilities([seen] * len(texts), list(texts), mode or self.mode)
         return [float(row[index]) for row in rows]
+
+    def find(self, photo: Seen, expression: str, *, top: int = 5) -> list[Region]:
+        """Return the regions of a photograph that an expression may speak of, likeliest first.
+
+        Raises: as `ask`.
+        """
+        self._check("find", "refcoco")
+        seen = self.regions(photo)
+        (row,) = self._probabilities([seen], [expression], self.mode)
+        best = np.argsort(-row, kind="stable")[:top]
+        return [Region(tuple(seen.boxes[i].tolist()), float(row[i])) for i in best]
 
     def explain(self, photo: Seen, text: str) -> Between:
         """Return what the words of a text and the regions of a photograph attend to.

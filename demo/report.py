@@ -52,6 +52,7 @@ def write_report(out: Path, world: WorldFiles, regions: Path, scores: Accuracies
                 task: _answers(task, world, out, ImageIds(store.image_ids), files)
                 for task in scores
             },
+            expressions=_expressions(world, files),
         )
     write_text(out / "report.html", page)
     return out / "report.html"
@@ -109,6 +110,26 @@ def _answers(
             "images": [_uri(files[ids.find(image) or image]) for image in example.images],
             "answer": str(given[example.example_id]),
             "right": max(example.target, key=lambda label: example.target[label]),
+        }
+        for example in chosen
+    ]
+
+
+def _expressions(world: WorldFiles, files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Describe some pictures with what an expression speaks of in each.
+
+    There are none in worlds that were drawn before expressions were.
+    """
+    annotations = world.annotations("refcoco", "test")
+    if not all(path.exists() for path in annotations):
+        return []
+    examples = load_task("refcoco").read(annotations)
+    chosen = [examples[i] for i in _spread(len(examples), PICTURES)]
+    return [
+        {
+            "text": example.text,
+            "uri": _uri(files[Path(example.images[0]).stem]),
+            "box": dict(zip("xywh", example.meta["box"], strict=True)),
         }
         for example in chosen
     ]

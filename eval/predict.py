@@ -112,7 +112,7 @@ def predictions_by_mode(
     if mode == "both":
         scores["both"] = task.mean(list(scores.values()))
     return {
-        one: Predictions(task.answers(examples, network.labels, of), task.confidence(of))
+        one: Predictions(task.answers(examples, network.labels, of, lookup), task.confidence(of))
         for one, of in scores.items()
     }
 
@@ -178,7 +178,13 @@ def probabilities(
             ours.append(chances(network, task, logits))
             bar.advance(len(rows))
     world.check_stop(stop())
-    return finite(np.concatenate(world.gathered(ours, len(batches))), mode)
+    return finite(_one_under_another(world.gathered(ours, len(batches))), mode)
+
+
+def _one_under_another(parts: Sequence[Scores]) -> Scores:
+    """Return all rows as one array; batches whose images have fewer regions get zeros behind."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
 
 
 def chances(network: Network, task: Task, logits: Tensor) -> Scores:

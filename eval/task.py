@@ -6,14 +6,17 @@ N examples, C labels; Q texts and K images that are compared with each other.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.eval.credits import Credits
 
-Head = Literal["pooled", "pair", "match"]
+if TYPE_CHECKING:  # tasks are named and files are scored without PyTorch
+    from semvlp.model.packing import PairRegions
+
+Head = Literal["pooled", "pair", "match", "region"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
 Pass = Literal["single", "two"]
 Scores = NDArray[np.float32]
@@ -40,7 +43,30 @@ class Choice(NamedTuple):
     """0..1; None where whoever chose does not say."""
 
 
-Answer = str | Rank | Choice
+Box = tuple[float, float, float, float]
+
+
+class Reach(NamedTuple):
+    """How well regions fit the box that an expression speaks of: IoU, 0..1, of some of them."""
+
+    best: float
+    """Of the one that fits best: who chooses among regions gets no further."""
+    first: float
+    """Of the first one, which is the most confident where a detector chose them."""
+    largest: float
+
+
+class Referent(NamedTuple):
+    """The box that a referring expression is said to speak of."""
+
+    ref_id: int
+    box: Box
+    """x, y, width, height in pixels of the original image."""
+    reach: Reach | None = None
+    """Of the regions that it was chosen from; None where they are not known."""
+
+
+Answer = str | Rank | Choice | Referent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +121,11 @@ class Passes(Protocol):
     """A network that can be run over all examples of a task; each process runs its share."""
 
     def probabilities(self, mode: Pass) -> Scores:
-        """Return the probabilities [N, C] of the labels of each example."""
+        """Return the probabilities [N, C] of the labels of each example.
+
+        With the region head C is the number of regions of the image that has most of them, and
+        others have zeros behind theirs.
+        """
 
     def score_matrix(self, mode: Pass) -> Scores:
         """Return the log-odds [Q, K] that each text belongs to each image; -inf: not computed."""
@@ -170,6 +200,16 @@ class Task(Protocol):
             ConfigError: it compares none.
         """
 
+    def targets(
+        self, example: Example, index_of: Mapping[str, int], images: "Sequence[PairRegions]"
+    ) -> list[float]:
+        """Return the score, 0..1, that each logit of an example is trained towards.
+
+        Args:
+            index_of: the place of each label among the network's, by its spelling.
+            images: the regions of each image of the example.
+        """
+
     def run_pass(self, passes: Passes, mode: Pass) -> Scores:
         """Run one pass of the network over the examples and return the scores it gives."""
 
@@ -177,12 +217,17 @@ class Task(Protocol):
         """Return the mean over passes of what `run_pass` gave for each."""
 
     def answers(
-        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scores: Scores,
+        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
     ) -> dict[ExampleId, Answer]:
         """Return the answer to each of the task's ids that the scores of `run_pass` say.
 
         Args:
             labels: of the network, in the order of its logits.
+            regions: gives the regions of images by their names, as the network saw them.
         """
 
     def write(self, answers: Mapping[ExampleId, Answer], path: Path) -> Submission:

@@ -22,7 +22,7 @@ from semvlp.names import (
     RegionEmbedding,
 )
 
-TaskHead = Literal["pooled", "pair", "match"]
+TaskHead = Literal["pooled", "pair", "match", "region"]
 
 # The paper names no sizes; `base` and `large` are BERT's, the cross-attention in the upper half is
 # our choice, and `tiny` and `small` are for machines without a GPU. Of three blocks all have one:
@@ -192,7 +192,7 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
         Raises:
             ValueError: no labels, equal labels, other than two for the match head (the second
-                means match), or an override that is not a field.
+                means match) or one for the region head, or an override that is not a field.
         """
         _check_names(overrides)
         if not labels or len(set(labels)) < len(labels):
@@ -200,6 +200,10 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         if head == "match" and len(labels) != 2:
             raise ValueError(
                 f"the match head has two labels, no match and match, got {_shortened(labels)}"
+            )
+        if head == "region" and len(labels) != 1:
+            raise ValueError(
+                f"the region head has one label for every region, got {_shortened(labels)}"
             )
         fields: dict[str, Any] = {
             "task_head": head,

@@ -1,13 +1,15 @@
 """Pre-training heads and task heads.
 
 N pairs, M masked tokens, K masked regions, V vocabulary, C object classes, A attributes,
-F feature size, D width, Z labels.
+F feature size, D width, Z labels; R regions of all pairs, Y regions of the pair with most of them.
 """
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from semvlp.model.config import SemVLPConfig
+from semvlp.model.packing import to_padded
 from semvlp.shapes import shapes
 
 
@@ -87,6 +89,32 @@ class AnswerHead(nn.Module):
         return logits
 
 
+class ReferringHead(nn.Module):
+    """Scores each region against the text: which one it speaks of.
+
+    Linear, GELU, layer norm, linear over the regions' last states, and a softmax over the regions
+    of an image where it is trained and asked (ChenRocks/UNITER model/re.py, `mlp=2`, `loss=cls`).
+    """
+
+    def __init__(self, config: SemVLPConfig) -> None:
+        super().__init__()
+        self.transform = Transform(config)
+        self.score = nn.Linear(config.hidden_size, 1)
+
+    @shapes
+    def forward(
+        self, hidden: Float[Tensor, "R D"], lengths: Int[Tensor, "N"]
+    ) -> Float[Tensor, "N Y"]:
+        """Map regions [R, D] of N pairs to logits [N, Y], the least number where none is.
+
+        Args:
+            lengths: [N] regions of each pair, on the CPU.
+        """
+        logits, real = to_padded(self.score(self.transform(hidden)).squeeze(1), lengths)
+        # Not -inf: it would make NaN of a target of nothing.
+        return logits.masked_fill(~real, torch.finfo(logits.dtype).min)
+
+
 def match_head(config: SemVLPConfig) -> nn.Linear:
     """Build the head of image-text matching on the pooled vector: class 1 = match."""
     return nn.Linear(config.hidden_size, 2)
@@ -99,7 +127,11 @@ def task_head(config: SemVLPConfig) -> nn.Module:
         ValueError: the configuration names none.
     """
     if config.task_head is None:
-        raise ValueError("task_head must be pooled, pair or match, got none in the configuration")
+        raise ValueError(
+            "task_head must be pooled, pair, match or region, got none in the configuration"
+        )
+    if config.task_head == "region":
+        return ReferringHead(config)
     if config.task_head == "match":
         return match_head(config)
     pieces = 2 if config.task_head == "pair" else 1

@@ -17,7 +17,15 @@ from semvlp.errors import InputError
 from semvlp.model.config import ConfigFileError, SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
-from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
+from semvlp.model.heads import (
+    AnswerHead,
+    ReferringHead,
+    RegionHead,
+    TokenHead,
+    classify,
+    match_head,
+    task_head,
+)
 from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
 from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
@@ -221,7 +229,8 @@ class SemVLPForTask(SemVLPPreTrainedModel):
     """The encoder with one task head.
 
     `pooled`: N pairs, one prediction each. `match`: likewise, class 1 = match. `pair`: N = 2 B
-    pairs (text, left), (text, right), ..., the two pooled vectors make one prediction.
+    pairs (text, left), (text, right), ..., the two pooled vectors make one prediction. `region`:
+    N pairs, one score for each region.
     """
 
     def __init__(self, config: SemVLPConfig) -> None:
@@ -232,7 +241,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
 
     @shapes
     def forward(self, batch: PackedBatch, mode: Mode) -> Float[Tensor, "B Z"]:
-        """Compute logits [B, Z].
+        """Compute logits [B, Z]; for the region head Z is the most regions that a pair has.
 
         Raises:
             ValueError: the pair head got an odd number of pairs.
@@ -247,6 +256,10 @@ class SemVLPForTask(SemVLPPreTrainedModel):
             between: Tensor = self.head(whole.text, whole.regions, batch)
             return between
         none = batch.input_ids.new_empty(0)
+        if isinstance(self.head, ReferringHead):
+            regions = self.semvlp(batch, mode, token_positions=none).regions
+            of_regions: Tensor = self.head(regions, batch.region_lengths)
+            return of_regions
         encoded: Encoded = self.semvlp(batch, mode, token_positions=none, region_positions=none)
         pooled = encoded.pooled
         if self.config.task_head == "pair":

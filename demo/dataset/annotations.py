@@ -1,11 +1,12 @@
 """The texts of a drawn world in the official forms of the benchmarks: values, no files."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.dataset.nlvr_scenes import structured_rep
-from semvlp.demo.dataset.split_world import Fact, SplitWorld
+from semvlp.demo.dataset.split_world import Fact, Reference, SplitWorld
 
 _INFO = {
     "description": "SemVLP drawn world",
@@ -158,6 +159,41 @@ def memes(world: SplitWorld) -> Iterator[dict[str, Any]]:
             "text": fact.text,
             "label": int(fact.answer == "entailment"),
         }
+
+
+def instances(world: SplitWorld) -> dict[str, Any]:
+    """Return the `instances.json` of RefCOCO: the things in the pictures that expressions name."""
+    pictures = dict.fromkeys(one.picture for one in world.expressions)
+    return coco_boxes((f"{picture.image_id}.png", picture.scene) for picture in pictures)
+
+
+def refs(world: SplitWorld, boxes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the references of RefCOCO to the boxes of `instances`, all of one split."""
+    image_ids = {image["file_name"]: image["id"] for image in boxes["images"]}
+    things: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for thing in boxes["annotations"]:
+        things[thing["image_id"]].append(thing)
+    spoken: dict[int, list[tuple[int, Reference]]] = defaultdict(list)
+    for sent_id, one in enumerate(world.expressions):
+        image_id = image_ids[f"{one.picture.image_id}.png"]
+        spoken[things[image_id][one.item]["id"]].append((sent_id, one))
+    category_of = {thing["id"]: thing["category_id"] for thing in boxes["annotations"]}
+    return [
+        {
+            "ref_id": ref_id,
+            "ann_id": ann_id,
+            "category_id": category_of[ann_id],
+            "image_id": image_ids[f"{sentences[0][1].picture.image_id}.png"],
+            "file_name": f"{sentences[0][1].picture.image_id}_{ann_id}.png",
+            "split": world.split,
+            "sent_ids": [sent_id for sent_id, _ in sentences],
+            "sentences": [
+                {"sent_id": sent_id, "sent": one.text, "raw": one.text, "tokens": one.text.split()}
+                for sent_id, one in sentences
+            ],
+        }
+        for ref_id, (ann_id, sentences) in enumerate(spoken.items())
+    ]
 
 
 def texts(world: SplitWorld) -> Iterator[dict[str, Any]]:

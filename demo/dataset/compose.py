@@ -7,9 +7,17 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
-from semvlp.demo.dataset.split_world import Fact, NlvrFact, PairFact, Picture, SplitWorld
+from semvlp.demo.dataset.split_world import (
+    Fact,
+    NlvrFact,
+    PairFact,
+    Picture,
+    Reference,
+    SplitWorld,
+)
 from semvlp.demo.language.captions import LABELS, caption, hypothesis, remark
 from semvlp.demo.language.claims import FALSE, TRUE, Asked, Claim, spread
+from semvlp.demo.language.expressions import expression
 from semvlp.demo.language.pairs import Pair, pair_statement
 from semvlp.demo.language.questions import question
 from semvlp.demo.language.scatter_statements import scatter_statement
@@ -45,7 +53,12 @@ def compose(
     lots = _all_lots(scenes, seed, config)
     for index, split in enumerate(scenes):
         mine = {name: lot[split] for name, lot in lots.items()}
-        yield _split_world(split, index, mine, Random(f"{seed}-{split}"), config)
+        world = _split_world(split, index, mine, Random(f"{seed}-{split}"), config)
+        # By lots of their own, so that all other texts are as they were without them.
+        lots_of_references = Random(f"{seed}-{split}-expressions")
+        yield replace(
+            world, expressions=list(_references(world.scenes, lots_of_references, config))
+        )
 
 
 def describe(
@@ -225,6 +238,20 @@ def _set_facts(
             left, right = pairs[index]
             identifier = f"{name}-{index}-{sentence}"
             yield PairFact(identifier, left, right, one.claim.text, answer == TRUE)
+
+
+def _references(
+    pictures: Sequence[Picture], rng: Random, config: WorldConfig
+) -> Iterator[Reference]:
+    """Yield up to `config.expressions` expressions about each square scene, of things by lot."""
+    for picture in pictures:
+        if picture.scene.kind == "square":
+            items = picture.scene.items
+            for _ in range(config.expressions):
+                index = rng.randrange(len(items))
+                text = expression(picture.scene, items[index], rng)
+                if text is not None:
+                    yield Reference(picture, index, text)
 
 
 def _nlvr_facts(lots: Mapping[str, list[Scene]], rng: Random) -> Iterator[NlvrFact]:

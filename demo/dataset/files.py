@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import make_directory, write_json, write_text
+from semvlp.atomic import make_directory, write_bytes, write_json, write_text
 from semvlp.demo.dataset import annotations
 from semvlp.demo.dataset.boxes_file import coco_boxes
 from semvlp.demo.dataset.compose import compose
@@ -16,6 +16,7 @@ from semvlp.demo.world.draw import draw
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.progress import Progress
+from semvlp.shards.formats import safe_pickle
 
 MARK = "world.json"
 UNFINISHED = "unfinished"
@@ -26,6 +27,7 @@ TASK_FILES: dict[str, tuple[str, ...]] = {
     "nlvr": ("nlvr_{}.json",),
     "snli-ve": ("snli_ve_{}.jsonl",),
     "retrieval": ("captions_{}.json",),
+    "refcoco": ("refs_{}.p", "instances_{}.json"),
     "table": ("memes_{}.jsonl",),
 }
 
@@ -134,6 +136,10 @@ def _write_texts(files: WorldFiles, world: SplitWorld) -> None:
     write_json(answers, annotations.vqa_annotations(world), indent=None)
     for task, document in (("gqa", annotations.gqa), ("retrieval", annotations.coco_captions)):
         write_json(files.annotations(task, split)[0], document(world), indent=None)
+    refs, instances = files.annotations("refcoco", split)
+    boxes = annotations.instances(world)
+    write_json(instances, boxes, indent=None)
+    write_bytes(refs, safe_pickle.dumps(annotations.refs(world, boxes)))
     for task, lines in (
         ("nlvr2", annotations.nlvr2),
         ("nlvr", annotations.nlvr),

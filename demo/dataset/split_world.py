@@ -27,6 +27,15 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """An expression that speaks of one item of a picture, by its place among the items."""
+
+    picture: Picture
+    item: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PairFact:
     """A statement about two pictures; `identifier` is `split-set-pair-sentence`."""
 
@@ -59,6 +68,7 @@ class SplitWorld:
     hypotheses: list[Fact] = field(default_factory=list)
     pairs: list[PairFact] = field(default_factory=list)
     nlvr: list[NlvrFact] = field(default_factory=list)
+    expressions: list[Reference] = field(default_factory=list)
     captions: dict[str, list[str]] = field(default_factory=dict)
     """Captions of every picture that tell all, by image id."""
     remarks: dict[str, str] = field(default_factory=dict)

@@ -32,6 +32,8 @@ class WorldConfig:
     """Hypotheses about each scene with or without a curtain."""
     pair_statements: int = 3
     """Statements about each pair of pictures."""
+    expressions: int = 2
+    """Referring expressions about each square scene with several things, as those of RefCOCO."""
     covered: float = 0.25
     """Further square scenes for each scene, half of them with a curtain, for hypotheses."""
     pairs: float = 0.5

@@ -1,15 +1,16 @@
-"""The file formats of leaderboards: JSON array, JSON lines, comma lines, choices, ranks."""
+"""The file formats of leaderboards: JSON array, JSON or comma lines, choices, ranks, boxes."""
 
 import csv
 import io
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
-from semvlp.eval.task import Answer, Choice, ExampleId, Rank
+from semvlp.eval.task import Answer, Box, Choice, ExampleId, Rank, Referent
 
 Pairs = Iterator[tuple[str, ExampleId, Answer]]
 
@@ -177,6 +178,62 @@ class RankFile:
                 where = f"{part}, entry {number}"
                 key = _field(entry, name, kind, where)
                 yield where, key, _rank(entry, f"{where} (id {key!r})")
+
+
+class BoxFile:
+    """`[{"ref_id": 1, "sent_id": 4, "box": [x, y, width, height]}, ...]`, in pixels."""
+
+    extension = ".json"
+
+    def render(self, answers: Mapping[ExampleId, Answer]) -> str:
+        entries = [
+            {"ref_id": answer.ref_id, "sent_id": key, "box": answer.box}
+            for key, answer in answers.items()
+            if isinstance(answer, Referent)
+        ]
+        return _json(entries)
+
+    def parse(self, text: str) -> Pairs:
+        document = _load(text, 'one JSON array of {"ref_id", "sent_id", "box"}')
+        if not isinstance(document, list):
+            raise InputError(f"must be one JSON array, got {type(document).__name__}")
+        for number, entry in enumerate(document, start=1):
+            where = f"entry {number}"
+            key = _field(entry, "sent_id", int, where)
+            where = f"{where} (sent_id {key})"
+            ref_id = _field(entry, "ref_id", int, where)
+            yield where, key, Referent(ref_id, box_of(_field(entry, "box", list, where), where))
+
+
+def box_of(value: Any, where: str) -> Box:
+    """Return x, y, width, height as four finite numbers that make a box.
+
+    Raises:
+        InputError: names `where` and what is there instead.
+    """
+    x, y, width, height = four_numbers(value, where)
+    if width <= 0 or height <= 0:
+        raise InputError(f"{where}: a box must have a width and a height, got {shown(value)}")
+    return x, y, width, height
+
+
+def four_numbers(value: Any, where: str) -> Box:
+    """Return four finite numbers.
+
+    Raises: as `box_of`.
+    """
+    try:
+        first, second, third, fourth = (float(number) for number in _numbers(value))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: a box must be four numbers, got {shown(value)}") from error
+    return first, second, third, fourth
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    for number in value if isinstance(value, list | tuple) else ():
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError(number)
+        yield number
 
 
 def _rank(entry: dict[str, Any], where: str) -> Rank:

@@ -9,11 +9,11 @@ from typing import TypeVar
 from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.eval.files.forms import Form
-from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Submission
+from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Referent, Submission
 
 log = logging.getLogger(__name__)
 
-A = TypeVar("A", str, Rank, Choice)
+A = TypeVar("A", str, Rank, Choice, Referent)
 SHOWN = 10
 
 

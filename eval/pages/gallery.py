@@ -12,7 +12,8 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
 from semvlp.eval.predict import passes_of
-from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Task
+from semvlp.eval.task import Answer, Box, Choice, Example, ExampleId, Rank, Referent, Task
+from semvlp.eval.tasks.refcoco import overlap
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
 from semvlp.model.tokenizer import CONTINUATION
@@ -114,20 +115,32 @@ def spread(members: Sequence[Example], wanted: int) -> list[Example]:
 
 
 def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
-    best = sorted(example.target, key=lambda label: -example.target[label])
     drawn = [draw(example.text, name) for name in example.images]
-    ranked = isinstance(answer, Rank)
-    return {
-        "id": str(example.example_id),
-        "words": _words([words for words, _ in drawn]),
-        "said": "its image stands at rank" if ranked else "answered",
-        "answer": _said(answer),
-        "wanted": "" if ranked else ", ".join(best[:3]),
-        "pictures": [picture for _, picture in drawn],
-    }
+    pictures = [picture for _, picture in drawn]
+    words = _words([words for words, _ in drawn])
+    card = {"id": str(example.example_id), "words": words, "wanted": ""}
+    if isinstance(answer, Rank):
+        card |= {"said": "its image stands at rank", "answer": _said(answer)}
+    elif isinstance(answer, Referent):
+        annotated = example.meta["box"]
+        card |= {
+            "said": "chose the solid box; its IoU with the dashed, annotated one is",
+            "answer": f"{overlap(answer.box, annotated):.2f}",
+        }
+        boxes = [_plain(annotated, "annotated", dashed=True), _plain(answer.box, "chosen")]
+        pictures = [{**picture, "boxes": boxes} for picture in pictures]
+    else:
+        best = sorted(example.target, key=lambda label: -example.target[label])
+        card |= {"said": "answered", "answer": _said(answer), "wanted": ", ".join(best[:3])}
+    return {**card, "pictures": pictures}
 
 
-def _said(answer: Answer) -> str:
+def _plain(box: Box, label: str, *, dashed: bool = False) -> dict[str, Any]:
+    x, y, width, height = box
+    return {"x": x, "y": y, "w": width, "h": height, "label": label, "share": 1, "dashed": dashed}
+
+
+def _said(answer: str | Rank | Choice) -> str:
     match answer:
         case Rank(rank=rank):
             return str(rank)

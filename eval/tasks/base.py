@@ -3,10 +3,10 @@
 N examples, C labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import Form
 from semvlp.eval.files.submission import checked, read, write
 from semvlp.eval.task import Answer, Example, ExampleId, Pass, Passes, Scores, Submission, Task
+
+if TYPE_CHECKING:
+    from semvlp.model.packing import PairRegions
 
 
 class BaseTask(Task):
@@ -63,6 +66,17 @@ class BaseTask(Task):
         """Refuse a shortlist: one label to each example compares no pairs."""
         raise ConfigError("a shortlist is for retrieval; leave --shortlist out for this task")
 
+    def targets(
+        self, example: Example, index_of: Mapping[str, int], images: "Sequence[PairRegions]"
+    ) -> list[float]:
+        """Return the score of each label; of answers that are spelled alike the best one."""
+        row = [0.0] * len(index_of)
+        for answer, score in example.target.items():
+            index = index_of.get(self.spelling(answer))
+            if index is not None:
+                row[index] = max(row[index], score)
+        return row
+
     def run_pass(self, passes: Passes, mode: Pass) -> Scores:
         """Return the probabilities [N, C] of the labels."""
         return passes.probabilities(mode)
@@ -72,7 +86,11 @@ class BaseTask(Task):
         return mean_probability(scores)
 
     def answers(
-        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scores: Scores,
+        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
     ) -> dict[ExampleId, Answer]:
         """Return the most probable label of each example; of equal ones the first."""
         best = scores.argmax(1)

@@ -6,11 +6,11 @@ Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fol
 those among all images.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ from semvlp.shards.texts.official_files import (
     read_document,
     wrong_file,
 )
+
+if TYPE_CHECKING:
+    from semvlp.model.packing import PairRegions
 
 # In the order of the matching head of pre-training: class 1 means that text and image match.
 LABELS = ("mismatch", "match")
@@ -92,7 +95,11 @@ class Retrieval(BaseTask):
         return mean_log_odds(scores)
 
     def answers(
-        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scores: Scores,
+        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
     ) -> dict[ExampleId, Answer]:
         """Return the ranks of all captions and images."""
         return rank_answers(examples, scores)

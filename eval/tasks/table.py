@@ -7,12 +7,16 @@ from semvlp.eval.task import Task
 from semvlp.eval.tasks.gqa import Gqa
 from semvlp.eval.tasks.nlvr import Nlvr
 from semvlp.eval.tasks.nlvr2 import Nlvr2
+from semvlp.eval.tasks.refcoco import RefCoco
 from semvlp.eval.tasks.retrieval import Retrieval
 from semvlp.eval.tasks.snli_ve import SnliVe
 from semvlp.eval.tasks.tabular import Table
 from semvlp.eval.tasks.vqa import Vqa
 
-_ALL: tuple[Task, ...] = (Vqa(), Gqa(), Nlvr2(), Nlvr(), SnliVe(), Retrieval(), Table())
+_ALL: tuple[Task, ...] = (
+    *(Vqa(), Gqa(), Nlvr2(), Nlvr(), SnliVe(), Retrieval()),
+    *(RefCoco(), Table()),
+)
 TASKS = {task.name: task for task in _ALL}
 
 

@@ -5,11 +5,11 @@ N examples, C labels.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,12 @@ from semvlp.eval.files.submission import check_ids, unique
 from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, Scores, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
+
+if TYPE_CHECKING:
+    from semvlp.model.packing import PairRegions
+
+if TYPE_CHECKING:
+    from semvlp.model.packing import PairRegions
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +144,11 @@ class Table(BaseTask):
         return answer if self._labelled_as == "label" else " ".join(answer.lower().split())
 
     def answers(
-        self, examples: Sequence[Example], labels: Sequence[str], scores: Scores
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scores: Scores,
+        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
     ) -> dict[ExampleId, Answer]:
         """Return the most probable label of each example, of equal ones the first."""
         best = scores.argmax(1)

@@ -106,6 +106,22 @@ def test_each_task_has_its_question(drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize("saved", [True, False])
+def test_an_expression_is_found_among_the_regions(drawn: Drawn, saved: bool) -> None:
+    vlp, photo = drawn.assistant("refcoco"), drawn.photos[-1]
+    if not saved:
+        vlp.network.model.config.task = None
+    regions = vlp.regions(photo)
+    places = vlp.find(photo, "the red circle", top=len(regions))
+    chances = [place.probability for place in places]
+    assert sum(chances) == pytest.approx(1, abs=1e-5)
+    assert chances == sorted(chances, reverse=True)
+    assert sorted(place.box for place in places) == sorted(map(tuple, regions.boxes.tolist()))
+    assert vlp.find(regions, "the red circle", top=1) == places[:1]
+    with pytest.raises(ConfigError, match="`find` gives its regions"):
+        vlp.reply((photo,), "the red circle")
+
+
+@pytest.mark.parametrize("saved", [True, False])
 def test_another_question_is_one_clear_error(drawn: Drawn, saved: bool) -> None:
     """Also of checkpoints that do not say their task: their labels do."""
     photo = drawn.photos[0]

@@ -24,7 +24,7 @@ from semvlp.shards.formats.table import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "numpy", "lmdb", "webdataset", "PIL", "rich", "jinja2")
-TASK_NAMES = ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "table"]
+TASK_NAMES = ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "refcoco", "table"]
 STORE_FORMATS = ["tar", "lmdb"]
 BACKENDS = ["auto", "detectron2", "torchvision", "transformers"]
 COMMUNITY_FORMATS = [

@@ -81,6 +81,10 @@ class Make:
         return {"id": image, "image": image, "text": "what is it?", "label": label}
 
     @staticmethod
+    def grounding(image: str, text: str = "a b dog") -> dict[str, Any]:
+        return {"image": image, "sent": text, "bbox": [10, 10, 40, 40]}
+
+    @staticmethod
     def karpathy(captions: dict[str, int], splits: dict[str, str] | None = None) -> dict[str, Any]:
         """File name -> number of its captions; caption ids count up from 0 over all images."""
         images, next_id = [], 0
@@ -124,6 +128,7 @@ def official(save: Callable[..., Path]) -> dict[str, Path]:
         "nlvr": save("dev.json", [Make.nlvr(sentence) for sentence in ("1-0", "1-1", "2-0")]),
         "snli-ve": save("ve.jsonl", [Make.snli_ve(pair) for pair in ("a.jpg#0r1n", "b.jpg#0r1n")]),
         "retrieval": save("karpathy.json", Make.karpathy({"a.jpg": 2, "b.jpg": 2})),
+        "refcoco": save("refcoco.jsonl", [Make.grounding(name) for name in ("a.jpg", "b.jpg")]),
         "table": save("table.jsonl", [Make.row("a.jpg", "yes"), Make.row("b.jpg", "no")]),
     }
 

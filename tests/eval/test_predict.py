@@ -70,6 +70,23 @@ def test_batches_and_order_change_no_probability(
     assert np.ptp(one, axis=0).max() > 100 * TOLERANCE
 
 
+@pytest.mark.parametrize("mode", ["single", "two", "both"])
+def test_batches_change_no_probability_of_a_region(
+    mode: EvalMode, network: Callable[..., Network], official: dict[str, Path], store: Store
+) -> None:
+    """Images with fewer regions than the largest of all have zeros behind theirs."""
+    examples = _read("refcoco", official)
+    one = _predict(network("refcoco", batch_size=1), "refcoco", examples, store, mode)
+    many = _predict(network("refcoco", batch_size=9), "refcoco", examples, store, mode)
+    np.testing.assert_allclose(one, many, atol=TOLERANCE)
+    lookup = RegionLookup(store, examples, max_regions=100)
+    counts = [len(boxes) for _, boxes, _, _ in lookup([e.images[0] for e in examples])]
+    assert one.shape == (len(examples), max(counts))
+    for row, count in zip(one, counts, strict=True):
+        assert row[:count].sum() == pytest.approx(1, abs=TOLERANCE)
+        assert not row[count:].any()
+
+
 def test_probabilities_exclude_each_other_or_not(
     network: Callable[..., Network], official: dict[str, Path], store: Store
 ) -> None:

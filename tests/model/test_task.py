@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from semvlp.errors import InputError
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.config import TaskHead
+from semvlp.model.packing import Mode
 from semvlp.model.weights import WeightsError
+from semvlp.names import ImageToken
 
 MakeBatch = Callable[..., PackedBatch]
 
@@ -46,6 +48,7 @@ def change(directory: Path, **tensors: torch.Tensor | None) -> None:
         ("pooled", ["a", "b", "c"], (4, 3)),
         ("pair", ["a", "b", "c"], (2, 3)),
         ("match", "01", (4, 2)),
+        ("region", ["referred"], (4, 4)),
     ],
 )
 def test_shapes_and_round_trip(
@@ -75,8 +78,31 @@ def test_pair_head_joins_neighbours_in_order(config: SemVLPConfig, make_batch: M
         model(make_batch(LENGTHS[:3]), "single")
 
 
+@pytest.mark.parametrize("mode", ["single", "two"])
+@pytest.mark.parametrize("image_token", ["none", "mean"])
+def test_region_head_scores_the_regions_of_each_pair_by_itself(
+    config: SemVLPConfig, make_batch: MakeBatch, mode: Mode, image_token: ImageToken
+) -> None:
+    config = dataclasses.replace(config, image_token=image_token)
+    model = SemVLPForTask(config.for_task("region", ["referred"])).eval()
+    logits = model(make_batch(LENGTHS), mode)
+    regions = model.semvlp(make_batch(LENGTHS), mode).regions
+    expected = model.head.score(model.head.transform(regions)).squeeze(1)
+    counts = [count for _, count in LENGTHS]
+    for row, own in zip(logits, expected.split(counts), strict=True):
+        torch.testing.assert_close(row[: len(own)], own)
+        assert (row[len(own) :] == torch.finfo(row.dtype).min).all()
+
+
+def test_region_head_without_any_region(config: SemVLPConfig, make_batch: MakeBatch) -> None:
+    model = SemVLPForTask(config.for_task("region", ["referred"])).eval()
+    assert model(make_batch([(3, 0), (2, 0)]), "two").shape == (2, 0)
+    with pytest.raises(ValueError, match="the region head has one label for every region"):
+        config.for_task("region", ["a", "b"])
+
+
 def test_a_head_must_be_named(config: SemVLPConfig) -> None:
-    with pytest.raises(ValueError, match="task_head must be pooled, pair or match"):
+    with pytest.raises(ValueError, match="task_head must be pooled, pair, match or region"):
         SemVLPForTask(config)
 
 

@@ -1,6 +1,6 @@
 """Examples of a task become packed batches and targets, in an order that follows from the seed.
 
-B examples, N pairs (2 B for the pair head), C labels.
+B examples, N pairs (2 B for the pair head), C labels, or most regions of an image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class TaskTargets:
     """The targets of one packed batch."""
 
     scores: Tensor
-    """[B, C] float32, score of each label in 0..1."""
+    """[B, C] float32, score of each label in 0..1; of each region for the region head."""
     loss: Loss
     """How predictions are compared with them."""
     weights: Tensor
@@ -164,7 +164,12 @@ class FinetuningBatches:
         # One text goes with each image: a pair of images makes two pairs, side by side.
         texts = self._texts([example.text for example in examples for _ in example.images])
         names = [name for example in examples for name in example.images]
-        scores = torch.tensor([self._scores(example) for example in examples])
+        scores = _stacked(
+            [
+                self._task.targets(example, self._labels, [regions[n] for n in example.images])
+                for example in examples
+            ]
+        )
         answerable = scores.any(dim=1) if self._task.loss == "cross_entropy" else len(examples)
         return MicroBatch(
             batch=pack([text.tolist() for text in texts], [regions[name] for name in names]),
@@ -203,15 +208,13 @@ class FinetuningBatches:
     def _at(self, position: int) -> Example:
         return self._examples[self._order(position)]
 
-    def _scores(self, example: Example) -> list[float]:
-        row = [0.0] * len(self._labels)
-        for answer, score in example.target.items():
-            index = self._labels.get(self._task.spelling(answer))
-            if index is not None:
-                row[index] = max(row[index], score)
-        return row
-
 
 def _likeliest(example: Example) -> str:
     """Return the best answer, which is the class of the example; of equals the first."""
     return max(example.target, key=lambda answer: example.target[answer], default="")
+
+
+def _stacked(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Return [B, C] of B rows; those of images with fewer regions get zeros behind."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])

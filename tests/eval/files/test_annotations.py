@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval.task import Answer, Rank
+from semvlp.eval.task import Answer, Rank, Referent
 from semvlp.eval.tasks.table import TASKS
 
 NAMES = list(TASKS)
@@ -119,7 +119,10 @@ def _read_and_score(name: str, path: Path) -> None:
     examples = task.read([path], split="test")
     if all(example.target for example in examples):
         answer: Answer = Rank(1, 0) if name == "retrieval" else "x"
-        assert task.score(examples, dict.fromkeys(task.ids(examples), answer))
+        answers = dict.fromkeys(task.ids(examples), answer)
+        if name == "refcoco":
+            answers = {e.example_id: Referent(e.meta["ref_id"], (0, 0, 9, 9)) for e in examples}
+        assert task.score(examples, answers)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ import pytest
 from semvlp.errors import InputError
 from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.score_table import score
-from semvlp.eval.task import Answer, Choice, ExampleId, Rank
+from semvlp.eval.task import Answer, Choice, ExampleId, Rank, Referent
 from semvlp.eval.tasks.table import TASKS
 
 JSON_ARRAYS = ("vqa", "gqa")
@@ -35,6 +35,8 @@ def good(official: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         ids = task.ids(task.read([official[name]], split="test"))
         answer: Answer = Choice("yes", 0.625) if name == "table" else Rank(1, 0)
         answers: dict[ExampleId, Answer] = {key: ANSWERS.get(name, answer) for key in ids}
+        if name == "refcoco":
+            answers = {key: Referent(number, (1, 2, 3, 4)) for number, key in enumerate(ids)}
         path = tmp_path / "answers"
         task.write(answers, path)
         return path
@@ -296,6 +298,7 @@ def test_annotations_of_another_split(
         "nlvr": [{**make.nlvr("1-0"), "split": "test"}],
         "snli-ve": [make.snli_ve("c.jpg#0r1n")],
         "retrieval": make.karpathy({"c.jpg": 1}),
+        "refcoco": [{**make.grounding("c.jpg"), "sent_id": 9}],
         "table": [make.row("c.jpg", "yes")],
     }
     path = good(name)

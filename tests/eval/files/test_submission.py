@@ -10,7 +10,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.eval.files.submission import check_ids
-from semvlp.eval.task import Answer, ExampleId, Rank
+from semvlp.eval.task import Answer, ExampleId, Rank, Referent
 from semvlp.eval.tasks.table import load_task
 
 FILES: dict[str, tuple[dict[ExampleId, Answer], str, str]] = {
@@ -46,6 +46,12 @@ FILES: dict[str, tuple[dict[ExampleId, Answer], str, str]] = {
         '{"captions": [{"caption_id": 7, "rank": 1, "ties": 0}], '
         '"images": [{"image": "a.jpg", "rank": 3, "ties": 1}]}\n',
         "retrieval_dev.json",
+    ),
+    "refcoco": (
+        {4: Referent(3, (1, 2.5, 30, 40)), 2: Referent(1, (0, 0, 5, 5))},
+        '[{"ref_id": 3, "sent_id": 4, "box": [1, 2.5, 30, 40]}, '
+        '{"ref_id": 1, "sent_id": 2, "box": [0, 0, 5, 5]}]\n',
+        "refcoco_dev.json",
     ),
 }
 
@@ -162,6 +168,8 @@ def test_score_demands_exactly_the_ids(
     answers: dict[ExampleId, Answer] = {
         key: Rank(1, 0) if name == "retrieval" else "True" for key in task.ids(examples)
     }
+    if name == "refcoco":
+        answers = {e.example_id: Referent(e.meta["ref_id"], (1, 2, 3, 4)) for e in examples}
     task.score(examples, answers)
     first = next(iter(answers))
     with pytest.raises(InputError, match="1 not in the annotations"):

@@ -8,7 +8,7 @@ import pytest
 
 from semvlp.eval.network import Network
 from semvlp.eval.pages.gallery import CARDS, REGIONS, cards, grouped, spread
-from semvlp.eval.task import Answer, Example, ExampleId, Rank
+from semvlp.eval.task import Answer, Example, ExampleId, Rank, Referent
 from semvlp.eval.tasks.table import TASKS
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
@@ -51,6 +51,20 @@ def test_some_are_shown_evenly_apart() -> None:
     shown = [examples.index(example) for example in spread(examples, CARDS)]
     assert shown == [0, 3, 6, 10, 13, 16]
     assert spread(examples[:2], CARDS) == examples[:2]
+
+
+def test_a_card_of_an_expression_shows_what_was_chosen_and_what_is_right(
+    network: Callable[..., Network], store: Store
+) -> None:
+    example = Example(example_id=1, text="two dogs", images=("a",), meta={"box": (0, 0, 10, 10)})
+    given: dict[ExampleId, Answer] = {1: Referent(0, (0, 0, 10, 5))}
+    (card,) = cards({"All": [example]}, network("refcoco"), [example], given, store, None, "both")[
+        "All"
+    ]
+    assert card["answer"] == "0.50"
+    annotated, chosen = card["pictures"][0]["boxes"]
+    assert (annotated["dashed"], annotated["h"]) == (True, 10)
+    assert (chosen["dashed"], chosen["h"]) == (False, 5)
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,28 @@ from pathlib import Path
 import pytest
 
 from semvlp.errors import ConfigError
-from semvlp.eval.task import Answer, Example, ExampleId, Rank, Task
+from semvlp.eval.task import Answer, Example, ExampleId, Rank, Referent, Task
 from semvlp.eval.tasks.table import TASKS, load_task
 
 
 def _perfect(task: Task, examples: list[Example]) -> dict[ExampleId, Answer]:
     if task.name == "retrieval":
         return {key: Rank(1, 0) for key in task.ids(examples)}
+    if task.name == "refcoco":
+        return {e.example_id: Referent(e.meta["ref_id"], e.meta["box"]) for e in examples}
     return {e.example_id: max(e.target, key=lambda label: e.target[label]) for e in examples}
 
 
+def _worst(answer: Answer) -> Answer:
+    if isinstance(answer, Referent):
+        return answer._replace(box=(900, 900, 1, 1))
+    return Rank(9, 2) if isinstance(answer, Rank) else "wrong"
+
+
 def test_names_are_those_of_the_command_line() -> None:
-    assert list(TASKS) == ["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "table"]
+    assert list(TASKS) == [
+        *("vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "refcoco", "table"),
+    ]
 
 
 def test_unknown_task() -> None:
@@ -48,8 +58,8 @@ def test_the_order_changes_nothing(name: str, official: dict[str, Path]) -> None
     task = TASKS[name]
     examples = task.read([official[name]], split="test")
     answers = _perfect(task, examples)
-    worst: Answer = Rank(9, 2) if name == "retrieval" else "wrong"
-    answers |= dict.fromkeys(list(answers)[::2], worst)
+    for key in list(answers)[::2]:
+        answers[key] = _worst(answers[key])
     expected = task.score(examples, answers)
     for seed in range(5):
         mixed, entries = list(examples), list(answers.items())
@@ -78,12 +88,14 @@ def test_number_of_images_fits_the_head(name: str, official: dict[str, Path]) ->
 def test_pairs_are_compared_for_retrieval_alone(
     name: str, official: dict[str, Path], make: type, save: Callable[..., Path]
 ) -> None:
-    """Wrong pairs in training, shortlists, the matching head as it is; a text has no label."""
+    """Wrong pairs in training, shortlists, the matching head as it is."""
     task, pairs = TASKS[name], name == "retrieval"
     train = save("train.json", make.karpathy({"a.jpg": 2}, {"a.jpg": "train"}))
     assert task.draws_negatives == pairs
     assert task.zero_shot_labels([]) == (["mismatch", "match"] if pairs else [])
-    assert bool(task.baseline_examples([train if pairs else official[name]])) != pairs
+    # Neither a caption nor an expression has a label that a text alone could tell.
+    learned = task.baseline_examples([train if pairs else official[name]])
+    assert bool(learned) == (name not in ("retrieval", "refcoco"))
     with nullcontext() if pairs else pytest.raises(ConfigError, match="shortlist is for retrieval"):
         task.check_shortlist()
 
