@@ -17,9 +17,10 @@ import uvicorn
 from playwright.sync_api import sync_playwright
 
 from semvlp.app.album import Album
-from semvlp.app.server import Desk, application
+from semvlp.app.desk import Desk
+from semvlp.app.server import application
 from tests.app.conftest import Drawn
-from tests.app.test_server import Finder
+from tests.app.test_desk import Finder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -146,7 +147,7 @@ def test_another_pass_layer_or_head_is_shown_at_once(page: Any, drawn: Drawn) ->
         with page.expect_response("**/ask") as answer:
             choose()
         answer.value.finished()
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('By')")
+        page.locator("#status", has_text="By ").wait_for()
         seen.append(shares(page, "rect"))
     assert all(one != other for one, other in pairwise(seen))
     assert "two-stream" in page.locator("#status").inner_text()
@@ -219,7 +220,7 @@ def test_pairs_captions_and_the_store(page: Any, drawn: Drawn) -> None:
     assert page.locator(".stage svg").count() == 2
     page.fill("#search-text", "a circle")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('store-status').textContent.includes('best')")
+    page.locator("#store-status", has_text="best").wait_for()
     assert "50.0 %" in page.locator("#photos button").first.inner_text()
     page.select_option("#checkpoint", "c")
     page.fill("#text", "a circle\ntwo red squares")
@@ -227,7 +228,7 @@ def test_pairs_captions_and_the_store(page: Any, drawn: Drawn) -> None:
     page.wait_for_selector("#answers li")
     assert page.locator("#answers li").count() == 2
     page.locator("#answers button").last.click()
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('By')")
+    page.locator("#status", has_text="By ").wait_for()
 
 
 def test_what_is_missing_is_said_and_everything_has_a_name(page: Any) -> None:
