@@ -109,7 +109,7 @@ def test_pointing_at_a_word_lights_regions_and_at_a_region_words(page: Any, draw
     assert shares(page, "rect") != rest
     page.mouse.move(2, 2)
     assert shares(page, "rect") == rest
-    box = page.locator("rect").last
+    box = page.locator("rect:visible").last
     box.hover()
     assert "lit" in box.get_attribute("class")
     assert max(shares(page, "#words button")) == 1
@@ -125,7 +125,7 @@ def test_what_came_in_as_text_is_never_run(page: Any, drawn: Drawn) -> None:
         "buffer": drawn.photos[0].read_bytes(),
     }
     ask(page, photo, f"{EVIL} <script>alert(2)</script>?")
-    page.locator("rect").last.hover()
+    page.locator("rect:visible").last.hover()
     assert page.locator("#checkpoint option").first.inner_text() == f"{EVIL} (vqa)"
     assert page.locator("script").count() == 1
     assert page.locator("img[src=x]").count() == 0
@@ -151,6 +151,18 @@ def test_another_pass_layer_or_head_is_shown_at_once(page: Any, drawn: Drawn) ->
         seen.append(shares(page, "rect"))
     assert all(one != other for one, other in pairwise(seen))
     assert "two-stream" in page.locator("#status").inner_text()
+
+
+def test_boxes_that_the_detector_hardly_believes_in_can_be_hidden(page: Any, drawn: Drawn) -> None:
+    ask(page, drawn.photos[0], "what is it?")
+    counts = []
+    for least in ("0", "10", "95"):
+        page.fill("#least", least)
+        assert page.locator("#least-text").inner_text() == f"{least} %"
+        counts.append(page.locator("rect:visible").count())
+    assert counts[0] == page.locator("rect").count()
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < counts[0]
 
 
 def test_it_can_be_used_by_keyboard_alone(page: Any) -> None:
