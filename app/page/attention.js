@@ -10,6 +10,7 @@ export function drawAttention(photographs, given) {
   at("words").replaceChildren(...reply.words.map(drawWord));
   at("words-title").hidden = at("help").hidden = false;
   reply.photos.forEach((photo, index) => drawRegions(slots[index], photo));
+  showConfident();
   rest();
 }
 
@@ -45,10 +46,26 @@ function drawRegions(slot, photo) {
   const order = photo.regions.map((_, index) => index);
   order.sort((a, b) => area(photo.regions[b]) - area(photo.regions[a]));
   svg.append(...order.map((index) => slot.boxes[index]));
-  slot.boxes[0]?.setAttribute("tabindex", "0");
   setRatio(slot, photo.width, photo.height);
   slot.stage.append(svg);
 }
+
+// Regions that the detector hardly believes in are many; the network sees them all the same.
+export function showConfident() {
+  const least = Number(at("least").value);
+  at("least-text").textContent = `${least} %`;
+  if (!reply) return;
+  slots.forEach((slot, photo) => {
+    const { regions } = reply.photos[photo];
+    slot.boxes.forEach((box, index) => {
+      box.classList.toggle("doubtful", 100 * regions[index].confidence < least);
+      box.setAttribute("tabindex", "-1");
+    });
+    confident(slot)[0]?.setAttribute("tabindex", "0");
+  });
+}
+
+const confident = ({ boxes }) => boxes.filter((box) => !box.classList.contains("doubtful"));
 
 function drawBox(slot, region, index) {
   const [x0, y0, x1, y1] = region.box;
@@ -58,28 +75,31 @@ function drawBox(slot, region, index) {
   const light = () => lightRegion(slot, index, label);
   for (const event of ["pointerenter", "focus"]) box.addEventListener(event, light);
   for (const event of ["pointerleave", "blur"]) box.addEventListener(event, rest);
-  box.addEventListener("click", () => move(slot, index));
+  box.addEventListener("click", () => move(slot, box));
   box.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    move(slot, (index + step + slot.boxes.length) % slot.boxes.length);
+    const shown = confident(slot);
+    move(slot, shown.at((shown.indexOf(box) + step) % shown.length));
   });
   return box;
 }
 
 // One box of a photograph is a stop of the Tab key; the arrow keys move it.
-function move(slot, index) {
-  slot.boxes.forEach((box, other) => box.setAttribute("tabindex", other === index ? "0" : "-1"));
-  slot.boxes[index].focus();
+function move(slot, box) {
+  slot.boxes.forEach((other) => other.setAttribute("tabindex", other === box ? "0" : "-1"));
+  box.focus();
 }
 
 // ---- what attends to what
 
-const relative = (values) => {
-  const most = Math.max(...values, 0) || 1;
-  return values.map((value) => value / most);
-};
+// From the least to the most: what all have alike says nothing.
+function relative(values) {
+  const least = Math.min(...values);
+  const most = Math.max(...values);
+  return values.map((value) => (most > least ? (value - least) / (most - least) : Math.sign(value)));
+}
 
 function share(elements, values) {
   relative(values).forEach((value, index) => elements[index].style.setProperty("--share", value));

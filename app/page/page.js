@@ -1,7 +1,7 @@
 // The page of `semvlp serve`: it sends forms, and draws what comes back. All that comes back or was
 // typed becomes text (textContent) or attributes of elements made here, never markup.
 
-import { drawAttention, forget, setRatio } from "./attention.js";
+import { drawAttention, forget, setRatio, showConfident } from "./attention.js";
 import { at, make, request } from "./elements.js";
 
 const MEAN = "mean of all";
@@ -225,6 +225,7 @@ async function begin() {
 }
 
 at("checkpoint").addEventListener("change", choose);
+at("least").addEventListener("input", showConfident);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   ask();

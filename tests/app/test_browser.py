@@ -17,9 +17,10 @@ import uvicorn
 from playwright.sync_api import sync_playwright
 
 from semvlp.app.album import Album
-from semvlp.app.server import Desk, application
+from semvlp.app.desk import Desk
+from semvlp.app.server import application
 from tests.app.conftest import Drawn
-from tests.app.test_server import Finder
+from tests.app.test_desk import Finder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -108,7 +109,7 @@ def test_pointing_at_a_word_lights_regions_and_at_a_region_words(page: Any, draw
     assert shares(page, "rect") != rest
     page.mouse.move(2, 2)
     assert shares(page, "rect") == rest
-    box = page.locator("rect").last
+    box = page.locator("rect:visible").last
     box.hover()
     assert "lit" in box.get_attribute("class")
     assert max(shares(page, "#words button")) == 1
@@ -124,7 +125,7 @@ def test_what_came_in_as_text_is_never_run(page: Any, drawn: Drawn) -> None:
         "buffer": drawn.photos[0].read_bytes(),
     }
     ask(page, photo, f"{EVIL} <script>alert(2)</script>?")
-    page.locator("rect").last.hover()
+    page.locator("rect:visible").last.hover()
     assert page.locator("#checkpoint option").first.inner_text() == f"{EVIL} (vqa)"
     assert page.locator("script").count() == 1
     assert page.locator("img[src=x]").count() == 0
@@ -146,10 +147,22 @@ def test_another_pass_layer_or_head_is_shown_at_once(page: Any, drawn: Drawn) ->
         with page.expect_response("**/ask") as answer:
             choose()
         answer.value.finished()
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('By')")
+        page.locator("#status", has_text="By ").wait_for()
         seen.append(shares(page, "rect"))
     assert all(one != other for one, other in pairwise(seen))
     assert "two-stream" in page.locator("#status").inner_text()
+
+
+def test_boxes_that_the_detector_hardly_believes_in_can_be_hidden(page: Any, drawn: Drawn) -> None:
+    ask(page, drawn.photos[0], "what is it?")
+    counts = []
+    for least in ("0", "10", "95"):
+        page.fill("#least", least)
+        assert page.locator("#least-text").inner_text() == f"{least} %"
+        counts.append(page.locator("rect:visible").count())
+    assert counts[0] == page.locator("rect").count()
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < counts[0]
 
 
 def test_it_can_be_used_by_keyboard_alone(page: Any) -> None:
@@ -219,7 +232,7 @@ def test_pairs_captions_and_the_store(page: Any, drawn: Drawn) -> None:
     assert page.locator(".stage svg").count() == 2
     page.fill("#search-text", "a circle")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('store-status').textContent.includes('best')")
+    page.locator("#store-status", has_text="best").wait_for()
     assert "50.0 %" in page.locator("#photos button").first.inner_text()
     page.select_option("#checkpoint", "c")
     page.fill("#text", "a circle\ntwo red squares")
@@ -227,7 +240,7 @@ def test_pairs_captions_and_the_store(page: Any, drawn: Drawn) -> None:
     page.wait_for_selector("#answers li")
     assert page.locator("#answers li").count() == 2
     page.locator("#answers button").last.click()
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('By')")
+    page.locator("#status", has_text="By ").wait_for()
 
 
 def test_what_is_missing_is_said_and_everything_has_a_name(page: Any) -> None:
