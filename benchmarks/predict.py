@@ -90,7 +90,7 @@ def _rates(methods: dict[str, Method], arguments: argparse.Namespace) -> dict[st
 def _forward(network: Network, batches: list[PackedBatch], mode: Pass) -> None:
     with network.inference():
         for batch in batches:
-            network.model(batch.to(network.device), mode).float().cpu()
+            network.model(batch.to(network.device), mode).logits.float().cpu()
 
 
 def _vilt(arguments: argparse.Namespace) -> Method:

@@ -1,5 +1,6 @@
 """One network, two attention layouts of a row: single-stream and two-stream, the same weights."""
 
+from semvlp.model.auto import SemVLPForVisualQuestionAnswering
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask, SemVLPModel
@@ -9,6 +10,7 @@ __all__ = [
     "SemVLPConfig",
     "SemVLPForPreTraining",
     "SemVLPForTask",
+    "SemVLPForVisualQuestionAnswering",
     "SemVLPModel",
     "pack",
 ]

@@ -1,57 +1,42 @@
 """SemVLPModel, SemVLPForPreTraining, SemVLPForTask: Hugging Face models over a packed batch.
 
-N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, V vocabulary,
-F feature size, C object classes, D width, B examples of a task, Z labels.
+N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, D width, B examples of
+a task, Z labels. Padded inputs are such as `PaddedInputs` has them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from semvlp.errors import InputError
+from semvlp.model.attention_weights import cross_attentions, self_attentions, watched
 from semvlp.model.config import ConfigFileError, SemVLPConfig, TaskHead
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
-from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head, task_head
-from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
+from semvlp.model.heads import (
+    AnswerHead,
+    RegionHead,
+    TokenHead,
+    classify,
+    label_loss,
+    label_scores,
+    match_head,
+    mean_logits,
+    task_head,
+)
+from semvlp.model.outputs import Encoded, PreTrainingOutput, TaskOutput
+from semvlp.model.packing import Mode, PackedBatch, to_padded, with_image_tokens
+from semvlp.model.padded import pack_padded
 from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.two_stream_cache import CachedPairs, LowerStates
 from semvlp.model.weights import LoadReport, load_pretraining, refuse_larger
+from semvlp.names import EvalMode
 from semvlp.shapes import shapes
-
-
-class Encoded(NamedTuple):
-    """The encoder's outputs for a batch."""
-
-    text: Tensor
-    """[T, D], or [M, D] where only some were asked for."""
-    regions: Tensor
-    """[R, D], or [K, D]."""
-    pooled: Tensor
-    """[N, D] tanh(W [CLS]): the first token of each pair."""
-
-
-class PreTrainingOutput(NamedTuple):
-    """Predictions of all pre-training heads."""
-
-    token_logits: Tensor
-    """[M, V]"""
-    region_features: Tensor
-    """[K, F]"""
-    object_logits: Tensor
-    """[K, C]"""
-    attribute_logits: Tensor
-    """[K, attributes]"""
-    match_logits: Tensor
-    """[N, 2], class 1 = match."""
-    answer_logits: Tensor
-    """[N, answers]"""
 
 
 class SemVLPModel(SemVLPPreTrainedModel):
@@ -68,13 +53,19 @@ class SemVLPModel(SemVLPPreTrainedModel):
     @shapes
     def forward(
         self,
-        batch: PackedBatch,
-        mode: Mode,
+        batch: PackedBatch | None = None,
+        mode: Mode = "two",
         *,
         token_positions: Int[Tensor, "M"] | None = None,
         region_positions: Int[Tensor, "K"] | None = None,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Tensor | None = None,
+        region_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
+        region_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
     ) -> Encoded:
-        """Encode N pairs.
+        """Encode N pairs: a packed batch, or padded inputs by keyword.
 
         1. Embed all tokens and all regions.
         2. Lay them in one row t1 r1 t2 r2 ...
@@ -85,18 +76,36 @@ class SemVLPModel(SemVLPPreTrainedModel):
             token_positions: [M] int64 indices in `batch.input_ids`; only these are in `text`, and
                 the last feed-forward is spared for the others. All where None.
             region_positions: [K] int64 indices in `batch.region_features`, likewise.
+            output_attentions: whether the weights of attention are computed as well, which no
+                kernel gives.
 
         Raises:
-            ValueError: a text longer than max_position_embeddings, or features of another size.
+            ValueError: a text longer than max_position_embeddings, features of another size, or
+                neither a batch nor padded inputs.
         """
+        if batch is None:
+            batch = pack_padded(
+                input_ids, attention_mask, region_features, region_boxes, region_attention_mask
+            )
+            encoded = self(batch, mode, output_attentions=output_attentions)
+            encoded.text, _ = to_padded(encoded.text, batch.text_lengths)
+            encoded.regions, _ = to_padded(encoded.regions, batch.region_lengths)
+            return encoded
         batch, indices = self._with_image_tokens(batch)
         first = batch.text_rows.index_select(0, batch.first_tokens)
         text = _select(batch.text_rows, token_positions)
         regions = _select(_select(batch.region_rows, indices), region_positions)
         rows = torch.cat([first, text, regions])
-        hidden = self.encoder(self._embed(batch), batch, mode, rows)
+        blocks = self.encoder.all_blocks() if output_attentions else []
+        with watched(blocks) as (within, across):
+            hidden = self.encoder(self._embed(batch), batch, mode, rows)
         first, text, regions = hidden.split([len(first), len(text), len(regions)])
-        return Encoded(text, regions, self._pool(first))
+        encoded = Encoded(text=text, regions=regions, pooled=self._pool(first))
+        if output_attentions:
+            encoded.attentions = self_attentions(within, batch, mode)
+            upper = blocks[self.encoder.num_lower :] if mode == "two" else []
+            encoded.cross_attentions = cross_attentions(upper, across, batch)
+        return encoded
 
     def lower(self, batch: PackedBatch) -> tuple[LowerStates, LowerStates]:
         """Compute texts and images of a two-stream pass up to the first cross-attention.
@@ -231,28 +240,76 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     @shapes
-    def forward(self, batch: PackedBatch, mode: Mode) -> Float[Tensor, "B Z"]:
-        """Compute logits [B, Z].
+    def forward(
+        self,
+        batch: PackedBatch | None = None,
+        mode: EvalMode = "both",
+        *,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Tensor | None = None,
+        region_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
+        region_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> TaskOutput:
+        """Compute logits [B, Z] of a packed batch, or of padded inputs by keyword.
+
+        Args:
+            mode: `both` runs both passes: the probabilities of its logits are their mean, its loss
+                is the mean of theirs.
+            labels: scores [B, Z] of the labels, 0..1, or the index [B] int64 of the right one.
+            output_attentions: whether the weights of attention are computed as well.
 
         Raises:
-            ValueError: the pair head got an odd number of pairs.
+            ValueError: the pair head got an odd number of pairs, or there is neither a batch nor
+                padded inputs.
         """
+        if batch is None:
+            batch = pack_padded(
+                input_ids, attention_mask, region_features, region_boxes, region_attention_mask
+            )
+        modes: tuple[Mode, ...] = ("single", "two") if mode == "both" else (mode,)
+        passes = [self._one_pass(batch, one, output_attentions) for one in modes]
+        exclusive = self.config.has_exclusive_labels
+        output = TaskOutput(logits=mean_logits([one.logits for one in passes], exclusive=exclusive))
+        if labels is not None:
+            scores = label_scores(labels, output.logits.shape[1])
+            # Summed over examples: those without a known label teach an exclusive head nothing.
+            count = scores.any(1).sum().clamp(min=1) if exclusive else len(scores)
+            losses = [label_loss(one.logits, scores, exclusive=exclusive) for one in passes]
+            output.loss = torch.stack(losses).mean() / count
+        if output_attentions:
+            output.attentions = tuple(w for one in passes for w in one.attentions or ())
+            output.cross_attentions = tuple(w for one in passes for w in one.cross_attentions or ())
+        return output
+
+    def _one_pass(self, batch: PackedBatch, mode: Mode, output_attentions: bool) -> TaskOutput:
         if self.config.task_head == "pair" and batch.num_pairs % 2:
             raise ValueError(
                 "the pair head needs (text, left), (text, right) for every example, got an "
                 f"odd number of pairs: {batch.num_pairs}"
             )
-        if isinstance(self.head, PairedAttentionHead):
-            whole: Encoded = self.semvlp(batch, mode)
-            between: Tensor = self.head(whole.text, whole.regions, batch)
-            return between
-        none = batch.input_ids.new_empty(0)
-        encoded: Encoded = self.semvlp(batch, mode, token_positions=none, region_positions=none)
-        pooled = encoded.pooled
-        if self.config.task_head == "pair":
-            pooled = pooled.view(-1, 2 * pooled.shape[1])  # [B, 2 D]
-        logits: Tensor = self.head(pooled)
-        return logits
+        attends = isinstance(self.head, PairedAttentionHead)
+        rows = None if attends else batch.input_ids.new_empty(0)
+        encoded: Encoded = self.semvlp(
+            *(batch, mode),
+            token_positions=rows,
+            region_positions=rows,
+            output_attentions=output_attentions,
+        )
+        if attends:
+            logits: Tensor = self.head(encoded.text, encoded.regions, batch)
+        else:
+            pooled = encoded.pooled
+            if self.config.task_head == "pair":
+                pooled = pooled.view(-1, 2 * pooled.shape[1])  # [B, 2 D]
+            logits = self.head(pooled)
+        return TaskOutput(
+            logits=logits,
+            attentions=encoded.attentions,
+            cross_attentions=encoded.cross_attentions,
+        )
 
     @staticmethod
     def _head(config: SemVLPConfig) -> nn.Module:
@@ -296,8 +353,3 @@ class SemVLPForTask(SemVLPPreTrainedModel):
 
 def _select(rows: Tensor, positions: Tensor | None) -> Tensor:
     return rows if positions is None else rows.index_select(0, positions)
-
-
-AutoConfig.register("semvlp", SemVLPConfig, exist_ok=True)
-AutoModel.register(SemVLPConfig, SemVLPModel, exist_ok=True)
-AutoModelForPreTraining.register(SemVLPConfig, SemVLPForPreTraining, exist_ok=True)

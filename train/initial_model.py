@@ -202,6 +202,7 @@ def _pretrained(
         head=task.head,
         labels=labels,
         task=task.name,
+        problem_type=_problem_type(task, labels),
         pair_head=config.model.pair_head,
         **dropout(config.model),
     )
@@ -215,11 +216,25 @@ def _fresh(
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
-    labels, pair_head = task.labels(examples), config.model.pair_head
-    model = SemVLPForTask(network.for_task(task.head, labels, task=task.name, pair_head=pair_head))
+    labels = task.labels(examples)
+    model = SemVLPForTask(
+        network.for_task(
+            *(task.head, labels),
+            task=task.name,
+            problem_type=_problem_type(task, labels),
+            pair_head=config.model.pair_head,
+        )
+    )
     features = _some_features(examples, store, config.data.max_regions)
     load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer
+
+
+def _problem_type(task: Task, labels: Sequence[str]) -> str | None:
+    """Say in the words of transformers what the task learns with; one label is no choice to it."""
+    if task.loss == "binary_cross_entropy":
+        return "multi_label_classification"
+    return "single_label_classification" if len(labels) > 1 else None
 
 
 def _some_features(

@@ -222,9 +222,9 @@ def check_compiled(config: SemVLPConfig, make_batch: MakeBatch, backend: str) ->
         model.zero_grad()
         indices = torch.arange(3)
         output = model(batch, mode, token_positions=indices, region_positions=indices)
-        torch.stack([part.pow(2).sum() for part in output]).sum().backward()
+        torch.stack([part.pow(2).sum() for part in output.values()]).sum().backward()
         grads = [p.grad for p in model.semvlp.encoder.parameters() if p.grad is not None]
-        return [*output, *grads]
+        return [*output.values(), *grads]
 
     expected = [run(batch, mode) for batch in batches for mode in MODES]
     torch._dynamo.reset()

@@ -12,8 +12,7 @@ from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.data.finetuning import TaskTargets
-from semvlp.train.finetune import steps_per_epoch, task_loss, total_steps
+from semvlp.train.finetune import steps_per_epoch, total_steps
 from semvlp.train.run.checkpoint import read_state
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 from semvlp.train.run.report import RunReport
@@ -126,18 +125,6 @@ def test_other_annotations_are_refused_on_resume(
 def test_the_batch_must_divide(finetuned: Run) -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size \(8\)"):
         finetuned("train.gradient_accumulation_steps=3")
-
-
-def test_cross_entropy_leaves_unknown_labels_out() -> None:
-    scores = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
-    loss = task_loss(torch.zeros(2, 2), TaskTargets(scores=scores, loss="cross_entropy"))
-    assert loss.item() == pytest.approx(math.log(2))
-
-
-def test_binary_cross_entropy_is_summed_over_labels() -> None:
-    scores = torch.tensor([[0.3, 0.0, 1.0]])
-    loss = task_loss(torch.zeros(1, 3), TaskTargets(scores=scores, loss="binary_cross_entropy"))
-    assert loss.item() == pytest.approx(3 * math.log(2))
 
 
 def test_steps_follow_from_epochs() -> None:
