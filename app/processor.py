@@ -23,7 +23,7 @@ from semvlp.model.tokenizer import encode
 from semvlp.shards.record import Regions
 
 
-class SemVLPProcessor(ProcessorMixin):  # type: ignore[misc]
+class SemVLPProcessor(ProcessorMixin):
     """The tokenizer of a checkpoint, the detector of its regions, and its labels.
 
     Every checkpoint of training holds what it is made of; `AutoProcessor.from_pretrained` opens it.
@@ -54,7 +54,7 @@ class SemVLPProcessor(ProcessorMixin):  # type: ignore[misc]
             detector: the one that gave the regions, where it is not known by name. Not stored.
             device: where it runs. Not stored.
         """
-        super().__init__(tokenizer)
+        super().__init__(tokenizer)  # type: ignore[no-untyped-call]
         self.region_profile, self.labels = region_profile, list(labels)
         self.exclusive, self.images = exclusive, images
         self.max_text_length, self.max_regions = max_text_length, max_regions
@@ -65,7 +65,7 @@ class SemVLPProcessor(ProcessorMixin):  # type: ignore[misc]
         """The detector that the regions come from, opened when it is first needed."""
         return open_eyes(self.region_profile, detector=self.detector, device=self.device)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Seen | Sequence[Seen | tuple[Seen, Seen]],
         text: str | Sequence[str],
@@ -138,4 +138,6 @@ class SemVLPProcessor(ProcessorMixin):  # type: ignore[misc]
         return stored, unused
 
 
-AutoProcessor.register(SemVLPConfig, SemVLPProcessor, exist_ok=True)
+AutoProcessor.register(  # type: ignore[no-untyped-call]
+    SemVLPConfig, SemVLPProcessor, exist_ok=True
+)

@@ -98,10 +98,11 @@ def _weights(
 ) -> Tensor:
     """Return softmax weights of queries [N L, D] over keys, zeros where nothing is seen."""
     query, key = (
-        to_padded(rows.unflatten(1, (num_heads, -1)), batch.lengths)[0].transpose(1, 2)
+        to_padded(rows.view(len(rows), num_heads, -1), batch.lengths)[0].transpose(1, 2)
         for rows in (query, key)
     )  # [N, H, L, K]
     logits = (query @ key.transpose(2, 3)).float() / query.shape[3] ** 0.5
     hidden = ~seen[:, None]
     lowest = torch.finfo(logits.dtype).min
-    return logits.masked_fill(hidden, lowest).softmax(3).masked_fill(hidden, 0.0)
+    weights: Tensor = logits.masked_fill(hidden, lowest).softmax(3).masked_fill(hidden, 0.0)
+    return weights

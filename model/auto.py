@@ -12,7 +12,7 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask, SemVLPModel
 
 
-class SemVLPForVisualQuestionAnswering(SemVLPForTask):
+class SemVLPForVisualQuestionAnswering(SemVLPForTask):  # type: ignore[no-untyped-call]
     """A task model that answers questions, as `AutoModelForVisualQuestionAnswering` opens it.
 
     Raises:

@@ -7,7 +7,7 @@ C object classes, D width, B examples of a task, Z labels, H heads, L rows of th
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 
 @dataclass

@@ -37,13 +37,17 @@ def pad(texts: list[list[int]], regions: list[PairRegions], *, images: int = 1) 
     ids, text_mask = to_padded(batch.input_ids, batch.text_lengths)
     features, region_mask = to_padded(batch.region_features, batch.region_lengths)
     boxes, _ = to_padded(batch.region_boxes, batch.region_lengths)
-    several = (-1, images) if images > 1 else (-1,)
+    # [N, ...] to [B, I, ...]
+    features, boxes, region_mask = (
+        values.view(-1, images, *values.shape[1:]) if images > 1 else values
+        for values in (features, boxes, region_mask)
+    )
     return PaddedInputs(
         input_ids=ids[::images],
         attention_mask=text_mask[::images].long(),
-        region_features=features.unflatten(0, several),
-        region_boxes=boxes.unflatten(0, several),
-        region_attention_mask=region_mask.unflatten(0, several).long(),
+        region_features=features,
+        region_boxes=boxes,
+        region_attention_mask=region_mask.long(),
     )
 
 

@@ -83,14 +83,23 @@ class SemVLPModel(SemVLPPreTrainedModel):
             ValueError: a text longer than max_position_embeddings, features of another size, or
                 neither a batch nor padded inputs.
         """
+        packed = batch or pack_padded(
+            input_ids, attention_mask, region_features, region_boxes, region_attention_mask
+        )
+        encoded = self._encode(packed, mode, token_positions, region_positions, output_attentions)
         if batch is None:
-            batch = pack_padded(
-                input_ids, attention_mask, region_features, region_boxes, region_attention_mask
-            )
-            encoded = self(batch, mode, output_attentions=output_attentions)
-            encoded.text, _ = to_padded(encoded.text, batch.text_lengths)
-            encoded.regions, _ = to_padded(encoded.regions, batch.region_lengths)
-            return encoded
+            encoded.text, _ = to_padded(encoded.text, packed.text_lengths)
+            encoded.regions, _ = to_padded(encoded.regions, packed.region_lengths)
+        return encoded
+
+    def _encode(
+        self,
+        batch: PackedBatch,
+        mode: Mode,
+        token_positions: Tensor | None,
+        region_positions: Tensor | None,
+        output_attentions: bool,
+    ) -> Encoded:
         batch, indices = self._with_image_tokens(batch)
         first = batch.text_rows.index_select(0, batch.first_tokens)
         text = _select(batch.text_rows, token_positions)
@@ -265,10 +274,9 @@ class SemVLPForTask(SemVLPPreTrainedModel):
             ValueError: the pair head got an odd number of pairs, or there is neither a batch nor
                 padded inputs.
         """
-        if batch is None:
-            batch = pack_padded(
-                input_ids, attention_mask, region_features, region_boxes, region_attention_mask
-            )
+        batch = batch or pack_padded(
+            input_ids, attention_mask, region_features, region_boxes, region_attention_mask
+        )
         modes: tuple[Mode, ...] = ("single", "two") if mode == "both" else (mode,)
         passes = [self._one_pass(batch, one, output_attentions) for one in modes]
         exclusive = self.config.has_exclusive_labels
