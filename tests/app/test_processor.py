@@ -17,6 +17,7 @@ import semvlp
 from semvlp.app.collator import LabelledExample, SemVLPCollator
 from semvlp.app.processor import SemVLPProcessor
 from semvlp.errors import ConfigError, InputError
+from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import open_network
 from semvlp.eval.tasks.table import load_task
 from semvlp.model import SemVLPForTask
@@ -173,16 +174,12 @@ def test_a_checkpoint_is_trained_by_the_trainer_of_transformers(
     processor = semvlp.SemVLPProcessor.from_pretrained(path, device="cpu")
     model = AutoModelForVisualQuestionAnswering.from_pretrained(path)
     examples = load_task("vqa").read(drawn.world.annotations("vqa", "train"))[:16]
-    names = {store.sample(index).regions.image_id for index in range(len(store))}
+    lookup = RegionLookup(store, examples, max_regions=9)
     rows = [
         LabelledExample(
-            image=store.sample(store.index_of(image)).regions,
-            text=example.text,
-            label=example.target,
+            image=lookup.sample(example.images[0]).regions, text=example.text, label=example.target
         )
         for example in examples
-        for image in names
-        if image.split("_")[-1].lstrip("0") == str(example.images[0])
     ]
     arguments = TrainingArguments(
         output_dir=str(tmp_path),

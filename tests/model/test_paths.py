@@ -42,9 +42,8 @@ def outputs(model: SemVLPModel, batch: PackedBatch, mode: Mode, path: str) -> di
     model.zero_grad()
     encoded = model(batch, mode)
     weights = torch.linspace(-1, 1, model.config.hidden_size, device=batch.device)
-    sum((part.float() * weights).sum() for part in encoded).backward()  # type: ignore[union-attr]
-    actual = dict(zip(encoded._fields, encoded, strict=True))
-    return actual | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    sum((part.float() * weights).sum() for part in encoded.values()).backward()  # type: ignore[union-attr]
+    return dict(encoded) | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
@@ -145,7 +144,7 @@ def test_the_flash_kernel_agrees_with_float32(
     with torch.inference_mode():
         expected = model(batch, mode)
         actual = model.to(torch.bfloat16)(batch, mode)
-    for exact, rounded in zip(expected, actual, strict=True):
+    for exact, rounded in zip(expected.values(), actual.values(), strict=True):
         error = (exact - rounded.float()).abs().max()
         assert error <= 16 * ROUNDING * exact.abs().max()
 
