@@ -6,7 +6,7 @@ B examples of I images, Z labels; T tokens, R regions.
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,9 +18,13 @@ from semvlp.errors import InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import DEFAULT_LIMITS
 from semvlp.model.config import SemVLPConfig, processor_values
-from semvlp.model.padded import pad
+from semvlp.model.padded import PaddedInputs, pad
 from semvlp.model.tokenizer import encode
 from semvlp.shards.record import Regions
+
+STORED = ("region_profile", "labels", "exclusive", "images", "max_text_length", "max_regions")
+NOT_STORED = ("detector", "device")
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
 class SemVLPProcessor(ProcessorMixin):
@@ -115,15 +119,30 @@ class SemVLPProcessor(ProcessorMixin):
             for row, indices in zip(chances, best.tolist(), strict=True)
         ]
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> Self:
+        """Open the processor of a checkpoint; its settings may be given instead of stored ones.
+
+        Raises:
+            OSError: there is none.
+        """
+        # transformers would hand them to the tokenizer too, which would keep and store them.
+        own = {name: kwargs.pop(name) for name in (*STORED, *NOT_STORED) if name in kwargs}
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        for name, value in own.items():
+            setattr(processor, name, value)
+        return processor
+
     @property
     def model_input_names(self) -> list[str]:
         """The names of the tensors that a call returns."""
-        return list(pad.__annotations__["return"].__annotations__)
+        return list(PaddedInputs.__annotations__)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what processor_config.json holds."""
-        names = ("region_profile", "labels", "exclusive", "images", "max_text_length")
-        values = {name: getattr(self, name) for name in (*names, "max_regions")}
+        values = {name: getattr(self, name) for name in STORED}
         return {"processor_class": type(self).__name__, **values}
 
     @classmethod
@@ -134,7 +153,8 @@ class SemVLPProcessor(ProcessorMixin):
         name = pretrained_model_name_or_path
         stored, unused = super().get_processor_dict(name, **kwargs)
         if "labels" not in stored:
-            stored = processor_values(SemVLPConfig.from_pretrained(name)) | stored
+            hub = {option: kwargs[option] for option in HUB_OPTIONS if option in kwargs}
+            stored = processor_values(SemVLPConfig.from_pretrained(name, **hub)) | stored
         return stored, unused
 
 

@@ -23,7 +23,7 @@ from semvlp.eval.task import Example, Pass, Scores, Task
 from semvlp.model.config import PROCESSOR, SemVLPConfig, TaskHead
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import PairRegions, pack
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
 from semvlp.model.two_stream_cache import LowerStates
 from semvlp.names import Precision
@@ -304,7 +304,8 @@ def _limits(checkpoint: Path) -> Limits:
     if not path.is_file():
         return DEFAULT_LIMITS
     try:
-        return Limits(**{name: int(from_json(path.read_bytes())[name]) for name in LIMITS})
+        values = from_json(path.read_bytes())
+        return Limits(**{name: int(values[name]) for name in LIMITS})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: must say {' and '.join(LIMITS)} of the training run, but: {error!r}"

@@ -17,7 +17,7 @@ from semvlp.eval.matching.score_matrix import Scratch, score_matrix
 from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, finite
 from semvlp.eval.task import Answer, Example, ExampleId, Pass, Scores, Task
 from semvlp.eval.tasks.base import mean_probability
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.names import EvalMode
 from semvlp.progress import Progress
 from semvlp.shards.stores.store import Store

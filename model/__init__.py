@@ -3,7 +3,8 @@
 from semvlp.model.auto import SemVLPForVisualQuestionAnswering
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack
-from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask, SemVLPModel
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPModel
+from semvlp.model.task_model import SemVLPForTask
 
 __all__ = [
     "PackedBatch",

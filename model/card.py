@@ -135,8 +135,9 @@ def _facts(config: SemVLPConfig, num_parameters: int) -> dict[str, str]:
     else:
         facts["answers"] = f"{len(config.answers or []):,}"
     profile = config.region_profile or {}
-    weights = str(profile.get("weights_sha256", ""))[:12]
-    facts["detector"] = f"{profile['backend']}, weights {weights}" if weights else "not told"
+    words = {name: value for name, value in profile.items() if isinstance(value, str)}
+    detector = [v if name != "weights_sha256" else f"weights {v[:12]}" for name, v in words.items()]
+    facts["detector"] = ", ".join(detector) or "not told"
     return facts | {f"regions: {name}": value for name, value in _flat(profile)}
 
 

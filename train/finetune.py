@@ -19,7 +19,7 @@ from semvlp.eval.task import Example, Task
 from semvlp.model.heads import label_loss
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import Mode
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

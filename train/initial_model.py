@@ -21,7 +21,8 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.hub import checkpoint_folder
 from semvlp.model.published.load import FAMILIES, load_published, model_type
-from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
+from semvlp.model.semvlp import SemVLPModel
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest

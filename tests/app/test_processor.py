@@ -72,6 +72,8 @@ def test_it_is_saved_and_comes_back_alone(drawn: Drawn, tmp_path: Path) -> None:
     assert again(drawn.photos[0], "what is it?")["region_features"].shape[1] <= 2
     written = json.loads((drawn.checkpoint("vqa") / "processor_config.json").read_text())
     assert written == processor.to_dict()
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert not {"device", "detector", "max_regions", "labels"} & set(tokenizer)
 
 
 def test_a_checkpoint_without_it_is_told_by_its_configuration(drawn: Drawn, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints as Hugging Face has them: quiet, with a card, on the hub."""
 
+import dataclasses
 import logging
 import os
 import stat
@@ -137,6 +138,9 @@ def test_the_card_tells_task_detector_and_scores(config: SemVLPConfig) -> None:
     assert "| regions: network.trunk | small |" in card.text
     assert "| task | vqa |" in card.text
     assert "| validation: accuracy | 59.44 |" in card.text
+    foreign = dataclasses.replace(asked, region_profile={"source": "features.tsv", "size": 7})
+    assert "| detector | features.tsv |" in model_card(foreign, "SemVLPForTask", 7, {})
+    assert "| detector | not told |" in model_card(config, "SemVLPModel", 7, {})
 
 
 @pytest.mark.parametrize(

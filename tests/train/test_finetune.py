@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from semvlp.errors import ConfigError, InputError, Interrupted
-from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import steps_per_epoch, total_steps
