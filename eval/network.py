@@ -6,7 +6,7 @@ N pairs of a text and an image; C labels; T tokens, R regions, D width.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from semvlp.distributed import device_of
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.task import Example, Loss, Pass, Scores, Task
-from semvlp.model.config import SemVLPConfig, TaskHead
+from semvlp.model.config import PROCESSOR, SemVLPConfig, TaskHead
+from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import PairRegions, pack
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
 from semvlp.model.two_stream_cache import LowerStates
 from semvlp.names import Precision
@@ -54,6 +55,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+LIMITS = tuple(field.name for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,8 @@ class Network:
     ) -> Tensor:
         """Return logits float32 of N pairs, on the CPU: [N, C], [N / 2, C] for the pair head."""
         batch = pack(texts, regions).to(self.device)
-        logits: Tensor = self.model(batch, mode)
-        return logits.float().cpu()
+        output: TaskOutput = self.model(batch, mode)
+        return output.logits.float().cpu()
 
     @property
     def like(self) -> Tensor:
@@ -205,7 +207,7 @@ def open_network(
         tokenizer=tokenizer,
         device=str(device_of(device)),
         batch_size=batch_size,
-        limits=_limits(checkpoint / TRAINING_CONFIG),
+        limits=_limits(checkpoint),
         zero_shot=head is None,
     )
 
@@ -309,10 +311,31 @@ def _head(checkpoint: Path) -> tuple[TaskHead | None, list[str]]:
     return head, answers
 
 
-def _limits(path: Path) -> Limits:
-    """Return the limits of training, or the defaults where its settings do not lie beside it."""
+def _limits(checkpoint: Path) -> Limits:
+    """Return the limits of training, or the defaults where nothing in the checkpoint says them.
+
+    What comes from the Hub has no settings of its training, but those of its processor.
+    """
+    if (checkpoint / TRAINING_CONFIG).is_file():
+        return read_limits(checkpoint / TRAINING_CONFIG)
+    path = checkpoint / PROCESSOR
     if not path.is_file():
         return DEFAULT_LIMITS
+    try:
+        values = from_json(path.read_bytes())
+        return Limits(**{name: int(values[name]) for name in LIMITS})
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: must say {' and '.join(LIMITS)} of the training run, but: {error!r}"
+        ) from error
+
+
+def read_limits(path: Path) -> Limits:
+    """Read the limits in the settings of a training run.
+
+    Raises:
+        InputError: it is no such file.
+    """
     try:
         tree: dict[str, Any] = from_toml(path.read_text(encoding="utf-8"))
         if not tree:
@@ -323,7 +346,7 @@ def _limits(path: Path) -> Limits:
             "the run is the same file"
         ) from error
     data = tree.get("data", {})
-    known = {name: data[name] for name in ("max_text_length", "max_regions") if name in data}
+    known = {name: data[name] for name in LIMITS if name in data}
     return Limits(**known)
 
 

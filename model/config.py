@@ -67,6 +67,10 @@ MOST = {"layers": 1000, "heads": 1000, "size": 10**6, "labels": 10**6, "embeddin
 _KIND = re.compile(rf".*({'|'.join(MOST)}|dim)")
 
 
+PROCESSOR = "processor_config.json"
+"""What `SemVLPProcessor` is made of, beside the weights."""
+
+
 class ConfigFileError(InputError, ValueError):
     """A config.json that describes no network."""
 
@@ -220,6 +224,22 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         return int(self.image_token != "none")
 
     @property
+    def has_exclusive_labels(self) -> bool:
+        """Tell whether one label alone is right (softmax), or each by itself may be (sigmoid).
+
+        `problem_type` says it; where it is not set, as before 0.2, only questions have several
+        right answers.
+        """
+        if self.problem_type is not None:
+            return self.problem_type == "single_label_classification"
+        return self.task_head != "pooled" or self.task not in (None, "vqa")
+
+    @property
+    def answers_questions(self) -> bool:
+        """Tell whether the head answers questions; before 0.2 checkpoints do not say their task."""
+        return self.task_head == "pooled" and self.task in (None, "vqa", "gqa")
+
+    @property
     def labels(self) -> list[str]:
         """Return the labels of the task head in the order of its rows.
 
@@ -227,6 +247,17 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         """
         pairs = sorted((int(index), str(label)) for index, label in (self.id2label or {}).items())
         return [label for _, label in pairs]
+
+
+def processor_values(config: SemVLPConfig) -> dict[str, Any]:
+    """Return what a checkpoint's processor has of its configuration, as processor_config.json."""
+    return {
+        "processor_class": "SemVLPProcessor",
+        "region_profile": config.region_profile,
+        "labels": config.labels if config.task_head else list(config.answers or []),
+        "exclusive": config.has_exclusive_labels,
+        "images": 2 if config.task_head == "pair" else 1,
+    }
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         text depends on an image yet, nor an image on a text.
         """
         layout = self_attention_layout(batch, "two", self._path(hidden))
-        blocks = self._all()
+        blocks = self.all_blocks()
         for block in blocks[: self.num_lower]:
             hidden = block(hidden, layout, None)
         for block in blocks[self.num_lower : self.num_lower + 1]:
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         What a text or an image brings along to the first cross-attention is computed once for all
         its pairs. Of the last block only what the first tokens need is computed.
         """
-        blocks, path = self._all()[self.num_lower :], self._path(pairs.cached_rows)
+        blocks, path = self.all_blocks()[self.num_lower :], self._path(pairs.cached_rows)
         device = pairs.cached_rows.device
         if not blocks:
             return pairs.first_tokens()
@@ -109,7 +109,8 @@ class Encoder(nn.Module):
     def _path(self, rows: Tensor) -> AttentionPath:
         return network_path(self.config, rows, training=self.training)
 
-    def _all(self) -> list[Block]:
+    def all_blocks(self) -> list[Block]:
+        """Return the blocks, lowest first."""
         return [cast(Block, block) for block in self.blocks]
 
 

@@ -1,12 +1,16 @@
 """Pre-training heads and task heads.
 
 N pairs, M masked tokens, K masked regions, V vocabulary, C object classes, A attributes,
-F feature size, D width, Z labels; R regions of all pairs, Y regions of the pair with most of them.
+F feature size, D width, B examples of a task, Z labels; R regions of all pairs, Y regions of the
+pair with most of them.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import to_padded
@@ -145,6 +149,50 @@ def classify(layer: nn.Module | None, hidden: Float[Tensor, "K D"]) -> Float[Ten
         return hidden.new_zeros(len(hidden), 0)
     logits: Tensor = layer(hidden)
     return logits
+
+
+def label_loss(
+    logits: Float[Tensor, "B Z"],
+    scores: Float[Tensor, "B Z"],
+    *,
+    exclusive: bool,
+    weights: Float[Tensor, "B"] | None = None,
+) -> Float[Tensor, ""]:
+    """Sum the loss of a task head over examples: logits [B, Z] against scores [B, Z], 0..1.
+
+    An example counts as much as its weight [B], or once.
+
+    Binary cross-entropy is summed over the labels: its mean times their number, as in LXMERT.
+    Exclusive labels take the cross-entropy of the scores normalised to one; an example without a
+    known label counts zero.
+    """
+    logits = logits.float()
+    if weights is None:
+        weights = logits.new_ones(len(logits))
+    if not exclusive:
+        of_labels = weights[:, None]
+        return functional.binary_cross_entropy_with_logits(
+            logits, scores, of_labels, reduction="sum"
+        )
+    share = scores / scores.sum(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+    return (weights * functional.cross_entropy(logits, share, reduction="none")).sum()
+
+
+def label_scores(labels: Tensor, num_labels: int) -> Float[Tensor, "B Z"]:
+    """Return scores [B, Z] of labels: scores as they are, or the index [B] of the right one."""
+    if labels.is_floating_point():
+        return labels.float()
+    return functional.one_hot(labels, num_labels).float()
+
+
+def mean_logits(logits: Sequence[Float[Tensor, "B Z"]], *, exclusive: bool) -> Float[Tensor, "B Z"]:
+    """Return logits [B, Z] whose probabilities are the mean of those of several passes."""
+    if len(logits) == 1:
+        return logits[0]
+    passes = torch.stack([one.float() for one in logits])
+    if exclusive:
+        return passes.log_softmax(2).logsumexp(0)
+    return functional.logsigmoid(passes).logsumexp(0) - functional.logsigmoid(-passes).logsumexp(0)
 
 
 def _classifier(config: SemVLPConfig, num_classes: int) -> nn.Linear | None:

@@ -1,7 +1,7 @@
-"""Hugging Face checkpoints: read, pushed to the hub, described by a card."""
+"""Hugging Face checkpoints: read, and pushed to the hub."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,47 +21,12 @@ from transformers.utils.logging import (
 
 from semvlp.addresses import is_path, refuse_missing_checkpoint
 from semvlp.errors import ConfigError, InputError
-from semvlp.model.config import SemVLPConfig
+from semvlp.model.card import CARD
 from semvlp.model.weights import WeightsError, refuse_larger
 
-CARD = "README.md"
 # All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
 FILES = ["*.json", "*.txt", "*.safetensors"]
 M = TypeVar("M", bound=PreTrainedModel)
-_CARD = """\
----
-library_name: transformers
-tags:
-- semvlp
-- vision-language
-- region-features
----
-
-# {architecture}
-
-A region-feature vision-language network after *SemVLP: Vision-Language Pre-training by Aligning
-Semantics at Multiple Levels* ([arXiv 2103.07829](https://arxiv.org/abs/2103.07829)): one shared
-Transformer that reads texts and image regions as a single stream or as two.
-
-| | |
-| --- | --- |
-{rows}
-
-## Use
-
-```python
-from semvlp.model import {architecture}
-
-model = {architecture}.from_pretrained("PATH_OR_NAME")
-```
-
-The input is a `PackedBatch` (`semvlp.model.pack`): token ids of the tokenizer beside the weights,
-and regions of the detector that the network was trained with, {feature_size} numbers each. Regions
-of another detector mean nothing to it.
-
-This card was generated from the configuration. It does not know the training data, the scores or
-the licence: state them here before you share the weights.
-"""
 
 
 def checkpoint_folder(name: Path | str, *, called: str) -> Path:
@@ -143,40 +108,6 @@ def push(
             create_pr=create_pr,
         )
     return str(commit)
-
-
-def model_card(config: SemVLPConfig, architecture: str, num_parameters: int) -> str:
-    """Write Markdown with the facts of the configuration, and nothing that it does not know."""
-    facts = {
-        "parameters": f"{num_parameters:,}",
-        "layers, hidden size, heads": f"{config.num_hidden_layers}, {config.hidden_size}, "
-        f"{config.num_attention_heads}",
-        "cross-attention": f"upper {config.cross_layers} layers, {config.cross_attention} weights",
-        "vocabulary": f"{config.vocab_size:,} word pieces",
-        "region features": f"{config.region_feature_size} numbers and a box of {config.box_size} "
-        f"({config.box_encoding}), "
-        f"joined by {config.region_embedding}",
-        "image token": config.image_token,
-        "object and attribute classes": f"{config.num_objects:,} and {config.num_attributes:,}",
-    }
-    if config.task_head:
-        facts["head"] = f"{config.task_head}, {len(config.labels):,} labels"
-    else:
-        facts["answers"] = f"{len(config.answers or []):,}"
-    facts |= {f"regions: {name}": value for name, value in _flat(config.region_profile or {})}
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    return _CARD.format(
-        architecture=architecture, rows=rows, feature_size=config.region_feature_size
-    )
-
-
-def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the values of nested tables by dotted names."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{where}{name}.")
-        else:
-            yield f"{where}{name}", str(value)
 
 
 @contextmanager

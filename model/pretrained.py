@@ -1,6 +1,7 @@
 """SemVLPPreTrainedModel: the models in the conventions of Hugging Face."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from transformers import PreTrainedModel, initialization
 
 from semvlp.model.attention import check_implementation
 from semvlp.model.block import Block, attention_twins
+from semvlp.model.card import write_card
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import RegionEmbeddings
-from semvlp.model.hub import CARD, model_card, push, without_bars
+from semvlp.model.hub import push, without_bars
 from semvlp.model.weights import refuse_larger
 
 # A block is compiled for either mode, with and without a cross-attention slot, as the last one, in
@@ -55,10 +57,12 @@ class SemVLPPreTrainedModel(PreTrainedModel):
         """Save as in transformers, without its progress bars, with a model card where none is."""
         with without_bars():
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-        card = Path(save_directory) / CARD
-        if is_main_process and not card.exists():
-            name, size = type(self).__name__, self.num_parameters()
-            card.write_text(model_card(self.config, name, size), encoding="utf-8")
+        if is_main_process:
+            folder = Path(save_directory)
+            write_card(folder, self.config, type(self).__name__, self.num_parameters())
+            # safetensors keeps its files to their owner, whatever the umask says.
+            for path in folder.glob("*.safetensors"):
+                shutil.copymode(folder / "config.json", path)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
         """Upload weights, configuration and model card; options as `semvlp.model.hub.push`."""

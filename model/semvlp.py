@@ -1,65 +1,24 @@
-"""SemVLPModel, SemVLPForPreTraining, SemVLPForTask: Hugging Face models over a packed batch.
+"""SemVLPModel, SemVLPForPreTraining: Hugging Face models over a packed batch.
 
-N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, V vocabulary,
-F feature size, C object classes, D width, B examples of a task, Z labels.
+N pairs, T text tokens, R regions, L = T + R, M and K positions to predict, D width. Padded inputs
+are such as `PaddedInputs` has them, B texts.
 """
-
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
-from semvlp.errors import InputError
-from semvlp.model.config import ConfigFileError, SemVLPConfig, TaskHead
+from semvlp.model.attention_weights import cross_attentions, self_attentions, watched
+from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.encoder import Encoder
-from semvlp.model.heads import (
-    AnswerHead,
-    ReferringHead,
-    RegionHead,
-    TokenHead,
-    classify,
-    match_head,
-    task_head,
-)
-from semvlp.model.packing import Mode, PackedBatch, with_image_tokens
-from semvlp.model.pair_head import PairedAttentionHead
+from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head
+from semvlp.model.outputs import Encoded, PreTrainingOutput
+from semvlp.model.packing import Mode, PackedBatch, to_padded, with_image_tokens
+from semvlp.model.padded import pack_padded
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.two_stream_cache import CachedPairs, LowerStates
-from semvlp.model.weights import LoadReport, load_pretraining, refuse_larger
 from semvlp.shapes import shapes
-
-
-class Encoded(NamedTuple):
-    """The encoder's outputs for a batch."""
-
-    text: Tensor
-    """[T, D], or [M, D] where only some were asked for."""
-    regions: Tensor
-    """[R, D], or [K, D]."""
-    pooled: Tensor
-    """[N, D] tanh(W [CLS]): the first token of each pair."""
-
-
-class PreTrainingOutput(NamedTuple):
-    """Predictions of all pre-training heads."""
-
-    token_logits: Tensor
-    """[M, V]"""
-    region_features: Tensor
-    """[K, F]"""
-    object_logits: Tensor
-    """[K, C]"""
-    attribute_logits: Tensor
-    """[K, attributes]"""
-    match_logits: Tensor
-    """[N, 2], class 1 = match."""
-    answer_logits: Tensor
-    """[N, answers]"""
 
 
 class SemVLPModel(SemVLPPreTrainedModel):
@@ -76,13 +35,19 @@ class SemVLPModel(SemVLPPreTrainedModel):
     @shapes
     def forward(
         self,
-        batch: PackedBatch,
-        mode: Mode,
+        batch: PackedBatch | None = None,
+        mode: Mode = "two",
         *,
         token_positions: Int[Tensor, "M"] | None = None,
         region_positions: Int[Tensor, "K"] | None = None,
+        input_ids: Int[Tensor, "B T"] | None = None,
+        attention_mask: Tensor | None = None,
+        region_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
+        region_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
     ) -> Encoded:
-        """Encode N pairs.
+        """Encode N pairs: a packed batch, or padded inputs by keyword.
 
         1. Embed all tokens and all regions.
         2. Lay them in one row t1 r1 t2 r2 ...
@@ -93,18 +58,45 @@ class SemVLPModel(SemVLPPreTrainedModel):
             token_positions: [M] int64 indices in `batch.input_ids`; only these are in `text`, and
                 the last feed-forward is spared for the others. All where None.
             region_positions: [K] int64 indices in `batch.region_features`, likewise.
+            output_attentions: whether the weights of attention are computed as well, which no
+                kernel gives.
 
         Raises:
-            ValueError: a text longer than max_position_embeddings, or features of another size.
+            ValueError: a text longer than max_position_embeddings, features of another size, or
+                neither a batch nor padded inputs.
         """
+        packed = batch or pack_padded(
+            input_ids, attention_mask, region_features, region_boxes, region_attention_mask
+        )
+        encoded = self._encode(packed, mode, token_positions, region_positions, output_attentions)
+        if batch is None:
+            encoded.text, _ = to_padded(encoded.text, packed.text_lengths)
+            encoded.regions, _ = to_padded(encoded.regions, packed.region_lengths)
+        return encoded
+
+    def _encode(
+        self,
+        batch: PackedBatch,
+        mode: Mode,
+        token_positions: Tensor | None,
+        region_positions: Tensor | None,
+        output_attentions: bool,
+    ) -> Encoded:
         batch, indices = self._with_image_tokens(batch)
         first = batch.text_rows.index_select(0, batch.first_tokens)
         text = _select(batch.text_rows, token_positions)
         regions = _select(_select(batch.region_rows, indices), region_positions)
         rows = torch.cat([first, text, regions])
-        hidden = self.encoder(self._embed(batch), batch, mode, rows)
+        blocks = self.encoder.all_blocks() if output_attentions else []
+        with watched(blocks) as (within, across):
+            hidden = self.encoder(self._embed(batch), batch, mode, rows)
         first, text, regions = hidden.split([len(first), len(text), len(regions)])
-        return Encoded(text, regions, self._pool(first))
+        encoded = Encoded(text=text, regions=regions, pooled=self._pool(first))
+        if output_attentions:
+            encoded.attentions = self_attentions(within, batch, mode)
+            upper = blocks[self.encoder.num_lower :] if mode == "two" else []
+            encoded.cross_attentions = cross_attentions(upper, across, batch)
+        return encoded
 
     def lower(self, batch: PackedBatch) -> tuple[LowerStates, LowerStates]:
         """Compute texts and images of a two-stream pass up to the first cross-attention.
@@ -225,92 +217,5 @@ class SemVLPForPreTraining(SemVLPPreTrainedModel):
         )
 
 
-class SemVLPForTask(SemVLPPreTrainedModel):
-    """The encoder with one task head.
-
-    `pooled`: N pairs, one prediction each. `match`: likewise, class 1 = match. `pair`: N = 2 B
-    pairs (text, left), (text, right), ..., the two pooled vectors make one prediction. `region`:
-    N pairs, one score for each region.
-    """
-
-    def __init__(self, config: SemVLPConfig) -> None:
-        super().__init__(config)
-        self.semvlp = SemVLPModel(config)
-        self.head = self._head(config)
-        self.post_init()  # type: ignore[no-untyped-call]
-
-    @shapes
-    def forward(self, batch: PackedBatch, mode: Mode) -> Float[Tensor, "B Z"]:
-        """Compute logits [B, Z]; for the region head Z is the most regions that a pair has.
-
-        Raises:
-            ValueError: the pair head got an odd number of pairs.
-        """
-        if self.config.task_head == "pair" and batch.num_pairs % 2:
-            raise ValueError(
-                "the pair head needs (text, left), (text, right) for every example, got an "
-                f"odd number of pairs: {batch.num_pairs}"
-            )
-        if isinstance(self.head, PairedAttentionHead):
-            whole: Encoded = self.semvlp(batch, mode)
-            between: Tensor = self.head(whole.text, whole.regions, batch)
-            return between
-        none = batch.input_ids.new_empty(0)
-        if isinstance(self.head, ReferringHead):
-            regions = self.semvlp(batch, mode, token_positions=none).regions
-            of_regions: Tensor = self.head(regions, batch.region_lengths)
-            return of_regions
-        encoded: Encoded = self.semvlp(batch, mode, token_positions=none, region_positions=none)
-        pooled = encoded.pooled
-        if self.config.task_head == "pair":
-            pooled = pooled.view(-1, 2 * pooled.shape[1])  # [B, 2 D]
-        logits: Tensor = self.head(pooled)
-        return logits
-
-    @staticmethod
-    def _head(config: SemVLPConfig) -> nn.Module:
-        if config.task_head == "pair" and config.pair_head == "attention":
-            return PairedAttentionHead(config, len(config.labels))
-        return task_head(config)
-
-    @classmethod
-    def from_pretraining(
-        cls, path: str | Path, *, head: TaskHead, labels: Sequence[str], **overrides: Any
-    ) -> tuple[Self, LoadReport]:
-        """Make a task model with the encoder of a pre-training checkpoint; report what was loaded.
-
-        Args:
-            path: checkpoint directory in the Hugging Face layout.
-            head: pooled takes over the answer head's rows by label, match the matching head.
-            labels: labels of the head in the order of its rows.
-            overrides: fields of the configuration to replace, for instance dropout.
-
-        Raises:
-            InputError: no checkpoint there, or one whose tensors do not fit: then it is also a
-                ValueError that names tensor, both shapes and file.
-            ValueError: labels or overrides that cannot be.
-        """
-        directory = Path(path)
-        if not (directory / "config.json").is_file():
-            raise InputError(f"{directory}: a pre-training checkpoint must hold config.json")
-        try:
-            pretrained = SemVLPConfig.from_pretrained(directory)
-        except ConfigFileError:
-            raise
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigFileError(
-                f"{directory / 'config.json'}: describes no SemVLP network: {error}"
-            ) from error
-        refuse_larger(SemVLPModel, pretrained, directory)
-        model = cls(pretrained.for_task(head, labels, **overrides))
-        report = load_pretraining(model, model.config, directory, pretrained.answers or [])
-        return model, report
-
-
 def _select(rows: Tensor, positions: Tensor | None) -> Tensor:
     return rows if positions is None else rows.index_select(0, positions)
-
-
-AutoConfig.register("semvlp", SemVLPConfig, exist_ok=True)
-AutoModel.register(SemVLPConfig, SemVLPModel, exist_ok=True)
-AutoModelForPreTraining.register(SemVLPConfig, SemVLPForPreTraining, exist_ok=True)

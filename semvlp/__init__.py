@@ -9,15 +9,37 @@ print(vlp.ask("photo.jpg", "what colour is the dog?").answer)
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from semvlp.auto_classes import announce
+
 if TYPE_CHECKING:
     from semvlp.app.assistant import Answer, Assistant, Reply, load
+    from semvlp.app.collator import SemVLPCollator
+    from semvlp.app.processor import SemVLPProcessor
+    from semvlp.model import SemVLPConfig
 
 __version__ = "0.2.0"
-__all__ = ["Answer", "Assistant", "Reply", "__version__", "load"]
+__all__ = [
+    "Answer",
+    "Assistant",
+    "Reply",
+    "SemVLPCollator",
+    "SemVLPConfig",
+    "SemVLPProcessor",
+    "__version__",
+    "load",
+]
+_HOMES = {
+    "SemVLPCollator": "semvlp.app.collator",
+    "SemVLPConfig": "semvlp.model",
+    "SemVLPProcessor": "semvlp.app.processor",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: torch takes seconds, and most commands need none of it."""
     if name in __all__:
-        return getattr(importlib.import_module("semvlp.app.assistant"), name)
+        return getattr(importlib.import_module(_HOMES.get(name, "semvlp.app.assistant")), name)
     raise AttributeError(f"module 'semvlp' has no attribute {name!r}")
+
+
+announce()

@@ -7,9 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.atomic import locked
@@ -18,8 +16,10 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Stop, Task
+from semvlp.model.heads import label_loss
+from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import Mode
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
@@ -256,21 +256,11 @@ class TaskLoss(nn.Module):
         assert isinstance(targets, TaskTargets)
         if targets.candidates:
             batch = mine_hard_negative(self.model, targets.candidates, mode)
-        return {"task": task_loss(self.model(batch, mode), targets)}
-
-
-def task_loss(logits: Tensor, targets: TaskTargets) -> Tensor:
-    """Sum the loss over examples, weighted: logits [B, C] against scores [B, C].
-
-    Binary cross-entropy is summed over the labels: its mean times their number, as in LXMERT.
-    Cross-entropy takes the scores normalised to one; an example without a known label counts zero.
-    """
-    logits, scores = logits.float(), targets.scores
-    if targets.loss == "binary_cross_entropy":
-        weights = targets.weights[:, None]
-        return functional.binary_cross_entropy_with_logits(logits, scores, weights, reduction="sum")
-    share = scores / scores.sum(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-    return (targets.weights * functional.cross_entropy(logits, share, reduction="none")).sum()
+        output: TaskOutput = self.model(batch, mode)
+        exclusive = targets.loss == "cross_entropy"
+        weights, scores = targets.weights, targets.scores
+        loss = label_loss(output.logits, scores, exclusive=exclusive, weights=weights)
+        return {"task": loss}
 
 
 def _inputs(

@@ -21,7 +21,8 @@ from semvlp.model.config import SemVLPConfig
 from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.hub import checkpoint_folder
 from semvlp.model.published.load import FAMILIES, load_published, model_type
-from semvlp.model.semvlp import SemVLPForTask, SemVLPModel
+from semvlp.model.semvlp import SemVLPModel
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest
@@ -202,7 +203,7 @@ def _pretrained(
         head=task.head,
         labels=labels,
         task=task.name,
-        problem_type=PROBLEM[task.loss],
+        problem_type=_problem_type(task, labels),
         pair_head=config.model.pair_head,
         **dropout(config.model),
     )
@@ -216,12 +217,23 @@ def _fresh(
 ) -> tuple[SemVLPForTask, PreTrainedTokenizerFast]:
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
-    labels, pair_head = task.labels(examples), config.model.pair_head
-    head = {"task": task.name, "problem_type": PROBLEM[task.loss], "pair_head": pair_head}
-    model = SemVLPForTask(network.for_task(task.head, labels, **head))
+    labels = task.labels(examples)
+    model = SemVLPForTask(
+        network.for_task(
+            *(task.head, labels),
+            task=task.name,
+            problem_type=_problem_type(task, labels),
+            pair_head=config.model.pair_head,
+        )
+    )
     features = _some_features(examples, store, config.data.max_regions)
     load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer
+
+
+def _problem_type(task: Task, labels: Sequence[str]) -> str | None:
+    """Say in the words of transformers what the task learns with; one label is no choice to it."""
+    return PROBLEM[task.loss] if len(labels) > 1 else None
 
 
 def _some_features(

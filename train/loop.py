@@ -185,7 +185,7 @@ class Loop:
         if saved:
             self._update_best(stop)
         if saved or asked:
-            self._save()
+            self._save({} if self.state.unjudged or not saved else self.scores)
         if (asked or self.state.unjudged) and not self.state.finished:
             raise interrupted(self.job.run, self.state.step, self.job.steps)
 
@@ -321,12 +321,15 @@ class Loop:
             self.log.validation(self.state.step, self.scores)
         return self.scores[self.job.metric]
 
-    def _save(self) -> None:
+    def _save(self, scores: Mapping[str, float]) -> None:
+        """Write a checkpoint; `scores` are its own, where it was validated."""
         job = self.job
         with checkpoint.collected(job.model, self.optimizer, self.average) as tensors:
             if self.log is not None:
                 self.log.sync()
                 checkpoint.save(
-                    job.run, self.state, job.model, job.tokenizer, tensors, keep=job.config.keep
+                    *(job.run, self.state, job.model, job.tokenizer, tensors),
+                    keep=job.config.keep,
+                    scores=scores,
                 )
         self.world.wait()

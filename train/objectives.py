@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from semvlp.model.outputs import PreTrainingOutput
 from semvlp.model.packing import to_device
-from semvlp.model.semvlp import PreTrainingOutput
 from semvlp.shapes import shapes
 from semvlp.train.config import ClassLoss, FeatureLoss, ObjectivesConfig
 

@@ -3,23 +3,18 @@
 T tokens, R regions, L = T + R, H heads, K head width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from semvlp.eval.network import Network
 from semvlp.eval.task import Pass
 from semvlp.model.attention import Attention
+from semvlp.model.attention_weights import Call, watched
 from semvlp.model.block import Block
 from semvlp.model.packing import PairRegions
-
-Call = tuple[Attention, Tensor, Tensor]
-"""A module, the rows its queries come from, and those of its keys."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,38 +73,6 @@ def _one_pass(
         alone = config.cross_attention == "separate"
         keys = slice(0, image.stop - count) if alone else image
         return _mean(within, slice(0, count)), _mean(across, keys)[images:]
-
-
-@contextmanager
-def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
-    """Record what self-attention and cross-attention of some blocks are called with, inside."""
-    within: list[Call] = []
-    across: list[Call] = []
-    handles: list[RemovableHandle] = []
-    for block in blocks:
-        tied = block.cross_attention is None
-        # A tied module is called for its block's cross-attention after the self-attention.
-        hook = _recorder([within, across] if tied else [within])
-        handles.append(block.self_attention.register_forward_pre_hook(hook))
-        if block.cross_attention is not None:
-            handles.append(block.cross_attention.register_forward_pre_hook(_recorder([across])))
-    try:
-        yield within, across
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _recorder(calls_in_turn: Sequence[list[Call]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    """Return a hook that records the first call of a module in the first list, and so on."""
-    lists = iter(calls_in_turn)
-
-    def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        assert isinstance(module, Attention)
-        hidden, context = arguments[0], arguments[2] if len(arguments) > 2 else None
-        next(lists).append((module, hidden, hidden if context is None else context))
-
-    return record
 
 
 def _mean(calls: Sequence[Call], seen: slice) -> Tensor:

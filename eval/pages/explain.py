@@ -14,10 +14,11 @@ from torch import Tensor
 
 from semvlp.atomic import write_text
 from semvlp.eval.network import Network
-from semvlp.eval.pages.attention import Call, attended_blocks, watched
+from semvlp.eval.pages.attention import attended_blocks
 from semvlp.eval.pages.gallery import Pictures, boxes_of, pictures, spread
 from semvlp.eval.task import Example, Pass
 from semvlp.model.attention import Attention
+from semvlp.model.attention_weights import Call, watched
 from semvlp.model.block import Block
 from semvlp.model.packing import PairRegions
 from semvlp.pages import render

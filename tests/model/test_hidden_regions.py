@@ -29,7 +29,9 @@ def test_hidden_features_and_the_type_of_the_others_change_nothing(
     hidden = MASK[:, None]
     for features in (stored, stored.masked_fill(hidden, 0), stored.masked_fill(hidden, 7).float()):
         for one, other in zip(
-            seen, model(batch.replace(region_features=features), mode), strict=True
+            seen.values(),
+            model(batch.replace(region_features=features), mode).values(),
+            strict=True,
         ):
             assert torch.equal(one, other)
     shown = model(batch.replace(region_features=stored.masked_fill(~hidden, 7)), mode)

@@ -1,6 +1,9 @@
 """Checkpoints as Hugging Face has them: quiet, with a card, on the hub."""
 
+import dataclasses
 import logging
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +12,19 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForVisualQuestionAnswering
 
-from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPForTask, SemVLPModel
+from semvlp.errors import InputError
+from semvlp.model import (
+    PackedBatch,
+    SemVLPConfig,
+    SemVLPForPreTraining,
+    SemVLPForTask,
+    SemVLPForVisualQuestionAnswering,
+    SemVLPModel,
+)
+from semvlp.model.card import model_card
+from semvlp.model.config import TaskHead
 
 MakeBatch = Callable[..., PackedBatch]
 
@@ -60,7 +73,7 @@ def test_activation_checkpointing_says_nothing_and_evaluation_still_runs(
         logging.getLogger("transformers").removeHandler(caplog.handler)
     assert caplog.messages == []
     with torch.inference_mode():
-        assert model(make_batch([(3, 2)]), "single").shape == (1, 1)
+        assert model(make_batch([(3, 2)]), "single").logits.shape == (1, 1)
 
 
 def test_weights_that_are_not_there_are_reported(
@@ -112,12 +125,60 @@ def test_the_card_states_the_configuration(config: SemVLPConfig, tmp_path: Path)
     assert "| head | pair, 2 labels |" in (tmp_path / "task" / "README.md").read_text()
 
 
-def test_the_card_is_runnable(config: SemVLPConfig, make_batch: MakeBatch, tmp_path: Path) -> None:
-    SemVLPModel(config).save_pretrained(tmp_path)
-    code = ModelCard.load(tmp_path / "README.md").text.split("```python")[1].split("```")[0]
-    names: dict[str, Any] = {}
-    exec(code.replace("PATH_OR_NAME", str(tmp_path)), names)
-    assert names["model"](make_batch([(3, 2)]), "single").pooled.shape == (1, 16)
+def test_the_card_tells_task_detector_and_scores(config: SemVLPConfig) -> None:
+    profile = {"backend": "torchvision", "network": {"trunk": "small"}, "weights_sha256": "a1" * 32}
+    asked = config.for_task("pooled", ["yes", "no"], task="vqa", region_profile=profile)
+    card = ModelCard(model_card(asked, "SemVLPForTask", 7, {"accuracy": 59.44, "yes/no": 80.0}))
+    assert card.data.pipeline_tag == "visual-question-answering"
+    assert {one.metric_type: one.metric_value for one in card.data.eval_results} == {
+        "accuracy": 59.44,
+        "yes/no": 80.0,
+    }
+    assert "| detector | torchvision, weights a1a1a1a1a1a1 |" in card.text
+    assert "| regions: network.trunk | small |" in card.text
+    assert "| task | vqa |" in card.text
+    assert "| validation: accuracy | 59.44 |" in card.text
+    foreign = dataclasses.replace(asked, region_profile={"source": "features.tsv", "size": 7})
+    assert "| detector | features.tsv |" in model_card(foreign, "SemVLPForTask", 7, {})
+    assert "| detector | not told |" in model_card(config, "SemVLPModel", 7, {})
+
+
+@pytest.mark.parametrize(
+    ("head", "task", "pipeline"),
+    [
+        (None, None, "feature-extraction"),
+        ("match", "retrieval", "zero-shot-image-classification"),
+        ("pooled", "snli-ve", None),
+        ("pooled", "gqa", "visual-question-answering"),
+        ("pair", "nlvr2", None),
+    ],
+)
+def test_the_card_has_a_pipeline_where_one_fits(
+    config: SemVLPConfig, head: TaskHead | None, task: str | None, pipeline: str | None
+) -> None:
+    made = config if head is None else config.for_task(head, ["no", "yes"], task=task)
+    assert ModelCard(model_card(made, "SemVLP", 7, {})).data.pipeline_tag == pipeline
+
+
+def test_weights_may_be_read_by_who_may_read_their_neighbours(
+    config: SemVLPConfig, tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        SemVLPModel(config).save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("README.md", "config.json", "model.safetensors"), 0o640)
+
+
+def test_questions_are_answered_by_who_has_learned_to(config: SemVLPConfig, tmp_path: Path) -> None:
+    SemVLPForTask(config.for_task("pooled", ["yes", "no"], task="vqa")).save_pretrained(tmp_path)
+    model = AutoModelForVisualQuestionAnswering.from_pretrained(tmp_path)
+    assert isinstance(model, SemVLPForVisualQuestionAnswering)
+    for other in (config, config.for_task("pair", ["a", "b"], task="nlvr2")):
+        with pytest.raises(InputError, match="fine-tuned on vqa or gqa"):
+            AutoModelForVisualQuestionAnswering.from_config(other)
 
 
 def test_a_card_written_by_hand_stays(config: SemVLPConfig, tmp_path: Path) -> None:

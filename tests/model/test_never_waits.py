@@ -83,7 +83,7 @@ def test_pre_training(
             token_positions=indices(1, 4),
             region_positions=indices(0, 3, 5),
         )
-        assert {part.device for part in output} == {GPU}
+        assert {part.device for part in output.values()} == {GPU}
         assert output.token_logits.shape == (2, config.vocab_size)
         assert output.match_logits.shape == (len(LENGTHS), 2)
     assert bool(calls.seen) == (fields["attention_probs_dropout_prob"] == 0)
@@ -110,7 +110,7 @@ def test_tasks(
 ) -> None:
     task = config.for_task(head, ["no", "yes"], pair_head=pair_head, **path)
     with fake_gpu() as gpu, torch.autocast("cuda", torch.bfloat16):
-        logits = there(gpu, lambda: SemVLPForTask(task))(sent(make_batch(LENGTHS)), mode)
+        logits = there(gpu, lambda: SemVLPForTask(task))(sent(make_batch(LENGTHS)), mode).logits
         assert logits.device == GPU
         assert logits.shape == (2 if head == "pair" else 4, 2)
 

@@ -148,7 +148,9 @@ def test_separate_weights_that_are_equal_are_shared_ones(
     separate.load_state_dict(state)
     for mode in ("single", "two"):
         for own, other in zip(
-            separate(make_batch(LENGTHS), mode), shared(make_batch(LENGTHS), mode), strict=True
+            separate(make_batch(LENGTHS), mode).values(),
+            shared(make_batch(LENGTHS), mode).values(),
+            strict=True,
         ):
             torch.testing.assert_close(own, other, **CLOSE)
 
@@ -186,7 +188,9 @@ def test_tied_weights_are_copies_of_the_self_attention(
     tied = SemVLPModel(config).eval()
     shared, batch = untied(config, tied), make_batch(LENGTHS)
     for mode in ("single", "two"):
-        for own, other in zip(tied(batch, mode), shared(batch, mode), strict=True):
+        for own, other in zip(
+            tied(batch, mode).values(), shared(batch, mode).values(), strict=True
+        ):
             torch.testing.assert_close(own, other)
     for model in (tied, shared):
         model(batch, "two").pooled.square().sum().backward()
@@ -263,7 +267,7 @@ def test_options_survive_saving(
     indices = torch.arange(2)
     for own, other in zip(
         *(
-            network(batch, "two", token_positions=indices, region_positions=indices)
+            network(batch, "two", token_positions=indices, region_positions=indices).values()
             for network in (model, again)
         ),
         strict=True,

@@ -42,9 +42,8 @@ def outputs(model: SemVLPModel, batch: PackedBatch, mode: Mode, path: str) -> di
     model.zero_grad()
     encoded = model(batch, mode)
     weights = torch.linspace(-1, 1, model.config.hidden_size, device=batch.device)
-    sum((part.float() * weights).sum() for part in encoded).backward()  # type: ignore[union-attr]
-    actual = dict(zip(encoded._fields, encoded, strict=True))
-    return actual | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    sum((part.float() * weights).sum() for part in encoded.values()).backward()  # type: ignore[union-attr]
+    return dict(encoded) | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
 def check_agreement(model: SemVLPModel, batch: PackedBatch, mode: Mode) -> None:
@@ -145,7 +144,7 @@ def test_the_flash_kernel_agrees_with_float32(
     with torch.inference_mode():
         expected = model(batch, mode)
         actual = model.to(torch.bfloat16)(batch, mode)
-    for exact, rounded in zip(expected, actual, strict=True):
+    for exact, rounded in zip(expected.values(), actual.values(), strict=True):
         error = (exact - rounded.float()).abs().max()
         assert error <= 16 * ROUNDING * exact.abs().max()
 
@@ -222,9 +221,9 @@ def check_compiled(config: SemVLPConfig, make_batch: MakeBatch, backend: str) ->
         model.zero_grad()
         indices = torch.arange(3)
         output = model(batch, mode, token_positions=indices, region_positions=indices)
-        torch.stack([part.pow(2).sum() for part in output]).sum().backward()
+        torch.stack([part.pow(2).sum() for part in output.values()]).sum().backward()
         grads = [p.grad for p in model.semvlp.encoder.parameters() if p.grad is not None]
-        return [*output, *grads]
+        return [*output.values(), *grads]
 
     expected = [run(batch, mode) for batch in batches for mode in MODES]
     torch._dynamo.reset()

@@ -66,7 +66,7 @@ def predict(
 @pytest.mark.parametrize("mode", ["single", "two"])
 def test_shapes(config: SemVLPConfig, make_batch: MakeBatch, mode: Mode) -> None:
     output = predict(SemVLPForPreTraining(config), make_batch(LENGTHS), mode)
-    assert [tuple(part.shape) for part in output] == [
+    assert [tuple(part.shape) for part in output.values()] == [
         (3, 40),
         (1, 6),
         (1, 5),
@@ -152,7 +152,9 @@ def test_round_trip_is_exact(
     for name, tensor in model.state_dict().items():
         assert torch.equal(state[name], tensor), name
     # Not equal to the last bit: tensors of a mapped file lie at other offsets in memory.
-    for given, actual in zip(predict(model, batch), predict(again, batch), strict=True):
+    for given, actual in zip(
+        *(predict(one, batch).values() for one in (model, again)), strict=True
+    ):
         torch.testing.assert_close(given, actual)
 
 

@@ -311,7 +311,7 @@ def test_gradients_reach_every_parameter(config: SemVLPConfig, make_batch: MakeB
             token_positions=torch.tensor([1, 4]),
             region_positions=torch.tensor([0, 3]),
         )
-        torch.stack([part.pow(2).sum() for part in output]).sum().backward()
+        torch.stack([part.pow(2).sum() for part in output.values()]).sum().backward()
         reached[mode] = {
             name
             for name, parameter in model.named_parameters()

@@ -60,12 +60,12 @@ def test_shapes_and_round_trip(
     shape: tuple[int, int],
 ) -> None:
     model = SemVLPForTask(config.for_task(head, list(labels))).eval()
-    logits = model(make_batch(LENGTHS), "two")
+    logits = model(make_batch(LENGTHS), "two").logits
     assert logits.shape == shape
     model.save_pretrained(tmp_path)
     again = SemVLPForTask.from_pretrained(tmp_path)
     assert again.config.labels == list(labels)
-    torch.testing.assert_close(again(make_batch(LENGTHS), "two"), logits)
+    torch.testing.assert_close(again(make_batch(LENGTHS), "two").logits, logits)
 
 
 def test_pair_head_joins_neighbours_in_order(config: SemVLPConfig, make_batch: MakeBatch) -> None:
@@ -73,7 +73,7 @@ def test_pair_head_joins_neighbours_in_order(config: SemVLPConfig, make_batch: M
     batch = make_batch(LENGTHS)
     pooled = model.semvlp(batch, "single").pooled
     expected = model.head(torch.cat([pooled[0::2], pooled[1::2]], dim=1))
-    torch.testing.assert_close(model(batch, "single"), expected)
+    torch.testing.assert_close(model(batch, "single").logits, expected)
     with pytest.raises(ValueError, match="odd number of pairs: 3"):
         model(make_batch(LENGTHS[:3]), "single")
 
@@ -115,7 +115,7 @@ def test_pooled_head_takes_the_rows_of_known_labels(
     model.eval()
     batch = make_batch(LENGTHS)
     answers = pretrained.answer_head(pretrained.semvlp(batch, "two").pooled)
-    logits = model(batch, "two")
+    logits = model(batch, "two").logits
     torch.testing.assert_close(logits[:, 0], answers[:, 2])
     torch.testing.assert_close(logits[:, 2], answers[:, 0])
     assert not logits[:, 1].any()
@@ -136,7 +136,7 @@ def test_match_head_comes_from_the_matching_head(
     model, report = SemVLPForTask.from_pretraining(tmp_path, head="match", labels=["no", "yes"])
     batch = make_batch(LENGTHS)
     expected = pretrained.match_head(pretrained.semvlp(batch, "single").pooled)
-    torch.testing.assert_close(model.eval()(batch, "single"), expected)
+    torch.testing.assert_close(model.eval()(batch, "single").logits, expected)
     assert {name for name in report.loaded if not name.startswith("semvlp.")} == {
         "head.weight",
         "head.bias",

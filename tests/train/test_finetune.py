@@ -4,23 +4,22 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.eval.network import Network
-from semvlp.eval.task import Loss
-from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
+from semvlp.model.heads import label_loss
+from semvlp.model.semvlp import SemVLPForPreTraining
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
-from semvlp.train.data.finetuning import TaskTargets
-from semvlp.train.finetune import steps_per_epoch, task_loss, total_steps
+from semvlp.train.finetune import steps_per_epoch, total_steps
 from semvlp.train.run.checkpoint import read_state
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 from semvlp.train.run.report import RunReport
@@ -213,30 +212,13 @@ def test_the_batch_must_divide(finetuned: Run) -> None:
         finetuned("train.gradient_accumulation_steps=3")
 
 
-def _targets(scores: Tensor, loss: Loss, weights: Sequence[float] | None = None) -> TaskTargets:
-    given = torch.ones(len(scores)) if weights is None else torch.tensor(weights)
-    return TaskTargets(scores=scores, loss=loss, weights=given)
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
-def test_an_example_of_weight_two_counts_as_two(loss: Loss) -> None:
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_an_example_of_weight_two_counts_as_two(exclusive: bool) -> None:
     scores, logits = torch.eye(2), torch.tensor([[0.3, 1.0], [2.0, -1.0]])
-    twice = torch.tensor([0, 1, 1])
-    weighted = task_loss(logits, _targets(scores, loss, [1.0, 2.0]))
-    repeated = task_loss(logits[twice], _targets(scores[twice], loss))
+    twice, weights = torch.tensor([0, 1, 1]), torch.tensor([1.0, 2.0])
+    weighted = label_loss(logits, scores, exclusive=exclusive, weights=weights)
+    repeated = label_loss(logits[twice], scores[twice], exclusive=exclusive)
     assert weighted.item() == pytest.approx(repeated.item())
-
-
-def test_cross_entropy_leaves_unknown_labels_out() -> None:
-    scores = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
-    loss = task_loss(torch.zeros(2, 2), _targets(scores, "cross_entropy"))
-    assert loss.item() == pytest.approx(math.log(2))
-
-
-def test_binary_cross_entropy_is_summed_over_labels() -> None:
-    scores = torch.tensor([[0.3, 0.0, 1.0]])
-    loss = task_loss(torch.zeros(1, 3), _targets(scores, "binary_cross_entropy"))
-    assert loss.item() == pytest.approx(3 * math.log(2))
 
 
 def test_steps_follow_from_epochs() -> None:

@@ -28,7 +28,7 @@ from semvlp.model.packing import (
     starts_of,
     to_device,
 )
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.shards.stream.order import generator
 from semvlp.train.config import RetrievalConfig
 
@@ -140,7 +140,7 @@ def mine_hard_negative(model: SemVLPForTask, candidates: Candidates, mode: Mode)
     columns = []
     with _as_it_is(model):
         for p in range(texts.shape[1]):
-            logits = model(paired(pool, texts[rows, p], images[rows, p]), mode)  # [M, 2]
+            logits = model(paired(pool, texts[rows, p], images[rows, p]), mode).logits  # [M, 2]
             columns.append((logits[:, 1] - logits[:, 0]).float())
     best = torch.zeros(len(texts), 1, dtype=torch.int64)
     best[rows, 0] = torch.stack(columns, dim=1).argmax(dim=1).cpu()

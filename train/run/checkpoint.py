@@ -1,6 +1,7 @@
 """Checkpoints: weights in the Hugging Face layout, and beside them all it takes to go on exactly.
 
-    RUN/checkpoints/step-0001000/   config.json, model.safetensors, tokenizer files
+    RUN/checkpoints/step-0001000/   config.json, model.safetensors, tokenizer files, README.md,
+                                    processor_config.json
                         training/   state.json, optimizer.pt, config.toml
     RUN/last, RUN/best              relative links to two of them
 
@@ -30,6 +31,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from semvlp.atomic import aside, make_directory, sync, sync_directory, write_json
 from semvlp.documents import from_json
 from semvlp.errors import InputError, SemVLPError
+from semvlp.eval.network import read_limits
+from semvlp.model.card import write_card
+from semvlp.model.config import PROCESSOR, processor_values
+from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.torch_file import load_torch, save_torch
 from semvlp.train.distributed import cut_state, whole, whole_state
 from semvlp.train.ema import WeightAverage
@@ -109,17 +114,25 @@ def collected(
 def save(
     run: Path,
     state: TrainingState,
-    model: PreTrainedModel,
+    model: SemVLPPreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     tensors: Tensors,
     *,
     keep: int,
+    scores: Mapping[str, float] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint of `state.step`; see `write_checkpoint`."""
+    """Write the checkpoint of `state.step`; see `write_checkpoint`.
+
+    Args:
+        scores: of the model in validation, for its card.
+    """
+    limits = read_limits(run / "config.toml")
 
     def write(path: Path) -> None:
+        write_card(path, model.config, type(model).__name__, model.num_parameters(), scores)
         model.save_pretrained(path, state_dict=dict(tensors.weights))
         tokenizer.save_pretrained(path)
+        write_json(path / PROCESSOR, processor_values(model.config) | asdict(limits))
         if tensors.optimizer is not None:
             save_torch(tensors.optimizer, path / "training" / OPTIMIZER)
         if tensors.raw is not None:
@@ -153,6 +166,9 @@ def write_checkpoint(
             made / "training" / "state.json", {"format_version": FORMAT_VERSION, **asdict(state)}
         )
         shutil.copyfile(run / "config.toml", made / "training" / "config.toml")
+        # safetensors keeps its files to their owner, whatever the umask says.
+        for path_of_weights in made.rglob("*.safetensors"):
+            shutil.copymode(made / "training" / "config.toml", path_of_weights)
         sync(made)
     except (OSError, RuntimeError, SafetensorError) as error:
         # safetensors tells of a full disk by an error of its own.

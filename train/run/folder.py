@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from semvlp import settings
 from semvlp.atomic import make_directory, refuse_source_code, write_json, write_text
 from semvlp.distributed import World, precision_of
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError
+from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import (
     Checkpoint,
@@ -60,7 +61,7 @@ MAY_CHANGE = frozenset(
 # Data may have moved, and their order is checked where they are read.
 SAME_INPUTS = ("task", "init")
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
-Build = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
+Build = Callable[[], tuple[SemVLPPreTrainedModel, PreTrainedTokenizerFast]]
 Proof = Callable[[Path], bool]
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode, PackedBatch, PairRegions, pack
-from semvlp.model.semvlp import SemVLPForTask
+from semvlp.model.task_model import SemVLPForTask
 from semvlp.train.data.finetuning import TaskTargets
 from semvlp.train.data.hard_negatives import (
     Candidate,
@@ -98,7 +98,7 @@ def test_the_hardest_is_chosen(model: SemVLPForTask, mode: Mode) -> None:
     with torch.no_grad():
         for row in EXAMPLES:
             # One pair at a time, all layers: the plainest way to score them.
-            logits = torch.cat([model(packed([choice]), mode) for choice in row])
+            logits = torch.cat([model(packed([choice]), mode).logits for choice in row])
             expected.append(row[int((logits[:, 1] - logits[:, 0]).argmax())])
     model.train()
     assert len({row.index(one) for row, one in zip(EXAMPLES, expected, strict=True)}) > 1
