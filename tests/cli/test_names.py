@@ -87,6 +87,7 @@ CHOICES = {
     "ask --mode": ["both", "single", "two"],
     "ask --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "search --device": ["auto", "cpu", "cuda", "xpu", "mps"],
+    "serve --device": ["auto", "cpu", "cuda", "xpu", "mps"],
     "score --task": TASK_NAMES,
     "settings command": ["pretrain", "finetune", "extract", "detector"],
     "completion shell": ["bash", "zsh", "fish"],
