@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval import metrics
 from semvlp.eval.score_table import score
 from semvlp.eval.task import Example, Reach, Referent
 from semvlp.eval.tasks.refcoco import RefCoco, iou
@@ -255,9 +254,9 @@ def test_regions_become_targets_and_answers(refer: Callable[..., Path]) -> None:
         "first_region": 0,
         "largest_region": 0,
     }
-    assert task.intervals([example, second], given)["accuracy"] == metrics.clustered_interval(
-        [1, 0], [example.images, second.images]
-    )
+    credits = task.credits([example, second], given)["accuracy"]
+    assert (credits.values, credits.units) == ([1, 0], [4, 5])
+    assert credits.clusters[0] == credits.clusters[1]  # both speak of one image
 
 
 def test_an_image_without_regions_is_answered_as_a_whole(refer: Callable[..., Path]) -> None:
