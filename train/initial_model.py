@@ -202,9 +202,7 @@ def _pretrained(
         folder,
         head=task.head,
         labels=labels,
-        task=task.name,
-        problem_type=_problem_type(task, labels),
-        pair_head=config.model.pair_head,
+        **_described(task, labels, config.model),
         **dropout(config.model),
     )
     known = len(report.labels)
@@ -218,22 +216,18 @@ def _fresh(
     tokenizer = make_tokenizer(config.model, (example.text for example in examples))
     network = fresh_config(config.model, store.manifest, tokenizer)
     labels = task.labels(examples)
-    model = SemVLPForTask(
-        network.for_task(
-            *(task.head, labels),
-            task=task.name,
-            problem_type=_problem_type(task, labels),
-            pair_head=config.model.pair_head,
-        )
-    )
+    described = _described(task, labels, config.model)
+    model = SemVLPForTask(network.for_task(task.head, labels, **described))
     features = _some_features(examples, store, config.data.max_regions)
     load_pretrained(model.semvlp, config.model, store, features, allow_other_regions=other)
     return model, tokenizer
 
 
-def _problem_type(task: Task, labels: Sequence[str]) -> str | None:
-    """Say in the words of transformers what the task learns with; one label is no choice to it."""
-    return PROBLEM[task.loss] if len(labels) > 1 else None
+def _described(task: Task, labels: Sequence[str], config: ModelConfig) -> dict[str, str | None]:
+    """Return what config.json says of a task's head besides its labels."""
+    # transformers has no problem of one label, such as the region head's.
+    problem = PROBLEM[task.loss] if len(labels) > 1 else None
+    return {"task": task.name, "problem_type": problem, "pair_head": config.pair_head}
 
 
 def _some_features(

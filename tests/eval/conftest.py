@@ -82,7 +82,7 @@ class Make:
 
     @staticmethod
     def grounding(image: str, text: str = "a b dog") -> dict[str, Any]:
-        return {"image": image, "sent": text, "bbox": [10, 10, 40, 40]}
+        return {"img_path": image, "expression": text, "bbox": [10, 10, 40, 40]}
 
     @staticmethod
     def karpathy(captions: dict[str, int], splits: dict[str, str] | None = None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from semvlp.shards.maintenance.convert import join
 from semvlp.train.config import PretrainConfig
 from semvlp.train.pretrain import pretrain
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("train.device=cpu", "train.batch_size=8", "train.steps=1", "data.max_regions=8")
 
 
