@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
+from semvlp.extract.detectors import zoo
 from semvlp.extract.detectors.batched import Execution
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
 from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.images.given import UNKNOWN_CLASS, Given
 from semvlp.extract.networks import NETWORKS
 from semvlp.extract.select import select
 from semvlp.names import Backend
@@ -225,6 +227,25 @@ def test_more_regions_than_fit_at_once_change_nothing(
         np.testing.assert_allclose(arrays(parts)[name], array, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("base", "heads"), [("C4", "AttributeRes5ROIHeads"), ("FPN", "AttributeStandardROIHeads")]
+)
+def test_its_own_proposals_given_back_are_equal_to_the_bit(
+    tmp_path: Path, base: str, heads: str
+) -> None:
+    detector = load_detector(write_config(tmp_path, base=base, heads=heads), device="cpu")
+    # Of the size it is resized to, so that nothing is rounded.
+    prepared = detector.prepare(images((96, 128))[0])
+    (own,) = detector.detect([prepared])
+    classes = np.full(len(own.proposals), UNKNOWN_CLASS)
+    given = Given(own.proposals, classes, False, "here")
+    (again,) = detector.detect([prepared._replace(given=given)])
+    for name, array in arrays(own).items():
+        np.testing.assert_array_equal(arrays(again)[name], array, err_msg=name)
+    (both,) = detector.detect([prepared._replace(given=given._replace(and_detected=True))])
+    np.testing.assert_array_equal(both.proposals, np.tile(own.proposals, (2, 1)))
+
+
 def test_a_name_that_is_neither_file_nor_zoo_is_refused() -> None:
     with pytest.raises(ConfigError, match="no name in detectron2's model zoo"):
         load_detector("COCO-Detection/none.yaml", device="cpu")
@@ -232,7 +253,6 @@ def test_a_name_that_is_neither_file_nor_zoo_is_refused() -> None:
 
 def test_a_zoo_name_takes_the_zoos_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from semvlp.extract.detectors.on_detectron2 import backend as detectron2_backend
-    from semvlp.extract.weights import download
 
     asked = []
 
@@ -241,7 +261,7 @@ def test_a_zoo_name_takes_the_zoos_weights(tmp_path: Path, monkeypatch: pytest.M
         raise InputError("offline")
 
     monkeypatch.setattr(detectron2_backend, "fetch", refuse)
-    monkeypatch.setattr(download, "fetch", refuse)
+    monkeypatch.setattr(zoo, "fetch", refuse)
     with pytest.raises(InputError, match="offline"):
         load_detector("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml", device="cpu")
     with pytest.raises(InputError, match="semvlp detector train"):
