@@ -25,6 +25,7 @@ from semvlp.eval.tasks.retrieval import LABELS as MATCHING
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.hub import checkpoint_folder
 from semvlp.model.packing import PairRegions
+from semvlp.model.tokenizer import tell_unknown
 from semvlp.names import EvalMode, TaskName
 from semvlp.shards.record import Regions
 
@@ -171,8 +172,9 @@ class Assistant:
                 f"the task {self.task} takes {wanted} photograph{'s'[: wanted > 1]} with a text, "
                 f"got {len(photos)}"
             )
+        tell_unknown(self.network.tokenizer, [checked(text)], repr(text))
         seen = tuple(map(self.regions, photos))
-        (row,) = self._probabilities(seen, [checked(text)] * len(seen), mode)
+        (row,) = self._probabilities(seen, [text] * len(seen), mode)
         best = np.argsort(-row, kind="stable")[:top]
         return Reply(
             text=text,

@@ -30,6 +30,7 @@ from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, predictions_by_mode
 from semvlp.eval.score_table import AnswersByMode, Scored, scores_by_mode
 from semvlp.eval.task import Example, Predictions, Task
+from semvlp.model.tokenizer import tell_unknown
 from semvlp.names import EvalMode, Precision
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
@@ -201,6 +202,9 @@ class _Run:
     def _predictions(self, wanted: NDArray[np.bool_] | None) -> dict[EvalMode, Predictions]:
         """Return the answers of each mode, one to every id."""
         mode, scratch = self.options.mode, Scratch(self.out, key_of(self.inputs))
+        if self.world.is_first:
+            texts = (example.text for example in self.examples)
+            tell_unknown(self.network.tokenizer, texts, f"split {self.options.split}")
         options = PredictOptions(world=self.world, scratch=scratch, wanted=wanted)
         given = predictions_by_mode(
             self.network, self.task, self.examples, self.store, mode, options

@@ -1,7 +1,9 @@
 """WordPiece tokenizers, BERT-uncased in form: trained here, read from files, or from the hub."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -11,9 +13,17 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.config import SemVLPConfig
 
+log = logging.getLogger(__name__)
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MAX_LETTERS = 1000
+"""The most frequent letters, always kept; with rarer ones they take at most half of the entries."""
+MAX_UNKNOWN = 0.01
+"""The share of unknown word pieces from which on it is a warning."""
+NO_LIMIT = 10**9
+SAMPLE = 10_000
+"""Texts whose unknown word pieces are counted."""
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
 
 
@@ -28,7 +38,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """
     texts = list(texts)
     backend = BertTokenizer().backend_tokenizer
-    letters, continuations = _letters(backend, texts)
+    letters, continuations = _letters(backend, texts, vocab_size)
     first = [*SPECIAL_TOKENS, *letters, *continuations]
     if vocab_size < len(first):
         raise ConfigError(
@@ -117,7 +127,35 @@ def encode(
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]] for ids in encoded]
 
 
-def _letters(backend: Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def tell_unknown(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], source: str) -> None:
+    """Log the share of word pieces of the first texts that the vocabulary does not know.
+
+    A word with a letter that it lacks is unknown as a whole; above one in a hundred that is a
+    warning, with some of the letters.
+
+    Args:
+        source: what the texts are called.
+    """
+    few = list(islice(texts, SAMPLE))
+    ids = [i for each in encode(tokenizer, few, NO_LIMIT) for i in each[1:-1]]
+    unknown = ids.count(tokenizer.unk_token_id)
+    if not unknown:
+        return
+    known = tokenizer.get_vocab()
+    normal = tokenizer.backend_tokenizer.normalizer
+    letters = {c for text in few for c in normal.normalize_str(text) if not c.isspace()}
+    strange = sorted(c for c in letters if c not in known and f"{CONTINUATION}{c}" not in known)
+    log.log(
+        logging.WARNING if unknown > MAX_UNKNOWN * len(ids) else logging.INFO,
+        "%s: %.3g %% of the word pieces are unknown to the vocabulary, which has %d entries%s",
+        *(source, 100 * unknown / len(ids), len(tokenizer)),
+        f" but not {' '.join(strange[:10])}" if strange else "",
+    )
+
+
+def _letters(
+    backend: Tokenizer, texts: Sequence[str], vocab_size: int
+) -> tuple[list[str], list[str]]:
     """Return the most frequent letters in code-point order, and those inside words, with ##."""
     split = backend.pre_tokenizer.pre_tokenize_str
     normal = (backend.normalizer.normalize_str(text) for text in texts)
@@ -126,8 +164,11 @@ def _letters(backend: Tokenizer, texts: Sequence[str]) -> tuple[list[str], list[
     for word, count in words.items():
         for letter in word:
             counts[letter] += count
-    kept = sorted(counts, key=lambda letter: (-counts[letter], letter))[:MAX_LETTERS]
     inside = {letter for word in words for letter in word[1:]}
+    often = sorted(counts, key=lambda letter: (-counts[letter], letter))
+    entries = accumulate(1 + (letter in inside) for letter in often)
+    fitting = sum(size <= (vocab_size - len(SPECIAL_TOKENS)) // 2 for size in entries)
+    kept = often[: max(MAX_LETTERS, fitting)]
     return sorted(kept), [f"{CONTINUATION}{letter}" for letter in sorted(inside & set(kept))]
 
 

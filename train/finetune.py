@@ -20,7 +20,7 @@ from semvlp.model.heads import label_loss
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import Mode
 from semvlp.model.task_model import SemVLPForTask
-from semvlp.model.tokenizer import load_tokenizer
+from semvlp.model.tokenizer import load_tokenizer, tell_unknown
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, RetrievalConfig
@@ -106,6 +106,7 @@ def finetune(
         )
         if world.is_first:
             _tell_answerable(source.num_answerable, len(examples), annotations)
+            tell_unknown(tokenizer, (e.text for e in examples), ", ".join(map(str, annotations)))
         validate = validation(
             task, valid, model, tokenizer, valid_store, config, world, trained=examples
         )

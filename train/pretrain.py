@@ -16,7 +16,7 @@ from semvlp.eval.network import check_regions
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.model.tokenizer import load_tokenizer
+from semvlp.model.tokenizer import load_tokenizer, tell_unknown
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.reader import Reader, exit_if_reader
@@ -84,6 +84,8 @@ def pretrain(
         model = load_model(SemVLPForPreTraining, start.path)
         check_regions(model.config, start.path, stores[0], allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
+        if world.is_first:
+            tell_unknown(tokenizer, sentences(read_all(stores)), "texts to learn from")
         source = PretrainingBatches(
             stack.enter_context(Reader(stream)),
             PretrainingCollator(config, tokenizer, model.config.answers or []),

@@ -1,6 +1,7 @@
 """Training is deterministic, BERT's vocabulary tokenises as BERT does, files round trip."""
 
 import json
+import logging
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.model import SemVLPConfig
-from semvlp.model.tokenizer import encode, load_tokenizer, train_wordpiece
+from semvlp.model.tokenizer import encode, load_tokenizer, tell_unknown, train_wordpiece
 
 TEXTS = [
     "A red square is left of a blue circle.",
@@ -109,6 +110,38 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_a_directory_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.tokenizer must be"):
         load_tokenizer(tmp_path)
+
+
+def test_letters_are_kept_as_far_as_the_vocabulary_allows() -> None:
+    """Of 3,000 different characters a thousand were kept, however large the vocabulary."""
+    characters = [chr(0x4E00 + number) for number in range(3000)]
+    texts = ["".join(characters[start : start + 10]) for start in range(0, 3000, 10)]
+    tokenizer = train_wordpiece(texts, 8000)
+    assert all(tokenizer.unk_token_id not in ids for ids in encode(tokenizer, texts, 60))
+    small = train_wordpiece(texts, 4000)
+    assert len(small) <= 4000
+    kept = sum(character in small.get_vocab() for character in characters)
+    assert kept == (4000 - 5) // 2, "half of it is left for words"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("the cat sat", ""),
+        ("the cat 写真", "unknown to the vocabulary, which has 100 entries but not 写 真"),
+        ("вопрос", "100 % of the word pieces are unknown"),
+    ],
+)
+def test_what_a_vocabulary_does_not_know_is_told(
+    text: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = train_wordpiece(["the cat sat on the mat", "the other cat stood"] * 5, 100)
+    assert len(tokenizer) <= 100
+    told = told.replace("100 entries", f"{len(tokenizer)} entries")
+    with caplog.at_level(logging.INFO, logger="semvlp"):
+        tell_unknown(tokenizer, [text], "it")
+    assert told in caplog.text if told else not caplog.text
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
 def test_a_text_that_names_a_special_token_has_its_letters() -> None:
