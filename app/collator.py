@@ -9,7 +9,7 @@ from transformers import BatchFeature
 
 from semvlp.app.assistant import Seen
 from semvlp.app.processor import SemVLPProcessor
-from semvlp.errors import InputError
+from semvlp.errors import ConfigError, InputError
 
 
 class LabelledExample(TypedDict):
@@ -26,9 +26,17 @@ class SemVLPCollator:
     """Calls a processor and puts the labels beside its inputs.
 
     The trainer is to leave the rows whole: `TrainingArguments(remove_unused_columns=False)`.
+
+    Raises:
+        ConfigError: the processor has no labels, as of the region head.
     """
 
     def __init__(self, processor: SemVLPProcessor) -> None:
+        if not processor.labels:
+            raise ConfigError(
+                "the processor has no labels to train on; name them by labels=..., or train the "
+                "region head by `semvlp finetune --task refcoco`"
+            )
         self.processor = processor
         self._rows = {label: row for row, label in enumerate(processor.labels)}
 

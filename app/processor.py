@@ -107,15 +107,18 @@ class SemVLPProcessor(ProcessorMixin):
     def post_process(self, outputs: Any, *, top: int = 5) -> list[list[Answer]]:
         """Return the most probable labels of each example, most probable first.
 
+        Where there are no labels, as of the region head, an answer is the place of a region.
+
         Args:
             outputs: of a task model: logits [B, Z] as they are, or what holds them.
         """
         logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs.logits
         logits = logits.detach().float().cpu()
         chances = logits.softmax(1) if self.exclusive else logits.sigmoid()
+        names = self.labels or [str(place) for place in range(logits.shape[1])]
         best = torch.sort(chances, dim=1, descending=True, stable=True).indices[:, :top]
         return [
-            [Answer(self.labels[index], float(row[index])) for index in indices]
+            [Answer(names[index], float(row[index])) for index in indices]
             for row, indices in zip(chances, best.tolist(), strict=True)
         ]
 

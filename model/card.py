@@ -15,6 +15,7 @@ PIPELINES = {
     "match": "zero-shot-image-classification",
     "pooled": None,
     "pair": None,
+    "region": "zero-shot-object-detection",
     None: "feature-extraction",
 }
 _CARD = """\

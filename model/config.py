@@ -251,10 +251,12 @@ class SemVLPConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 def processor_values(config: SemVLPConfig) -> dict[str, Any]:
     """Return what a checkpoint's processor has of its configuration, as processor_config.json."""
+    labels = config.labels if config.task_head else list(config.answers or [])
     return {
         "processor_class": "SemVLPProcessor",
         "region_profile": config.region_profile,
-        "labels": config.labels if config.task_head else list(config.answers or []),
+        # The region head chooses among regions, whatever their number.
+        "labels": [] if config.task_head == "region" else labels,
         "exclusive": config.has_exclusive_labels,
         "images": 2 if config.task_head == "pair" else 1,
     }

@@ -46,6 +46,22 @@ def test_it_answers_as_the_assistant_does(drawn: Drawn, task: str) -> None:
     np.testing.assert_allclose(list(answers.values()), [c for _, c in reply.answers], atol=1e-5)
 
 
+def test_an_expression_is_answered_by_the_place_of_a_region(drawn: Drawn) -> None:
+    path, photo, text = drawn.checkpoint("refcoco"), drawn.photos[-1], "the red circle"
+    processor = AutoProcessor.from_pretrained(path, device="cpu")
+    boxes = processor.regions(photo).boxes
+    found = [
+        (tuple(boxes[int(place)].tolist()), chance)
+        for place, chance in answer(processor, path, photo, text).items()
+    ]
+    expected = drawn.assistant("refcoco").find(photo, text, top=100)
+    assert [box for box, _ in found] == [region.box for region in expected]
+    chances = [region.probability for region in expected]
+    np.testing.assert_allclose([chance for _, chance in found], chances, atol=1e-5)
+    with pytest.raises(ConfigError, match="the processor has no labels"):
+        SemVLPCollator(processor)
+
+
 def test_a_batch_is_padded_and_regions_spare_the_detector(drawn: Drawn, store: Store) -> None:
     processor = AutoProcessor.from_pretrained(drawn.checkpoint("vqa"), device="cpu")
     regions = [store.sample(index).regions for index in range(2)]

@@ -151,12 +151,14 @@ def test_the_card_tells_task_detector_and_scores(config: SemVLPConfig) -> None:
         ("pooled", "snli-ve", None),
         ("pooled", "gqa", "visual-question-answering"),
         ("pair", "nlvr2", None),
+        ("region", "refcoco", "zero-shot-object-detection"),
     ],
 )
 def test_the_card_has_a_pipeline_where_one_fits(
     config: SemVLPConfig, head: TaskHead | None, task: str | None, pipeline: str | None
 ) -> None:
-    made = config if head is None else config.for_task(head, ["no", "yes"], task=task)
+    labels = ["referred"] if head == "region" else ["no", "yes"]
+    made = config if head is None else config.for_task(head, labels, task=task)
     assert ModelCard(model_card(made, "SemVLP", 7, {})).data.pipeline_tag == pipeline
 
 
