@@ -27,6 +27,7 @@ def write_page(
     store: Store,
     images: Path | None,
     checkpoint: str,
+    links: Mapping[str, str],
 ) -> None:
     """Write the page of one evaluation.
 
@@ -35,6 +36,7 @@ def write_page(
         scores: what `scores.json` holds; None where the split has no labels.
         images: where the photographs are; without them regions are shown on blank canvases.
         checkpoint: how the page names it.
+        links: addresses of other pages, by what they show.
     """
     mode = list(answers)[-1]
     groups = grouped(task, examples, answers[mode])
@@ -44,6 +46,7 @@ def write_page(
         Path(__file__).with_name("report.html"),
         title=f"{task.name}, {scores['split']}" if scores else task.name,
         facts={**_facts(examples, scores), "checkpoint": checkpoint},
+        links=links,
         methods=methods,
         columns=list(dict.fromkeys(name for row in methods.values() for name in row)),
         intervals={method: intervals_of(values) for method, values in every.items()},

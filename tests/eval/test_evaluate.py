@@ -449,6 +449,28 @@ def test_parts_baselines_and_page(
     assert "<b>cats" not in page
 
 
+def test_the_page_names_the_run_of_its_checkpoint(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "a <run>", tmp_path / "eval"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint("nlvr").rename(run / "checkpoints" / "step-0000001")
+    (run / "best").symlink_to(run / "checkpoints" / "step-0000001")
+
+    def page(**options: Any) -> str:
+        chosen = EvalOptions(split="dev", **options)
+        evaluate(TASKS["nlvr"], run / "best", [official["nlvr"]], shards, out, chosen)
+        return (out / "report.html").read_text()
+
+    (run / "report.html").write_text("somebody's")
+    assert "<nav>" not in page()
+    (run / "inputs.json").write_text("{}")
+    address = '<a href="../a%20%3Crun%3E/report.html">the run a &lt;run&gt;</a>'
+    assert f"<nav>{address}</nav>" in page()
+    assert f'<nav>{address} · <a href="explain.html">' in page(explain=1)
+    assert '<a href="report.html">' in (out / "explain.html").read_text()
+
+
 @pytest.mark.parametrize("name", ["vqa", "nlvr2", "nlvr", "retrieval"])
 def test_files_do_not_depend_on_the_batch_size(
     name: str, checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
