@@ -118,21 +118,32 @@ def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
     drawn = [draw(example.text, name) for name in example.images]
     pictures = [picture for _, picture in drawn]
     words = _words([words for words, _ in drawn])
-    card = {"id": str(example.example_id), "words": words, "wanted": ""}
-    if isinstance(answer, Rank):
-        card |= {"said": "its image stands at rank", "answer": _said(answer)}
-    elif isinstance(answer, Referent):
-        annotated = example.meta["box"]
-        card |= {
-            "said": "chose the solid box; its IoU with the dashed, annotated one is",
-            "answer": f"{overlap(answer.box, annotated):.2f}",
-        }
-        boxes = [_plain(annotated, "annotated", dashed=True), _plain(answer.box, "chosen")]
+    if boxes := referred(example, answer):
         pictures = [{**picture, "boxes": boxes} for picture in pictures]
-    else:
-        best = sorted(example.target, key=lambda label: -example.target[label])
-        card |= {"said": "answered", "answer": _said(answer), "wanted": ", ".join(best[:3])}
-    return {**card, "pictures": pictures}
+    card = {"id": str(example.example_id), "words": words, "pictures": pictures}
+    return {**card, **verdict(example, answer)}
+
+
+def verdict(example: Example, answer: Answer) -> dict[str, str]:
+    """Return an answer in words: what was `said` and `answer`, and what was `wanted`, if known."""
+    if isinstance(answer, Rank):
+        return {"said": "its image stands at rank", "answer": _said(answer), "wanted": ""}
+    if isinstance(answer, Referent):
+        return {
+            "said": "chose the solid box; its IoU with the dashed, annotated one is",
+            "answer": f"{overlap(answer.box, example.meta['box']):.2f}",
+            "wanted": "",
+        }
+    best = sorted(example.target, key=lambda label: -example.target[label])
+    return {"said": "answered", "answer": _said(answer), "wanted": ", ".join(best[:3])}
+
+
+def referred(example: Example, answer: Answer) -> list[dict[str, Any]]:
+    """Return the annotated and the chosen box of a referring expression; none for other answers."""
+    if not isinstance(answer, Referent):
+        return []
+    annotated = _plain(example.meta["box"], "annotated", dashed=True)
+    return [annotated, _plain(answer.box, "chosen")]
 
 
 def _plain(box: Box, label: str, *, dashed: bool = False) -> dict[str, Any]:
@@ -188,15 +199,23 @@ def boxes_of(
     regions: Regions, weights: Sequence[float], manifest: Manifest
 ) -> list[dict[str, Any]]:
     """Return the most attended boxes, the most attended one last; `share` is 0..1 of it."""
+    return [
+        {**box_of(regions, index, manifest), "share": share} for index, share in strongest(weights)
+    ]
+
+
+def strongest(weights: Sequence[float]) -> list[tuple[int, float]]:
+    """Return the places and shares, 0..1 of the highest one, of the highest weights, it last."""
     order = sorted(range(len(weights)), key=lambda index: weights[index])[-REGIONS:]
     most = max(weights, default=1.0) or 1.0
-    return [_box(regions, index, weights[index] / most, manifest) for index in order]
+    return [(index, weights[index] / most) for index in order]
 
 
-def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict[str, Any]:
+def box_of(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
+    """Return the corner, the size and the name of a region."""
     x1, y1, x2, y2 = map(float, regions.boxes[index])
     label = region_label(regions, index, manifest.object_labels, manifest.attribute_labels)
-    return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label, "share": share}
+    return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label}
 
 
 def region_label(
