@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +29,7 @@ from semvlp.eval.network import Network, check_network, check_regions, open_netw
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, predictions_by_mode
-from semvlp.eval.score_table import AnswersByMode, Scored, scores_by_mode
+from semvlp.eval.score_table import Scored, scores_by_mode
 from semvlp.eval.task import Example, Predictions, Task
 from semvlp.names import EvalMode, Precision
 from semvlp.pages import link
@@ -178,7 +178,7 @@ class _Run:
             baselines = baseline_scores(self.task, options.train, self.examples)
             scored.scores.update(cost, baselines=baselines)
         if self.world.is_first:
-            self._write({one: predictions.answers for one, predictions in given.items()}, scored)
+            self._write(given, scored)
         return scored.scores if scored else None
 
     def explain(self, count: int) -> None:
@@ -214,7 +214,7 @@ class _Run:
         check_ids(self.task.ids(self.examples), given[mode].answers, "predictions")
         return given
 
-    def _write(self, answers: AnswersByMode, scored: Scored | None) -> None:
+    def _write(self, given: Mapping[EvalMode, Predictions], scored: Scored | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
         atomic.make_directory(self.out)
@@ -223,13 +223,13 @@ class _Run:
         # A crash must not leave earlier scores beside a newer leaderboard file.
         for name in (SCORES_NAME, CREDITS_NAME, PAGE_NAME, EXPLAIN_NAME):
             (self.out / name).unlink(missing_ok=True)
-        submission = self.task.write(answers[mode], self.file)
+        submission = self.task.write(given[mode].answers, self.file)
         write_page(
             self.out / PAGE_NAME,
             self.task,
             self.network,
             self.examples,
-            answers,
+            given,
             scored.scores if scored else None,
             self.store,
             self.options.images,

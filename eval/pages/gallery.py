@@ -12,7 +12,17 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
 from semvlp.eval.predict import passes_of
-from semvlp.eval.task import Answer, Box, Choice, Example, ExampleId, Rank, Referent, Task
+from semvlp.eval.task import (
+    Answer,
+    Box,
+    Choice,
+    Example,
+    ExampleId,
+    Predictions,
+    Rank,
+    Referent,
+    Task,
+)
 from semvlp.eval.tasks.refcoco import overlap
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
@@ -23,10 +33,11 @@ from semvlp.shards.record import NO_ATTRIBUTE, Regions
 from semvlp.shards.stores.store import Store
 
 # Cards of each group, spread evenly over the split.
-CARDS = 6
+CARDS = 12
 # The most attended regions of an image that are drawn.
 REGIONS = 5
 MAX_WIDTH, JPEG_QUALITY = 480, 80
+SMALL_WIDTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +69,23 @@ class Pictures:
         }
         return list(zip(pieces, attention.tokens.tolist(), strict=True)), picture
 
+    def small(self, name: str) -> dict[str, Any]:
+        """Return a small picture without regions."""
+        regions = self.lookup.sample(name).regions
+        file = self.files.get(regions.image_id)
+        return {
+            "name": regions.image_id,
+            "width": regions.width,
+            "height": regions.height,
+            "uri": _uri(file, SMALL_WIDTH) if file else "",
+        }
+
 
 def cards(
     groups: Mapping[str, Sequence[Example]],
     network: Network,
     examples: Sequence[Example],
-    answers: Mapping[ExampleId, Answer],
+    predictions: Predictions,
     store: Store,
     images: Path | None,
     mode: EvalMode,
@@ -72,7 +94,11 @@ def cards(
     draw = pictures(network, examples, store, images, mode)
     return {
         name: [
-            _card(example, answers[example.example_id], draw) for example in spread(members, CARDS)
+            {
+                **_card(example, predictions.answers[example.example_id], draw),
+                "retrieved": _retrieved(example, predictions, draw),
+            }
+            for example in spread(members, CARDS)
         ]
         for name, members in groups.items()
     }
@@ -120,8 +146,26 @@ def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
     words = _words([words for words, _ in drawn])
     if boxes := referred(example, answer):
         pictures = [{**picture, "boxes": boxes} for picture in pictures]
-    card = {"id": str(example.example_id), "words": words, "pictures": pictures}
-    return {**card, **verdict(example, answer)}
+    return {
+        "id": str(example.example_id),
+        "types": _types(example),
+        "words": words,
+        "pictures": pictures,
+        **verdict(example, answer),
+    }
+
+
+def _types(example: Example) -> list[str]:
+    """Return the subset and the rows of the tables that an example is counted in."""
+    subset = example.meta.get("subset")
+    rows = [f"{table}: {row}" for table, of in example.meta.get("parts", {}).items() for row in of]
+    return [*([] if subset is None else [f"subset: {subset}"]), *rows]
+
+
+def _retrieved(example: Example, predictions: Predictions, draw: Pictures) -> list[dict[str, Any]]:
+    """Return small pictures of what was retrieved, and which is the right one."""
+    names = predictions.retrieved.get(example.example_id, ())
+    return [{**draw.small(name), "right": name in example.images} for name in names]
 
 
 def verdict(example: Example, answer: Answer) -> dict[str, str]:
@@ -228,9 +272,9 @@ def region_label(
     return " ".join(words)
 
 
-def _uri(file: ImageFile) -> str:
+def _uri(file: ImageFile, max_width: int = MAX_WIDTH) -> str:
     """Return the photograph as a data URI; empty where it cannot be read."""
     try:
-        return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY)
+        return data_uri(file, max_width=max_width, quality=JPEG_QUALITY)
     except Refused:
         return ""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,25 @@ def test_parts_baselines_and_page(
     ):
         assert text in page
     assert "<b>cats" not in page
+    assert "<option>category: hard cardinality</option>" in page
+    types = "[&#34;category: hard cardinality&#34;, &#34;category: coordination&#34;]"
+    assert f'data-types="{types}"' in page
+    assert not re.search(r"https?://|<script src|<link", page)
+
+
+def test_the_page_of_retrieval_marks_the_right_one_of_what_was_retrieved(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "eval"
+    options = EvalOptions(split="test", mode="both")
+    evaluate(
+        TASKS["retrieval"], checkpoint("retrieval"), [official["retrieval"]], shards, out, options
+    )
+    page = (out / "report.html").read_text()
+    ranks = json.loads((out / "retrieval_test.json").read_text())["captions"]
+    right = re.findall(r'<li class="right">.*</svg>(\d)\. (\w), the right one</li>', page)
+    assert len(right) == len(ranks) == 4
+    assert sorted(int(place) for place, _ in right) == sorted(rank["rank"] for rank in ranks)
 
 
 def test_the_page_names_the_run_of_its_checkpoint(

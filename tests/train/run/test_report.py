@@ -97,9 +97,7 @@ def test_names_are_escaped(make_run: Callable[..., Path]) -> None:
 
 def test_the_run_that_one_started_from_is_linked(make_run: Callable[..., Path]) -> None:
     first, run = make_run("pre train"), make_run("finetune")
-    checkpoint = first / "checkpoints" / "step-0000004"
-    checkpoint.mkdir(parents=True)
-    (first / "last").symlink_to(checkpoint)
+    (first / "last").symlink_to(Path("checkpoints") / "step-0000004")
     inputs = {"task": "vqa", "init": str(first / "last")}
     (run / "inputs.json").write_text(json.dumps(inputs))
     (first / "inputs.json").write_text('{"init": null}')
