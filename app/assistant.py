@@ -16,7 +16,7 @@ from semvlp.app.eyes import Eyes, Photo, open_eyes
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import Network, finite, open_network
-from semvlp.eval.pages.explain import Between, between_by_head, mean_of
+from semvlp.eval.pages.between import Between, between_by_head, mean_of
 from semvlp.eval.predict import chances, passes_of
 from semvlp.eval.task import Scores
 from semvlp.eval.tasks import nlvr, snli_ve

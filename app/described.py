@@ -1,6 +1,6 @@
 """A reply as plain values: answers, regions, and how strongly words and regions attend.
 
-N blocks, H heads, T tokens, R regions, W whole words. Boxes are xyxy in pixels.
+R regions, W whole words. Boxes are xyxy in pixels.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from semvlp.app.album import Vocabulary
 from semvlp.app.assistant import Assistant, Reply
 from semvlp.errors import ConfigError
 from semvlp.eval.pages.attention import attended_blocks
-from semvlp.eval.pages.explain import Between
+from semvlp.eval.pages.between import by_words, chosen
 from semvlp.eval.pages.gallery import region_label, whole_words
 from semvlp.shards.record import Regions
 
@@ -63,16 +63,12 @@ def reply(
             f"got {layer} and {head}"
         )
     block = None if layer is None else layers.index(layer)
-    belongs = torch.zeros(len(ids), len(words))  # [T, W]
-    for word, (_, places) in enumerate(words):
-        belongs[places, word] = 1.0
     between = [
-        Between(*(_chosen(weights, block, head) for weights in by_head))
+        chosen(by_head, block, None if head is None else head - 1)
         for by_head in given.attention_by_head
     ]
-    # A word gives what its pieces give on average, and gets what they get together.
-    gives = (belongs / belongs.sum(0)).T  # [W, T]
-    to_regions = [_rounded(gives @ one.to_regions) for one in between]  # [W, R] of each photograph
+    of_words = [by_words(one, [places for _, places in words]) for one in between]
+    to_regions = [_rounded(one.to_regions) for one in of_words]  # [W, R] of each photograph
     return {
         "text": given.text,
         "answers": [answer._asdict() for answer in given.answers],
@@ -84,10 +80,10 @@ def reply(
             for index, (word, _) in enumerate(words)
         ],
         "photos": [
-            _photo(
-                regions, vocabulary, _rounded(one.to_regions[0]), _rounded(one.to_words @ belongs)
+            _photo(regions, vocabulary, _rounded(one.to_regions[0]), _rounded(by_word.to_words))
+            for regions, vocabulary, one, by_word in zip(
+                given.regions, vocabularies, between, of_words, strict=True
             )
-            for regions, vocabulary, one in zip(given.regions, vocabularies, between, strict=True)
         ],
     }
 
@@ -118,14 +114,6 @@ def _photo(
             for index, (share, words) in enumerate(zip(looked_at, to_words, strict=True))
         ],
     }
-
-
-def _chosen(by_head: Tensor, block: int | None, head: int | None) -> Tensor:
-    """Return the attention [T, R] or [R, T] of one of [N, H, ...]; the mean where none is named."""
-    weights = by_head if block is None else by_head[block : block + 1]
-    if head is not None:
-        weights = weights[:, head - 1 : head]
-    return weights.mean((0, 1))
 
 
 def _rounded(weights: Tensor) -> list[Any]:

@@ -1,15 +1,17 @@
-"""RUN/report.html of the demo: regions, training and answers, in one file without links."""
+"""RUN/report.html of the demo: regions, training and answers, in one file."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from semvlp.atomic import write_text
 from semvlp.demo.dataset.files import WorldFiles
+from semvlp.eval.eval_report import PAGE_NAME
+from semvlp.eval.evaluate import EXPLAIN_NAME
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.table import load_task
-from semvlp.pages import render
+from semvlp.pages import link, render
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample
 from semvlp.shards.stores.store import Store
@@ -46,6 +48,7 @@ def write_report(out: Path, world: WorldFiles, regions: Path, scores: Accuracies
         page = render(
             Path(__file__).with_name("report.html"),
             scores=scores,
+            links=_links(out, scores),
             pictures=[_picture(store, index, files) for index in _spread(len(store), PICTURES)],
             charts=[c for c in charts(read_run(out / "pretrain")) if c["title"] in CHARTS],
             answers={
@@ -58,6 +61,17 @@ def write_report(out: Path, world: WorldFiles, regions: Path, scores: Accuracies
     return out / "report.html"
 
 
+def _links(out: Path, tasks: Iterable[str]) -> dict[str, str]:
+    """Return the addresses of the pages of runs and evaluations by what they show."""
+    pages = {"pre-training": out / "pretrain" / "report.html"}
+    for task in tasks:
+        pages[f"fine-tuning: {task}"] = out / f"finetune-{task}" / "report.html"
+        pages[f"evaluation: {task}"] = out / f"eval-{task}" / PAGE_NAME
+        pages[f"attention: {task}"] = out / f"eval-{task}" / EXPLAIN_NAME
+    links = {name: link(page, out) for name, page in pages.items()}
+    return {name: address for name, address in links.items() if address}
+
+
 def _spread(count: int, wanted: int) -> list[int]:
     """Choose `wanted` numbers below `count`, evenly apart."""
     return [count * i // wanted for i in range(min(wanted, count))]
@@ -67,6 +81,7 @@ def _picture(store: Store, index: int, files: Mapping[str, Path]) -> dict[str, A
     """Describe a picture with the boxes and labels of its confident regions."""
     sample = store.sample(index)
     return {
+        "name": sample.regions.image_id,
         "uri": _uri(files[sample.regions.image_id]),
         "width": sample.regions.width,
         "height": sample.regions.height,
@@ -107,7 +122,7 @@ def _answers(
     return [
         {
             "text": example.text,
-            "images": [_uri(files[ids.find(image) or image]) for image in example.images],
+            "images": [(name, _uri(files[ids.find(name) or name])) for name in example.images],
             "answer": str(given[example.example_id]),
             "right": max(example.target, key=lambda label: example.target[label]),
         }
@@ -128,6 +143,7 @@ def _expressions(world: WorldFiles, files: Mapping[str, Path]) -> list[dict[str,
     return [
         {
             "text": example.text,
+            "name": example.images[0],
             "uri": _uri(files[Path(example.images[0]).stem]),
             "box": dict(zip("xywh", example.meta["box"], strict=True)),
         }

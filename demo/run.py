@@ -13,9 +13,7 @@ from semvlp.demo.dataset.files import MARK, WorldFiles, read_mark, write_world
 from semvlp.demo.report import Accuracies, Accuracy, write_report
 from semvlp.demo.world.config import WorldConfig
 from semvlp.errors import ConfigError
-from semvlp.eval.baselines import majority, text_only
 from semvlp.eval.evaluate import EvalOptions, evaluate
-from semvlp.eval.score_table import scores_of
 from semvlp.eval.tasks.table import load_task
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.names import DemoSize
@@ -29,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 STAGES = 5
+# Examples whose attention is shown on a page beside each evaluation.
+EXPLAINED = 6
 # Besides the world, which tells that a folder is of the demo.
 MADE = ("regions", "shards", "pretrain", "finetune-*", "eval-*", "scores.json", "report.html")
 
@@ -231,13 +231,17 @@ def _task(
         test,
         regions,
         out / f"eval-{name}",
-        EvalOptions(split="test", mode="both"),
+        EvalOptions(
+            split="test",
+            mode="both",
+            train=train,
+            images=world.root / "images",
+            explain=EXPLAINED,
+        ),
     )
     assert report.scores is not None, "the test split of the drawn world has labels"
-    learned, asked = task.read(train), task.read(test)
-    blind = {"majority": majority(learned, asked), "text only": text_only(learned, asked)}
-    scores = {method: scores_of(task, asked, answers) for method, answers in blind.items()}
+    scores = {**report.scores["baselines"], **report.scores["modes"]}
     return {
         method: Accuracy(score[task.metric], *score[f"{task.metric}_interval"])
-        for method, score in {**scores, **report.scores["modes"]}.items()
+        for method, score in scores.items()
     }

@@ -23,8 +23,9 @@ LEARNING_RATE = 0.1
 WEIGHT_DECAY = 1e-4
 # Rarer answers are never given: what they add is below what they cost.
 MAX_LABELS = 1000
-# A full-batch step takes memory for every example and label.
-MAX_EXAMPLES = 50_000
+# A full-batch step takes time for every example, and memory for every example and label.
+MAX_EXAMPLES = 100_000
+MAX_LOGITS = 50_000_000
 # Rarer n-grams tell nothing about other sentences.
 MIN_SENTENCES = 2
 
@@ -45,7 +46,8 @@ def baseline_scores(
     if not learned:
         return {}
     answers = {"majority": majority(learned, valid)}
-    if len(learned) <= MAX_EXAMPLES:
+    labels = _frequent_labels(learned)[:MAX_LABELS]
+    if len(learned) <= MAX_EXAMPLES and len(learned) * len(labels) <= MAX_LOGITS:
         answers["text only"] = text_only(learned, valid)
     return {
         name: {**task.score(valid, given), **intervals(task.credits(valid, given))}

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +19,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.eval.baselines import baseline_scores
 from semvlp.eval.eval_report import PAGE_NAME, SCORES_NAME, EvalReport
 from semvlp.eval.files.credits_file import CREDITS_NAME, write_credits
+from semvlp.eval.files.inputs import INPUTS_NAME, run_of
 from semvlp.eval.files.provenance import key_of, provenance, sources
 from semvlp.eval.files.submission import check_ids
 from semvlp.eval.lookup import RegionLookup
@@ -28,10 +29,11 @@ from semvlp.eval.network import Network, check_network, check_regions, open_netw
 from semvlp.eval.pages.explain import write_explanation
 from semvlp.eval.pages.report import write_page
 from semvlp.eval.predict import PredictOptions, predictions_by_mode
-from semvlp.eval.score_table import AnswersByMode, Scored, scores_by_mode
+from semvlp.eval.score_table import Scored, scores_by_mode
 from semvlp.eval.task import Example, Predictions, Task
 from semvlp.model.tokenizer import tell_unknown
 from semvlp.names import EvalMode, Precision
+from semvlp.pages import link
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 PROVENANCE_NAME = "provenance.json"
 EXPLAIN_NAME = "explain.html"
+# The page of a run of training, in its folder.
+RUN_PAGE = "report.html"
 UNFINISHED = "unfinished"
 Existing = Literal["replace", "keep"]
 PATIENCE = timedelta(hours=12)  # ranks wait for the slowest one at the end of a pass
@@ -121,7 +125,7 @@ def evaluate(
             "shortlist": options.shortlist,
         }
         inputs = sources(network, checkpoint, store, annotations, settings)
-        run = _Run(task, network, examples, store, world, out, options, inputs)
+        run = _Run(task, checkpoint, network, examples, store, world, out, options, inputs)
         with atomic.locked(out) if world.is_first else nullcontext():
             if world.is_first:
                 refuse_strangers(out, run.file.name)
@@ -146,6 +150,7 @@ class _Run:
     """One evaluation that is being made."""
 
     task: Task
+    checkpoint: Path
     network: Network
     examples: Sequence[Example]
     store: Store
@@ -174,16 +179,17 @@ class _Run:
             baselines = baseline_scores(self.task, options.train, self.examples)
             scored.scores.update(cost, baselines=baselines)
         if self.world.is_first:
-            self._write({one: predictions.answers for one, predictions in given.items()}, scored)
+            self._write(given, scored)
         return scored.scores if scored else None
 
     def explain(self, count: int) -> None:
-        """Write `explain.html` with so many examples."""
+        """Write `explain.html` with so many examples and the answers of the leaderboard file."""
         write_explanation(
             self.out / EXPLAIN_NAME,
             f"{self.task.name}, {self.options.split}",
             self.network,
             self.examples,
+            self.task.read_answers(self.file),
             self.store,
             self.options.images,
             count=count,
@@ -212,7 +218,7 @@ class _Run:
         check_ids(self.task.ids(self.examples), given[mode].answers, "predictions")
         return given
 
-    def _write(self, answers: AnswersByMode, scored: Scored | None) -> None:
+    def _write(self, given: Mapping[EvalMode, Predictions], scored: Scored | None) -> None:
         """Write everything into `out`, last of all where it comes from: then it is finished."""
         mode = self.options.mode
         atomic.make_directory(self.out)
@@ -221,17 +227,18 @@ class _Run:
         # A crash must not leave earlier scores beside a newer leaderboard file.
         for name in (SCORES_NAME, CREDITS_NAME, PAGE_NAME, EXPLAIN_NAME):
             (self.out / name).unlink(missing_ok=True)
-        submission = self.task.write(answers[mode], self.file)
+        submission = self.task.write(given[mode].answers, self.file)
         write_page(
             self.out / PAGE_NAME,
             self.task,
             self.network,
             self.examples,
-            answers,
+            given,
             scored.scores if scored else None,
             self.store,
             self.options.images,
             checkpoint=self.inputs["checkpoint"]["path"],
+            links=self._links(),
         )
         if scored is not None:
             write_credits(self.out / CREDITS_NAME, scored.credits)
@@ -239,6 +246,16 @@ class _Run:
         origin = provenance({**self.inputs, "mode": mode, "key": self.key}, submission)
         atomic.write_json(self.out / PROVENANCE_NAME, origin)
         clear(self.out)
+
+    def _links(self) -> dict[str, str]:
+        """Return the addresses of the pages of the checkpoint's run and of the explanation."""
+        run = run_of(self.checkpoint)
+        page = link(run / RUN_PAGE, self.out) if (run / INPUTS_NAME).is_file() else ""
+        attention = {"what words and regions attend to": EXPLAIN_NAME}
+        return {
+            **({f"the run {run.name}": page} if page else {}),
+            **(attention if self.options.explain else {}),
+        }
 
 
 def refuse_strangers(out: Path, leaderboard: str) -> None:

@@ -112,7 +112,11 @@ def predictions_by_mode(
     if mode == "both":
         scores["both"] = task.mean(list(scores.values()))
     return {
-        one: Predictions(task.answers(examples, network.labels, of, lookup), task.confidence(of))
+        one: Predictions(
+            task.answers(examples, network.labels, of, lookup),
+            task.confidence(of),
+            task.retrieved(examples, of),
+        )
         for one, of in scores.items()
     }
 

@@ -161,8 +161,8 @@ def _calibration(
     rows = [row for row, example in enumerate(examples) if example.example_id in counted]
     own = [examples[row] for row in rows]
     calibrated = {}
-    for mode, (_, confidence) in predictions.items():
-        if confidence is not None:
-            pair = confidence[rows].astype(np.float64), np.array(values[mode])[rows]
+    for mode, given in predictions.items():
+        if given.confidence is not None:
+            pair = given.confidence[rows].astype(np.float64), np.array(values[mode])[rows]
             calibrated[mode] = {"ece": expected_error(*pair), **calibration(own, *pair)}
     return calibrated

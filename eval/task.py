@@ -6,6 +6,7 @@ N examples, C labels; Q texts and K images that are compared with each other.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -115,6 +116,8 @@ class Predictions(NamedTuple):
     answers: dict[ExampleId, Answer]
     confidence: Scores | None
     """[N] The probability of each answer; None where answers have none."""
+    retrieved: Mapping[ExampleId, Sequence[str]] = MappingProxyType({})
+    """The images that fit each caption best, best first; none where nothing is compared."""
 
 
 class Passes(Protocol):
@@ -252,6 +255,15 @@ class Task(Protocol):
 
     def confidence(self, scores: Scores) -> Scores | None:
         """Return the probability [N] of the answer to each example; None where there is no such.
+
+        Args:
+            scores: what `run_pass` gave, or their mean.
+        """
+
+    def retrieved(
+        self, examples: Sequence[Example], scores: Scores
+    ) -> Mapping[ExampleId, Sequence[str]]:
+        """Return the few images that fit each example best, best first; none for other tasks.
 
         Args:
             scores: what `run_pass` gave, or their mean.

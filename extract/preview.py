@@ -57,6 +57,7 @@ def write_preview(
         Path(__file__).with_name("preview.html"),
         name=store.path.resolve().name,
         cards=cards,
+        classes=sorted({region["object"] for card in cards for region in card["regions"]}),
         facts=_facts(store),
         threshold=_first_threshold([sample.regions for sample in samples]),
     )
@@ -79,7 +80,7 @@ def _facts(store: Store) -> list[tuple[str, str]]:
 
 def _card(sample: Sample, files: Mapping[str, ImageFile], manifest: Manifest) -> dict[str, Any]:
     regions, file = sample.regions, files.get(sample.regions.image_id)
-    picture, note = _picture(file)
+    uri, note = _picture(file)
     # In CSS pixels: small images are enlarged so that labels fit, tall ones fit a screen.
     width, height = regions.width, regions.height
     shown_width = round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
@@ -88,7 +89,7 @@ def _card(sample: Sample, files: Mapping[str, ImageFile], manifest: Manifest) ->
         "width": width,
         "height": height,
         "shown_width": shown_width,
-        "picture": picture,
+        "picture": {"uri": uri, "view": f"0 0 {width} {height}"},
         "note": note,
         "captions": sample.texts.captions,
         "questions": [
@@ -106,15 +107,15 @@ def _row(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
     if attribute_id != NO_ATTRIBUTE:
         attribute = label_of(manifest.attribute_labels, attribute_id)
     return {
-        "x": x1,
-        "y": y1,
-        "w": x2 - x1,
-        "h": y2 - y1,
-        "share": (x2 - x1) * (y2 - y1) / (regions.width * regions.height),
+        "x": round(x1, 1),
+        "y": round(y1, 1),
+        "w": round(x2 - x1, 1),
+        "h": round(y2 - y1, 1),
+        "share": round((x2 - x1) * (y2 - y1) / (regions.width * regions.height), 4),
         "object": label_of(manifest.object_labels, object_id),
         "confidence": round(float(regions.object_conf[index]), _FLOAT16_DIGITS),
         "attribute": attribute,
-        "attribute_confidence": float(regions.attribute_conf[index]),
+        "attribute_confidence": round(float(regions.attribute_conf[index]), _FLOAT16_DIGITS),
         "hue": round(object_id * _GOLDEN_ANGLE % 360, 1),
     }
 

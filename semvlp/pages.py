@@ -1,7 +1,9 @@
 """HTML pages from jinja2 templates: everything escaped, an unknown name is an error."""
 
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -27,6 +29,13 @@ def render(template: Path, **values: Any) -> str:
     )
     page = environment.get_template(template.name).render(**values)
     return page.replace("<head>\n", f"<head>\n{MARK}\n", 1)
+
+
+def link(target: Path, folder: Path) -> str:
+    """Return the relative address of a page for one in `folder`; empty where there is no such."""
+    if not target.is_file():
+        return ""
+    return quote(Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix())
 
 
 def write_page(path: Path, page: str) -> None:

@@ -78,9 +78,14 @@ def split_name(annotations: Path) -> str:
     return found[1] if found else annotations.name.partition(".")[0]
 
 
-def _record(checkpoint: Path) -> Path:
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint would lie in."""
     # RUN/best is a link to RUN/checkpoints/step-XXXXXXX.
-    return checkpoint.resolve().parent.parent / INPUTS_NAME
+    return checkpoint.resolve().parent.parent
+
+
+def _record(checkpoint: Path) -> Path:
+    return run_of(checkpoint) / INPUTS_NAME
 
 
 def _recorded(checkpoint: Path) -> dict[str, Any]:

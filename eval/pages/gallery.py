@@ -12,7 +12,17 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
 from semvlp.eval.pages.attention import attended
 from semvlp.eval.predict import passes_of
-from semvlp.eval.task import Answer, Box, Choice, Example, ExampleId, Rank, Referent, Task
+from semvlp.eval.task import (
+    Answer,
+    Box,
+    Choice,
+    Example,
+    ExampleId,
+    Predictions,
+    Rank,
+    Referent,
+    Task,
+)
 from semvlp.eval.tasks.refcoco import overlap
 from semvlp.extract.images.find import ImageFile, Refused, find_images
 from semvlp.extract.preview import data_uri, label_of
@@ -23,10 +33,11 @@ from semvlp.shards.record import NO_ATTRIBUTE, Regions
 from semvlp.shards.stores.store import Store
 
 # Cards of each group, spread evenly over the split.
-CARDS = 6
+CARDS = 12
 # The most attended regions of an image that are drawn.
 REGIONS = 5
 MAX_WIDTH, JPEG_QUALITY = 480, 80
+SMALL_WIDTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +69,23 @@ class Pictures:
         }
         return list(zip(pieces, attention.tokens.tolist(), strict=True)), picture
 
+    def small(self, name: str) -> dict[str, Any]:
+        """Return a small picture without regions."""
+        regions = self.lookup.sample(name).regions
+        file = self.files.get(regions.image_id)
+        return {
+            "name": regions.image_id,
+            "width": regions.width,
+            "height": regions.height,
+            "uri": _uri(file, SMALL_WIDTH) if file else "",
+        }
+
 
 def cards(
     groups: Mapping[str, Sequence[Example]],
     network: Network,
     examples: Sequence[Example],
-    answers: Mapping[ExampleId, Answer],
+    predictions: Predictions,
     store: Store,
     images: Path | None,
     mode: EvalMode,
@@ -72,7 +94,11 @@ def cards(
     draw = pictures(network, examples, store, images, mode)
     return {
         name: [
-            _card(example, answers[example.example_id], draw) for example in spread(members, CARDS)
+            {
+                **_card(example, predictions.answers[example.example_id], draw),
+                "retrieved": _retrieved(example, predictions, draw),
+            }
+            for example in spread(members, CARDS)
         ]
         for name, members in groups.items()
     }
@@ -118,21 +144,50 @@ def _card(example: Example, answer: Answer, draw: Pictures) -> dict[str, Any]:
     drawn = [draw(example.text, name) for name in example.images]
     pictures = [picture for _, picture in drawn]
     words = _words([words for words, _ in drawn])
-    card = {"id": str(example.example_id), "words": words, "wanted": ""}
-    if isinstance(answer, Rank):
-        card |= {"said": "its image stands at rank", "answer": _said(answer)}
-    elif isinstance(answer, Referent):
-        annotated = example.meta["box"]
-        card |= {
-            "said": "chose the solid box; its IoU with the dashed, annotated one is",
-            "answer": f"{overlap(answer.box, annotated):.2f}",
-        }
-        boxes = [_plain(annotated, "annotated", dashed=True), _plain(answer.box, "chosen")]
+    if boxes := referred(example, answer):
         pictures = [{**picture, "boxes": boxes} for picture in pictures]
-    else:
-        best = sorted(example.target, key=lambda label: -example.target[label])
-        card |= {"said": "answered", "answer": _said(answer), "wanted": ", ".join(best[:3])}
-    return {**card, "pictures": pictures}
+    return {
+        "id": str(example.example_id),
+        "types": _types(example),
+        "words": words,
+        "pictures": pictures,
+        **verdict(example, answer),
+    }
+
+
+def _types(example: Example) -> list[str]:
+    """Return the subset and the rows of the tables that an example is counted in."""
+    subset = example.meta.get("subset")
+    rows = [f"{table}: {row}" for table, of in example.meta.get("parts", {}).items() for row in of]
+    return [*([] if subset is None else [f"subset: {subset}"]), *rows]
+
+
+def _retrieved(example: Example, predictions: Predictions, draw: Pictures) -> list[dict[str, Any]]:
+    """Return small pictures of what was retrieved, and which is the right one."""
+    names = predictions.retrieved.get(example.example_id, ())
+    return [{**draw.small(name), "right": name in example.images} for name in names]
+
+
+def verdict(example: Example, answer: Answer) -> dict[str, str]:
+    """Return an answer in words: what was `said` and `answer`, and what was `wanted`, if known."""
+    if isinstance(answer, Rank):
+        return {"said": "its image stands at rank", "answer": _said(answer), "wanted": ""}
+    if isinstance(answer, Referent):
+        return {
+            "said": "chose the solid box; its IoU with the dashed, annotated one is",
+            "answer": f"{overlap(answer.box, example.meta['box']):.2f}",
+            "wanted": "",
+        }
+    best = sorted(example.target, key=lambda label: -example.target[label])
+    return {"said": "answered", "answer": _said(answer), "wanted": ", ".join(best[:3])}
+
+
+def referred(example: Example, answer: Answer) -> list[dict[str, Any]]:
+    """Return the annotated and the chosen box of a referring expression; none for other answers."""
+    if not isinstance(answer, Referent):
+        return []
+    annotated = _plain(example.meta["box"], "annotated", dashed=True)
+    return [annotated, _plain(answer.box, "chosen")]
 
 
 def _plain(box: Box, label: str, *, dashed: bool = False) -> dict[str, Any]:
@@ -188,15 +243,23 @@ def boxes_of(
     regions: Regions, weights: Sequence[float], manifest: Manifest
 ) -> list[dict[str, Any]]:
     """Return the most attended boxes, the most attended one last; `share` is 0..1 of it."""
+    return [
+        {**box_of(regions, index, manifest), "share": share} for index, share in strongest(weights)
+    ]
+
+
+def strongest(weights: Sequence[float]) -> list[tuple[int, float]]:
+    """Return the places and shares, 0..1 of the highest one, of the highest weights, it last."""
     order = sorted(range(len(weights)), key=lambda index: weights[index])[-REGIONS:]
     most = max(weights, default=1.0) or 1.0
-    return [_box(regions, index, weights[index] / most, manifest) for index in order]
+    return [(index, weights[index] / most) for index in order]
 
 
-def _box(regions: Regions, index: int, share: float, manifest: Manifest) -> dict[str, Any]:
+def box_of(regions: Regions, index: int, manifest: Manifest) -> dict[str, Any]:
+    """Return the corner, the size and the name of a region."""
     x1, y1, x2, y2 = map(float, regions.boxes[index])
     label = region_label(regions, index, manifest.object_labels, manifest.attribute_labels)
-    return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label, "share": share}
+    return {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "label": label}
 
 
 def region_label(
@@ -209,9 +272,9 @@ def region_label(
     return " ".join(words)
 
 
-def _uri(file: ImageFile) -> str:
+def _uri(file: ImageFile, max_width: int = MAX_WIDTH) -> str:
     """Return the photograph as a data URI; empty where it cannot be read."""
     try:
-        return data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY)
+        return data_uri(file, max_width=max_width, quality=JPEG_QUALITY)
     except Refused:
         return ""

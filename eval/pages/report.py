@@ -8,7 +8,8 @@ from semvlp.atomic import write_text
 from semvlp.eval.eval_report import best_of, intervals_of, modes_of, numbers
 from semvlp.eval.network import Network
 from semvlp.eval.pages.gallery import cards, grouped
-from semvlp.eval.task import Answer, Example, ExampleId, Task
+from semvlp.eval.task import Example, Predictions, Task
+from semvlp.names import EvalMode
 from semvlp.pages import render
 from semvlp.shards.stores.store import Store
 
@@ -22,35 +23,42 @@ def write_page(
     task: Task,
     network: Network,
     examples: Sequence[Example],
-    answers: Mapping[Any, Mapping[ExampleId, Answer]],
+    predictions: Mapping[EvalMode, Predictions],
     scores: Mapping[str, Any] | None,
     store: Store,
     images: Path | None,
     checkpoint: str,
+    links: Mapping[str, str],
 ) -> None:
     """Write the page of one evaluation.
 
     Args:
-        answers: by mode; those of the last one are shown.
+        predictions: by mode; those of the last one are shown.
         scores: what `scores.json` holds; None where the split has no labels.
         images: where the photographs are; without them regions are shown on blank canvases.
         checkpoint: how the page names it.
+        links: addresses of other pages, by what they show.
     """
-    mode = list(answers)[-1]
-    groups = grouped(task, examples, answers[mode])
+    mode = list(predictions)[-1]
+    groups = grouped(task, examples, predictions[mode].answers)
     every = _methods(scores) if scores else {}
     methods = {method: numbers(values) for method, values in every.items()}
+    shown = cards(groups, network, examples, predictions[mode], store, images, mode)
     page = render(
         Path(__file__).with_name("report.html"),
         title=f"{task.name}, {scores['split']}" if scores else task.name,
         facts={**_facts(examples, scores), "checkpoint": checkpoint},
+        links=links,
         methods=methods,
         columns=list(dict.fromkeys(name for row in methods.values() for name in row)),
         intervals={method: intervals_of(values) for method, values in every.items()},
         best=best_of(list(methods.values())),
         parts=_parts(scores) if scores else {},
-        modes={name: METHODS[name] for name in answers},
-        groups=cards(groups, network, examples, answers[mode], store, images, mode),
+        modes={name: METHODS[name] for name in predictions},
+        groups=shown,
+        types=sorted(
+            {name for group in shown.values() for card in group for name in card["types"]}
+        ),
         counts={name: len(members) for name, members in groups.items()},
         mode=METHODS[mode],
         curves=(scores or {}).get("calibration", {}).get(mode),

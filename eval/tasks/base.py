@@ -101,6 +101,12 @@ class BaseTask(Task):
         highest: Scores = scores.max(1)
         return highest
 
+    def retrieved(
+        self, examples: Sequence[Example], scores: Scores
+    ) -> Mapping[ExampleId, Sequence[str]]:
+        """Return nothing: an example has its images."""
+        return {}
+
     def counted(self, examples: Sequence[Example]) -> list[Example]:
         """Return all examples."""
         return list(examples)

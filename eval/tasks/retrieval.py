@@ -52,6 +52,8 @@ KARPATHY_SPLITS = {"train": ("train", "restval")}
 FOLD = 1000
 # The score of a pair that is not on the shortlist.
 UNSCORED = -np.inf
+# The first images of a caption that are kept to look at.
+RETRIEVED = 4
 # Rows of a score matrix whose two passes are averaged at a time: they need float64.
 ROWS_AT_ONCE = 1024
 
@@ -111,6 +113,20 @@ class Retrieval(BaseTask):
     def confidence(self, scores: Scores) -> Scores | None:
         """Return none: pairs have probabilities, a rank has not."""
         return None
+
+    def retrieved(
+        self, examples: Sequence[Example], scores: Scores
+    ) -> Mapping[ExampleId, Sequence[str]]:
+        """Return the images of the highest scores; fewer where a shortlist names fewer."""
+        names = image_names(examples)
+        return {
+            example.example_id: [
+                names[column]
+                for column in _highest(row, RETRIEVED).tolist()
+                if row[column] != UNSCORED
+            ]
+            for example, row in zip(examples, scores, strict=True)
+        }
 
     def credits(
         self, examples: Sequence[Example], answers: Mapping[ExampleId, Answer]
@@ -193,6 +209,14 @@ def _folds(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> list[_Qu
     return [
         (inner(by_caption, fold), inner(by_image, fold)) for fold in range(len(by_image) // FOLD)
     ]
+
+
+def _highest(row: NDArray[np.floating], count: int) -> NDArray[np.integer]:
+    """Return the columns of the highest values, the highest first, of equal ones the first."""
+    # Whole rows are not sorted: there are thousands, of thousands of columns.
+    least = np.partition(row, -count)[-count] if count < len(row) else -np.inf
+    columns = (row >= least).nonzero()[0]
+    return columns[np.argsort(-row[columns], kind="stable")][:count]
 
 
 def image_names(examples: Sequence[Example]) -> list[str]:

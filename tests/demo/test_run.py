@@ -1,14 +1,19 @@
 """The demo writes where nothing of somebody else's stands, one process at a time."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semvlp.atomic import locked
 from semvlp.cli import cli
 from semvlp.demo import run as demo
+from semvlp.demo.dataset.files import WorldFiles
 from semvlp.errors import ConfigError
+from semvlp.eval.eval_report import EvalReport
+from semvlp.eval.evaluate import EvalOptions
 
 NAMES = (
     "report.html",
@@ -75,3 +80,37 @@ def test_it_ends_by_naming_what_can_be_asked_and_how(tmp_path: Path) -> None:
     runs = ("finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last")
     assert given["checkpoints"] == tuple(f"{out}/{run}" for run in runs)
     assert (given["shards"], given["images"]) == (f"{out}/regions", out / "world" / "images")
+
+
+def test_an_evaluation_shows_pictures_and_its_baselines_are_those_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = WorldFiles(tmp_path / "world", ("train", "valid", "test"))
+    asked: list[tuple[Any, ...]] = []
+
+    def evaluate(*arguments: Any) -> EvalReport:
+        asked.append(arguments)
+        rows = {name: _accuracy(n) for n, name in enumerate(("majority", "text only", "both"))}
+        modes = {"both": rows.pop("both")}
+        scores = {"baselines": rows, "modes": modes}
+        return EvalReport(
+            out=tmp_path, file=tmp_path, count=1, scores=scores, examples=1, seconds=1
+        )
+
+    monkeypatch.setattr(demo, "finetune", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "evaluate", evaluate)
+    scores = demo._task("vqa", world, tmp_path / "regions", tmp_path, 1.0, False)
+    assert scores == {
+        "majority": demo.Accuracy(0, -1, 1),
+        "text only": demo.Accuracy(1, 0, 2),
+        "both": demo.Accuracy(2, 1, 3),
+    }
+    ((*_, annotations, _, _, options),) = asked
+    assert isinstance(options, EvalOptions)
+    assert annotations == world.annotations("vqa", "test")
+    assert options.train == world.annotations("vqa", "train")
+    assert (options.images, options.explain) == (world.root / "images", demo.EXPLAINED)
+
+
+def _accuracy(mean: float) -> dict[str, float | Sequence[float]]:
+    return {"accuracy": mean, "accuracy_interval": [mean - 1, mean + 1]}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from semvlp.eval.baselines import majority, text_only
+from semvlp.eval import baselines
+from semvlp.eval.baselines import baseline_scores, majority, text_only
 from semvlp.eval.task import Example
 from semvlp.eval.tasks.gqa import Gqa
 
@@ -47,6 +48,23 @@ def test_training_needs_labels(baseline: object) -> None:
     assert callable(baseline)
     with pytest.raises(ValueError, match="training examples with labels"):
         baseline([_example(0, "x")], [_example(1, "x")])
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("MAX_EXAMPLES", 3), ("MAX_LOGITS", 2 * 4 - 1)], ids=["time", "memory"]
+)
+def test_the_classifier_is_left_out_where_it_would_take_too_much(
+    name: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four examples with two labels."""
+    path, task = tmp_path / "train.json", Gqa()
+    path.touch()
+    monkeypatch.setattr(task, "baseline_examples", lambda paths: TRAIN)
+    monkeypatch.setattr(task, "score", lambda examples, given: {})
+    monkeypatch.setattr(task, "credits", lambda examples, given: {})
+    assert list(baseline_scores(task, [path], TRAIN)) == ["majority", "text only"]
+    monkeypatch.setattr(baselines, name, most)
+    assert list(baseline_scores(task, [path], TRAIN)) == ["majority"]
 
 
 def test_questions_alone_answer_twice_as_many_as_the_majority(real_data: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,47 @@ def test_parts_baselines_and_page(
     ):
         assert text in page
     assert "<b>cats" not in page
+    assert "<option>category: hard cardinality</option>" in page
+    types = "[&#34;category: hard cardinality&#34;, &#34;category: coordination&#34;]"
+    assert f'data-types="{types}"' in page
+    assert not re.search(r"https?://|<script src|<link", page)
+
+
+def test_the_page_of_retrieval_marks_the_right_one_of_what_was_retrieved(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "eval"
+    options = EvalOptions(split="test", mode="both")
+    evaluate(
+        TASKS["retrieval"], checkpoint("retrieval"), [official["retrieval"]], shards, out, options
+    )
+    page = (out / "report.html").read_text()
+    ranks = json.loads((out / "retrieval_test.json").read_text())["captions"]
+    right = re.findall(r'<li class="right">.*</svg>(\d)\. (\w), the right one</li>', page)
+    assert len(right) == len(ranks) == 4
+    assert sorted(int(place) for place, _ in right) == sorted(rank["rank"] for rank in ranks)
+
+
+def test_the_page_names_the_run_of_its_checkpoint(
+    checkpoint: Checkpoint, official: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "a <run>", tmp_path / "eval"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint("nlvr").rename(run / "checkpoints" / "step-0000001")
+    (run / "best").symlink_to(run / "checkpoints" / "step-0000001")
+
+    def page(**options: Any) -> str:
+        chosen = EvalOptions(split="dev", **options)
+        evaluate(TASKS["nlvr"], run / "best", [official["nlvr"]], shards, out, chosen)
+        return (out / "report.html").read_text()
+
+    (run / "report.html").write_text("somebody's")
+    assert "<nav>" not in page()
+    (run / "inputs.json").write_text("{}")
+    address = '<a href="../a%20%3Crun%3E/report.html">the run a &lt;run&gt;</a>'
+    assert f"<nav>{address}</nav>" in page()
+    assert f'<nav>{address} · <a href="explain.html">' in page(explain=1)
+    assert '<a href="report.html">' in (out / "explain.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["vqa", "nlvr2", "nlvr", "retrieval"])

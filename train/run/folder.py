@@ -176,7 +176,7 @@ def _is_a_run(out: Path) -> bool:
     if any(path.is_file() for path in states):
         return True
     try:
-        return not {"task", "init"}.isdisjoint(_read_inputs(out / INPUTS))
+        return not {"task", "init"}.isdisjoint(read_inputs(out / INPUTS))
     except InputError:
         return False
 
@@ -184,7 +184,7 @@ def _is_a_run(out: Path) -> bool:
 def _unproven(out: Path) -> str:
     """Say what would have shown that a folder is a run."""
     try:
-        _read_inputs(out / INPUTS)
+        read_inputs(out / INPUTS)
     except InputError as error:
         if (out / INPUTS).exists():
             return f"{error}, and there is no checkpoint with its training state"
@@ -242,7 +242,7 @@ def read_config(run: Path) -> str:
 def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> None:
     """Compare the inputs with those on record; a damaged record is told, and written anew later."""
     try:
-        before = _read_inputs(saved)
+        before = read_inputs(saved)
     except InputError as error:
         told = "%s; it is written anew from what this command gives, without comparing %s"
         log.warning(told, error, ", ".join(names))
@@ -251,7 +251,7 @@ def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[s
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
 
 
-def _read_inputs(path: Path) -> dict[str, Any]:
+def read_inputs(path: Path) -> dict[str, Any]:
     """Read the record of what a run reads.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run has done: RUN/report.html, one file without links, and a report for programs."""
+"""What a run has done: RUN/report.html, one file, and a report for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,12 @@ from typing import Any
 
 from semvlp.atomic import write_text
 from semvlp.doctor import versions
-from semvlp.pages import render
+from semvlp.eval.files.inputs import run_of
+from semvlp.pages import link, render
 from semvlp.progress import duration
 from semvlp.train.run.checkpoint import Checkpoint, newest
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
-from semvlp.train.run.folder import CONFIG, read_config
+from semvlp.train.run.folder import CONFIG, INPUTS, read_config, read_inputs
 from semvlp.train.run.log import METRICS, VALIDATION, read_lines
 
 TITLES = {
@@ -37,6 +38,7 @@ TITLES = {
 }
 MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
 WITHOUT_MODES = ("lr",)
+PAGE_NAME = "report.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,29 @@ def read_run(run: Path) -> RunFiles:
 def write_report(run: Path) -> Path:
     """Write `report.html` into the folder of a run; returns its path."""
     files = read_run(run)
-    path = run / "report.html"
+    path = run / PAGE_NAME
     text = render(
         Path(__file__).with_name("report.html"),
         name=files.name,
         facts=facts(files),
+        links=_links(run),
         charts=charts(files),
         config=files.config,
         versions=versions(),
     )
     write_text(path, text)
     return path
+
+
+def _links(run: Path) -> dict[str, str]:
+    """Return the address of the page of the run that this one started from, by what it shows."""
+    init = read_inputs(run / INPUTS).get("init") if (run / INPUTS).exists() else None
+    # What is not absolute is a name on the Hub.
+    if not isinstance(init, str) or not Path(init).is_absolute():
+        return {}
+    first = run_of(Path(init))
+    page = link(first / PAGE_NAME, run) if (first / INPUTS).is_file() else ""
+    return {f"the run {first.name}, which it started from": page} if page else {}
 
 
 def facts(files: RunFiles) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Attention between words and regions: what the network computes, on a page."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import torch
 
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import Network
-from semvlp.eval.pages.attention import attended
-from semvlp.eval.pages.explain import between, write_explanation
-from semvlp.eval.task import Example, Pass
+from semvlp.eval.pages.attention import attended, attended_blocks
+from semvlp.eval.pages.between import Between, between, between_by_head, by_words, chosen
+from semvlp.eval.pages.explain import write_explanation
+from semvlp.eval.pages.gallery import whole_words
+from semvlp.eval.task import Answer, Example, ExampleId, Pass
 from semvlp.eval.tasks.table import TASKS
 from semvlp.model.packing import PairRegions
 from semvlp.shards.open import open_store
@@ -91,16 +95,63 @@ def test_regions_give_words_what_the_network_computes(
         torch.testing.assert_close(weights, found[:, token], rtol=1e-4, atol=1e-5)
 
 
+def test_a_word_gives_the_mean_of_its_pieces_and_gets_their_sum() -> None:
+    attention = Between(
+        torch.tensor([[0.5, 0.5], [0.2, 0.4], [0.4, 0.8], [0.1, 0.3], [0.0, 1.0]]),
+        torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.0, 0.5, 0.1, 0.2, 0.2]]),
+    )
+    words = by_words(attention, [[1, 2], [3]])
+    torch.testing.assert_close(words.to_regions, torch.tensor([[0.3, 0.6], [0.1, 0.3]]))
+    torch.testing.assert_close(words.to_words, torch.tensor([[0.5, 0.4], [0.6, 0.2]]))
+
+
+def test_one_block_and_one_head() -> None:
+    by_head = Between(torch.rand(2, 3, 4, 5), torch.rand(2, 3, 5, 4))
+    torch.testing.assert_close(chosen(by_head, 1, 2).to_words, by_head.to_words[1, 2])
+    torch.testing.assert_close(
+        chosen(by_head, None, 2).to_regions, by_head.to_regions[:, 2].mean(0)
+    )
+    torch.testing.assert_close(chosen(by_head, 0, None).to_words, by_head.to_words[0].mean(0))
+
+
 def test_the_page_shows_both_modes_and_needs_nothing_else(
     network: Callable[..., Network], examples: list[Example], store: Store, tmp_path: Path
 ) -> None:
     net, path = network("vqa"), tmp_path / "explain.html"
-    write_explanation(path, "vqa, val", net, examples, store, None, count=2)
+    examples[0] = replace(examples[0], text="what is <b>it</b>, 1000?", target={"yes": 1.0})
+    given: dict[ExampleId, Answer] = {e.example_id: "<i>no" for e in examples}
+    write_explanation(path, "vqa, val", net, examples, given, store, None, count=2)
     page = path.read_text()
     assert page.count('class="card wide pair"') == 2
-    for example in examples[:1]:
-        assert example.text in page
+    assert "what is &lt;b&gt;it&lt;/b&gt;, 1000?" in page
+    assert "answered <b>&lt;i&gt;no</b>, right is <b>yes</b>" in page
     assert page.count("single-stream: from each word") == 2
     assert page.count("two-stream: from the most attended regions") == 2
     assert page.count("<rect") > 2
-    assert not re.search(r"https?://|<script|<link", page)
+    assert "##" not in page
+    assert not re.search(r"https?://|<script src|<link|is <b>it|<i>no", page)
+
+
+def test_the_page_holds_the_attention_of_every_layer_and_head(
+    network: Callable[..., Network], examples: list[Example], store: Store, tmp_path: Path
+) -> None:
+    net, path = network("vqa"), tmp_path / "explain.html"
+    given: dict[ExampleId, Answer] = {e.example_id: "no" for e in examples}
+    write_explanation(path, "vqa, val", net, examples[:1], given, store, None, count=1)
+    (data,) = re.findall(r'<script type="application/json">(.*)</script>', path.read_text())
+    pair, layers = json.loads(data), list(attended_blocks(net))
+    heads = net.model.config.num_attention_heads
+    views = pair["modes"]["single-stream"]
+    assert list(views) == [f"{layer} {head}" for layer in (0, *layers) for head in range(heads + 1)]
+    assert path.read_text().count("<option") == len(layers) + heads + 2
+
+    (text,) = net.encode([examples[0].text])
+    (regions,) = RegionLookup(store, examples, max_regions=100)(examples[0].images)
+    words = whole_words(net.tokenizer.convert_ids_to_tokens(text))
+    assert pair["words"] == [word for word, _ in words]
+    last = between_by_head(net, text, regions, "single").to_regions[-1, -1]  # [T, R]
+    shares = [float(last[places].mean(0).sum()) for _, places in words]
+    view = views[f"{layers[-1]} {heads}"]
+    assert [share for share, _ in view["words"]] == pytest.approx(shares, abs=1e-3)
+    strongest = [int(last[places].mean(0).argmax()) for _, places in words]
+    assert [boxes[-1][0] for _, boxes in view["words"]] == strongest

@@ -95,6 +95,20 @@ def test_names_are_escaped(make_run: Callable[..., Path]) -> None:
     assert "&lt;b&gt;run" in page
 
 
+def test_the_run_that_one_started_from_is_linked(make_run: Callable[..., Path]) -> None:
+    first, run = make_run("pre train"), make_run("finetune")
+    (first / "last").symlink_to(Path("checkpoints") / "step-0000004")
+    inputs = {"task": "vqa", "init": str(first / "last")}
+    (run / "inputs.json").write_text(json.dumps(inputs))
+    (first / "inputs.json").write_text('{"init": null}')
+    assert "<nav>" not in write_report(run).read_text()  # there is no page yet
+    assert "<nav>" not in write_report(first).read_text()
+    page = write_report(run).read_text()
+    assert '<a href="../pre%20train/report.html">the run pre train, which' in page
+    (run / "inputs.json").write_text(json.dumps({**inputs, "init": "somebody/model"}))
+    assert "<nav>" not in write_report(run).read_text()
+
+
 def test_compare_shows_runs_side_by_side(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [make_run("first", lr=0.1, scores=(50.0,)), make_run("second", lr=0.2)]
     page = compare(runs, tmp_path / "deep" / "compare.html").page.read_text()
