@@ -7,8 +7,11 @@ import re
 import typing
 from pathlib import Path
 
+import click
 import pytest
 
+import semvlp
+from semvlp.cli import cli
 from semvlp.settings import ALSO
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from tests.documents import PAGES, README, ROOT, anchors, backticked, fences, links
@@ -103,6 +106,20 @@ def test_the_tree_of_the_readme_shows_every_inner_room() -> None:
         inner = {path.parent.name for path in (ROOT / room).glob("*/*.py")}
         shown = set(re.findall(r"(\w+)/", lines[room])) - {room}
         assert shown == inner | {path.parent.name for path in (ROOT / room).glob("*/*.toml")}, room
+
+
+def test_the_readme_has_every_public_name() -> None:
+    words = set(re.findall(r"\w+", README.read_text()))
+    assert set(semvlp.__all__) <= words
+
+
+@pytest.mark.parametrize("name", ["ask", "search", "serve"])
+def test_the_guide_to_asking_has_every_option(name: str) -> None:
+    told = set(re.findall(r"--[\w-]+", (ROOT / "docs" / "ask.md").read_text()))
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    options = {max(each.opts, key=len) for each in command.params if isinstance(each, click.Option)}
+    assert options - {"--verbose", "--quiet"} <= told
 
 
 def test_the_tour_names_classes_and_functions_where_they_are() -> None:
