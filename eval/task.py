@@ -81,7 +81,7 @@ class Example:
     target: Mapping[str, float] = field(default_factory=dict)
     """Score of each right label; empty where the split has no labels."""
     gallery: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """Names of all images of its file, where the text is compared with others than its own."""
+    """Names of the images that its text is compared with, those without a text among them."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """More that the scorer needs.
 

@@ -1,8 +1,9 @@
 """Retrieval: the image of a caption among all images, the captions of an image among all captions.
 
 Q captions, K images: those of the captions first, then those without a caption, which captions are
-compared with and which are no query. The leaderboard file holds a rank for every caption and every image that has one; ranks
-start at 1 and are pessimistic: wrong candidates with the same score stand before the right one.
+compared with and which are no query. The leaderboard file holds a rank for every caption and every
+image that has one; ranks start at 1 and are pessimistic: wrong candidates with the same score stand
+before the right one.
 Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fold5) stand beside
 those among all images.
 """
