@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from semvlp.app.assistant import Assistant
 from semvlp.errors import InputError
-from semvlp.extract.images.find import ImageFile, Refused, find_images, from_bytes
+from semvlp.extract.images.find import ImageFile, Refused, from_bytes, images_by_id
 from semvlp.extract.preview import jpeg
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions
@@ -48,7 +48,7 @@ class Album:
         Raises:
             InputError: no such store, or no images there.
         """
-        files = {file.image_id: file for file in find_images(images)} if images else {}
+        files = images_by_id(images)
         return cls(open_store(shards), files)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from semvlp.eval.network import check_regions, finite
 from semvlp.eval.pages.gallery import Pictures
 from semvlp.eval.task import Example, Scores
 from semvlp.eval.tasks.retrieval import LABELS
-from semvlp.extract.images.find import find_images
+from semvlp.extract.images.find import images_by_id
 from semvlp.progress import duration
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions
@@ -38,6 +38,8 @@ class Hit(NamedTuple):
     """A photograph that a text may speak of."""
 
     id: str
+    name: str
+    """As its file spells it, without the extension."""
     file: str | None
     """Where the photograph is; None where it is not among those that were named."""
     probability: float
@@ -81,7 +83,7 @@ class PhotoSearch(Closing):
                 "search needs a checkpoint fine-tuned on retrieval, or one of pre-training, which "
                 f"has a matching head, but {checkpoint} was fine-tuned on {assistant.task}"
             )
-        self.files = {file.image_id: file for file in find_images(images)} if images else {}
+        self.files = images_by_id(images)
         self.store = open_store(shards)
         try:
             check_regions(
@@ -149,7 +151,7 @@ class PhotoSearch(Closing):
     def _hit(self, photograph: int, chance: float) -> Hit:
         image_id = self.store.image_ids[photograph]
         file = self.files.get(image_id)
-        return Hit(image_id, str(file) if file else None, chance)
+        return Hit(image_id, self.store.name(photograph), str(file) if file else None, chance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,7 @@ class SearchReport:
 
     def sentence(self) -> str:
         """Write each photograph with a bar, and then what was done."""
-        names = [hit.file or hit.id for hit in self.hits]
+        names = [hit.file or hit.name for hit in self.hits]
         width = max(map(len, names))
         lines = [
             f"  {name:<{width}} {100 * hit.probability:5.1f} % {'█' * round(BAR * hit.probability)}"

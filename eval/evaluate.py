@@ -201,7 +201,7 @@ class _Run:
             return None, {}
         self.task.check_shortlist()
         most = self.network.limits.max_regions
-        lookup = RegionLookup(self.store, self.examples, max_regions=most)
+        lookup = RegionLookup(self.store, self.examples, max_regions=most, galleries=True)
         wanted = best_pairs(label_overlap(self.examples, lookup, self.store.manifest), size)
         return wanted, {"shortlist": {"size": size, **lost(self.examples, wanted)}}
 

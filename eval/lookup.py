@@ -15,17 +15,31 @@ SHOWN = 10
 class RegionLookup:
     """Regions by the names of images as annotation files spell them.
 
+    Args:
+        galleries: whether the images that texts are compared with are looked up too; training needs
+            only those of the examples.
+
     Raises:
         InputError: images that the store lacks; official scores count every example, so none may
             be left out.
     """
 
-    def __init__(self, store: Store, examples: Sequence[Example], *, max_regions: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        examples: Sequence[Example],
+        *,
+        max_regions: int,
+        galleries: bool = False,
+    ) -> None:
         self._store, self._max_regions = store, max_regions
         ids = ImageIds(store.image_ids)
         names = dict.fromkeys(name for example in examples for name in example.images)
+        if galleries:
+            every = {id(example.gallery): example.gallery for example in examples}
+            names |= dict.fromkeys(name for gallery in every.values() for name in gallery)
         self._image_ids = {name: ids.find(name) for name in names}
-        missing = {name for name, image_id in self._image_ids.items() if image_id is None}
+        missing = [name for name, image_id in self._image_ids.items() if image_id is None]
         if missing:
             raise InputError(_message(store, examples, missing, len(names)))
 
@@ -53,14 +67,13 @@ def pair_regions(regions: Regions, most: int) -> PairRegions:
     return regions.features[:most], regions.boxes[:most], regions.width, regions.height
 
 
-def _message(store: Store, examples: Sequence[Example], missing: set[str], total: int) -> str:
-    touched = [e.example_id for e in examples if missing.intersection(e.images)]
-    names = [name for e in examples for name in e.images if name in missing]
-    shown = ", ".join(list(dict.fromkeys(names))[:SHOWN]) + (
-        ", ..." if len(missing) > SHOWN else ""
-    )
+def _message(store: Store, examples: Sequence[Example], missing: Sequence[str], total: int) -> str:
+    lacking = set(missing)
+    touched = [e.example_id for e in examples if not lacking.isdisjoint(e.images)]
+    needed = f"which {len(touched)} examples need, first {touched[0]!r}" if touched else ""
+    shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
     return (
         f"{store.path}: must hold the images of all {len(examples)} examples, but lacks "
-        f"{len(missing)} of {total} ({shown}), which {len(touched)} examples need, first "
-        f"{touched[0]!r}; extract them too (refused.jsonl says which were refused)"
+        f"{len(missing)} of {total} ({shown}), {needed or 'which every text is compared with'}; "
+        "extract them too (refused.jsonl says which were refused)"
     )

@@ -106,7 +106,8 @@ def predictions_by_mode(
 
     Raises: as `predict`; Interrupted where `options.stop` says so.
     """
-    lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
+    most = network.limits.max_regions
+    lookup = RegionLookup(store, examples, max_regions=most, galleries=True)
     passes = _Passes(network, task, examples, lookup, options)
     scores: dict[EvalMode, Scores] = {one: task.run_pass(passes, one) for one in passes_of(mode)}
     if mode == "both":

@@ -81,6 +81,8 @@ class Example:
     """Names of the images as the annotation file spells them; two for the pair head."""
     target: Mapping[str, float] = field(default_factory=dict)
     """Score of each right label; empty where the split has no labels."""
+    gallery: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Names of the images that its text is compared with, those without a text among them."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """More that the scorer needs.
 

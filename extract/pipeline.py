@@ -15,6 +15,7 @@ from semvlp.errors import ConfigError
 from semvlp.extract.detectors.detector import Detector
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.images.file import as_begun
 from semvlp.extract.images.find import DECODING_VERSION, ImageFile, find_images
 from semvlp.extract.images.given import Given, GivenBoxes, given_boxes, rule_of
 from semvlp.extract.inference import ImageResult, confirm_failures, results
@@ -27,8 +28,8 @@ from semvlp.progress import Progress, duration
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.dataset.plan import Part, Plan
-from semvlp.shards.dataset.plan_file import begun_extractor
-from semvlp.shards.dataset.refusals import check_refused
+from semvlp.shards.dataset.plan_file import begun_extractor, begun_ids
+from semvlp.shards.dataset.refusals import check_refused, printable
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import read_matched
@@ -66,7 +67,8 @@ def extract(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out must be a directory, but {out} is a file")
     refuse_source_code(out)
-    files: Sequence[ImageFile] = find_images(images)
+    begun = () if settings.overwrite else begun_ids(out)
+    files: Sequence[ImageFile] = as_begun(find_images(images, others=True), begun)
     boxes = _given_boxes(settings, files)
     files = boxes.files if boxes else files
     texts, unmatched = _match(settings.texts, files)
@@ -259,8 +261,8 @@ def _write(result: ImageResult, writer: Writer, texts: Mapping[str, Texts]) -> b
     """Store the regions and return True, or the reason why there are none and return False."""
     image_id = result.file.image_id
     if isinstance(result.value, Regions):
-        own = texts.get(image_id, Texts())
-        writer.write(Sample(key=image_id, regions=result.value, texts=own))
+        own, name = texts.get(image_id, Texts()), printable(result.file.name)
+        writer.write(Sample(key=image_id, regions=result.value, texts=own, name=name))
         return True
     log.debug("refused %s: %s", result.file, result.reason)
     writer.refuse(image_id, str(result.file), result.reason)

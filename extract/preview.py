@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.images.find import ImageFile, Refused, find_images, load
+from semvlp.extract.images.find import ImageFile, Refused, images_by_id, load
 from semvlp.pages import render, write_page
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
@@ -49,7 +49,7 @@ def write_preview(
         raise ConfigError(f"a preview needs at least 1 image, got {count}")
     if not len(store):
         raise InputError(f"{store.path} holds no images to look at")
-    files = {file.image_id: file for file in find_images(images)} if images else {}
+    files = images_by_id(images)
     drawn = np.random.default_rng(seed).permutation(len(store))[:count]
     samples = [store.sample(int(index)) for index in sorted(drawn)]
     cards = [_card(sample, files, store.manifest) for sample in samples]
@@ -85,7 +85,7 @@ def _card(sample: Sample, files: Mapping[str, ImageFile], manifest: Manifest) ->
     width, height = regions.width, regions.height
     shown_width = round(min(max(width, MIN_SHOWN_WIDTH), MAX_SHOWN_HEIGHT * width / height))
     return {
-        "image_id": regions.image_id,
+        "name": sample.name or regions.image_id,
         "width": width,
         "height": height,
         "shown_width": shown_width,

@@ -37,6 +37,7 @@ def encode(sample: Sample) -> tuple[bytes, bytes]:
     entry: dict[str, Any] = {
         "key": sample.key,
         "image_id": regions.image_id,
+        **({"name": sample.name} if sample.name else {}),
         "width": regions.width,
         "height": regions.height,
         "n": len(regions),
@@ -68,14 +69,14 @@ def decode(text: bytes, blob: bytes | memoryview, *, check: bool = True) -> Samp
         check_blob(entry, blob)
     arrays: dict[str, Any] = decode_tensors(blob, entry["key"])
     regions = Regions(**_facts(entry), **arrays)
-    return Sample(key=entry["key"], regions=regions, texts=texts_of(entry))
+    return Sample(key=entry["key"], regions=regions, texts=texts_of(entry), name=name_of(entry))
 
 
 def decode_trusted(text: bytes, arrays: dict[str, NDArray[Any]]) -> Sample:
     """Return the sample of a JSON member and of arrays, both checked before."""
     entry = decode_entry(text)
     regions = Regions.trusted(**_facts(entry), **arrays)
-    return Sample(key=entry["key"], regions=regions, texts=texts_of(entry))
+    return Sample(key=entry["key"], regions=regions, texts=texts_of(entry), name=name_of(entry))
 
 
 def check_blob(entry: dict[str, Any], blob: bytes | memoryview) -> None:
@@ -107,6 +108,11 @@ def decode_entry(text: bytes) -> dict[str, Any]:
     if missing:
         raise InputError(f"sample {entry.get('key')}: its JSON lacks {', '.join(missing)}")
     return entry
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """Return the name of the image as its file spells it; empty where that is the key."""
+    return str(entry.get("name", ""))
 
 
 def texts_of(entry: dict[str, Any]) -> Texts:

@@ -3,7 +3,9 @@
 R regions, F feature size. Boxes are xyxy in pixels of the original image.
 """
 
+import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -16,6 +18,10 @@ FORMAT = "regions-shards"
 FORMAT_VERSION = 1
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,80}")
+DERIVED_KEY = re.compile(r"[A-Za-z0-9_-]*-[0-9a-f]{10}")
+"""What `key_of` makes of a name that is no key; some names look like it by themselves."""
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
+_KEPT_LETTERS = 69  # then '-' and 10 digits of a hash: 80 in all
 NO_ATTRIBUTE = -1
 MAX_REGIONS = 100
 
@@ -124,6 +130,8 @@ class Sample:
     key: str
     regions: Regions
     texts: Texts = Texts()
+    name: str = ""
+    """Name of the image as its file spells it, without the extension; empty where it is the key."""
 
 
 def make_key(image_id: str) -> str:
@@ -138,6 +146,25 @@ def make_key(image_id: str) -> str:
         f"image id {image_id!r} cannot be a key: only letters, digits, '_' and '-', 80 at most; "
         "rename the file or give a JSON list of ids and files"
     )
+
+
+def key_of(name: str) -> str:
+    """Return the key of an image of any name: the name itself where it is a legal key.
+
+    Otherwise '_' stands for each illegal character, and behind it the start of a hash of the name
+    in Unicode's composed form (NFC), so that different names have different keys.
+    """
+    if KEY_PATTERN.fullmatch(name):
+        return name
+    composed = unicodedata.normalize("NFC", name)
+    # Bytes of a file name that are no UTF-8 are surrogates in Python.
+    digest = hashlib.sha256(composed.encode(errors="surrogatepass")).hexdigest()[:10]
+    return f"{_ILLEGAL.sub('_', composed)[:_KEPT_LETTERS]}-{digest}"
+
+
+def former_key(name: str) -> str:
+    """Return the key that version 0.1 gave a name: no hash, so that several names share one."""
+    return _ILLEGAL.sub("_", name)
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

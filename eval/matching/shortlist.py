@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Scores
-from semvlp.eval.tasks.retrieval import image_names
+from semvlp.eval.tasks.retrieval import captioned_images, image_names
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 
@@ -92,7 +92,7 @@ def lost(examples: Sequence[Example], wanted: NDArray[np.bool_]) -> dict[str, fl
     `ir_lost`: captions whose image is not compared with them; `tr_lost`: images that none of their
     captions is compared with. No recall can exceed 100 less these. `pairs`: what is computed.
     """
-    column = {name: index for index, name in enumerate(image_names(examples))}
+    column = {name: index for index, name in enumerate(captioned_images(examples))}
     image_of = np.array([column[example.images[0]] for example in examples])
     own = wanted[np.arange(len(examples)), image_of]
     compared = np.zeros(len(column), bool)

@@ -24,7 +24,7 @@ from semvlp.eval.task import (
     Task,
 )
 from semvlp.eval.tasks.refcoco import overlap
-from semvlp.extract.images.find import ImageFile, Refused, find_images
+from semvlp.extract.images.find import ImageFile, Refused, images_by_id
 from semvlp.extract.preview import data_uri, label_of
 from semvlp.model.tokenizer import CONTINUATION
 from semvlp.names import EvalMode
@@ -113,7 +113,7 @@ def pictures(
 ) -> Pictures:
     """Return what draws the pictures of some examples, over the photographs in `images`."""
     lookup = RegionLookup(store, examples, max_regions=network.limits.max_regions)
-    files = {file.image_id: file for file in find_images(images)} if images else {}
+    files = images_by_id(images)
     return Pictures(network, lookup, store, files, mode)
 
 

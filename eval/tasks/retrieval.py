@@ -1,7 +1,9 @@
 """Retrieval: the image of a caption among all images, the captions of an image among all captions.
 
-Q captions, K images. The leaderboard file holds a rank for every caption and every image; ranks
-start at 1 and are pessimistic: wrong candidates with the same score stand before the right one.
+Q captions, K images: those of the captions first, then those without a caption, which captions are
+compared with and which are no query. The leaderboard file holds a rank for every caption and every
+image that has one; ranks start at 1 and are pessimistic: wrong candidates with the same score stand
+before the right one.
 Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fold5) stand beside
 those among all images.
 """
@@ -78,8 +80,8 @@ class Retrieval(BaseTask):
         return list(LABELS)
 
     def ids(self, examples: Sequence[Example]) -> list[ExampleId]:
-        """Return every caption, then every image."""
-        return [example.example_id for example in examples] + list(image_names(examples))
+        """Return every caption, then every image that has one."""
+        return [example.example_id for example in examples] + captioned_images(examples)
 
     def baseline_examples(self, paths: Sequence[Path]) -> list[Example]:
         """Return none: a text alone has no label."""
@@ -169,7 +171,7 @@ _Queries = tuple[list[_Query], list[_Query]]
 
 def _queries(examples: Sequence[Example], ranks: Sequence[Rank]) -> _Queries:
     captions = [(example.example_id, example.images[0]) for example in examples]
-    images = [(name, name) for name in image_names(examples)]
+    images = [(name, name) for name in captioned_images(examples)]
     every = [_Query(*k, rank) for k, rank in zip([*captions, *images], ranks, strict=True)]
     return every[: len(captions)], every[len(captions) :]
 
@@ -219,9 +221,18 @@ def _highest(row: NDArray[np.floating], count: int) -> NDArray[np.integer]:
     return columns[np.argsort(-row[columns], kind="stable")][:count]
 
 
-def image_names(examples: Sequence[Example]) -> list[str]:
-    """Return the images of the captions, each once, as they first occur: the K columns."""
+def captioned_images(examples: Sequence[Example]) -> list[str]:
+    """Return the images of the captions, each once, as they first occur."""
     return list(dict.fromkeys(example.images[0] for example in examples))
+
+
+def image_names(examples: Sequence[Example]) -> list[str]:
+    """Return the K columns: the images of the captions, then those without a caption."""
+    own = dict.fromkeys(captioned_images(examples))
+    # All examples of a file have the same gallery.
+    galleries = {id(example.gallery): example.gallery for example in examples}
+    rest = (name for gallery in galleries.values() for name in gallery if name not in own)
+    return [*own, *dict.fromkeys(rest)]
 
 
 def mean_log_odds(scores: Sequence[Scores]) -> Scores:
@@ -247,12 +258,12 @@ def rank_answers(
         examples: Q captions.
         matrix: [Q, K] scores against `image_names(examples)`, higher fits better.
     """
-    names = image_names(examples)
+    names = captioned_images(examples)
     column = {name: index for index, name in enumerate(names)}
     image_of = np.array([column[example.images[0]] for example in examples])
     by_caption = metrics.text_to_image(matrix, image_of)
-    by_image = metrics.image_to_text(matrix, image_of)
-    if len(names) > FOLD and len(names) % FOLD == 0:
+    by_image = metrics.image_to_text(matrix[:, : len(names)], image_of)
+    if matrix.shape[1] == len(names) > FOLD and len(names) % FOLD == 0:
         for start in range(0, len(names), FOLD):
             _add_fold(by_caption, by_image, matrix, image_of, start)
     ids = [example.example_id for example in examples]
@@ -301,17 +312,27 @@ def _karpathy(document: Any, path: Path, split: str) -> Iterator[Example]:
     if present.keys().isdisjoint(wanted):
         names = ", ".join(present)
         raise InputError(f"{path}: holds the splits {names}, but not {split!r}; give --split")
-    for record in records:
-        for sentence in record.fields["sentences"] if record.fields["split"] in wanted else ():
+    own = [record for record in records if record.fields["split"] in wanted]
+    gallery = tuple(record.image for record in own)
+    for record in own:
+        for sentence in record.fields["sentences"]:
             require(sentence, {"sentid": int}, record.where)
-            yield _example(sentence["sentid"], sentence["raw"], record.image)
+            yield _example(sentence["sentid"], sentence["raw"], record.image, gallery)
 
 
 def _coco(document: Any, path: Path) -> Iterator[Example]:
-    for record in coco_captions(document, path):
+    records = list(coco_captions(document, path))
+    gallery = tuple(image["file_name"] for image in document.get("images") or ())
+    for record in records:
         require(record.fields, {"id": int, "image_id": int}, record.where)
-        yield _example(record.fields["id"], record.fields["caption"], record.image)
+        yield _example(record.fields["id"], record.fields["caption"], record.image, gallery)
 
 
-def _example(caption_id: int, caption: str, image: str) -> Example:
-    return Example(example_id=caption_id, text=caption, images=(image,), target={"match": 1.0})
+def _example(caption_id: int, caption: str, image: str, gallery: tuple[str, ...]) -> Example:
+    return Example(
+        example_id=caption_id,
+        text=caption,
+        images=(image,),
+        target={"match": 1.0},
+        gallery=gallery,
+    )

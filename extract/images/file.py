@@ -1,21 +1,21 @@
 """One image: a file, or a member of a tar that is read in place."""
 
 import logging
+import os
 import posixpath
-import re
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from semvlp.archives import open_tar
 from semvlp.errors import InputError
-from semvlp.shards.record import make_key
+from semvlp.extract.images.kinds import HEAD_BYTES, TAKEN_SINCE_0_2, is_image, why_not_taken
+from semvlp.shards.record import former_key, key_of
 
 log = logging.getLogger(__name__)
-
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
-_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Refused(Exception):
@@ -27,7 +27,7 @@ class ImageFile:
     """An image: a file of its own, or a member of a tar."""
 
     image_id: str
-    """Name of the image: the file name without its extension, '_' for what a key must not have."""
+    """Key of the image: its name, or what `key_of` makes of it."""
     path: Path
     """The file, or the tar it lies in."""
     member: str = ""
@@ -38,6 +38,16 @@ class ImageFile:
     """Bytes of the member."""
     unread: str = ""
     """Why there are no bytes to be read; empty where there are."""
+    name: str = ""
+    """The file name without its extension, where that is not the key."""
+    other: bool = False
+    """Whether it is of a kind that is not taken, and counted as refused."""
+
+    @classmethod
+    def named(cls, name: str, path: Path, **more: Any) -> "ImageFile":
+        """Make an image of any name."""
+        key = key_of(name)
+        return cls(key, path, name="" if key == name else name, **more)
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
@@ -65,7 +75,7 @@ class ImageFile:
 
 
 def in_tar(path: Path) -> list[ImageFile]:
-    """Return the images of an uncompressed tar, read from its headers.
+    """Return the images of an uncompressed tar, read from its headers, those of other kinds too.
 
     Raises:
         InputError: it is damaged, truncated or compressed.
@@ -75,8 +85,12 @@ def in_tar(path: Path) -> list[ImageFile]:
         _check_end(path, tar.offset)
     files = {posixpath.normpath(member.name): member for member in members if _is_plain(member)}
     images = [_member(path, member, files) for member in members if is_image(member.name)]
-    log.info("%s: %d images, %d other members", path, len(images), len(members) - len(images))
-    return images
+    others = [other for member in members if (other := _other_member(path, member))]
+    rest = len(members) - len(images) - len(others)
+    log.info(
+        "%s: %d images, %d of other kinds, %d other members", path, len(images), len(others), rest
+    )
+    return images + others
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:
@@ -85,18 +99,31 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
 
 def _member(path: Path, member: tarfile.TarInfo, files: Mapping[str, tarfile.TarInfo]) -> ImageFile:
     """Return an image of a tar; a link has the bytes of the file in `files` that it stands for."""
-    name, key = member.name, image_id(member.name)
+    image = ImageFile.named(PurePosixPath(member.name).stem, path, member=member.name)
     if _is_plain(member):
-        return ImageFile(key, path, name, member.offset_data, member.size)
+        return replace(image, offset=member.offset_data, size=member.size)
     if not (member.islnk() or member.issym()):
-        return ImageFile(key, path, name, unread="stored with holes; pack it as a plain file")
+        return replace(image, unread="stored with holes; pack it as a plain file")
     # A symbolic link is relative to its own folder, a hard link to the root of the tar.
-    folder = posixpath.dirname(name) if member.issym() else ""
+    folder = posixpath.dirname(member.name) if member.issym() else ""
     target = files.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
     if target is None:
         unread = f"a link to {member.linkname}, which its tar does not hold"
-        return ImageFile(key, path, name, unread=unread)
-    return ImageFile(key, path, name, target.offset_data, target.size)
+        return replace(image, unread=unread)
+    return replace(image, offset=target.offset_data, size=target.size)
+
+
+def _other_member(path: Path, member: tarfile.TarInfo) -> ImageFile | None:
+    def head() -> bytes:
+        with path.open("rb") as tar:
+            tar.seek(member.offset_data)
+            return tar.read(min(member.size, HEAD_BYTES))
+
+    unread = why_not_taken(member.name, head) if _is_plain(member) else ""
+    if not unread:
+        return None
+    stem = PurePosixPath(member.name).stem
+    return ImageFile.named(stem, path, member=member.name, unread=unread, other=True)
 
 
 def _check_end(path: Path, offset: int) -> None:
@@ -108,12 +135,62 @@ def _check_end(path: Path, offset: int) -> None:
         raise InputError(f"{path}: the tar is damaged or truncated at byte {offset}; copy it again")
 
 
-def is_image(name: str) -> bool:
-    """Tell by its extension whether a file is an image; hidden files are none."""
-    hidden = PurePosixPath(name).name.startswith(".")
-    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+def other_file(path: Path) -> ImageFile | None:
+    """Return a file that is an image of a kind that is not taken; None where it is no such."""
+
+    def head() -> bytes:
+        try:
+            with path.open("rb") as file:
+                return file.read(HEAD_BYTES)
+        except OSError:
+            return b""
+
+    # A pipe would never end.
+    unread = why_not_taken(path.name, head) if path.is_file() else ""
+    return ImageFile.named(path.stem, path, unread=unread, other=True) if unread else None
 
 
-def image_id(name: str) -> str:
-    """Return the id of an image whose file or member has this name."""
-    return make_key(_ILLEGAL.sub("_", PurePosixPath(name).stem))
+def told_apart(images: Sequence[ImageFile], base: Path) -> Iterator[ImageFile]:
+    """Yield the images, those of other kinds by an id that no image before them has.
+
+    A photograph and what it was made from may lie side by side: `IMG_1.jpg` and `IMG_1.heic`.
+
+    Args:
+        base: ids are made of places relative to it, so that they do not tell where it lies.
+    """
+    taken = {image.image_id for image in images if not image.other}
+    for image in images:
+        if image.other and image.image_id in taken:
+            place = os.path.relpath(str(image), base)
+            image = replace(image, image_id=key_of(f"./{place}"), name=place)
+        taken.add(image.image_id)
+        yield image
+
+
+def as_begun(files: Sequence[ImageFile], begun: Collection[str]) -> list[ImageFile]:
+    """Return the images by the ids of a data set that version 0.1 may have begun with them.
+
+    Its ids had `_` for what a key must not have and no hash, and it did not count images of kinds
+    that it knew nothing of: these are left out.
+    """
+    known = set(begun)
+    if not known or any(file.image_id in known for file in files if file.name or file.other):
+        return list(files)
+    kept = [file for file in files if file.image_id in known or not _is_new(file)]
+    if len(kept) < len(files):
+        log.warning(
+            "%d images of other kinds were not counted when the data set was begun, and are not "
+            "now; --overwrite begins it anew with them",
+            len(files) - len(kept),
+        )
+    former = [former_key(file.name) or file.image_id for file in kept]
+    times = Counter(former)
+    renamed = [
+        replace(file, image_id=key) if key in known and times[key] == 1 else file
+        for file, key in zip(kept, former, strict=True)
+    ]
+    return sorted(renamed, key=lambda file: file.image_id)
+
+
+def _is_new(file: ImageFile) -> bool:
+    return file.other or PurePosixPath(file.member or file.path).suffix.lower() in TAKEN_SINCE_0_2

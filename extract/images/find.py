@@ -18,8 +18,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError
-from semvlp.extract.images.file import EXTENSIONS, ImageFile, Refused, image_id, in_tar, is_image
-from semvlp.shards.record import make_key
+from semvlp.extract.images.file import ImageFile, Refused, in_tar, other_file, told_apart
+from semvlp.extract.images.kinds import EXTENSIONS, FORMATS, HEAD_BYTES, is_image, kind_of
+from semvlp.shards.record import former_key
 
 __all__ = [
     "DECODING_VERSION",
@@ -28,6 +29,7 @@ __all__ = [
     "Refused",
     "find_images",
     "from_bytes",
+    "images_by_id",
     "load",
 ]
 
@@ -37,11 +39,7 @@ DECODING_VERSION = 2
 """Part of the profile of extracted regions: raise it when `load` gives other pixels."""
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
-MIN_SIDE = 8
-MAX_ASPECT = 50
 
-# Only these: others of Pillow's plugins start programs (EPS) or hold no photograph.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # What Pillow's decoders raise on damaged files; it does not turn them all into OSError.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError),
@@ -59,13 +57,17 @@ _UPRIGHT = {
 }
 
 
-def find_images(source: Path) -> list[ImageFile]:
+def find_images(source: Path, *, others: bool = False) -> list[ImageFile]:
     """Return the images of a directory (with its subdirectories), a list or tars, sorted by id.
 
     A directory gives its image files by extension, or the images of its `.tar` files; hidden files
     are left out. A list is `.txt` (a path a line) or `.json` (a list of paths, or an object of ids
     and paths), paths relative to the list. A pattern such as `train-*.tar` stands for all files
     that match. Tars are read in place.
+
+    Args:
+        others: also return images in directories and tars that are not taken: of kinds that cannot
+            be read, and without an extension. Each says why.
 
     Raises:
         InputError: nothing found, a damaged list or tar, both images and tars in a directory, or
@@ -78,13 +80,28 @@ def find_images(source: Path) -> list[ImageFile]:
     else:
         matching = sorted(source.parent.glob(source.name))
         images = [image for path in matching for image in _in_file(path)]
-    if not images:
+    taken = [image for image in images if not image.other]
+    if not taken:
+        seen = f"; {images[0]}: {images[0].unread}" if images else ""
         raise InputError(
-            f"{source}: no images there; give a directory of {', '.join(sorted(EXTENSIONS))}, "
-            "a .txt or .json list of files, or a .tar"
+            f"{source}: no images there{seen}; give a directory of "
+            f"{', '.join(sorted(EXTENSIONS))}, a .txt or .json list of files, or a .tar"
         )
-    _check_unique(images, source)
-    return sorted(images, key=lambda image: image.image_id)
+    if others:
+        rest = [image for image in images if image.other]
+        taken = list(told_apart(taken + rest, source if source.is_dir() else source.parent))
+    _check_unique(taken, source)
+    return sorted(taken, key=lambda image: image.image_id)
+
+
+def images_by_id(source: Path | None) -> dict[str, ImageFile]:
+    """Return the images of `find_images` by their ids, and by those that version 0.1 gave them.
+
+    Raises: as `find_images`.
+    """
+    images = find_images(source) if source else []
+    former = {key: image for image in images if (key := former_key(image.name))}
+    return former | {image.image_id: image for image in images}
 
 
 def load(image_file: ImageFile) -> NDArray[np.uint8]:
@@ -94,7 +111,7 @@ def load(image_file: ImageFile) -> NDArray[np.uint8]:
     16 bits are scaled to 8; of an animation the first frame is taken.
 
     Raises:
-        Refused: unreadable, damaged, truncated, not an image, too small or too large.
+        Refused: unreadable, damaged, truncated, not an image, or too large.
     """
     return from_bytes(image_file.read())
 
@@ -106,12 +123,14 @@ def from_bytes(data: bytes) -> NDArray[np.uint8]:
         Refused: as `load`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return decode(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise Refused(f"not an image in one of the formats {', '.join(_FORMATS)}") from None
+        kind = kind_of(data[:HEAD_BYTES])
+        but = f", but {kind}; save it as JPEG" if kind and kind not in FORMATS else ""
+        raise Refused(f"not an image in one of the formats {', '.join(FORMATS)}{but}") from None
     except _DAMAGE as error:
         raise Refused(f"damaged image: {error}") from error
 
@@ -120,9 +139,11 @@ def decode(image: Image.Image) -> NDArray[np.uint8]:
     """Decode an opened image to RGB [H, W, 3] uint8, as `load` does.
 
     Raises:
-        Refused: too small or too large.
+        Refused: too large, or pixels without a known white.
     """
-    _check_size(*image.size)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Refused(f"{width} x {height} is more than {MAX_PIXELS} pixels")
     image.load()
     rgb, turn = _to_rgb(image), _UPRIGHT.get(_orientation(image))
     return np.array(rgb if turn is None else rgb.transpose(turn))
@@ -130,7 +151,8 @@ def decode(image: Image.Image) -> NDArray[np.uint8]:
 
 def _in_directory(directory: Path) -> list[ImageFile]:
     files = sorted(_walk(directory), key=lambda path: path.relative_to(directory).parts)
-    images = [ImageFile(image_id(path.name), path) for path in files if is_image(path.name)]
+    images = [ImageFile.named(path.stem, path) for path in files if is_image(path.name)]
+    others = [other for path in files if (other := other_file(path))]
     tars = [path for path in files if path.suffix.lower() == ".tar"]
     if images and tars:
         raise InputError(
@@ -139,9 +161,13 @@ def _in_directory(directory: Path) -> list[ImageFile]:
             f"such as '{tars[0].parent / '*.tar'}'"
         )
     if tars:
-        return [image for tar in tars for image in in_tar(tar)]
-    log.info("%s: %d images, %d other files", directory, len(images), len(files) - len(images))
-    return images
+        return [image for tar in tars for image in in_tar(tar)] + others
+    rest = len(files) - len(images) - len(others)
+    log.info(
+        "%s: %d images, %d of other kinds, %d other files",
+        *(directory, len(images), len(others), rest),
+    )
+    return images + others
 
 
 def _walk(directory: Path) -> Iterator[Path]:
@@ -170,12 +196,12 @@ def _in_file(source: Path) -> list[ImageFile]:
         case ".json":
             return _in_json(source)
     if is_image(source.name):
-        return [ImageFile(image_id(source.name), source)]
+        return [ImageFile.named(source.stem, source)]
     raise InputError(f"{source}: images are given as a directory, a .txt or .json list, or a .tar")
 
 
 def _listed(source: Path, names: Iterable[str]) -> list[ImageFile]:
-    return [ImageFile(image_id(Path(name).name), source.parent / name) for name in names]
+    return [ImageFile.named(Path(name).stem, source.parent / name) for name in names]
 
 
 def _in_json(source: Path) -> list[ImageFile]:
@@ -189,7 +215,7 @@ def _in_json(source: Path) -> list[ImageFile]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{source}: must be a list of paths or an object of ids and paths")
     if pairs:
-        return [ImageFile(make_key(key), source.parent / name) for key, name in content]
+        return [ImageFile.named(key, source.parent / name) for key, name in content]
     return _listed(source, names)
 
 
@@ -210,15 +236,6 @@ def _check_unique(images: list[ImageFile], source: Path) -> None:
             f"{source}: every image must have its own id, but {len(twice)} repeat one:\n"
             f"{shown}{more}\nRename them, or give a JSON object of ids and paths"
         )
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise Refused(f"{width} x {height} is more than {MAX_PIXELS} pixels")
-    if min(width, height) < MIN_SIDE:
-        raise Refused(f"{width} x {height} pixels: both sides must be at least {MIN_SIDE}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise Refused(f"{width} x {height} pixels: one side is over {MAX_ASPECT} times the other")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.extract.images.boxes_file import ImageBoxes, boxes_sha256, read_boxes
-from semvlp.extract.images.file import ImageFile, Refused, image_id
+from semvlp.extract.images.file import ImageFile, Refused
 from semvlp.shards.record import MAX_REGIONS
-from semvlp.shards.texts.image_ids import ImageIds
+from semvlp.shards.texts.image_ids import ImageIds, stem
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ def given_boxes(path: Path, files: Sequence[ImageFile], *, and_detected: bool) -
     for each in read_boxes(path):
         key = ids.find(each.image)
         if key is None:
-            key = image_id(each.image)
-            unknown.append(_missing(each, key))
+            unknown.append(_missing(each))
+            key = unknown[-1].image_id
         if key in named:
             raise InputError(f"{each.where}: this image's boxes stand in {named[key].where} too")
         named[key] = each
@@ -147,7 +147,7 @@ def rule_of(given: Mapping[str, Given]) -> dict[str, Any]:
     }
 
 
-def _missing(boxes: ImageBoxes, key: str) -> ImageFile:
+def _missing(boxes: ImageBoxes) -> ImageFile:
     """Return a file that cannot be read: its line of what was refused says why."""
     reason = f"{boxes.where}: there is no image {boxes.image!r} among the photographs"
-    return ImageFile(key, Path(boxes.image), unread=reason)
+    return ImageFile.named(stem(boxes.image), Path(boxes.image), unread=reason)

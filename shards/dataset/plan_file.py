@@ -107,6 +107,16 @@ def begun_extractor(out: Path) -> Mapping[str, Any]:
     return extractor if isinstance(extractor, dict) else {}
 
 
+def begun_ids(out: Path) -> tuple[str, ...]:
+    """Return the images of the data set that `out` was begun with; none where there is none.
+
+    Raises: as `write_or_check_plan`.
+    """
+    path = out / PLAN_NAME
+    ids = _read(path).get("image_ids") if path.exists() else None
+    return tuple(ids) if isinstance(ids, list) else ()
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         plan = from_json(path.read_bytes())

@@ -10,7 +10,15 @@ from typing import Any
 from semvlp.closing import Closing
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
-from semvlp.shards.codec import Layout, blob_layout, check_blob, decode, decode_entry, texts_of
+from semvlp.shards.codec import (
+    Layout,
+    blob_layout,
+    check_blob,
+    decode,
+    decode_entry,
+    name_of,
+    texts_of,
+)
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import Sample, Texts
 
@@ -59,6 +67,10 @@ class Store(Closing, ABC):
     def texts(self, index: int) -> Texts:
         """Read the texts alone, without reading the regions."""
         return texts_of(decode_entry(self.entry(index)))
+
+    def name(self, index: int) -> str:
+        """Read the name of an image as its file spells it, without the extension."""
+        return name_of(decode_entry(self.entry(index))) or self.image_ids[index]
 
     def members(self, index: int) -> Members:
         """Read the JSON and the regions as they are stored, to be copied without change."""

@@ -6,9 +6,13 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from semvlp.errors import InputError
+from semvlp.shards.record import DERIVED_KEY, former_key, key_of
 
 IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+        *(".avif", ".heic", ".heif", ".npy", ".npz"),
+    )
 )
 # A number counts as the image's number only where it stands alone or behind a separator: GQA's
 # `n54424` is another photograph than Visual Genome's `54424`.
@@ -23,13 +27,15 @@ class ImageIds:
     def __init__(self, ids: Iterable[str]) -> None:
         # A dict rather than a set: it keeps the order, so messages are the same in every run.
         self._ids = dict.fromkeys(ids)
+        self._former: dict[str, str] = {}
 
     def find(self, name: str | int) -> str | None:
         """Return the id of the image that `name` speaks of, or None.
 
-        Tried in this order: the name as it stands; without directory and image extension; by its
-        number, so that 150367, `000000150367` and `COCO_train2014_000000150367` are one image. Two
-        numbered names with different prefixes are different images.
+        Tried in this order: the name as it stands; without directory and image extension; either
+        by the key that is made of it, see `key_of`; by its number, so that 150367, `000000150367`
+        and `COCO_train2014_000000150367` are one image; by the key that version 0.1 made of it.
+        Two numbered names with different prefixes are different images.
 
         Raises:
             InputError: several images fit equally well.
@@ -37,7 +43,12 @@ class ImageIds:
         text = str(name)
         if text in self._ids:
             return text
-        return _only(text, self._by_stem.get(stem(text), [])) or self._find_numbered(text)
+        return (
+            _only(text, self._by_stem.get(stem(text), []))
+            or next((key for key in map(key_of, (text, stem(text))) if key in self._ids), None)
+            or self._find_numbered(text)
+            or self._find_former(text)
+        )
 
     def _find_numbered(self, name: str) -> str | None:
         prefix, number = _split(stem(name))
@@ -48,6 +59,24 @@ class ImageIds:
         bare = not prefix or len(stem(name)) - len(prefix) >= _LONG
         loose = [image_id for image_id, other in candidates if not prefix or (bare and not other)]
         return _only(name, same) or _only(name, loose)
+
+    def _find_former(self, name: str) -> str | None:
+        """Find it in a data set of version 0.1, whose keys several names might share."""
+        key = former_key(stem(name))
+        if key not in self._ids or self._has_derived:
+            return None
+        first = self._former.setdefault(key, stem(name))
+        if first != stem(name):
+            raise InputError(
+                f"image {key!r} was extracted by an earlier version, which told the names "
+                f"{first!r} and {stem(name)!r} not apart; extract the images again, or spell "
+                "the name as the image's id"
+            )
+        return key
+
+    @cached_property
+    def _has_derived(self) -> bool:
+        return any(map(DERIVED_KEY.fullmatch, self._ids))
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from semvlp.errors import InputError
 from semvlp.shards.codec import ALIGNMENT, decode, decode_entry, encode, replace_texts
-from semvlp.shards.record import TENSORS, Question, Sample, Texts, make_key
+from semvlp.shards.record import TENSORS, Question, Sample, Texts, key_of, make_key
 from tests.shards.datasets import sample_of
 
 
@@ -160,3 +160,19 @@ def test_ids_that_are_keys_stay_as_they_are(image_id: str) -> None:
 def test_ids_that_cannot_be_keys_are_refused(image_id: str) -> None:
     with pytest.raises(InputError, match="cannot be a key"):
         make_key(image_id)
+
+
+def test_names_that_are_no_keys_get_keys_of_their_own() -> None:
+    names = ["IMG 1", "IMG.1", "фото", "写真", "x" * 81, "x" * 82, "", "ok\udcff", "a\n"]
+    keys = [key_of(name) for name in names]
+    assert len({*keys}) == len(names)
+    assert [make_key(key) for key in keys] == keys
+    assert key_of("caf\u00e9") == key_of("cafe\u0301") == "caf_-850f7dc43d"
+
+
+def test_a_name_is_kept_where_it_differs_from_the_key() -> None:
+    plain = sample_of("img-1", regions=3)
+    named = replace(plain, name="IMG 1.v2")
+    assert b'"name"' not in encode(plain)[0]
+    assert decode(*encode(named)).name == "IMG 1.v2"
+    assert decode(*encode(plain)).name == ""

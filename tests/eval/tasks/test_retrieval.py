@@ -125,3 +125,20 @@ def test_when_there_are_folds(
     examples = Retrieval().read([save("k.json", make.karpathy(names))], split="test")
     ranks = rank_answers(examples, np.eye(images, dtype=np.float32))
     assert ("1k_rsum" in Retrieval().score(examples, ranks)) == folds
+
+
+@pytest.mark.parametrize("kind", ["karpathy", "coco"])
+def test_images_without_a_caption_are_in_the_gallery(
+    save: Callable[..., Path], make: type, kind: str
+) -> None:
+    """They are compared with every caption, and are no query themselves."""
+    document = make.karpathy({"a": 1, "empty": 0, "b": 1})
+    if kind == "coco":
+        images = [{"id": n, "file_name": name} for n, name in enumerate(("a", "empty", "b"))]
+        captions = [{"id": n, "image_id": 2 * n, "caption": "x"} for n in range(2)]
+        document = {"images": images, "annotations": captions}
+    examples = Retrieval().read([save("k.json", document)], split="test")
+    assert image_names(examples) == ["a", "b", "empty"]
+    answers = rank_answers(examples, np.array([[0.5, 0.1, 0.9], [0.1, 0.8, 0.2]], np.float32))
+    assert answers == {0: Rank(2, 0), 1: Rank(1, 0), "a": Rank(1, 0), "b": Rank(1, 0)}
+    assert Retrieval().ids(examples) == list(answers)

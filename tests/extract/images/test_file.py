@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semvlp.extract.images.find import MAX_PIXELS, ImageFile, Refused, find_images, load
+from semvlp.extract.images.kinds import FORMATS
 
 ORIENTATION = 0x0112
 
@@ -188,13 +189,25 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load(ImageFile("x", tmp_path / "none.jpg"))
 
 
-@pytest.mark.parametrize(
-    ("size", "reason"),
-    [((1, 1), "at least 8"), ((7, 90), "at least 8"), ((8, 500), "over 50 times the other")],
-)
-def test_degenerate_sizes_are_refused(tmp_path: Path, size: tuple[int, int], reason: str) -> None:
-    with pytest.raises(Refused, match=f"{size[0]} x {size[1]} pixels: .*{reason}"):
-        load(saved(Image.new("RGB", size), tmp_path / "a.png"))
+@pytest.mark.parametrize("size", [(1, 1), (7, 90), (4000, 1)])
+def test_photographs_of_any_shape_are_taken(tmp_path: Path, size: tuple[int, int]) -> None:
+    pixels = load(saved(Image.new("RGB", size), tmp_path / "a.png"))
+    assert pixels.shape == (*size[::-1], 3)
+
+
+def test_avif_is_taken_where_pillow_reads_it(tmp_path: Path) -> None:
+    if "AVIF" not in FORMATS:
+        pytest.skip("this Pillow reads no AVIF")
+    image = saved(Image.fromarray(gradient()), tmp_path / "a.avif", quality=100)
+    assert [file.path for file in find_images(tmp_path)] == [image.path]
+    assert np.abs(load(image).astype(int) - gradient()).mean() < 8
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIF")])
+def test_a_wrong_extension_is_told(tmp_path: Path, brand: bytes, kind: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(99))
+    with pytest.raises(Refused, match=f"but {kind}; save it as JPEG"):
+        load(ImageFile("x", tmp_path / "a.jpg"))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from semvlp.errors import InputError
-from semvlp.extract.images.find import ImageFile, Refused, find_images, load
+from semvlp.extract.images.file import as_begun
+from semvlp.extract.images.find import ImageFile, Refused, find_images, images_by_id, load
+from semvlp.shards.record import key_of
 
 
 def touch(path: Path) -> Path:
@@ -66,10 +68,17 @@ def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     assert ids(find_images(tmp_path / "images")) == ["x"]
 
 
-def test_names_become_legal_keys(tmp_path: Path) -> None:
-    for name in ("img.v1.final.jpg", "two words.png", "Überall.png", "plain-1_a.png"):
-        touch(tmp_path / name)
-    assert ids(find_images(tmp_path)) == ["_berall", "img_v1_final", "plain-1_a", "two_words"]
+def test_names_become_keys_of_their_own(tmp_path: Path) -> None:
+    names = ["IMG 1", "IMG_1", "photo.v2", "photo_v2", "фото", "写真", "plain-1_a", "a" * 81]
+    for name in names:
+        touch(tmp_path / f"{name}.png")
+    images = {image.path.stem: image for image in find_images(tmp_path)}
+    assert len({image.image_id for image in images.values()}) == len(names)
+    assert all(image.image_id == key_of(name) for name, image in images.items())
+    assert {n for n, image in images.items() if image.name} == {*names[::2], "写真", "a" * 81} - {
+        "plain-1_a"
+    }
+    assert images["IMG 1"].image_id.startswith("IMG_1-")
 
 
 def test_a_name_that_is_no_utf_8_is_a_legal_key(tmp_path: Path) -> None:
@@ -79,25 +88,19 @@ def test_a_name_that_is_no_utf_8_is_a_legal_key(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     (found,) = find_images(tmp_path)
-    assert found.image_id == "ok_"
+    assert found.image_id.startswith("ok_-")
     assert load(found).shape == (8, 8, 3)
 
 
-def test_a_name_too_long_for_a_key_says_what_to_do(tmp_path: Path) -> None:
-    touch(tmp_path / f"{'a' * 81}.png")
-    with pytest.raises(InputError, match=r"80 at most.*JSON list"):
-        find_images(tmp_path)
-
-
 def test_two_images_of_one_id_are_one_error_before_any_work(tmp_path: Path) -> None:
-    for name in ("a/x.jpg", "b/x.png", "c.1.jpg", "c_1.jpg", "fine.jpg"):
+    for name in ("a/x.jpg", "b/x.png", "c/y.1.jpg", "d/y.1.png", "fine.jpg"):
         touch(tmp_path / name)
     with pytest.raises(InputError) as error:
         find_images(tmp_path)
     message = str(error.value)
     assert "2 repeat one" in message
     assert f"x: {tmp_path / 'a/x.jpg'}, {tmp_path / 'b/x.png'}" in message
-    assert f"c_1: {tmp_path / 'c.1.jpg'}, {tmp_path / 'c_1.jpg'}" in message
+    assert f"{key_of('y.1')}: {tmp_path / 'c/y.1.jpg'}, {tmp_path / 'd/y.1.png'}" in message
     assert "JSON object of ids and paths" in message
 
 
@@ -126,7 +129,6 @@ def test_a_json_list_and_a_json_object(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"a": "1.jpg", "a": "2.jpg"}', "1 repeat one"),
-        ('{"a.b": "1.jpg"}', r"image id 'a\.b' cannot be a key"),
         ('{"images": [{"id": 1}]}', "must be a list of paths or an object"),
         ("3", "must be a list of paths or an object"),
         ("[", "not JSON"),
@@ -156,7 +158,7 @@ def test_members_of_a_tar_are_read_in_place(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "a.tar", names)
     before = sorted(tmp_path.rglob("*"))
     found = find_images(tar)
-    assert ids(found) == ["000", "absolute", "escape", "x_y"]
+    assert ids(found) == ["000", "absolute", "escape", key_of("x.y")]
     assert [int(load(image)[0, 0, 0]) for image in found] == [0, 3, 2, 4]
     assert str(found[3]) == f"{tar}:d/x.y.png"
     assert sorted(tmp_path.rglob("*")) == before
@@ -222,7 +224,52 @@ def test_one_image_is_a_source_too(tmp_path: Path) -> None:
 def test_nothing_found_says_what_is_possible(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("no images")
     for source in (tmp_path, tmp_path / "missing", tmp_path / "missing-*.tar"):
-        with pytest.raises(InputError, match=r"no images there; give a directory of \.bmp"):
+        with pytest.raises(InputError, match=r"no images there; give a directory of \."):
             find_images(source)
     with pytest.raises(InputError, match=r"a directory, a \.txt or \.json list, or a \.tar"):
         find_images(tmp_path / "readme.md")
+
+
+def test_any_id_of_a_json_object_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps({"a.b": "1.jpg", "": "2.jpg"}))
+    assert {image.image_id for image in find_images(tmp_path / "list.json")} == {
+        key_of("a.b"),
+        key_of(""),
+    }
+
+
+def test_images_of_other_kinds_are_told_on_demand(tmp_path: Path) -> None:
+    """In folders and tars; each has an id that no photograph beside it has."""
+    jpeg = touch(tmp_path / "d" / "x.jpg").read_bytes()
+    others = {"x.heic": b"", "logo.svg": b"<svg/>", "shot": jpeg, "LICENSE": b"words", "n.txt": b""}
+    for name, data in others.items():
+        (tmp_path / "d" / name).write_bytes(data)
+    with tarfile.open(tmp_path / "d.tar", "w") as tar:
+        tar.add(tmp_path / "d", "d")
+    for source in (tmp_path / "d", tmp_path / "d.tar"):
+        assert ids(find_images(source)) == ["x"]
+        images = {image.image_id: image for image in find_images(source, others=True)}
+        assert len(images) == 4
+        with pytest.raises(Refused, match="SVG is none of the formats"):
+            images["logo"].read()
+        with pytest.raises(Refused, match="JPEG in a file without an extension"):
+            images["shot"].read()
+        assert sum("HEIC" in image.unread for image in images.values()) == 1
+
+
+def test_a_folder_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no images there; .*a\.heic: HEIC is none of"):
+        find_images(tmp_path, others=True)
+
+
+def test_what_version_0_1_began_keeps_its_ids(tmp_path: Path) -> None:
+    for name in ("IMG 1.png", "b.png", "é.png", "new.jfif"):
+        touch(tmp_path / name) if name != "new.jfif" else (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "logo.svg").write_bytes(b"<svg/>")
+    files = find_images(tmp_path, others=True)
+    former = as_begun(files, ("IMG_1", "_", "b"))
+    assert ids(former) == ["IMG_1", "_", "b"]
+    assert former[0].name == "IMG 1"
+    assert as_begun(files, ()) == as_begun(files, ids(files)) == files
+    assert images_by_id(tmp_path)["IMG_1"].path == tmp_path / "IMG 1.png"

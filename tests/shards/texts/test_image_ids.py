@@ -3,6 +3,7 @@
 import pytest
 
 from semvlp.errors import InputError
+from semvlp.shards.record import key_of
 from semvlp.shards.texts.image_ids import ImageIds, stem
 
 
@@ -77,3 +78,20 @@ def test_stem_keeps_dots_that_are_no_extension() -> None:
     assert stem("a/b.c/d.e.jpg") == "d.e"
     assert stem("2008.000123") == "2008.000123"
     assert stem("dir\\x.PNG") == "x"
+
+
+@pytest.mark.parametrize("name", ["IMG 1", "photo.v2", "caf\u00e9", "写真", "COCO x_000000000009"])
+def test_a_name_finds_the_key_that_is_made_of_it(name: str) -> None:
+    ids = ImageIds([key_of(name), "IMG_1", "photo_v2", "000000000009"])
+    assert ids.find(f"folder/{name}.jpg") == ids.find(name) == key_of(name)
+    assert ids.find("cafe\u0301.jpg") == (key_of(name) if name.startswith("caf") else None)
+    assert ids.find("IMG_1.jpg") == "IMG_1"
+
+
+def test_a_name_finds_the_key_of_version_0_1() -> None:
+    ids = ImageIds(["IMG_1", "____"])
+    assert ids.find("x/IMG 1.jpg") == ids.find("IMG 1") == "IMG_1"
+    assert ids.find("фото.jpg") == "____"
+    with pytest.raises(InputError, match="'фото' and '写真的照' not apart"):
+        ids.find("写真的照.jpg")
+    assert ImageIds(["IMG_1", key_of("a b")]).find("IMG 1.jpg") is None
