@@ -182,6 +182,7 @@ def test_ranks_share_the_blocks(
     """The first of two ranks computes blocks 0, 2 and 4."""
     monkeypatch.setattr(matrix, "IMAGE_BLOCK", 1)
     monkeypatch.setattr(World, "gathered", lambda self, ours, units: ours)
+    monkeypatch.setattr(World, "check_stop", lambda self, asked: None)
     net, scratch = network("retrieval"), Scratch(tmp_path / "out", "a" * 64)
     ours = score_matrix(net, examples, lookup, "two", world=World(0, 2), scratch=scratch)
     assert ours.shape == (12, 3)
