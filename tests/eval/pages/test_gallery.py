@@ -109,16 +109,16 @@ def test_a_card(
 def test_a_card_names_its_types_and_shows_what_was_retrieved(
     network: Callable[..., Network], store: Store, tmp_path: Path
 ) -> None:
-    (example,) = examples_of(["match"])
+    (example, other) = examples_of(["match", "match"])
     meta = {"subset": "unseen", "parts": {"category": ["counting", "<b>"]}}
-    example = replace(example, images=("a",), meta=meta)
+    example, other = replace(example, images=("a",), meta=meta), replace(other, images=("b",))
     Image.new("RGB", (100, 100), "red").save(tmp_path / "b.png")
     given: dict[ExampleId, Answer] = {"pair 0": Rank(2, 0)}
     predictions = Predictions(given, None, {"pair 0": ["b", "a"]})
     groups = {"All": [example]}
-    (card,) = cards(groups, network("retrieval"), [example], predictions, store, tmp_path, "both")[
-        "All"
-    ]
+    (card,) = cards(
+        groups, network("retrieval"), [example, other], predictions, store, tmp_path, "both"
+    )["All"]
     assert card["types"] == ["subset: unseen", "category: counting", "category: <b>"]
     first, second = card["retrieved"]
     assert (first["name"], first["right"]) == ("b", False)
