@@ -8,19 +8,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from semvlp.model.attention import Attention
 from semvlp.model.block import Block
 from semvlp.model.packing import Mode, PackedBatch, to_padded
+from semvlp.shapes import shapes
 
 Call = tuple[Attention, Tensor, Tensor]
 """A module, the rows its queries come from, and those of its keys."""
 
 
 @contextmanager
-def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
+def watched(blocks: Sequence[Block]) -> Iterator[tuple[Sequence[Call], Sequence[Call]]]:
     """Record what self-attention and cross-attention of some blocks are called with, inside."""
     within: list[Call] = []
     across: list[Call] = []
@@ -39,7 +41,10 @@ def watched(blocks: Sequence[Block]) -> Iterator[tuple[list[Call], list[Call]]]:
             handle.remove()
 
 
-def self_attentions(calls: Sequence[Call], batch: PackedBatch, mode: Mode) -> tuple[Tensor, ...]:
+@shapes
+def self_attentions(
+    calls: Sequence[Call], batch: PackedBatch, mode: Mode
+) -> tuple[Float[Tensor, "N H L L"], ...]:
     """Return the weights [N, H, L, L] of each recorded self-attention over `batch`."""
     seen, same = _pairs(batch)
     seen = seen if mode == "single" else seen & same
@@ -49,9 +54,10 @@ def self_attentions(calls: Sequence[Call], batch: PackedBatch, mode: Mode) -> tu
     )
 
 
+@shapes
 def cross_attentions(
     blocks: Sequence[Block], calls: Sequence[Call], batch: PackedBatch
-) -> tuple[Tensor, ...]:
+) -> tuple[Float[Tensor, "N H L L"], ...]:
     """Return the weights [N, H, L, L] of each recorded cross-attention of `blocks`."""
     seen, same = _pairs(batch)
     weights = []

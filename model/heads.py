@@ -8,7 +8,7 @@ pair with most of them.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -151,6 +151,7 @@ def classify(layer: nn.Module | None, hidden: Float[Tensor, "K D"]) -> Float[Ten
     return logits
 
 
+@shapes
 def label_loss(
     logits: Float[Tensor, "B Z"],
     scores: Float[Tensor, "B Z"],
@@ -178,13 +179,15 @@ def label_loss(
     return (weights * functional.cross_entropy(logits, share, reduction="none")).sum()
 
 
-def label_scores(labels: Tensor, num_labels: int) -> Float[Tensor, "B Z"]:
+@shapes
+def label_scores(labels: Shaped[Tensor, "B *any"], num_labels: int) -> Float[Tensor, "B Z"]:
     """Return scores [B, Z] of labels: scores as they are, or the index [B] of the right one."""
     if labels.is_floating_point():
         return labels.float()
     return functional.one_hot(labels, num_labels).float()
 
 
+@shapes
 def mean_logits(logits: Sequence[Float[Tensor, "B Z"]], *, exclusive: bool) -> Float[Tensor, "B Z"]:
     """Return logits [B, Z] whose probabilities are the mean of those of several passes."""
     if len(logits) == 1:

@@ -4,12 +4,15 @@ B examples of I images, N = B I pairs, T tokens of the longest text, R regions o
 has most, F feature size. Masks say 1 or True where something is, 0 where padding is.
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from semvlp.model.packing import PackedBatch, PairRegions, pack, to_padded
+from semvlp.shapes import shapes
 
 
 class PaddedInputs(TypedDict):
@@ -27,7 +30,9 @@ class PaddedInputs(TypedDict):
     """[B, R] or [B, I, R] int64"""
 
 
-def pad(texts: list[list[int]], regions: list[PairRegions], *, images: int = 1) -> PaddedInputs:
+def pad(
+    texts: Sequence[Sequence[int]], regions: Sequence[PairRegions], *, images: int = 1
+) -> PaddedInputs:
     """Pad B texts and the regions of their B I images, those of an example side by side.
 
     Raises:
@@ -51,12 +56,13 @@ def pad(texts: list[list[int]], regions: list[PairRegions], *, images: int = 1) 
     )
 
 
+@shapes
 def pack_padded(
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    region_features: Tensor | None,
-    region_boxes: Tensor | None,
-    region_attention_mask: Tensor | None,
+    input_ids: Int[Tensor, "B T"] | None,
+    attention_mask: Shaped[Tensor, "B T"] | None,
+    region_features: Float[Tensor, "B *I R F"] | None,
+    region_boxes: Float[Tensor, "B *I R 4"] | None,
+    region_attention_mask: Shaped[Tensor, "B *I R"] | None,
 ) -> PackedBatch:
     """Pack inputs as `PaddedInputs` has them; a mask that is missing says that nothing is padding.
 

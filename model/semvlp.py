@@ -5,7 +5,7 @@ are such as `PaddedInputs` has them, B texts.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from semvlp.model.attention_weights import cross_attentions, self_attentions, watched
@@ -41,10 +41,10 @@ class SemVLPModel(SemVLPPreTrainedModel):
         token_positions: Int[Tensor, "M"] | None = None,
         region_positions: Int[Tensor, "K"] | None = None,
         input_ids: Int[Tensor, "B T"] | None = None,
-        attention_mask: Tensor | None = None,
-        region_features: Tensor | None = None,
-        region_boxes: Tensor | None = None,
-        region_attention_mask: Tensor | None = None,
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        region_features: Float[Tensor, "B *I R F"] | None = None,
+        region_boxes: Float[Tensor, "B *I R 4"] | None = None,
+        region_attention_mask: Shaped[Tensor, "B *I R"] | None = None,
         output_attentions: bool = False,
     ) -> Encoded:
         """Encode N pairs: a packed batch, or padded inputs by keyword.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from semvlp.errors import InputError
@@ -53,11 +53,11 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         mode: EvalMode = "both",
         *,
         input_ids: Int[Tensor, "B T"] | None = None,
-        attention_mask: Tensor | None = None,
-        region_features: Tensor | None = None,
-        region_boxes: Tensor | None = None,
-        region_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        region_features: Float[Tensor, "B *I R F"] | None = None,
+        region_boxes: Float[Tensor, "B *I R 4"] | None = None,
+        region_attention_mask: Shaped[Tensor, "B *I R"] | None = None,
+        labels: Shaped[Tensor, "B *Z"] | None = None,
         output_attentions: bool = False,
     ) -> TaskOutput:
         """Compute logits [B, Z] of a packed batch, or of padded inputs by keyword.

@@ -85,7 +85,7 @@ def test_region_head_scores_the_regions_of_each_pair_by_itself(
 ) -> None:
     config = dataclasses.replace(config, image_token=image_token)
     model = SemVLPForTask(config.for_task("region", ["referred"])).eval()
-    logits = model(make_batch(LENGTHS), mode)
+    logits = model(make_batch(LENGTHS), mode).logits
     regions = model.semvlp(make_batch(LENGTHS), mode).regions
     expected = model.head.score(model.head.transform(regions)).squeeze(1)
     counts = [count for _, count in LENGTHS]
@@ -96,7 +96,7 @@ def test_region_head_scores_the_regions_of_each_pair_by_itself(
 
 def test_region_head_without_any_region(config: SemVLPConfig, make_batch: MakeBatch) -> None:
     model = SemVLPForTask(config.for_task("region", ["referred"])).eval()
-    assert model(make_batch([(3, 0), (2, 0)]), "two").shape == (2, 0)
+    assert model(make_batch([(3, 0), (2, 0)]), "two").logits.shape == (2, 0)
     with pytest.raises(ValueError, match="the region head has one label for every region"):
         config.for_task("region", ["a", "b"])
 
