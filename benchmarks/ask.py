@@ -165,6 +165,9 @@ class _Names:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def name(self, index: int) -> str:
+        return self.image_ids[index]
+
     def close(self) -> None:
         """There is nothing to close."""
 

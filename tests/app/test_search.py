@@ -108,7 +108,7 @@ def test_one_search_is_one_object(search: Search, drawn: Drawn, shards: Path) ->
     assert Path(report["kept"]).parent == shards / "search"
     assert len(report["hits"]) == 2
     for hit in report["hits"]:
-        assert set(hit) == {"id", "file", "probability"}
+        assert set(hit) == {"id", "name", "file", "probability"}
         assert Path(hit["file"]).stem == hit["id"]
         assert 0 < hit["probability"] < 1
 

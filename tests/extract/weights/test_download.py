@@ -178,7 +178,6 @@ def test_files_of_pytorch_are_checked_by_the_hash_in_their_names(
     "command",
     [
         ("extract", "{image}", "--detector", "coco-r50-c4", "--weights", PLAIN),
-        ("extract", "{image}", "--detector", "butd"),
         ("pretrain", "http://192.0.2.1/shards"),
         ("pretrain", "simplecache::http://192.0.2.1/shards"),
     ],
