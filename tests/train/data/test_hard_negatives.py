@@ -134,7 +134,10 @@ def test_the_loss_is_of_the_hardest_and_reaches_all_weights(*, bf16: bool) -> No
         batch: PackedBatch, open_candidates: Candidates | None
     ) -> dict[str, torch.Tensor]:
         targets = TaskTargets(
-            scores=scores, loss="cross_entropy", weights=torch.ones(1), candidates=open_candidates
+            scores=scores,
+            loss="cross_entropy",
+            weights=torch.ones(len(scores)),
+            candidates=open_candidates,
         )
         micro_batch = MicroBatch(batch=batch, targets=targets, counts={"task": 5}, image_ids=())
         model.zero_grad()
