@@ -27,7 +27,7 @@ from semvlp.eval.lookup import pair_regions
 from semvlp.eval.matching.cache import cache_images
 from semvlp.eval.matching.shortlist import SeenWords, WordIndex, label_words, seen_words
 from semvlp.eval.network import WEIGHTS_NAME, Network
-from semvlp.model.two_stream_cache import LowerStates
+from semvlp.model.layers.two_stream_cache import LowerStates
 from semvlp.progress import Progress
 from semvlp.shards.dataset.hashes import file_sha256, list_sha256
 from semvlp.shards.record import Regions

@@ -22,11 +22,11 @@ from semvlp.documents import from_json, from_toml
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.task import Example, Loss, Pass, Scores, Task
 from semvlp.model.config import PROCESSOR, SemVLPConfig, TaskHead
+from semvlp.model.layers.two_stream_cache import LowerStates
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import PairRegions, pack
 from semvlp.model.task_model import SemVLPForTask
 from semvlp.model.tokenizer import encode, load_tokenizer
-from semvlp.model.two_stream_cache import LowerStates
 from semvlp.names import Precision
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.plan import differences

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, initialization
 
-from semvlp.model.attention import check_implementation
-from semvlp.model.block import Block, attention_twins
 from semvlp.model.card import write_card
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.embeddings import RegionEmbeddings
 from semvlp.model.hub import push, without_bars
+from semvlp.model.layers.attention import check_implementation
+from semvlp.model.layers.block import Block, attention_twins
+from semvlp.model.layers.embeddings import RegionEmbeddings
 from semvlp.model.weights import refuse_larger
 
 # A block is compiled for either mode, with and without a cross-attention slot, as the last one, in

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from semvlp.model.attention_weights import cross_attentions, self_attentions, watched
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
-from semvlp.model.encoder import Encoder
-from semvlp.model.heads import AnswerHead, RegionHead, TokenHead, classify, match_head
+from semvlp.model.layers.attention_weights import cross_attentions, self_attentions, watched
+from semvlp.model.layers.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
+from semvlp.model.layers.encoder import Encoder
+from semvlp.model.layers.heads import AnswerHead, RegionHead, TokenHead, classify, match_head
+from semvlp.model.layers.two_stream_cache import CachedPairs, LowerStates
 from semvlp.model.outputs import Encoded, PreTrainingOutput
 from semvlp.model.packing import Mode, PackedBatch, to_padded, with_image_tokens
 from semvlp.model.padded import pack_padded
 from semvlp.model.pretrained import SemVLPPreTrainedModel
-from semvlp.model.two_stream_cache import CachedPairs, LowerStates
 from semvlp.shapes import shapes
 
 

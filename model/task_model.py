@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from semvlp.errors import InputError
 from semvlp.model.config import ConfigFileError, SemVLPConfig, TaskHead
-from semvlp.model.heads import (
+from semvlp.model.layers.heads import (
     ReferringHead,
     label_loss,
     label_scores,
     mean_logits,
     task_head,
 )
+from semvlp.model.layers.pair_head import PairedAttentionHead
 from semvlp.model.outputs import Encoded, TaskOutput
 from semvlp.model.packing import Mode, PackedBatch
 from semvlp.model.padded import pack_padded
-from semvlp.model.pair_head import PairedAttentionHead
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, load_pretraining, refuse_larger

@@ -16,7 +16,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Stop, Task
-from semvlp.model.heads import label_loss
+from semvlp.model.layers.heads import label_loss
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import Mode
 from semvlp.model.task_model import SemVLPForTask

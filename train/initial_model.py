@@ -18,8 +18,8 @@ from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.network import PROBLEM, check_regions
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.embeddings import FEATURE_MEAN
 from semvlp.model.hub import checkpoint_folder
+from semvlp.model.layers.embeddings import FEATURE_MEAN
 from semvlp.model.published.load import FAMILIES, load_published, model_type
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.task_model import SemVLPForTask

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from semvlp.eval.network import Network
+from semvlp.model.layers.two_stream_cache import LowerStates
 from semvlp.model.packing import PairRegions, starts_of
-from semvlp.model.two_stream_cache import LowerStates
 
 # Above this the rows go to a memory-mapped file in float16. The captions of COCO's test split take
 # 1.1 GiB in a base network in float32.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from semvlp.eval.network import Network
 from semvlp.eval.task import Pass
-from semvlp.model.attention import Attention
-from semvlp.model.attention_weights import Call, watched
-from semvlp.model.block import Block
+from semvlp.model.layers.attention import Attention
+from semvlp.model.layers.attention_weights import Call, watched
+from semvlp.model.layers.block import Block
 from semvlp.model.packing import PairRegions
 
 

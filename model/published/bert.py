@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from transformers import BertModel
 
-from semvlp.model.block import attention_twins
 from semvlp.model.hub import read_encoder
+from semvlp.model.layers.block import attention_twins
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, copy_tensors
 

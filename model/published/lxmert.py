@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LxmertModel
 
-from semvlp.model.embeddings import TEXT_TYPE
 from semvlp.model.hub import read_encoder
+from semvlp.model.layers.embeddings import TEXT_TYPE
 from semvlp.model.published.bert import EMBEDDINGS, LAYER_MODULES, MODULES, named_parts
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, check_options, copy_tensors

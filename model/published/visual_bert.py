@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import VisualBertModel
 
-from semvlp.model.block import attention_twins
-from semvlp.model.embeddings import REGION_TYPE, TEXT_TYPE
 from semvlp.model.hub import read_encoder
+from semvlp.model.layers.block import attention_twins
+from semvlp.model.layers.embeddings import REGION_TYPE, TEXT_TYPE
 from semvlp.model.published.bert import bert_names
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, check_options, copy_tensors

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import semvlp.model
 from semvlp import shapes
-from semvlp.model.embeddings import box_numbers
+from semvlp.model.layers.embeddings import box_numbers
 from semvlp.model.packing import row_indices
 
 MODULES = [

@@ -55,7 +55,7 @@ def make_batch() -> MakeBatch:
 def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """varlen_attn on the CPU, by definition, for any dtype and head width."""
     flash_reference.install()
-    monkeypatch.setattr("semvlp.model.attention.varlen_obstacle", lambda *_, **__: None)
+    monkeypatch.setattr("semvlp.model.layers.attention.varlen_obstacle", lambda *_, **__: None)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForTask, SemVLPModel
-from semvlp.model.heads import label_loss
+from semvlp.model.layers.heads import label_loss
 from semvlp.model.packing import Mode, to_padded
 from semvlp.names import CrossAttention, ImageToken
 

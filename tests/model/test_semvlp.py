@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
-from semvlp.model.encoder import self_attention_layout
+from semvlp.model.layers.encoder import self_attention_layout
 from semvlp.model.packing import Mode
 from semvlp.model.semvlp import Encoded
 

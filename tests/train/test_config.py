@@ -10,8 +10,8 @@ import torch
 from semvlp import settings
 from semvlp.errors import ConfigError
 from semvlp.eval.tasks.table import TASKS
-from semvlp.model.attention import varlen_obstacle
 from semvlp.model.config import PRESETS, SemVLPConfig
+from semvlp.model.layers.attention import varlen_obstacle
 from semvlp.names import SizePreset
 from semvlp.train.config import (
     OBJECTIVES,

@@ -14,7 +14,7 @@ import torch
 
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.eval.network import Network
-from semvlp.model.heads import label_loss
+from semvlp.model.layers.heads import label_loss
 from semvlp.model.semvlp import SemVLPForPreTraining
 from semvlp.model.task_model import SemVLPForTask
 from semvlp.train import loop

@@ -23,11 +23,11 @@ from transformers import (
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
+from semvlp.model.layers.segments import Segments, attention_layout
 from semvlp.model.packing import from_padded, to_padded
 from semvlp.model.published.load import load_published
 from semvlp.model.published.lxmert import load_lxmert, lxmert_names
 from semvlp.model.published.visual_bert import load_visual_bert
-from semvlp.model.segments import Segments, attention_layout
 from semvlp.model.weights import WeightsError
 
 MakeBatch = Callable[..., PackedBatch]

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from semvlp.model.attention import Attention
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import AttentionLayout, TwoWayLayout
+from semvlp.model.layers.attention import Attention
+from semvlp.model.layers.segments import AttentionLayout, TwoWayLayout
 from semvlp.shapes import shapes
 
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semvlp.model.attention import Attention, network_path
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.heads import AnswerHead
+from semvlp.model.layers.attention import Attention, network_path
+from semvlp.model.layers.heads import AnswerHead
+from semvlp.model.layers.segments import Segments, attention_layout
 from semvlp.model.packing import PackedBatch, to_padded
-from semvlp.model.segments import Segments, attention_layout
 from semvlp.shapes import shapes
 
 

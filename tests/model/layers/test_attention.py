@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semvlp.model import PackedBatch
-from semvlp.model.attention import segment_attention
-from semvlp.model.encoder import self_attention_layout
-from semvlp.model.segments import AttentionLayout, Segments, attention_layout
+from semvlp.model.layers.attention import segment_attention
+from semvlp.model.layers.encoder import self_attention_layout
+from semvlp.model.layers.segments import AttentionLayout, Segments, attention_layout
 
 # Sums of the same numbers in another order, in double precision.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -7,8 +7,8 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from semvlp.model import SemVLPConfig
-from semvlp.model.embeddings import RegionEmbeddings
-from semvlp.model.heads import AnswerHead, RegionHead, TokenHead
+from semvlp.model.layers.embeddings import RegionEmbeddings
+from semvlp.model.layers.heads import AnswerHead, RegionHead, TokenHead
 
 
 def test_token_head_is_berts(config: SemVLPConfig) -> None:

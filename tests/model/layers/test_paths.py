@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
-from semvlp.model.attention import choose_path, varlen_obstacle
+from semvlp.model.layers.attention import choose_path, varlen_obstacle
 from semvlp.model.packing import Mode
 from tests.model.flash_reference import Calls
 

@@ -17,7 +17,13 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.segments import AttentionLayout, AttentionPath, Group, PaddedLayout, VarlenLayout
+from semvlp.model.layers.segments import (
+    AttentionLayout,
+    AttentionPath,
+    Group,
+    PaddedLayout,
+    VarlenLayout,
+)
 from semvlp.shapes import shapes
 
 log = logging.getLogger(__name__)
@@ -30,8 +36,8 @@ VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 VARLEN_CAPABILITY = (8, 0)
 VARLEN_HEAD_WIDTH = 256
 # On H100 and H200 varlen_attn would else take cuDNN for segments of more than 128 rows, whose
-# gradients are not trusted here (model/segments.py). cuDNN knows no windows, and flash reads one
-# that is wider than the longest segment as none, in both directions.
+# gradients are not trusted here (model/layers/segments.py). cuDNN knows no windows, and flash reads
+# one that is wider than the longest segment as none, in both directions.
 NO_WINDOW = (2**30, 2**30)
 
 

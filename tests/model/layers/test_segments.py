@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semvlp.model.segments import (
+from semvlp.model.layers.segments import (
     PaddedLayout,
     Segments,
     VarlenLayout,

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semvlp.model.attention import network_path
-from semvlp.model.block import Block
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.packing import Mode, PackedBatch, to_device
-from semvlp.model.segments import (
+from semvlp.model.layers.attention import network_path
+from semvlp.model.layers.block import Block
+from semvlp.model.layers.segments import (
     AttentionLayout,
     AttentionPath,
     Segments,
@@ -22,7 +21,8 @@ from semvlp.model.segments import (
     attention_layout,
     two_way_layout,
 )
-from semvlp.model.two_stream_cache import CachedPairs
+from semvlp.model.layers.two_stream_cache import CachedPairs
+from semvlp.model.packing import Mode, PackedBatch, to_device
 from semvlp.shapes import shapes
 
 

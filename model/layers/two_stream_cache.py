@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from semvlp.model.layers.segments import Segments
 from semvlp.model.packing import row_indices, starts_of, to_device
-from semvlp.model.segments import Segments
 from semvlp.shapes import shapes
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from semvlp.model.attention import Attention
-from semvlp.model.block import Block
+from semvlp.model.layers.attention import Attention
+from semvlp.model.layers.block import Block
 from semvlp.model.packing import Mode, PackedBatch, to_padded
 from semvlp.shapes import shapes
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPModel
-from semvlp.model.two_stream_cache import LowerStates
+from semvlp.model.layers.two_stream_cache import LowerStates
 
 # Sums of the same float32 numbers in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
