@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
 from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
 from semvlp.commands.app_cli import ask, search, serve
-from semvlp.commands.console import CONTEXT, Group, Result, reported, run, show
+from semvlp.commands.console import CONTEXT, Group, Result, reported, run
 from semvlp.commands.detector_cli import detector
 from semvlp.commands.eval_cli import evaluate, score
+from semvlp.commands.installation_cli import completion, doctor, version_option
 from semvlp.commands.options import (
     EXISTING,
     PATH,
@@ -39,28 +39,11 @@ from semvlp.commands.options import (
 )
 from semvlp.commands.settings_cli import CommandWithSettings, list_settings, settings_options
 from semvlp.commands.shards_cli import shards
-from semvlp.names import DEMO_SIZES, PRESETS, SHELLS, DemoSize
-
-
-def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if not value:
-        return
-    from semvlp.doctor import versions
-
-    installed = versions()
-    text = "\n".join(f"{name} {version}" for name, version in installed.items())
-    show(ctx, Result(installed, text))
-    ctx.exit()
+from semvlp.names import DEMO_SIZES, PRESETS, DemoSize
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    callback=_version,
-    help="Versions of semvlp and of what it runs on.",
-)
+@version_option
 def cli() -> None:
     """Region features from images, iterative vision-language pre-training on them, evaluation.
 
@@ -264,37 +247,8 @@ cli.add_command(serve)
 cli.add_command(list_settings)
 
 
-@cli.command()
-@click.argument("shell", type=click.Choice(SHELLS))
-def completion(shell: str) -> Result:
-    """Print what makes SHELL complete commands, options and their choices.
-
-    \b
-    eval "$(semvlp completion bash)"          in ~/.bashrc
-    eval "$(semvlp completion zsh)"           in ~/.zshrc
-    semvlp completion fish | source           in ~/.config/fish/config.fish
-    """
-    made_by = get_completion_class(shell)
-    assert made_by is not None, "click completes for each of these"
-    script = made_by(cli, {}, "semvlp", "_SEMVLP_COMPLETE").source()
-    return Result({"shell": shell, "script": script}, script)
-
-
-@cli.command()
-def doctor() -> Result:
-    """Show what is installed, what will be used, what is missing and how to get it."""
-    from semvlp.doctor import facts
-
-    checked = facts()
-    values = {
-        fact.name: {"value": fact.value, "ok": fact.ok, "remedy": fact.remedy} for fact in checked
-    }
-    lines = [
-        f"{'ok' if fact.ok else '--'}  {fact.name:<14} {fact.value}"
-        + (f"\n    {fact.remedy}" if fact.remedy else "")
-        for fact in checked
-    ]
-    return Result(values, "\n".join(lines))
+cli.add_command(completion)
+cli.add_command(doctor)
 
 
 def _read_by(model: Any) -> list[str | None]:

@@ -13,9 +13,10 @@ from semvlp.model.layers.attention_weights import cross_attentions, self_attenti
 from semvlp.model.layers.embeddings import REGION_TYPE, RegionEmbeddings, TextEmbeddings
 from semvlp.model.layers.encoder import Encoder
 from semvlp.model.layers.heads import AnswerHead, RegionHead, TokenHead, classify, match_head
+from semvlp.model.layers.image_tokens import with_image_tokens
 from semvlp.model.layers.two_stream_cache import CachedPairs, LowerStates
 from semvlp.model.outputs import Encoded, PreTrainingOutput
-from semvlp.model.packing import Mode, PackedBatch, to_padded, with_image_tokens
+from semvlp.model.packing import Mode, PackedBatch, to_padded
 from semvlp.model.padded import pack_padded
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.shapes import shapes

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPModel
 from semvlp.model.layers.embeddings import RegionEmbeddings, box_numbers, fourier
-from semvlp.model.packing import with_image_tokens
+from semvlp.model.layers.image_tokens import with_image_tokens
 from semvlp.model.published.bert import load_bert
 from semvlp.names import CrossAttention, RegionEmbedding
 
