@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", action="append", help="names of cells, with * and ?")
     parser.add_argument("--steps", type=int, help=f"steps of a cell ({FULL.steps})")
     parser.add_argument("--seeds", type=int, help=f"seeds of a cell ({FULL.seeds})")
+    parser.add_argument("--known", type=Path, help="results.json of a page: what is in it is done")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one for a core (1)")
     parser.add_argument("--quick", action="store_true", help="three cells, small and short")
     given = parser.parse_args(arguments)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     helper = [sys.executable, "-m", "semvlp.demo.experiments.study", *arguments, "--jobs", "1"]
     try:
-        page = run_study(plan, helpers=helper, jobs=given.jobs)
+        page = run_study(plan, known=given.known, helpers=helper, jobs=given.jobs)
     except SemVLPError as error:
         log.error("%s", error)
         return error.exit_code

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from semvlp import atomic, settings
 from semvlp.demo import recipe
@@ -53,6 +54,10 @@ class Size:
     """Statements of each kind about each scene, likewise."""
     steps: int
     seeds: int
+
+    def made_of(self) -> dict[str, Any]:
+        """Return what results have to have in common: all but the number of seeds."""
+        return {name: value for name, value in asdict(self).items() if name != "seeds"}
 
 
 FULL = Size(

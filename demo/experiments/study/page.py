@@ -95,7 +95,8 @@ def write_page(folder: Path, results: Mapping[Part, Results], size: Size, comman
         if of_part.names:
             lines += _part(folder, part, of_part)
     atomic.write_text(folder / PAGE, "\n".join(lines) + "\n")
-    atomic.write_json(folder / "results.json", _numbers(results))
+    numbers = {"size": size.made_of(), **_numbers(results)}
+    atomic.write_json(folder / "results.json", numbers)
     atomic.write_text(folder / "results.csv", _csv(results))
     return folder / PAGE
 

@@ -4,7 +4,7 @@ import logging
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from semvlp.demo.experiments.study.cells import PARTS, Cell, Part, Transfer, cel
 from semvlp.demo.experiments.study.data import Data, Size, prepare
 from semvlp.demo.experiments.study.page import write_page
 from semvlp.demo.experiments.study.results import Results
-from semvlp.demo.experiments.study.run import Training, read_results
+from semvlp.demo.experiments.study.run import Result, Training, read_results
 from semvlp.documents import from_json
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.progress import duration
 
 COMMAND = "python -m semvlp.demo.experiments.study"
@@ -50,15 +50,24 @@ class Plan:
         return any(fnmatch(name, pattern) for pattern in self.only)
 
 
-def run_study(plan: Plan, *, helpers: Sequence[str] | None = None, jobs: int = 1) -> Path:
+def run_study(
+    plan: Plan,
+    *,
+    known: Path | None = None,
+    helpers: Sequence[str] | None = None,
+    jobs: int = 1,
+) -> Path:
     """Compute what is missing and write the page; return its path.
 
     Args:
+        known: `results.json` of a page of a study of this size, whose trainings are not computed
+            again.
         helpers: the command of `jobs` - 1 further processes that compute as well, for each training
             is computed by the process that comes first.
 
     Raises:
-        ConfigError: `plan.out` holds a study of another size, or nothing is called so.
+        ConfigError: `plan.out` or `known` is of a study of another size, or nothing is called so.
+        InputError: `known` is no such file.
         Interrupted: on SIGINT or SIGTERM; the same call goes on from there.
     """
     trainings = {part: plan.trainings(part) for part in plan.parts}
@@ -66,6 +75,9 @@ def run_study(plan: Plan, *, helpers: Sequence[str] | None = None, jobs: int = 1
         raise ConfigError(f"--only must fit a cell of the study, but none is {plan.only}")
     plan.out.mkdir(parents=True, exist_ok=True)
     _check_same(plan.out / MARK, plan.size)
+    if known:
+        for part, of_part in trainings.items():
+            _take(known, part, of_part, plan.size)
     log.info("%s", cost([one for of_part in trainings.values() for one in of_part], jobs))
     data = {part: prepare(part, plan.out, plan.size) for part in plan.parts}
     with _started(helpers or (), jobs - 1) as others:
@@ -102,15 +114,39 @@ def cost(trainings: Sequence[Training], jobs: int) -> str:
     )
 
 
+def _take(known: Path, part: Part, trainings: Sequence[Training], size: Size) -> None:
+    """Write down what is known of the results of a part, but of what a transfer starts from.
+
+    Such a training has to leave its weights.
+    """
+    try:
+        document = from_json(known.read_bytes())
+        made_of = document["size"]
+        entries = document.get(part, {}).get("trainings", [])
+        results = {(one["name"], one["seed"]): Result(**one) for one in entries}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{known}: must be results.json of a study's page: {error}") from error
+    if made_of != size.made_of():
+        raise ConfigError(
+            f"{known} must hold results of a study of this size ({size.made_of()}), but is of "
+            f"another ({made_of})"
+        )
+    missing = [one for one in trainings if (one.what.name, one.seed) not in results]
+    needed = {start.folder for one in missing if (start := one.start)}
+    for one in trainings:
+        result = results.get((one.what.name, one.seed))
+        if result and one.result() is None and one.folder not in needed:
+            one.keep(result)
+
+
 def _check_same(mark: Path, size: Size) -> None:
     """Check that a study that was begun is of this size; the number of seeds may be another."""
-    made_of = {name: value for name, value in asdict(size).items() if name != "seeds"}
     if not mark.exists():
-        atomic.write_json(mark, made_of)
-    elif (written := from_json(mark.read_bytes())) != made_of:
+        atomic.write_json(mark, size.made_of())
+    elif (written := from_json(mark.read_bytes())) != size.made_of():
         raise ConfigError(
-            f"{mark.parent} must be empty or hold a study of this size ({made_of}), but holds one "
-            f"of another ({written}); give another --out or delete it"
+            f"{mark.parent} must be empty or hold a study of this size ({size.made_of()}), but "
+            f"holds one of another ({written}); give another --out or delete it"
         )
 
 

@@ -86,16 +86,22 @@ class Training:
                 return
             if self.result() is None and self._can_start():
                 log.info("%s, %s, seed %d", self.part, self.what.name, self.seed)
-                atomic.write_json(self.folder / RESULT, asdict(self._scored(data)))
+                self.keep(self._scored(data))
 
-    def _can_start(self) -> bool:
-        """Tell whether the checkpoint that a transfer starts from is finished."""
-        return self._init is None or (self._init.parent.parent / RESULT).exists()
+    def keep(self, result: Result) -> None:
+        """Write its result, with which it is finished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(self.folder / RESULT, asdict(result))
 
     @property
-    def _init(self) -> Path | None:
+    def start(self) -> "Training | None":
+        """Return the training whose weights a transfer starts from."""
         cell = self.what.cell if isinstance(self.what, Transfer) else None
-        return replace(self, what=cell).folder / "run" / "last" if cell else None
+        return replace(self, what=cell) if cell else None
+
+    def _can_start(self) -> bool:
+        """Tell whether the training that a transfer starts from is finished."""
+        return self.start is None or self.start.result() is not None
 
     def _scored(self, data: Data) -> Result:
         run = self.folder / "run"
@@ -144,8 +150,9 @@ class Training:
             f"train.seed={self.seed}",
             KEEP,
         )
+        init = self.start.folder / "run" / "last" if self.start else None
         config = settings.load(FinetuneConfig, None, overrides)
-        finetune(load_task("gqa"), [data.tune], data.regions, self._init, run, config)
+        finetune(load_task("gqa"), [data.tune], data.regions, init, run, config)
 
 
 def read_results(out: Path, part: Part) -> list[Result]:

@@ -23,7 +23,7 @@ from semvlp.demo.experiments.study.plan import Plan, cost, run_study
 from semvlp.demo.experiments.study.results import Mean, Results, mean_of
 from semvlp.demo.experiments.study.run import MODES, Result, Training
 from semvlp.demo.language.kinds import LEVELS, TOPICS
-from semvlp.errors import ConfigError, Interrupted
+from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.names import EvalMode
 from semvlp.shards.open import open_store
 from semvlp.train.config import PretrainConfig
@@ -207,6 +207,51 @@ def test_what_is_finished_is_not_computed_again(
     more = Plan(out=small.out, size=FULL, parts=small.parts, only=small.only)
     with pytest.raises(ConfigError, match="must be empty or hold a study of this size"):
         run_study(more)
+
+
+def test_published_results_are_not_computed_again(
+    small: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("computed again")
+
+    known = small.out / "page" / "results.json"
+    for name in ("pretrain", "finetune", "evaluate"):
+        monkeypatch.setattr(run_module, name, never)
+    again = dataclasses.replace(small, out=tmp_path / "again")
+    page = run_study(again, known=known)
+    assert page.read_text() == (small.out / "page" / "study.md").read_text()
+
+    # A transfer that is not known needs the weights of what it starts from, so that is computed.
+    document = json.loads(known.read_text())
+    trainings = document["ideal"]["trainings"]
+    document["ideal"]["trainings"] = [one for one in trainings if one["name"] != "single-to-two"]
+    without = tmp_path / "without.json"
+    without.write_text(json.dumps(document))
+    more = dataclasses.replace(small, out=tmp_path / "more")
+    with pytest.raises(AssertionError, match="computed again"):
+        run_study(more, known=without)
+    kept = {one.what.name for one in more.trainings("ideal") if one.result()}
+    assert kept == {BASE.name}
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{}", InputError, "must be results.json of a study's page"),
+        ("[1]", InputError, "must be results.json of a study's page"),
+        ('{"size": {}, "ideal": {"trainings": [{}]}}', InputError, "must be results.json"),
+        ('{"size": {"steps": 1}}', ConfigError, "must hold results of a study of this size"),
+    ],
+)
+def test_other_results_are_refused(
+    small: Plan, tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    known = tmp_path / "known.json"
+    known.write_text(text)
+    again = dataclasses.replace(small, out=tmp_path / "again")
+    with pytest.raises(error, match=message):
+        run_study(again, known=known)
 
 
 def test_a_killed_cell_goes_on_from_its_checkpoint(
