@@ -233,11 +233,9 @@ cli.add_command(score)
 @out_option("runs/compare.html")
 def compare(runs: Sequence[Path], out: Path) -> Result:
     """Put several runs on one page, side by side; pair evaluations of the same examples."""
-    from semvlp.progress import busy
+    from semvlp.train.run.compare import compare as write_page
 
     refuse_inputs(out, *runs)
-    with busy("loading torch"):
-        from semvlp.train.run.compare import compare as write_page
     return reported(write_page(runs, out))
 
 

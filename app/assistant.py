@@ -102,9 +102,10 @@ class Assistant:
         mode: EvalMode,
         detector: str | None,
         device: str,
+        urls: bool = False,
     ) -> None:
         self.network, self.checkpoint, self.mode = network, checkpoint, mode
-        self._detector, self._device = detector, device
+        self._detector, self._device, self._urls = detector, device, urls
 
     @property
     def task(self) -> str:
@@ -132,7 +133,7 @@ class Assistant:
     def eyes(self) -> Eyes:
         """The detector that its regions came from, opened when it is first needed."""
         profile = self.network.model.config.region_profile
-        return open_eyes(profile, detector=self._detector, device=self._device)
+        return open_eyes(profile, detector=self._detector, device=self._device, urls=self._urls)
 
     def regions(self, photo: Seen) -> Regions:
         """Return the regions of a photograph as the checkpoint knows them.
@@ -140,7 +141,8 @@ class Assistant:
         They may be given to the other methods instead of it, which then need no detector.
 
         Raises:
-            ConfigError: the detector of the checkpoint cannot be found; names it.
+            ConfigError: the detector of the checkpoint cannot be found; names it. Or the photograph
+                is an address, and `load` was not told to take any.
             InputError: the photograph cannot be read.
         """
         return photo if isinstance(photo, Regions) else self.eyes(photo)
@@ -288,6 +290,7 @@ def load(
     device: str = "auto",
     detector: str | None = None,
     zero_shot: TaskName = "vqa",
+    urls: bool = False,
 ) -> Assistant:
     """Open a checkpoint, ready to answer: a fine-tuned one, or one of pre-training.
 
@@ -299,6 +302,7 @@ def load(
             `semvlp detector train` wrote, or a config.
         zero_shot: the task that a checkpoint of pre-training answers with the head that it has
             learned it by: `vqa` with its answers, or `retrieval` with its matching head.
+        urls: whether a photograph may be an address, `https://...`, that is then fetched.
 
     Raises:
         ConfigError: no such device.
@@ -307,7 +311,9 @@ def load(
     folder = checkpoint_folder(checkpoint, called="the checkpoint")
     task = load_task(zero_shot)
     network = open_network(folder, device=device, batch_size=BATCH, zero_shot=task)
-    return Assistant(network, checkpoint=folder, mode=mode, detector=detector, device=device)
+    return Assistant(
+        network, checkpoint=folder, mode=mode, detector=detector, device=device, urls=urls
+    )
 
 
 def checked(text: str) -> str:

@@ -5,37 +5,55 @@ such regions is told by the hash of its weights.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semvlp import web
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.detector import Detector, OpenVocabulary
 from semvlp.extract.detectors.known import KNOWN
 from semvlp.extract.detectors.zoo import load_detector
-from semvlp.extract.images.find import DECODING_VERSION, ImageFile, Refused, decode, load
+from semvlp.extract.images.find import (
+    DECODING_VERSION,
+    ImageFile,
+    Refused,
+    decode,
+    from_bytes,
+    load,
+)
 from semvlp.extract.networks import MODELS, NETWORKS
 from semvlp.extract.presets import PRESETS, resolve
 from semvlp.extract.select import select
 from semvlp.shards.dataset.hashes import plain, profile_hash
 from semvlp.shards.dataset.plan import differences
 from semvlp.shards.record import Regions
+from semvlp.web import is_web_address
 
 Photo = str | Path | ImageFile | Image.Image | NDArray[np.uint8]
-"""A file, an image of Pillow, or RGB pixels [H, W, 3]."""
+"""A file, an image of Pillow, or RGB pixels [H, W, 3]; an address of the web where it is let in."""
 # Sizes to which images are brought; other numbers of a network are its own.
 RESIZING = ("shorter_side", "longer_side")
 NAMELESS = "photo"
+MAX_BYTES, MAX_SECONDS = 32 * 2**20, 60.0
+"""Of a photograph from the web."""
 
 
 class Eyes:
-    """A detector and a selection that give regions as a checkpoint knows them."""
+    """A detector and a selection that give regions as a checkpoint knows them.
 
-    def __init__(self, detector: Detector, profile: Mapping[str, Any]) -> None:
-        self.detector, self.profile = detector, profile
+    Args:
+        urls: whether a photograph may be an address of the web.
+    """
+
+    def __init__(
+        self, detector: Detector, profile: Mapping[str, Any], *, urls: bool = False
+    ) -> None:
+        self.detector, self.profile, self.urls = detector, profile, urls
         self._hash = profile_hash(profile)
         self._rule = _selection(profile)
 
@@ -43,9 +61,15 @@ class Eyes:
         """Return the regions of a photograph, most confident first.
 
         Raises:
+            ConfigError: it is an address of the web, and these are not let in, or not this one.
             InputError: it cannot be read as an image, or the detector finds nothing in it.
         """
-        name, pixels = _pixels(photo)
+        if is_web_address(photo):
+            if not self.urls:
+                raise ConfigError(f"{photo}: photographs are fetched only by load(..., urls=True)")
+            name, pixels = _fetched(str(photo))
+        else:
+            name, pixels = _pixels(photo)
         (proposals,) = self.detector([pixels])
         preset, min_regions, max_regions = self._rule
         return select(
@@ -59,7 +83,11 @@ class Eyes:
 
 
 def open_eyes(
-    profile: Mapping[str, Any] | None, *, detector: str | None = None, device: str = "auto"
+    profile: Mapping[str, Any] | None,
+    *,
+    detector: str | None = None,
+    device: str = "auto",
+    urls: bool = False,
 ) -> Eyes:
     """Open the detector that gave the regions of a profile.
 
@@ -67,6 +95,7 @@ def open_eyes(
         profile: as a checkpoint's configuration keeps it.
         detector: its name, a directory that `semvlp detector train` wrote, or a detectron2 config;
             without it the known ones are tried.
+        urls: whether a photograph may be an address of the web.
 
     Raises:
         ConfigError: no known detector is of this profile, or the given one is of another.
@@ -96,7 +125,7 @@ def open_eyes(
             opened.look_for(tuple(profile.get("labels", ())))
         found[name] = "; ".join(differences(_network(profile), plain(opened.profile)))
         if not found[name]:
-            return Eyes(opened, profile)
+            return Eyes(opened, profile, urls=urls)
     tried = "".join(f"; {name} differs: {difference}" for name, difference in found.items())
     raise ConfigError(
         f"no detector known by name gives such regions as the checkpoint was trained on{tried}; "
@@ -172,3 +201,12 @@ def _pixels(photo: Photo) -> tuple[str, NDArray[np.uint8]]:
             f"{list(array.shape)} of {array.dtype}"
         )
     return NAMELESS, array
+
+
+def _fetched(url: str) -> tuple[str, NDArray[np.uint8]]:
+    """Return the name of a photograph of the web and its pixels."""
+    data = web.read(url, most=MAX_BYTES, seconds=MAX_SECONDS)
+    try:
+        return PurePosixPath(unquote(urlsplit(url).path)).stem or NAMELESS, from_bytes(data)
+    except Refused as error:
+        raise InputError(f"{url}: {error}") from error

@@ -16,7 +16,8 @@ from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample
 from semvlp.shards.stores.store import Store
 from semvlp.shards.texts.image_ids import ImageIds
-from semvlp.train.run.report import charts, read_run
+from semvlp.train.run.files import read_run
+from semvlp.train.run.report import charts
 
 PICTURES = 6
 ANSWERS = 8

@@ -37,7 +37,8 @@ def refuse_plain_http(address: str) -> None:
     if parts.scheme.lower() == "http" and not _allowed.get() and not _is_loopback(parts.hostname):
         raise ConfigError(
             f"{address}: over plain http:// anyone on the way can put other data in its place; "
-            f"give an https:// address, append #sha256=... of a file, or say {OPTION}"
+            "give an https:// address, append #sha256=... of weights, ask inside of "
+            f"semvlp.addresses.http_allowed() in Python, or say {OPTION}"
         )
 
 

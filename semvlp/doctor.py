@@ -30,6 +30,8 @@ BUILD = (
 )
 SETUPTOOLS = "pip install 'setuptools<81', because newer ones have no pkg_resources"
 NOT_INSTALLED = "not installed"
+SERVE = ("starlette", "uvicorn", "python_multipart")
+"""The modules that the extra `serve` installs."""
 MIN_FREE_GB = 10
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ def facts(folder: Path = Path()) -> list[Fact]:
             _package("transformers"),
             _package("lmdb"),
             _package("webdataset"),
+            _serve(),
             detectron2,
             _backend(detectron2),
             _cuda(),
@@ -123,6 +126,15 @@ def _package(name: str, *, try_out: Callable[[ModuleType], None] | None = None) 
     if version == NOT_INSTALLED:  # imported from a source folder
         version = str(getattr(module, "__version__", "unknown version"))
     return Fact(name, version)
+
+
+def _serve() -> Fact:
+    """Look at the extra that `semvlp serve` needs, which is optional."""
+    missing = [name for name in SERVE if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = "optional: pip install 'semvlp[serve]', for a page to ask checkpoints on"
+        return Fact("serve", f"{NOT_INSTALLED}: {', '.join(missing)}", remedy=remedy)
+    return Fact("serve", f"starlette {_version('starlette')}, uvicorn {_version('uvicorn')}")
 
 
 def _broken(name: str, error: Exception) -> Fact:

@@ -13,6 +13,7 @@ from semvlp.demo.dataset.files import write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.settings import load
 from semvlp.train.config import FinetuneConfig, PretrainConfig
+from tests.app.serving import serving
 from tests.documents import PAGES, README, ROOT, Fence, command_lines, fences, section
 from tests.documents import semvlp_arguments as arguments_of
 
@@ -118,12 +119,24 @@ def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             if arguments is None:
                 assert words[0] in ("pip", "make"), line
                 continue
-            besides = BESIDES.get(arguments[0], ())
-            assert run(cli, "semvlp", [*arguments, *besides, "-q"]) == 0, line
+            if arguments[0] == "serve":
+                _opens_a_page(arguments[1:])
+            else:
+                besides = BESIDES.get(arguments[0], ())
+                assert run(cli, "semvlp", [*arguments, *besides, "-q"]) == 0, line
             done.append(arguments[0])
             for result in re.findall(r"-> (\S+)$", line):
                 assert (tmp_path / result).exists(), f"{line}\nhas not made {result}"
-    assert done == ["extract", "pretrain", "finetune", "eval", "ask", "search"]
+    assert done == ["extract", "pretrain", "finetune", "eval", "ask", "search", "serve"]
+
+
+def _opens_a_page(arguments: Sequence[str]) -> None:
+    with serving(arguments) as served:
+        about = served.asked.get("about").json()
+        assert about["photos"]
+        picture = served.asked.get("photos").json()["photos"][0]
+        assert picture["picture"]
+    assert served.code == 0
 
 
 def _draw_data(folder: Path) -> None:

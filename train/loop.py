@@ -25,9 +25,9 @@ from semvlp.train.distributed import gathered, parallelize
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import Scale, make_optimizer
 from semvlp.train.run import bad_batch, checkpoint, cost, throughput
-from semvlp.train.run.checkpoint import Checkpoint
 from semvlp.train.run.log import RunLog
 from semvlp.train.run.report import RunReport
+from semvlp.train.run.state import Checkpoint
 from semvlp.train.schedule import is_logged, is_saved, learning_rate, mode_of
 from semvlp.train.step import MicroBatch, StepResult, StepSums, reduce, train_step
 from semvlp.train.stopping import StopRequest, interrupted, stop_signals

@@ -5,15 +5,14 @@ import logging
 import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from semvlp import atomic
 from semvlp.addresses import refuse_plain_http
 from semvlp.errors import InputError
 from semvlp.progress import Progress
 from semvlp.shards.dataset.hashes import file_sha256
+from semvlp.web import announced, opened, pieces
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +21,6 @@ _HUB_FILES = ("detector.safetensors", "pytorch_model.bin")
 _PYTORCH = "download.pytorch.org"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 _HASH_DIGITS = 64
-# A server that sends nothing for so long has failed.
-_STALL_SECONDS = 60.0
 _MIB = 2**20
 
 
@@ -93,34 +90,18 @@ def _from_web(url: str, sha256: str) -> Path:
     return path
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Follows a server to another address only where that could have been asked for."""
-
-    def redirect_request(self, *given: Any) -> Request | None:
-        *_, url = given
-        refuse_plain_http(url)
-        return super().redirect_request(*given)
-
-
 def _download(url: str, path: Path, *, known: bool) -> None:
     """Write what `url` gives to `path`; the way there is of no matter where its hash is known.
 
-    Raises:
-        ConfigError: the server sends us on to an address of plain HTTP.
-        OSError: no answer, or fewer bytes than the server announced: the connection was cut.
+    Raises: as `web.opened` and `web.pieces`.
     """
-    request = Request(url, headers={"User-Agent": "semvlp"})
-    opener = build_opener(*([] if known else [_Redirects]))
-    with opener.open(request, timeout=_STALL_SECONDS) as response, path.open("wb") as file:
-        announced = response.headers["Content-Length"]
-        total = announced and -(-int(announced) // _MIB)
+    with opened(url, anywhere=known) as response, path.open("wb") as file:
+        size = announced(response)
+        total = size and -(-size // _MIB)
         with Progress("downloading", total=total, unit="MiB") as bar:
-            while chunk := response.read(_MIB):
-                file.write(chunk)
-                bar.advance()
-    size = path.stat().st_size
-    if announced and size != int(announced):
-        raise OSError(f"{size} bytes came of the {announced} announced")
+            for piece in pieces(response):
+                file.write(piece)
+                bar.advance(-(-file.tell() // _MIB) - bar.done)
 
 
 def _from_hub(address: str) -> Path:

@@ -18,6 +18,7 @@ from semvlp.commands.options import (
     other_regions_option,
     require_extra,
 )
+from semvlp.doctor import SERVE
 from semvlp.names import EVAL_MODES
 
 
@@ -115,7 +116,7 @@ def serve(checkpoints: Sequence[str], **options: Any) -> Result:
     """Open a page to ask checkpoints on, until Ctrl-C."""
     from semvlp.progress import busy
 
-    require_extra("serve", "starlette", "uvicorn", "python_multipart")
+    require_extra("serve", *SERVE)
     for checkpoint in checkpoints:
         refuse_missing_checkpoint(checkpoint, "--checkpoint")
     with busy("loading torch"):

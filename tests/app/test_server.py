@@ -1,13 +1,8 @@
 """`semvlp serve` as a command: what it opens, where it listens, how it ends."""
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,6 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs semvlp[serve]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
-import httpx2
 from starlette.testclient import TestClient
 
 from semvlp.app import server
@@ -25,6 +19,7 @@ from semvlp.cli import cli
 from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
 from tests.app.conftest import Drawn
+from tests.app.serving import serving
 from tests.app.test_desk import described, fits
 
 
@@ -87,28 +82,12 @@ def test_a_missing_extra_is_one_sentence_that_names_it(
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1"])
 def test_the_command_serves_until_ctrl_c(drawn: Drawn, host: str | None) -> None:
-    command = [sys.executable, "-m", "semvlp.cli", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--checkpoint", str(drawn.checkpoint("vqa")), "--json"]
-    command += ["--host", host] if host else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if line.startswith("Open "))
-        address = line.split()[1]
-        base, _, token = address.partition("?token=")
+    options = ["--device", "cpu", "--checkpoint", str(drawn.checkpoint("vqa")), "--json"]
+    with serving([*options, *(["--host", host] if host else [])]) as served:
+        token, asked = served.token, served.asked
         assert bool(token) == bool(host)
         assert not token or len(token) >= 32
-        asked = httpx2.Client(base_url=base, timeout=60, trust_env=False)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                first = asked.get("about")
-                break
-            except httpx2.ConnectError:
-                assert time.monotonic() < deadline
-        assert first.status_code == (401 if host else 200)
+        assert asked.get("about").status_code == (401 if host else 200)
         answer = asked.post(
             "ask",
             files={"photo": drawn.photos[0].read_bytes()},
@@ -119,8 +98,5 @@ def test_the_command_serves_until_ctrl_c(drawn: Drawn, host: str | None) -> None
         assert asked.post("ask", content=b"x", headers={"Origin": "http://e.org"}).status_code > 400
         huge = asked.post("ask", content=bytes(40 * 2**20))
         assert huge.status_code in (401, 413)
-        asked.close()
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert json.loads(out) == {"url": base, "answered": 1}
+    assert served.code == 0
+    assert json.loads(served.out) == {"url": served.base, "answered": 1}

@@ -97,11 +97,28 @@ def test_what_needs_no_torch_loads_none(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text(json.dumps(line) + "\n")
     (tmp_path / "answers.csv").write_text("dev-0-0-0,True\n")
     score = ["score", "--task", "nlvr2", "--annotations", "dev.json", "answers.csv", "--json"]
-    commands = [["--json", "--version"], score, ["settings", "--json"], ["detector", "list"]]
-    version, scored, *others = outcomes(commands, tmp_path)
-    assert [loaded for *_, loaded in (version, scored, *others)] == [[]] * 4
-    assert {"torch", "CUDA"} <= json.loads(version[1]).keys()
-    assert json.loads(scored[1])["accuracy"] == 100
+    _write_run(tmp_path / "run")
+    compare = ["compare", "run", "--out", "compare.html"]
+    commands = [["--json", "--version"], score, compare, ["settings", "--json"]]
+    done = outcomes([*commands, ["detector", "list"]], tmp_path)
+    assert [(code, loaded) for code, _, _, loaded in done] == [(0, [])] * 5
+    assert {"torch", "CUDA"} <= json.loads(done[0][1]).keys()
+    assert json.loads(done[1][1])["accuracy"] == 100
+    assert "best checkpoint" in (tmp_path / "compare.html").read_text()
+
+
+def _write_run(run: Path) -> None:
+    """Write what a run of two steps leaves, but for its tensors."""
+    training = run / "checkpoints" / "step-0000002" / "training"
+    training.mkdir(parents=True)
+    state = {"format_version": 1, "step": 2, "best_step": 2, "finished": True}
+    (training / "state.json").write_text(json.dumps(state))
+    (run / "config.toml").write_text("[train]\nsteps = 2\n")
+    steps = [
+        {"step": step, "mode": mode, "loss": 1.0} for step, mode in ((1, "single"), (2, "two"))
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (run / "validation.jsonl").write_text('{"step": 2, "accuracy": 50.0}\n')
 
 
 @pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)])

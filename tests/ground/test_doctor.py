@@ -1,6 +1,7 @@
 """What is installed: told truly, and without ever failing on a broken package."""
 
 import importlib
+import importlib.util
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +40,16 @@ def test_this_machine_can_run_the_program() -> None:
     assert found["CUDA"].value
     assert found["bf16"].value
     assert str(Path().resolve()) in found["free disk"].value
+
+
+def test_the_extra_that_serve_needs_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "uvicorn" else real(name)
+    )
+    fact = by_name(facts())["serve"]
+    assert (fact.ok, fact.value) == (True, "not installed: uvicorn")
+    assert "pip install 'semvlp[serve]'" in fact.remedy
 
 
 @pytest.mark.parametrize(

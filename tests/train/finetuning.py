@@ -17,7 +17,7 @@ from semvlp.eval.tasks.base import BaseTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.files import METRICS, VALIDATION, read_lines
 from semvlp.train.step import StepSums, train_step
 
 Config = Callable[..., FinetuneConfig]

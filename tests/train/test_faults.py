@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from semvlp.errors import SemVLPError
-from semvlp.train.run.checkpoint import newest, read_state
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
+from semvlp.train.run.state import newest, read_state
 from tests.train.processes import Job, pretraining, started, stopping_before, together
 
 ROOT = Path(__file__).resolve().parents[2]

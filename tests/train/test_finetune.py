@@ -20,9 +20,9 @@ from semvlp.model.task_model import SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import steps_per_epoch, total_steps
-from semvlp.train.run.checkpoint import read_state
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.files import METRICS, VALIDATION, read_lines
 from semvlp.train.run.report import RunReport
+from semvlp.train.run.state import read_state
 from semvlp.train.step import train_step
 from semvlp.train.train_config import FinetuneTrainConfig
 from tests.train.finetuning import check_resume, hashes, task_of

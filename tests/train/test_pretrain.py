@@ -19,8 +19,9 @@ from semvlp.train import loop
 from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import PreTrainingLosses, pretrain
 from semvlp.train.run import checkpoint
-from semvlp.train.run.checkpoint import read_state
-from semvlp.train.run.log import METRICS, RunLog, read_lines
+from semvlp.train.run.files import METRICS, read_lines
+from semvlp.train.run.log import RunLog
+from semvlp.train.run.state import read_state
 from semvlp.train.step import MicroBatch, StepResult, StepSums, reduce, train_step
 
 Config = Callable[..., PretrainConfig]

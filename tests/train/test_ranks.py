@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from semvlp.train.run.checkpoint import read_state
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.files import METRICS, VALIDATION, read_lines
+from semvlp.train.run.state import read_state
 from tests.train.processes import finetuning, pretraining, stopping_before, together
 
 SMALL = (

@@ -27,16 +27,15 @@ from semvlp.train.run.checkpoint import (
     OPTIMIZER,
     RAW_WEIGHTS,
     UNREADABLE,
-    TrainingState,
     load_optimizer,
-    newest,
     reading,
     recover,
     settle,
     write_checkpoint,
 )
-from semvlp.train.run.folder import CONFIG, INPUTS, MADE_BY_A_RUN, prepare
-from semvlp.train.run.log import settle_log
+from semvlp.train.run.files import CONFIG, INPUTS, settle_log
+from semvlp.train.run.folder import MADE_BY_A_RUN, prepare
+from semvlp.train.run.state import TrainingState, newest
 
 TASK = "detector"
 OLD_STATE = "training.pt"

@@ -12,25 +12,14 @@ from transformers import PreTrainedTokenizerFast
 from semvlp import settings
 from semvlp.atomic import make_directory, refuse_source_code, write_json, write_text
 from semvlp.distributed import World, precision_of
-from semvlp.documents import from_json, from_toml
+from semvlp.documents import from_toml
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from semvlp.train.run.checkpoint import (
-    Checkpoint,
-    TrainingState,
-    collected,
-    left_over,
-    newest,
-    recover,
-    save,
-    settle,
-    step_folders,
-)
-from semvlp.train.run.log import settle_log
+from semvlp.train.run.checkpoint import collected, left_over, recover, save, settle
+from semvlp.train.run.files import CONFIG, INPUTS, flatten, read_config, read_inputs, settle_log
+from semvlp.train.run.state import Checkpoint, TrainingState, newest, step_folders
 
-CONFIG = "config.toml"
-INPUTS = "inputs.json"
 MADE_BY_A_RUN = (
     CONFIG,
     INPUTS,
@@ -216,29 +205,6 @@ def _saved_settings(run: Path, like: Config) -> Config:
     return settings.build(type(like), from_toml(read_config(run)))
 
 
-def read_config(run: Path) -> str:
-    """Read the settings of a run as TOML; damaged ones are told and taken from its checkpoint.
-
-    Raises:
-        InputError: neither can be read.
-    """
-    paths = [run / CONFIG]
-    paths += [path / "training" / CONFIG for path in reversed(step_folders(run / "checkpoints"))]
-    reasons = []
-    for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8")
-            if not from_toml(text):
-                raise ValueError("it is empty")
-        except (OSError, ValueError) as error:
-            reasons.append(f"{path} must hold the settings of the run, but: {error}")
-            continue
-        for reason in reasons:
-            log.warning("%s; those of %s are taken", reason, path)
-        return text
-    raise InputError(f"{'; '.join(reasons)}; start anew with --overwrite")
-
-
 def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> None:
     """Compare the inputs with those on record; a damaged record is told, and written anew later."""
     try:
@@ -251,33 +217,9 @@ def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[s
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
 
 
-def read_inputs(path: Path) -> dict[str, Any]:
-    """Read the record of what a run reads.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        inputs = from_json(path.read_bytes())
-        if not isinstance(inputs, dict):
-            raise ValueError("it must be an object")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must hold what the run reads, but: {error}") from error
-    return inputs
-
-
 def _check_same(run: Path, name: str, before: object, now: object) -> None:
     if before != now:
         raise ConfigError(
             f"to go on with the run in {run}, {name} must be {before!r} as when it began, but it "
             f"is {now!r}; give the same, another --out, or --overwrite to start anew"
         )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        dotted = f"{prefix}{name}"
-        flat.update(flatten(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value})
-    return flat

@@ -1,7 +1,6 @@
 """What a run tells while it runs: progress bar, metrics.jsonl, validation.jsonl, TensorBoard."""
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -9,15 +8,9 @@ from typing import Any, Self, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from semvlp.atomic import sync, write_text
-from semvlp.documents import from_json
-from semvlp.errors import InputError
+from semvlp.atomic import sync
 from semvlp.progress import Progress
-
-METRICS = "metrics.jsonl"
-VALIDATION = "validation.jsonl"
-
-log = logging.getLogger(__name__)
+from semvlp.train.run.files import METRICS, VALIDATION, settle_log
 
 
 class RunLog:
@@ -80,61 +73,6 @@ class RunLog:
             _write_line(file, {"step": step, **scores})
         for name, value in scores.items():
             self._board.add_scalar(f"validation/{name}", value, step)
-
-
-def settle_log(run: Path, *, done: int) -> None:
-    """Take back what was logged of steps later than `done`, and lines that a crash has torn."""
-    for name in (METRICS, VALIDATION):
-        cut(run / name, after=done)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the entries of a log file; none without a file.
-
-    A last line that is damaged is what a crash leaves: it is told and left out.
-
-    Raises:
-        InputError: a line before it is damaged.
-    """
-    return _entries(path, path.read_bytes(), "is left out") if path.exists() else []
-
-
-def cut(path: Path, *, after: int) -> None:
-    """Take back the lines of steps later than `after`, so that none stands twice.
-
-    Raises:
-        InputError: a line before the last is damaged.
-    """
-    if path.exists():
-        data = path.read_bytes()
-        kept = [e for e in _entries(path, data, "is cut off") if e["step"] <= after]
-        text = "".join(json.dumps(entry) + "\n" for entry in kept)
-        if text.encode() != data:
-            write_text(path, text)
-
-
-def _entries(path: Path, data: bytes, what_becomes: str) -> list[dict[str, Any]]:
-    """Return the entry of each line but of a damaged last one, of which is told what becomes."""
-    *ended, torn = data.split(b"\n")
-    lines = [*ended, torn] if torn else ended
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if number > len(ended):
-                raise ValueError("it has no end")
-            entry = from_json(line)
-            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-                raise ValueError("it must be an object with a step")
-            entries.append(entry)
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(
-                    f"{path}, line {number} is damaged ({error}); remove this line, or start anew "
-                    "with --overwrite"
-                ) from error
-            told = "%s, line %d, the last, is damaged (%s) and %s"
-            log.warning(told, path, number, error, what_becomes)
-    return entries
 
 
 def _write_line(file: TextIO, entry: Mapping[str, Any]) -> None:

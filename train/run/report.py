@@ -10,10 +10,8 @@ from semvlp.doctor import versions
 from semvlp.eval.files.inputs import run_of
 from semvlp.pages import link, render
 from semvlp.progress import duration
-from semvlp.train.run.checkpoint import Checkpoint, newest
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
-from semvlp.train.run.folder import CONFIG, INPUTS, read_config, read_inputs
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.files import INPUTS, RunFiles, read_inputs, read_run
 
 TITLES = {
     "loss": "Loss, all objectives",
@@ -39,36 +37,6 @@ TITLES = {
 MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
 WITHOUT_MODES = ("lr",)
 PAGE_NAME = "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class RunFiles:
-    """What a run has left in its folder."""
-
-    run: Path
-    config: str
-    metrics: list[dict[str, Any]]
-    validation: list[dict[str, Any]]
-    newest: Checkpoint | None
-
-    @property
-    def name(self) -> str:
-        return self.run.resolve().name
-
-
-def read_run(run: Path) -> RunFiles:
-    """Read the log files and the settings of a run; a file it has not written yet is empty.
-
-    Raises:
-        InputError: one of them is damaged, in the log a line before the last.
-    """
-    return RunFiles(
-        run=run,
-        config=read_config(run) if (run / CONFIG).exists() else "",
-        metrics=read_lines(run / METRICS),
-        validation=read_lines(run / VALIDATION),
-        newest=newest(run),
-    )
 
 
 def write_report(run: Path) -> Path:

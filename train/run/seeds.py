@@ -14,9 +14,10 @@ from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.distributed import training_world
-from semvlp.train.run.checkpoint import newest, turn_link
-from semvlp.train.run.log import VALIDATION, read_lines
+from semvlp.train.run.checkpoint import turn_link
+from semvlp.train.run.files import VALIDATION, read_lines
 from semvlp.train.run.report import RunReport
+from semvlp.train.run.state import newest
 
 SUMMARY = "seeds.json"
 Finetune = Callable[[FinetuneConfig, Path], RunReport]

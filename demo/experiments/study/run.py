@@ -18,7 +18,7 @@ from semvlp.names import EvalMode
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
-from semvlp.train.run.checkpoint import newest
+from semvlp.train.run.state import newest
 
 RESULT = "result.json"
 MODES: tuple[EvalMode, ...] = ("single", "two", "both")

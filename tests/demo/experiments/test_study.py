@@ -28,8 +28,8 @@ from semvlp.names import EvalMode
 from semvlp.shards.open import open_store
 from semvlp.train.config import PretrainConfig
 from semvlp.train.loop import Loop
-from semvlp.train.run.checkpoint import newest
-from semvlp.train.run.log import read_lines
+from semvlp.train.run.files import read_lines
+from semvlp.train.run.state import newest
 from semvlp.train.schedule import mode_of
 
 SMALL = Size(

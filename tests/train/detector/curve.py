@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
 
 MEASURED = ("seconds", "seconds_left", "images_per_second", "waiting")
 

@@ -26,7 +26,7 @@ from semvlp.train.detector.coco import read_annotations
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.detector.learner import open_learner
 from semvlp.train.detector.train import train_detector
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
 from tests.train.detector.curve import curve
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it is built from source")

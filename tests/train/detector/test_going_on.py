@@ -23,9 +23,9 @@ from semvlp.settings import load, to_tree
 from semvlp.train.detector import loop
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.detector.train import train_detector
-from semvlp.train.run.checkpoint import newest
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.files import METRICS, VALIDATION, read_lines
 from semvlp.train.run.report import write_report
+from semvlp.train.run.state import newest
 from semvlp.train.schedule import warmup_and_decay
 from tests.train.detector.curve import curve
 

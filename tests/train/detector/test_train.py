@@ -25,7 +25,7 @@ from semvlp.train.detector.coco import read_annotations
 from semvlp.train.detector.config import DetectorTrainConfig
 from semvlp.train.detector.learner import runner_of
 from semvlp.train.detector.train import train_detector
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,18 +15,15 @@ from semvlp.model.tokenizer import train_wordpiece
 from semvlp.train.optim import make_optimizer
 from semvlp.train.run import checkpoint
 from semvlp.train.run.checkpoint import (
-    Checkpoint,
-    TrainingState,
     collected,
     load_model,
     load_optimizer,
-    newest,
-    read_state,
     recover,
     settle,
     turn_link,
     write_checkpoint,
 )
+from semvlp.train.run.state import Checkpoint, TrainingState, newest, read_state
 from semvlp.train.train_config import TrainConfig
 
 

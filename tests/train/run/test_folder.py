@@ -17,9 +17,10 @@ from semvlp.names import Precision
 from semvlp.train.config import PretrainConfig
 from semvlp.train.detector.checkpoint import open_run
 from semvlp.train.detector.config import DetectorTrainConfig
-from semvlp.train.run.checkpoint import TrainingState, write_checkpoint
-from semvlp.train.run.folder import CONFIG, INPUTS, prepare, settle_precision
-from semvlp.train.run.report import read_run
+from semvlp.train.run.checkpoint import write_checkpoint
+from semvlp.train.run.files import CONFIG, INPUTS, read_run
+from semvlp.train.run.folder import prepare, settle_precision
+from semvlp.train.run.state import TrainingState
 
 GIVEN: dict[str, Any] = {"config": PretrainConfig(), "inputs": {"task": "pretrain"}}
 NAMES = (CONFIG, INPUTS, "metrics.jsonl", "report.html", "last", "best")

@@ -8,7 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from semvlp.errors import InputError
-from semvlp.train.run.log import METRICS, RunLog, cut, read_lines
+from semvlp.train.run.files import METRICS, cut, read_lines
+from semvlp.train.run.log import RunLog
 
 
 def write(path: Path, steps: list[int], tail: str = "") -> None:

@@ -11,7 +11,7 @@ import pytest
 from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
-from semvlp.train.run.log import VALIDATION, read_lines
+from semvlp.train.run.files import VALIDATION, read_lines
 from semvlp.train.run.seeds import finetune_seeds
 from tests.train.finetuning import task_of
 
