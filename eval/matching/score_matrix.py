@@ -21,7 +21,7 @@ from semvlp.distributed import ALONE, World
 from semvlp.eval.matching.cache import cache_images, cache_texts
 from semvlp.eval.network import Network, finite
 from semvlp.eval.task import Example, Pass, Scores, Stop, never
-from semvlp.eval.tasks.retrieval import UNSCORED, image_names
+from semvlp.eval.tasks.retrieval_ranks import UNSCORED, image_names
 from semvlp.model.packing import PairRegions
 from semvlp.progress import Progress
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.task import Example, Scores
-from semvlp.eval.tasks.retrieval import captioned_images, image_names
+from semvlp.eval.tasks.retrieval_ranks import captioned_images, image_names
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import NO_ATTRIBUTE, Regions
 

@@ -2,8 +2,7 @@
 
 Q captions, K images: those of the captions first, then those without a caption, which captions are
 compared with and which are no query. The leaderboard file holds a rank for every caption and every
-image that has one; ranks start at 1 and are pessimistic: wrong candidates with the same score stand
-before the right one.
+image that has one.
 Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fold5) stand beside
 those among all images.
 """
@@ -15,7 +14,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.eval import metrics
@@ -34,6 +32,15 @@ from semvlp.eval.task import (
     Scores,
 )
 from semvlp.eval.tasks.base import BaseTask
+from semvlp.eval.tasks.retrieval_ranks import (
+    FOLD,
+    UNSCORED,
+    captioned_images,
+    highest,
+    image_names,
+    mean_log_odds,
+    rank_answers,
+)
 from semvlp.shards.texts.annotation_files import require
 from semvlp.shards.texts.official_files import (
     coco_captions,
@@ -50,14 +57,8 @@ if TYPE_CHECKING:
 LABELS = ("mismatch", "match")
 # Karpathy's COCO split gives the rest of the validation images to training.
 KARPATHY_SPLITS = {"train": ("train", "restval")}
-# A split of several times so many images is also scored by folds of so many.
-FOLD = 1000
-# The score of a pair that is not on the shortlist.
-UNSCORED = -np.inf
 # The first images of a caption that are kept to look at.
 RETRIEVED = 4
-# Rows of a score matrix whose two passes are averaged at a time: they need float64.
-ROWS_AT_ONCE = 1024
 
 
 class Retrieval(BaseTask):
@@ -124,7 +125,7 @@ class Retrieval(BaseTask):
         return {
             example.example_id: [
                 names[column]
-                for column in _highest(row, RETRIEVED).tolist()
+                for column in highest(row, RETRIEVED).tolist()
                 if row[column] != UNSCORED
             ]
             for example, row in zip(examples, scores, strict=True)
@@ -211,86 +212,6 @@ def _folds(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> list[_Qu
     return [
         (inner(by_caption, fold), inner(by_image, fold)) for fold in range(len(by_image) // FOLD)
     ]
-
-
-def _highest(row: NDArray[np.floating], count: int) -> NDArray[np.integer]:
-    """Return the columns of the highest values, the highest first, of equal ones the first."""
-    # Whole rows are not sorted: there are thousands, of thousands of columns.
-    least = np.partition(row, -count)[-count] if count < len(row) else -np.inf
-    columns = (row >= least).nonzero()[0]
-    return columns[np.argsort(-row[columns], kind="stable")][:count]
-
-
-def captioned_images(examples: Sequence[Example]) -> list[str]:
-    """Return the images of the captions, each once, as they first occur."""
-    return list(dict.fromkeys(example.images[0] for example in examples))
-
-
-def image_names(examples: Sequence[Example]) -> list[str]:
-    """Return the K columns: the images of the captions, then those without a caption."""
-    own = dict.fromkeys(captioned_images(examples))
-    # All examples of a file have the same gallery.
-    galleries = {id(example.gallery): example.gallery for example in examples}
-    rest = (name for gallery in galleries.values() for name in gallery if name not in own)
-    return [*own, *dict.fromkeys(rest)]
-
-
-def mean_log_odds(scores: Sequence[Scores]) -> Scores:
-    """Return the log-odds of the mean of the probabilities that have these log-odds [Q, K].
-
-    Nothing is rounded to 1 on the way.
-    """
-    mean = np.empty_like(scores[0], np.float32)
-    for start in range(0, len(mean), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        odds = np.stack([matrix[part] for matrix in scores]).astype(np.float64)
-        yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-        mean[part] = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
-    return mean
-
-
-def rank_answers(
-    examples: Sequence[Example], matrix: NDArray[np.floating]
-) -> dict[ExampleId, Answer]:
-    """Rank all captions and images.
-
-    Args:
-        examples: Q captions.
-        matrix: [Q, K] scores against `image_names(examples)`, higher fits better.
-    """
-    names = captioned_images(examples)
-    column = {name: index for index, name in enumerate(names)}
-    image_of = np.array([column[example.images[0]] for example in examples])
-    by_caption = metrics.text_to_image(matrix, image_of)
-    by_image = metrics.image_to_text(matrix[:, : len(names)], image_of)
-    if matrix.shape[1] == len(names) > FOLD and len(names) % FOLD == 0:
-        for start in range(0, len(names), FOLD):
-            _add_fold(by_caption, by_image, matrix, image_of, start)
-    ids = [example.example_id for example in examples]
-    return {
-        **dict(zip(ids, by_caption, strict=True)),
-        **dict(zip(names, by_image, strict=True)),
-    }
-
-
-def _add_fold(
-    by_caption: list[Rank],
-    by_image: list[Rank],
-    matrix: NDArray[np.floating],
-    image_of: NDArray[np.integer],
-    start: int,
-) -> None:
-    """Add the ranks within the fold of the images from column `start` on."""
-    captions = ((image_of >= start) & (image_of < start + FOLD)).nonzero()[0]
-    inner = matrix[captions, start : start + FOLD], image_of[captions] - start
-    for index, rank in zip(captions.tolist(), metrics.text_to_image(*inner), strict=True):
-        by_caption[index] = _with_fold(by_caption[index], rank)
-    for index, rank in enumerate(metrics.image_to_text(*inner), start=start):
-        by_image[index] = _with_fold(by_image[index], rank)
-
-
-def _with_fold(rank: Rank, inner: Rank) -> Rank:
-    return rank._replace(fold_rank=inner.rank, fold_ties=inner.ties)
 
 
 def _examples(path: Path, split: str) -> Iterator[Example]:

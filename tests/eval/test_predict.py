@@ -16,7 +16,7 @@ from semvlp.eval.network import Limits, Network
 from semvlp.eval.predict import answers_by_mode, predict, probabilities
 from semvlp.eval.task import Example, Pass, Passes, Rank, Scores
 from semvlp.eval.tasks.nlvr import Nlvr
-from semvlp.eval.tasks.retrieval import image_names, mean_log_odds
+from semvlp.eval.tasks.retrieval_ranks import image_names, mean_log_odds
 from semvlp.eval.tasks.table import TASKS
 from semvlp.names import EvalMode
 from semvlp.shards.open import open_store

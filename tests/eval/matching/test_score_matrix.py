@@ -24,7 +24,7 @@ from semvlp.eval.matching.score_matrix import (
 )
 from semvlp.eval.network import Network
 from semvlp.eval.task import Example
-from semvlp.eval.tasks.retrieval import image_names
+from semvlp.eval.tasks.retrieval_ranks import image_names
 from semvlp.eval.tasks.table import TASKS
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

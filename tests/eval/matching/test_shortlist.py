@@ -17,7 +17,8 @@ from semvlp.eval.matching.shortlist import (
     words_of,
 )
 from semvlp.eval.task import Rank
-from semvlp.eval.tasks.retrieval import UNSCORED, Retrieval, mean_log_odds, rank_answers
+from semvlp.eval.tasks.retrieval import Retrieval
+from semvlp.eval.tasks.retrieval_ranks import UNSCORED, mean_log_odds, rank_answers
 from semvlp.shards.open import open_store
 
 

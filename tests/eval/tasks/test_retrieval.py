@@ -8,7 +8,8 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.eval.task import Rank
-from semvlp.eval.tasks.retrieval import Retrieval, image_names, rank_answers
+from semvlp.eval.tasks.retrieval import Retrieval
+from semvlp.eval.tasks.retrieval_ranks import image_names, rank_answers
 
 SPLITS = {"a.jpg": "train", "b.jpg": "restval", "c.jpg": "val", "d.jpg": "test"}
 
@@ -84,7 +85,8 @@ def test_folds_are_ranked_among_themselves(
     save: Callable[..., Path], make: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """COCO 1k: a mean over folds, each ranked as if the others were not there."""
-    monkeypatch.setattr("semvlp.eval.tasks.retrieval.FOLD", 2)
+    for module in ("retrieval", "retrieval_ranks"):
+        monkeypatch.setattr(f"semvlp.eval.tasks.{module}.FOLD", 2)
     captions = {"a": 1, "b": 2, "c": 1, "d": 1}
     examples = Retrieval().read([save("k.json", make.karpathy(captions))], split="test")
     matrix = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -120,7 +122,8 @@ def test_when_there_are_folds(
     make: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("semvlp.eval.tasks.retrieval.FOLD", 2)
+    for module in ("retrieval", "retrieval_ranks"):
+        monkeypatch.setattr(f"semvlp.eval.tasks.{module}.FOLD", 2)
     names = {f"{n}.jpg": 1 for n in range(images)}
     examples = Retrieval().read([save("k.json", make.karpathy(names))], split="test")
     ranks = rank_answers(examples, np.eye(images, dtype=np.float32))
