@@ -10,13 +10,12 @@ from semvlp.addresses import default_checkpoint, refuse_missing_checkpoint
 from semvlp.errors import ConfigError
 from semvlp.extract.images.find import ImageFile, find_images
 from semvlp.names import EvalMode
-from semvlp.progress import busy
+from semvlp.progress import bars, busy
 
 if TYPE_CHECKING:
     from semvlp.app.assistant import Assistant, Reply
 
 OWN, OF_DEMO = Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best")
-BAR = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,7 @@ class AskReport:
         lines = []
         for files, reply in self.replies:
             lines.append(f"{', '.join(map(str, files))}: {reply.text}")
-            width = max(len(answer) for answer, _ in reply.answers)
-            for answer, chance in reply.answers:
-                lines.append(
-                    f"  {answer:<{width}} {100 * chance:5.1f} % {'█' * round(BAR * chance)}"
-                )
+            lines += bars(reply.answers)
         if self.page:
             lines.append(f"Open {self.page} in a browser.")
         return "\n".join(lines)
