@@ -165,7 +165,7 @@ class Desk:
             return regions, Vocabulary(detector.object_labels, detector.attribute_labels)
         if not self.album:
             raise InputError(f"there is no store that could hold the photograph {photo!r}")
-        return self.album.regions(photo), self.album.vocabulary
+        return self.album.store.regions(photo), self.album.vocabulary
 
     def _listed(self, image_id: str) -> dict[str, Any]:
         assert self.album is not None

@@ -27,7 +27,6 @@ from semvlp.eval.tasks.retrieval import LABELS
 from semvlp.extract.images.find import images_by_id
 from semvlp.progress import bars, duration
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Regions
 
 OWN, OF_DEMO = Path("runs/finetune-retrieval/best"), Path("runs/demo/pretrain/last")
 SHORTLIST = 500
@@ -107,14 +106,6 @@ class PhotoSearch(Closing):
         chances = torch.from_numpy(odds).double().sigmoid()
         best = np.argsort(-odds, kind="stable")[:top].tolist()
         return [self._hit(photographs[index], float(chances[index])) for index in best]
-
-    def regions(self, image_id: str) -> Regions:
-        """Return the regions of a photograph.
-
-        Raises:
-            InputError: the store does not hold it.
-        """
-        return self.store.sample(self.store.index_of(image_id)).regions
 
     @property
     def num_compared(self) -> int:
