@@ -100,9 +100,7 @@ def _is_there(word: str) -> bool:
 
 
 def _groups(assistant: "Assistant", files: Sequence[ImageFile]) -> list[tuple[ImageFile, ...]]:
-    if assistant.network.model.config.task_head == "pair":
-        return [tuple(files)]
-    return [(file,) for file in files]
+    return [tuple(files)] if assistant.photos_per_text > 1 else [(file,) for file in files]
 
 
 def _images(path: Path) -> list[ImageFile]:
