@@ -235,7 +235,9 @@ class Assistant:
         self._check("match", "retrieval")
         seen = self.regions(photo)
         index = self.labels.index(MATCHING[1])
-        rows = self._probabilities([seen] * len(texts), list(texts), mode or self.mode)
+        rows = self._probabilities(
+            [seen] * len(texts), list(map(checked, texts)), mode or self.mode
+        )
         return [float(row[index]) for row in rows]
 
     def find(self, photo: Seen, expression: str, *, top: int = 5) -> list[Region]:
@@ -245,7 +247,7 @@ class Assistant:
         """
         self._check("find", "refcoco")
         seen = self.regions(photo)
-        (row,) = self._probabilities([seen], [expression], self.mode)
+        (row,) = self._probabilities([seen], [checked(expression)], self.mode)
         best = np.argsort(-row, kind="stable")[:top]
         return [Region(tuple(seen.boxes[i].tolist()), float(row[i])) for i in best]
 
@@ -270,7 +272,7 @@ class Assistant:
     ) -> Scores:
         """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
         network, task = self.network, load_task(self.task)
-        ids = network.encode([checked(text) for text in texts])
+        ids = network.encode(texts)
         pairs = [pair_regions(regions, network.limits.max_regions) for regions in seen]
         batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
         rows = []
