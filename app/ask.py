@@ -13,7 +13,7 @@ from semvlp.names import EvalMode
 from semvlp.progress import bars, busy
 
 if TYPE_CHECKING:
-    from semvlp.app.assistant import Assistant, Reply
+    from semvlp.app.reply import Reply
 
 OWN, OF_DEMO = Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best")
 
@@ -84,7 +84,8 @@ def ask(
         from semvlp.app.assistant import load
         from semvlp.app.pages import write_answers
     assistant = load(checkpoint, mode=mode, device=device, detector=detector)
-    groups = _groups(assistant, files)
+    together = assistant.photos_per_text > 1
+    groups = [tuple(files)] if together else [(file,) for file in files]
     replies = []
     for group in groups:
         # Each photograph is looked at once, whatever the number of texts.
@@ -97,10 +98,6 @@ def ask(
 
 def _is_there(word: str) -> bool:
     return bool(word) and Path(word).exists()
-
-
-def _groups(assistant: "Assistant", files: Sequence[ImageFile]) -> list[tuple[ImageFile, ...]]:
-    return [tuple(files)] if assistant.photos_per_text > 1 else [(file,) for file in files]
 
 
 def _images(path: Path) -> list[ImageFile]:

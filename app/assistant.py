@@ -4,19 +4,19 @@ N pairs of a text and a photograph, C labels, T tokens, R regions. Boxes are xyx
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from semvlp.app.eyes import Eyes, Photo, open_eyes
+from semvlp.app.reply import Answer, Region, Reply, attention
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import Network, finite, open_network
-from semvlp.eval.pages.between import Between, between_by_head, mean_of
+from semvlp.eval.pages.between import Between, mean_of
 from semvlp.eval.predict import chances, passes_of
 from semvlp.eval.task import Scores
 from semvlp.eval.tasks import nlvr, snli_ve
@@ -24,7 +24,6 @@ from semvlp.eval.tasks.base import mean_probability
 from semvlp.eval.tasks.retrieval import LABELS as MATCHING
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.hub import checkpoint_folder
-from semvlp.model.packing import PairRegions
 from semvlp.model.tokenizer import tell_unknown
 from semvlp.names import EvalMode, TaskName
 from semvlp.shards.record import Regions
@@ -36,55 +35,6 @@ MAX_TEXT = 10_000
 
 Seen = Photo | Regions
 """A photograph, or what `regions` gave for one."""
-
-
-class Answer(NamedTuple):
-    """A label and how probable it is."""
-
-    answer: str
-    probability: float
-    """0..1; answers of VQA need not add up to 1, for several may be right."""
-
-
-class Region(NamedTuple):
-    """A place in a photograph and how probable it is that it is meant."""
-
-    box: tuple[float, float, float, float]
-    """xyxy in pixels."""
-    probability: float
-    """0..1; those of all regions add up to 1."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Reply:
-    """The answers to one text about one photograph, or about two."""
-
-    text: str
-    answers: tuple[Answer, ...]
-    """Most probable first."""
-    mode: EvalMode
-    regions: tuple[Regions, ...]
-    """Of each photograph."""
-    network: Network = field(repr=False)
-
-    @property
-    def answer(self) -> str:
-        """The most probable answer."""
-        return self.answers[0].answer
-
-    @property
-    def attention(self) -> tuple[Between, ...]:
-        """What words and regions of each photograph attend to, mean over the passes of `mode`."""
-        return tuple(mean_of(between) for between in self.attention_by_head)
-
-    @cached_property
-    def attention_by_head(self) -> tuple[Between, ...]:
-        """The same of each block that has cross-attention and of each of its heads."""
-        (ids,) = self.network.encode([self.text])
-        limit = self.network.limits.max_regions
-        return tuple(
-            _attention(self.network, ids, pair_regions(r, limit), self.mode) for r in self.regions
-        )
 
 
 class Assistant:
@@ -258,7 +208,7 @@ class Assistant:
         """
         (ids,) = self.network.encode([checked(text)])
         regions = pair_regions(self.regions(photo), self.network.limits.max_regions)
-        return mean_of(_attention(self.network, ids, regions, self.mode))
+        return mean_of(attention(self.network, ids, regions, self.mode))
 
     def _check(self, method: str, *tasks: str) -> None:
         if self.task not in tasks:
@@ -327,13 +277,6 @@ def checked(text: str) -> str:
     if not text.strip() or len(text) > MAX_TEXT:
         raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
     return text
-
-
-def _attention(
-    network: Network, ids: Sequence[int], regions: PairRegions, mode: EvalMode
-) -> Between:
-    both = [between_by_head(network, ids, regions, one) for one in passes_of(mode)]
-    return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
 
 
 def _listed(value: Any) -> list[Any]:

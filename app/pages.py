@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semvlp.app.assistant import Reply
+from semvlp.app.reply import Reply
 from semvlp.extract.images.find import ImageFile
 from semvlp.extract.preview import data_uri
 from semvlp.pages import render, write_page

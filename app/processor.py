@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from semvlp.app.assistant import Answer, Seen
+from semvlp.app.assistant import Seen
 from semvlp.app.eyes import Eyes, open_eyes
+from semvlp.app.reply import Answer
 from semvlp.errors import InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import DEFAULT_LIMITS
