@@ -4,14 +4,13 @@ N pairs of a text and a photograph, C labels, T tokens, R regions. Boxes are xyx
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from semvlp.app.eyes import Eyes, Photo, open_eyes
+from semvlp.app.eyes import Seeing, Seen
 from semvlp.app.reply import Answer, Region, Reply, attention
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import pair_regions
@@ -33,11 +32,8 @@ TRUE = "true"
 MAX_TEXT = 10_000
 """Longer texts than this many characters are refused: of any text only its beginning is read."""
 
-Seen = Photo | Regions
-"""A photograph, or what `regions` gave for one."""
 
-
-class Assistant:
+class Assistant(Seeing):
     """A checkpoint with its detector. `semvlp.load` makes one.
 
     Which of the methods it has follows from the task of the checkpoint; another one is a
@@ -55,7 +51,8 @@ class Assistant:
         urls: bool = False,
     ) -> None:
         self.network, self.checkpoint, self.mode = network, checkpoint, mode
-        self._detector, self._device, self._urls = detector, device, urls
+        self.region_profile = network.model.config.region_profile
+        self.detector, self.device, self.urls = detector, device, urls
 
     @property
     def task(self) -> str:
@@ -78,24 +75,6 @@ class Assistant:
     def labels(self) -> list[str]:
         """The C labels that it chooses from."""
         return self.network.labels
-
-    @cached_property
-    def eyes(self) -> Eyes:
-        """The detector that its regions came from, opened when it is first needed."""
-        profile = self.network.model.config.region_profile
-        return open_eyes(profile, detector=self._detector, device=self._device, urls=self._urls)
-
-    def regions(self, photo: Seen) -> Regions:
-        """Return the regions of a photograph as the checkpoint knows them.
-
-        They may be given to the other methods instead of it, which then need no detector.
-
-        Raises:
-            ConfigError: the detector of the checkpoint cannot be found; names it. Or the photograph
-                is an address, and `load` was not told to take any.
-            InputError: the photograph cannot be read.
-        """
-        return photo if isinstance(photo, Regions) else self.eyes(photo)
 
     @property
     def photos_per_text(self) -> int:
