@@ -61,14 +61,6 @@ class Album:
         manifest = self.store.manifest
         return Vocabulary(manifest.object_labels, manifest.attribute_labels)
 
-    def regions(self, image_id: str) -> Regions:
-        """Return the stored regions of a photograph.
-
-        Raises:
-            InputError: the store does not hold it, or it is damaged.
-        """
-        return self.store.sample(self.store.index_of(image_id)).regions
-
     def has_picture(self, image_id: str) -> bool:
         """Tell whether the image file of a photograph of the store is at hand."""
         return image_id in self._files and image_id in self.store

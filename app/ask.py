@@ -10,13 +10,12 @@ from semvlp.addresses import default_checkpoint, refuse_missing_checkpoint
 from semvlp.errors import ConfigError
 from semvlp.extract.images.find import ImageFile, find_images
 from semvlp.names import EvalMode
-from semvlp.progress import busy
+from semvlp.progress import bars, busy
 
 if TYPE_CHECKING:
-    from semvlp.app.assistant import Assistant, Reply
+    from semvlp.app.reply import Reply
 
 OWN, OF_DEMO = Path("runs/finetune-vqa/best"), Path("runs/demo/finetune-vqa/best")
-BAR = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,7 @@ class AskReport:
         lines = []
         for files, reply in self.replies:
             lines.append(f"{', '.join(map(str, files))}: {reply.text}")
-            width = max(len(answer) for answer, _ in reply.answers)
-            for answer, chance in reply.answers:
-                lines.append(
-                    f"  {answer:<{width}} {100 * chance:5.1f} % {'█' * round(BAR * chance)}"
-                )
+            lines += bars(reply.answers)
         if self.page:
             lines.append(f"Open {self.page} in a browser.")
         return "\n".join(lines)
@@ -89,7 +84,8 @@ def ask(
         from semvlp.app.assistant import load
         from semvlp.app.pages import write_answers
     assistant = load(checkpoint, mode=mode, device=device, detector=detector)
-    groups = _groups(assistant, files)
+    together = assistant.photos_per_text > 1
+    groups = [tuple(files)] if together else [(file,) for file in files]
     replies = []
     for group in groups:
         # Each photograph is looked at once, whatever the number of texts.
@@ -102,12 +98,6 @@ def ask(
 
 def _is_there(word: str) -> bool:
     return bool(word) and Path(word).exists()
-
-
-def _groups(assistant: "Assistant", files: Sequence[ImageFile]) -> list[tuple[ImageFile, ...]]:
-    if assistant.network.model.config.task_head == "pair":
-        return [tuple(files)]
-    return [(file,) for file in files]
 
 
 def _images(path: Path) -> list[ImageFile]:

@@ -4,19 +4,18 @@ N pairs of a text and a photograph, C labels, T tokens, R regions. Boxes are xyx
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from semvlp.app.eyes import Eyes, Photo, open_eyes
+from semvlp.app.eyes import Seeing, Seen
+from semvlp.app.reply import Answer, Region, Reply, attention
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import Network, finite, open_network
-from semvlp.eval.pages.between import Between, between_by_head, mean_of
+from semvlp.eval.pages.between import Between, mean_of
 from semvlp.eval.predict import chances, passes_of
 from semvlp.eval.task import Scores
 from semvlp.eval.tasks import nlvr, snli_ve
@@ -24,7 +23,6 @@ from semvlp.eval.tasks.base import mean_probability
 from semvlp.eval.tasks.retrieval import LABELS as MATCHING
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.hub import checkpoint_folder
-from semvlp.model.packing import PairRegions
 from semvlp.model.tokenizer import tell_unknown
 from semvlp.names import EvalMode, TaskName
 from semvlp.shards.record import Regions
@@ -34,60 +32,8 @@ TRUE = "true"
 MAX_TEXT = 10_000
 """Longer texts than this many characters are refused: of any text only its beginning is read."""
 
-Seen = Photo | Regions
-"""A photograph, or what `regions` gave for one."""
 
-
-class Answer(NamedTuple):
-    """A label and how probable it is."""
-
-    answer: str
-    probability: float
-    """0..1; answers of VQA need not add up to 1, for several may be right."""
-
-
-class Region(NamedTuple):
-    """A place in a photograph and how probable it is that it is meant."""
-
-    box: tuple[float, float, float, float]
-    """xyxy in pixels."""
-    probability: float
-    """0..1; those of all regions add up to 1."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Reply:
-    """The answers to one text about one photograph, or about two."""
-
-    text: str
-    answers: tuple[Answer, ...]
-    """Most probable first."""
-    mode: EvalMode
-    regions: tuple[Regions, ...]
-    """Of each photograph."""
-    network: Network = field(repr=False)
-
-    @property
-    def answer(self) -> str:
-        """The most probable answer."""
-        return self.answers[0].answer
-
-    @property
-    def attention(self) -> tuple[Between, ...]:
-        """What words and regions of each photograph attend to, mean over the passes of `mode`."""
-        return tuple(mean_of(between) for between in self.attention_by_head)
-
-    @cached_property
-    def attention_by_head(self) -> tuple[Between, ...]:
-        """The same of each block that has cross-attention and of each of its heads."""
-        (ids,) = self.network.encode([self.text])
-        limit = self.network.limits.max_regions
-        return tuple(
-            _attention(self.network, ids, pair_regions(r, limit), self.mode) for r in self.regions
-        )
-
-
-class Assistant:
+class Assistant(Seeing):
     """A checkpoint with its detector. `semvlp.load` makes one.
 
     Which of the methods it has follows from the task of the checkpoint; another one is a
@@ -105,7 +51,8 @@ class Assistant:
         urls: bool = False,
     ) -> None:
         self.network, self.checkpoint, self.mode = network, checkpoint, mode
-        self._detector, self._device, self._urls = detector, device, urls
+        self.region_profile = network.model.config.region_profile
+        self.detector, self.device, self.urls = detector, device, urls
 
     @property
     def task(self) -> str:
@@ -128,24 +75,6 @@ class Assistant:
     def labels(self) -> list[str]:
         """The C labels that it chooses from."""
         return self.network.labels
-
-    @cached_property
-    def eyes(self) -> Eyes:
-        """The detector that its regions came from, opened when it is first needed."""
-        profile = self.network.model.config.region_profile
-        return open_eyes(profile, detector=self._detector, device=self._device, urls=self._urls)
-
-    def regions(self, photo: Seen) -> Regions:
-        """Return the regions of a photograph as the checkpoint knows them.
-
-        They may be given to the other methods instead of it, which then need no detector.
-
-        Raises:
-            ConfigError: the detector of the checkpoint cannot be found; names it. Or the photograph
-                is an address, and `load` was not told to take any.
-            InputError: the photograph cannot be read.
-        """
-        return photo if isinstance(photo, Regions) else self.eyes(photo)
 
     @property
     def photos_per_text(self) -> int:
@@ -235,7 +164,9 @@ class Assistant:
         self._check("match", "retrieval")
         seen = self.regions(photo)
         index = self.labels.index(MATCHING[1])
-        rows = self._probabilities([seen] * len(texts), list(texts), mode or self.mode)
+        rows = self._probabilities(
+            [seen] * len(texts), list(map(checked, texts)), mode or self.mode
+        )
         return [float(row[index]) for row in rows]
 
     def find(self, photo: Seen, expression: str, *, top: int = 5) -> list[Region]:
@@ -245,7 +176,7 @@ class Assistant:
         """
         self._check("find", "refcoco")
         seen = self.regions(photo)
-        (row,) = self._probabilities([seen], [expression], self.mode)
+        (row,) = self._probabilities([seen], [checked(expression)], self.mode)
         best = np.argsort(-row, kind="stable")[:top]
         return [Region(tuple(seen.boxes[i].tolist()), float(row[i])) for i in best]
 
@@ -256,7 +187,7 @@ class Assistant:
         """
         (ids,) = self.network.encode([checked(text)])
         regions = pair_regions(self.regions(photo), self.network.limits.max_regions)
-        return mean_of(_attention(self.network, ids, regions, self.mode))
+        return mean_of(attention(self.network, ids, regions, self.mode))
 
     def _check(self, method: str, *tasks: str) -> None:
         if self.task not in tasks:
@@ -270,7 +201,7 @@ class Assistant:
     ) -> Scores:
         """Compute the probabilities [N, C] of pairs, mean over the passes of `mode`."""
         network, task = self.network, load_task(self.task)
-        ids = network.encode([checked(text) for text in texts])
+        ids = network.encode(texts)
         pairs = [pair_regions(regions, network.limits.max_regions) for regions in seen]
         batches = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
         rows = []
@@ -325,13 +256,6 @@ def checked(text: str) -> str:
     if not text.strip() or len(text) > MAX_TEXT:
         raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
     return text
-
-
-def _attention(
-    network: Network, ids: Sequence[int], regions: PairRegions, mode: EvalMode
-) -> Between:
-    both = [between_by_head(network, ids, regions, one) for one in passes_of(mode)]
-    return Between(*(torch.stack(same).mean(0) for same in zip(*both, strict=True)))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
-from semvlp.app.assistant import Seen
+from semvlp.app.eyes import Seen
 from semvlp.app.processor import SemVLPProcessor
 from semvlp.errors import ConfigError, InputError
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from semvlp.app.album import Vocabulary
-from semvlp.app.assistant import Assistant, Reply
+from semvlp.app.assistant import Assistant
+from semvlp.app.reply import Reply
 from semvlp.errors import ConfigError
 from semvlp.eval.pages.attention import attended_blocks
 from semvlp.eval.pages.between import by_words, chosen

@@ -5,10 +5,10 @@ The event loop reads and writes; one thread has the network, and whoever asks wa
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from semvlp.app import described
 from semvlp.app.album import Album, Given, GivenRegions, Vocabulary
 from semvlp.app.assistant import MAX_TEXT, Assistant
+from semvlp.app.search import PhotoSearch
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import EVAL_MODES, EvalMode
 from semvlp.shards.record import Regions
@@ -29,25 +30,6 @@ PATIENCE = 3
 """Seconds in which a connection says whether it is still there."""
 
 
-class Match(Protocol):
-    """A photograph of the store that a text may speak of."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-
-    @property
-    def probability(self) -> float:
-        """0..1, that it fits the text."""
-
-
-class Finder(Protocol):
-    """A search in the store."""
-
-    def search(self, text: str, *, top: int) -> Sequence[Match]:
-        """Return the photographs that fit a text best, best first."""
-
-
 class Desk:
     """The routes, and what they share: checkpoints by name, and the photographs of a store."""
 
@@ -55,7 +37,7 @@ class Desk:
         self,
         assistants: Mapping[str, Assistant],
         album: Album | None = None,
-        finder: Finder | None = None,
+        finder: PhotoSearch | None = None,
     ) -> None:
         self.assistants, self.album, self.finder = dict(assistants), album, finder
         self.answered = 0
@@ -165,7 +147,7 @@ class Desk:
             return regions, Vocabulary(detector.object_labels, detector.attribute_labels)
         if not self.album:
             raise InputError(f"there is no store that could hold the photograph {photo!r}")
-        return self.album.regions(photo), self.album.vocabulary
+        return self.album.store.regions(photo), self.album.vocabulary
 
     def _listed(self, image_id: str) -> dict[str, Any]:
         assert self.album is not None

@@ -5,6 +5,7 @@ such regions is told by the hash of its weights.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,8 @@ from semvlp.web import is_web_address
 
 Photo = str | Path | ImageFile | Image.Image | NDArray[np.uint8]
 """A file, an image of Pillow, or RGB pixels [H, W, 3]; an address of the web where it is let in."""
+Seen = Photo | Regions
+"""A photograph, or what `Seeing.regions` gave for one."""
 # Sizes to which images are brought; other numbers of a network are its own.
 RESIZING = ("shorter_side", "longer_side")
 NAMELESS = "photo"
@@ -80,6 +83,38 @@ class Eyes:
             max_regions=max_regions,
             profile=self._hash,
         )
+
+
+class Seeing:
+    """What sees photographs as a checkpoint does: through a detector opened when first needed."""
+
+    region_profile: Mapping[str, Any] | None
+    detector: str | None
+    """Where it is not known by name; see `open_eyes`."""
+    device: str
+    urls: bool = False
+
+    @cached_property
+    def eyes(self) -> Eyes:
+        """The detector that the regions come from.
+
+        Raises: as `open_eyes`.
+        """
+        return open_eyes(
+            self.region_profile, detector=self.detector, device=self.device, urls=self.urls
+        )
+
+    def regions(self, photo: Seen) -> Regions:
+        """Return the regions of a photograph as the network knows them.
+
+        They may be given to the other methods instead of it, which then need no detector.
+
+        Raises:
+            ConfigError: the detector cannot be found; names what differs. Or the photograph is an
+                address, and `load` was not told to take any.
+            InputError: the photograph cannot be read.
+        """
+        return photo if isinstance(photo, Regions) else self.eyes(photo)
 
 
 def open_eyes(

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semvlp.app.assistant import Reply
+from semvlp.app.reply import Reply
+from semvlp.eval.pages.gallery import picture
 from semvlp.extract.images.find import ImageFile
-from semvlp.extract.preview import data_uri
 from semvlp.pages import render, write_page
 from semvlp.shards.record import Regions
 
-MAX_WIDTH, JPEG_QUALITY = 800, 85
+MAX_WIDTH = 800
 # Regions under the largest share of the attention times this are drawn faintly.
 FAINT = 0.05
 
@@ -61,10 +61,8 @@ def _picture(file: ImageFile, regions: Regions, shares: Sequence[float]) -> dict
     """Return a photograph and its regions; `shares` is what [CLS] gives to each of them."""
     most = max(shares, default=0.0) or 1.0
     return {
+        **picture(regions, file, MAX_WIDTH),
         "name": file.path.name,
-        "uri": data_uri(file, max_width=MAX_WIDTH, quality=JPEG_QUALITY),
-        "width": regions.width,
-        "height": regions.height,
         "boxes": [
             {"x": x0, "y": y0, "w": x1 - x0, "h": y1 - y0, "share": max(share / most, FAINT)}
             for (x0, y0, x1, y1), share in zip(regions.boxes.tolist(), shares, strict=False)

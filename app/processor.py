@@ -4,7 +4,6 @@ B examples of I images, Z labels; T tokens, R regions.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from os import PathLike
 from typing import Any, Self
 
@@ -12,22 +11,21 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
-from semvlp.app.assistant import Answer, Seen
-from semvlp.app.eyes import Eyes, open_eyes
+from semvlp.app.eyes import Seeing, Seen
+from semvlp.app.reply import Answer
 from semvlp.errors import InputError
 from semvlp.eval.lookup import pair_regions
 from semvlp.eval.network import DEFAULT_LIMITS
 from semvlp.model.config import SemVLPConfig, processor_values
 from semvlp.model.padded import PaddedInputs, pad
 from semvlp.model.tokenizer import encode
-from semvlp.shards.record import Regions
 
 STORED = ("region_profile", "labels", "exclusive", "images", "max_text_length", "max_regions")
 NOT_STORED = ("detector", "device")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
-class SemVLPProcessor(ProcessorMixin):
+class SemVLPProcessor(Seeing, ProcessorMixin):
     """The tokenizer of a checkpoint, the detector of its regions, and its labels.
 
     Every checkpoint of training holds what it is made of; `AutoProcessor.from_pretrained` opens it.
@@ -64,11 +62,6 @@ class SemVLPProcessor(ProcessorMixin):
         self.max_text_length, self.max_regions = max_text_length, max_regions
         self.detector, self.device = detector, device
 
-    @cached_property
-    def eyes(self) -> Eyes:
-        """The detector that the regions come from, opened when it is first needed."""
-        return open_eyes(self.region_profile, detector=self.detector, device=self.device)
-
     def __call__(
         self,
         images: Seen | Sequence[Seen | tuple[Seen, Seen]],
@@ -99,10 +92,6 @@ class SemVLPProcessor(ProcessorMixin):
         regions = [pair_regions(self.regions(seen), self.max_regions) for g in groups for seen in g]
         ids = encode(self.tokenizer, texts, self.max_text_length)
         return BatchFeature(dict(pad(ids, regions, images=self.images)))
-
-    def regions(self, photo: Seen) -> Regions:
-        """Return the regions of a photograph as the network knows them."""
-        return photo if isinstance(photo, Regions) else self.eyes(photo)
 
     def post_process(self, outputs: Any, *, top: int = 5) -> list[list[Answer]]:
         """Return the most probable labels of each example, most probable first.

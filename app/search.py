@@ -25,13 +25,11 @@ from semvlp.eval.pages.gallery import Pictures
 from semvlp.eval.task import Example, Scores
 from semvlp.eval.tasks.retrieval import LABELS
 from semvlp.extract.images.find import images_by_id
-from semvlp.progress import duration
+from semvlp.progress import bars, duration
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Regions
 
 OWN, OF_DEMO = Path("runs/finetune-retrieval/best"), Path("runs/demo/pretrain/last")
 SHORTLIST = 500
-BAR = 30
 
 
 class Hit(NamedTuple):
@@ -109,14 +107,6 @@ class PhotoSearch(Closing):
         best = np.argsort(-odds, kind="stable")[:top].tolist()
         return [self._hit(photographs[index], float(chances[index])) for index in best]
 
-    def regions(self, image_id: str) -> Regions:
-        """Return the regions of a photograph.
-
-        Raises:
-            InputError: the store does not hold it.
-        """
-        return self.store.sample(self.store.index_of(image_id)).regions
-
     @property
     def num_compared(self) -> int:
         """n, the photographs that are compared with each text."""
@@ -185,12 +175,7 @@ class SearchReport:
 
     def sentence(self) -> str:
         """Write each photograph with a bar, and then what was done."""
-        names = [hit.file or hit.name for hit in self.hits]
-        width = max(map(len, names))
-        lines = [
-            f"  {name:<{width}} {100 * hit.probability:5.1f} % {'█' * round(BAR * hit.probability)}"
-            for name, hit in zip(names, self.hits, strict=True)
-        ]
+        lines = bars([(hit.file or hit.name, hit.probability) for hit in self.hits])
         lines.append(self._compared())
         if self.page:
             lines.append(f"Open {self.page} in a browser.")

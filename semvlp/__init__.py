@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from semvlp.auto_classes import announce
 
 if TYPE_CHECKING:
-    from semvlp.app.assistant import Answer, Assistant, Reply, load
+    from semvlp.app.assistant import Assistant, load
     from semvlp.app.collator import SemVLPCollator
     from semvlp.app.processor import SemVLPProcessor
+    from semvlp.app.reply import Answer, Reply
     from semvlp.model import SemVLPConfig
 
 __version__ = "0.2.0"
@@ -29,6 +30,8 @@ __all__ = [
     "load",
 ]
 _HOMES = {
+    "Answer": "semvlp.app.reply",
+    "Reply": "semvlp.app.reply",
     "SemVLPCollator": "semvlp.app.collator",
     "SemVLPConfig": "semvlp.model",
     "SemVLPProcessor": "semvlp.app.processor",

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ from semvlp.errors import printable
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 5.0
+BAR = 30
+"""Characters of a whole bar."""
 
 
 class Progress:
@@ -119,6 +121,15 @@ def duration(seconds: float) -> str:
         return f"{minutes}m{rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
+
+
+def bars(shares: Sequence[tuple[str, float]]) -> list[str]:
+    """Write shares, 0..1, as lines: a name, per cent, and a bar."""
+    width = max((len(name) for name, _ in shares), default=0)
+    return [
+        f"  {name:<{width}} {100 * share:5.1f} % {'█' * round(BAR * share)}"
+        for name, share in shares
+    ]
 
 
 def _wanted() -> bool:

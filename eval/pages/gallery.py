@@ -57,28 +57,18 @@ class Pictures:
         attention = attended(self.network, ids, pair, passes_of(self.mode))
         pieces = self.network.tokenizer.convert_ids_to_tokens(ids)
         boxes = boxes_of(regions, attention.regions.tolist(), self.store.manifest)
-        file = self.files.get(regions.image_id)
-        picture = {
-            "name": regions.image_id,
-            "width": regions.width,
-            "height": regions.height,
-            "uri": _uri(file) if file else "",
+        drawn = {
+            **picture(regions, self.files.get(regions.image_id)),
             "boxes": boxes,
             # The most attended first, each once: many boxes hold the same thing.
             "labels": list(dict.fromkeys(box["label"] for box in reversed(boxes))),
         }
-        return list(zip(pieces, attention.tokens.tolist(), strict=True)), picture
+        return list(zip(pieces, attention.tokens.tolist(), strict=True)), drawn
 
     def small(self, name: str) -> dict[str, Any]:
         """Return a small picture without regions."""
         regions = self.lookup.sample(name).regions
-        file = self.files.get(regions.image_id)
-        return {
-            "name": regions.image_id,
-            "width": regions.width,
-            "height": regions.height,
-            "uri": _uri(file, SMALL_WIDTH) if file else "",
-        }
+        return picture(regions, self.files.get(regions.image_id), SMALL_WIDTH)
 
 
 def cards(
@@ -272,9 +262,19 @@ def region_label(
     return " ".join(words)
 
 
-def _uri(file: ImageFile, max_width: int = MAX_WIDTH) -> str:
-    """Return the photograph as a data URI; empty where it cannot be read."""
+def picture(regions: Regions, file: ImageFile | None, max_width: int = MAX_WIDTH) -> dict[str, Any]:
+    """Return the photograph of regions with its name and size, without any box.
+
+    Args:
+        file: the photograph; without it, or where it cannot be read, there is no `uri`.
+    """
     try:
-        return data_uri(file, max_width=max_width, quality=JPEG_QUALITY)
+        uri = data_uri(file, max_width=max_width, quality=JPEG_QUALITY) if file else ""
     except Refused:
-        return ""
+        uri = ""
+    return {
+        "name": regions.image_id,
+        "width": regions.width,
+        "height": regions.height,
+        "uri": uri,
+    }

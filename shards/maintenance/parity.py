@@ -135,7 +135,7 @@ def _open(path: Path) -> _Extraction:
         store = open_store(path)
         return _Extraction(
             store.image_ids,
-            lambda image_id: store.sample(store.index_of(image_id)).regions,
+            store.regions,
             store.close,
         )
     columns = len(first_row(path)) if path.is_file() else 0

@@ -20,7 +20,7 @@ from semvlp.shards.codec import (
     texts_of,
 )
 from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.record import Sample, Texts
+from semvlp.shards.record import Regions, Sample, Texts
 
 Members = tuple[bytes, bytes | memoryview]
 """The JSON and the regions of a sample as they are stored."""
@@ -63,6 +63,14 @@ class Store(Closing, ABC):
             InputError: the sample is damaged; names file and key.
         """
         return self._decoded(index, self._read(index))
+
+    def regions(self, image_id: str) -> Regions:
+        """Read the regions of an image.
+
+        Raises:
+            InputError: the store does not hold it, or it is damaged.
+        """
+        return self.sample(self.index_of(image_id)).regions
 
     def texts(self, index: int) -> Texts:
         """Read the texts alone, without reading the regions."""

@@ -168,7 +168,7 @@ def profile_of(vlp: Any) -> dict[str, Any]:
 
 def test_a_detector_that_is_not_known_is_asked_for(drawn: Drawn) -> None:
     vlp = drawn.assistant("vqa")
-    vlp.network.model.config.region_profile = profile_of(vlp) | {"weights_sha256": "1f" * 32}
+    vlp.region_profile = profile_of(vlp) | {"weights_sha256": "1f" * 32}
     with pytest.raises(ConfigError, match=r"demo differs: weights_sha256 was '1f.*--detector"):
         vlp.ask(drawn.photos[0], "what is it?")
 
@@ -185,7 +185,7 @@ def test_regions_of_no_detector_of_ours_are_told(
 ) -> None:
     """Regions that were made before can be asked about all the same."""
     vlp = drawn.assistant("vqa")
-    vlp.network.model.config.region_profile = profile
+    vlp.region_profile = profile
     with pytest.raises(ConfigError, match=r"does not say which|source train2014"):
         vlp.ask(drawn.photos[0], "what is it?")
     assert len(vlp.ask(store.sample(0).regions, "what is it?").answers) == len(vlp.labels)

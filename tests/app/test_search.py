@@ -55,7 +55,7 @@ def test_it_ranks_every_photograph_as_whole_passes_do(
     with PhotoSearch(vlp, shards) as photos:
         hits = photos.search(TEXT, top=1000)
         assert sorted(hit.id for hit in hits) == sorted(photos.store.image_ids)
-        expected = [vlp.match(photos.regions(hit.id), [TEXT])[0] for hit in hits]
+        expected = [vlp.match(photos.store.regions(hit.id), [TEXT])[0] for hit in hits]
         assert photos.search(TEXT, top=3) == hits[:3]
     given = [hit.probability for hit in hits]
     np.testing.assert_allclose(given, expected, atol=5e-3)
@@ -68,7 +68,9 @@ def test_of_many_only_those_are_compared_whose_labels_are_named(drawn: Drawn, sh
     with PhotoSearch(vlp, shards) as photos:
         labels = photos.store.manifest.object_labels
         seen = {
-            image_id: {labels[index] for index in photos.regions(image_id).object_ids.tolist()}
+            image_id: {
+                labels[index] for index in photos.store.regions(image_id).object_ids.tolist()
+            }
             for image_id in photos.store.image_ids
         }
     counts = {label: sum(label in every for every in seen.values()) for label in labels}
@@ -82,10 +84,10 @@ def test_of_many_only_those_are_compared_whose_labels_are_named(drawn: Drawn, sh
 def test_the_regions_of_a_hit_are_those_of_the_store(drawn: Drawn, shards: Path) -> None:
     with PhotoSearch(drawn.assistant("retrieval"), shards) as photos:
         (hit,) = photos.search(TEXT, top=1)
-        assert photos.regions(hit.id).image_id == hit.id
+        assert photos.store.regions(hit.id).image_id == hit.id
         assert hit.file is None
         with pytest.raises(InputError, match="no image 'nobody'"):
-            photos.regions("nobody")
+            photos.store.regions("nobody")
         with pytest.raises(InputError, match="must have 1 to 10000 characters"):
             photos.search(" ")
 
