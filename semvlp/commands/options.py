@@ -107,12 +107,20 @@ columns_option = click.option(
     callback=lambda ctx, param, given: _parse_columns(given),
     help="Task table: the name of a column, such as question=Q; repeat for more.",
 )
-max_bad_option = click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    help="Exit 4 when a larger fraction of the images is refused.",
-)
+
+
+def _max_bad(default: float) -> Decorator:
+    return click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=default,
+        help="Exit 4 when a larger fraction of the images is refused.",
+    )
+
+
+max_bad_option = _max_bad(0.05)
+none_bad_option = _max_bad(0.0)
+"""For what was whole when it was written."""
 other_regions_option = click.option(
     "--allow-other-regions",
     is_flag=True,

@@ -1,6 +1,6 @@
 """LMDB databases of other systems: opened, read by image, written in small transactions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -80,18 +80,19 @@ def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
         environment.close()
 
 
-def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
+def by_key(
+    keys: Iterable[bytes], path: Path, image_id_of: Callable[[str], str] = stem
+) -> dict[str, bytes]:
     """Return the keys by image id: the key without directory and image extension.
 
+    Bytes that are not UTF-8 are kept as Python keeps those of a file name.
+
     Raises:
-        InputError: two keys are of one image, or a key is no text.
+        InputError: two keys are of one image.
     """
     by_id: dict[str, bytes] = {}
     for key in keys:
-        try:
-            image_id = stem(key.decode())
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: the key {key!r} is not text") from error
+        image_id = image_id_of(key.decode(errors="surrogateescape"))
         if image_id in by_id:
             raise InputError(f"{path}: the keys {by_id[image_id]!r} and {key!r} are one image")
         by_id[image_id] = key
