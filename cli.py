@@ -28,6 +28,7 @@ from semvlp.commands.options import (
     choice,
     columns_option,
     device_option,
+    from_option,
     keep_option,
     max_bad_option,
     other_regions_option,
@@ -155,6 +156,7 @@ cli.add_command(shards)
 @click.argument("shards", nargs=-1, required=True)
 @out_option("runs/pretrain")
 @settings_options
+@from_option
 @keep_option
 @allow_http_option
 @other_regions_option
@@ -165,6 +167,7 @@ def pretrain(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
+    from_: Path | None,
     **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
@@ -174,11 +177,12 @@ def pretrain(
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, *shards, *_read_by(settings.model))
+    refuse_inputs(out, *shards, from_, *_read_by(settings.model))
+    refuse_missing_checkpoint(from_, "--from")
     stores = [local_store(address) for address in shards]
     with busy("loading torch"):
         from semvlp.train import pretrain as trainer
-    return reported(trainer.pretrain(stores, out, settings, **options))
+    return reported(trainer.pretrain(stores, out, settings, from_=from_, **options))
 
 
 @cli.command(cls=CommandWithSettings, settings="finetune")
@@ -195,6 +199,7 @@ def pretrain(
 @click.option("--valid", type=EXISTING, multiple=True, help="Annotations to validate on.")
 @click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
+@from_option
 @keep_option
 @allow_http_option
 @other_regions_option
@@ -223,11 +228,13 @@ def finetune(
         raise click.UsageError("--seeds compares scores, so it needs --valid")
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
-    read = (init, *_read_by(settings.model))
+    init = "none" if options["from_"] else init
+    read = (init, options["from_"], *_read_by(settings.model))
     refuse_inputs(out, shards, *annotations, *options["valid"], *read)
     loaded = load_task(task).suited_to(annotations, columns)
     start = None if init == "none" else init
     refuse_missing_checkpoint(start, "--init")
+    refuse_missing_checkpoint(options["from_"], "--from")
     store = local_store(shards)
     with busy("loading torch"):
         from semvlp.train import finetune as trainer

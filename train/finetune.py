@@ -33,6 +33,7 @@ from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
 from semvlp.train.run.folder import open_run, settle_precision
+from semvlp.train.run.going_on import from_input, source_of
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -54,6 +55,7 @@ def finetune(
     resume: bool = True,
     overwrite: bool = False,
     allow_other_regions: bool = False,
+    from_: Path | None = None,
 ) -> RunReport:
     """Fine-tune on `annotations` of `task` and write the run to `out`.
 
@@ -62,6 +64,8 @@ def finetune(
         init: a checkpoint of pre-training or of a published family (`model.published`), or its
             name on the Hugging Face Hub; None starts from nothing with `config.model`.
         valid: annotations with labels; their score names the best checkpoint.
+        from_: a checkpoint of another fine-tuning to go on from with other settings, instead of
+            `init`, see `train.run.going_on`.
 
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
@@ -81,10 +85,15 @@ def finetune(
         examples = _labelled(task, annotations, "train")
         if world.is_first:
             tell_small(len(examples), "examples", config.train.batch_size)
+        steps = total_steps(config.train, len(examples))
+        other = source_of(
+            *(from_, SemVLPForTask.__name__, steps, store),
+            allow_other_regions=allow_other_regions,
+        )
         start = open_run(
             out,
             config,
-            _inputs(task, annotations, shards, init, valid),
+            _inputs(task, annotations, shards, init, valid) | from_input(from_),
             world,
             partial(
                 task_model,
@@ -93,6 +102,7 @@ def finetune(
             ),
             resume=resume,
             overwrite=overwrite,
+            source=other,
         )
         if world.is_first:
             stack.callback(write_report, out)

@@ -70,6 +70,12 @@ restart_options = together(
     ),
     overwrite_option,
 )
+from_option = click.option(
+    "--from",
+    "from_",
+    type=PATH,
+    help="A checkpoint to go on from with other settings; keeps heads and optimiser.",
+)
 keep_option = click.option(
     "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
 )

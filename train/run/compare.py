@@ -11,7 +11,7 @@ from semvlp.eval.eval_report import SCORES_NAME
 from semvlp.eval.pages.compare import PairedDifference, is_evaluation, score_tables
 from semvlp.pages import render, write_page
 from semvlp.train.run.curves import COLOURS, picture
-from semvlp.train.run.folder import flatten
+from semvlp.train.run.going_on import flatten
 from semvlp.train.run.log import METRICS
 from semvlp.train.run.report import TITLES, RunFiles, curves, facts, read_run
 

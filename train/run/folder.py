@@ -27,6 +27,7 @@ from semvlp.train.run.checkpoint import (
     settle,
     step_folders,
 )
+from semvlp.train.run.going_on import Source, flatten, must_stay, take_over
 from semvlp.train.run.log import settle_log
 
 CONFIG = "config.toml"
@@ -59,7 +60,7 @@ MAY_CHANGE = frozenset(
     }
 )
 # Data may have moved, and their order is checked where they are read.
-SAME_INPUTS = ("task", "init")
+SAME_INPUTS = ("task", "init", "from")
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 Build = Callable[[], tuple[SemVLPPreTrainedModel, PreTrainedTokenizerFast]]
 Proof = Callable[[Path], bool]
@@ -76,6 +77,7 @@ def open_run(
     *,
     resume: bool,
     overwrite: bool,
+    source: Source | None = None,
 ) -> Checkpoint:
     """Return the checkpoint a run starts from: the newest in `out`, else a fresh one of step 0.
 
@@ -84,6 +86,7 @@ def open_run(
     Args:
         inputs: what the run reads, kept in inputs.json for whoever evaluates it.
         build: makes the model and the tokenizer of a fresh run.
+        source: what a fresh run goes on from instead.
 
     Raises:
         ConfigError: `out` holds source code, a run that may not be touched, or one that was
@@ -91,7 +94,9 @@ def open_run(
     """
     if world.is_first:
         prepare(out, config, inputs, resume=resume, overwrite=overwrite)
-        if (start := newest(out)) is None:
+        if (start := newest(out)) is None and source:
+            take_over(out, source, config, inputs)
+        elif start is None:
             model, tokenizer = build()
             with collected(model, None) as tensors:
                 save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
@@ -209,7 +214,9 @@ def _check_same_settings(run: Path, config: Any, may_change: Container[str]) -> 
     before, now = flatten(settings.to_tree(saved)), flatten(settings.to_tree(config))
     for name in sorted({**before, **now}):
         if name not in may_change:
-            _check_same(run, name, before.get(name), now.get(name))
+            other = isinstance(config, PretrainConfig | FinetuneConfig) and not must_stay(name)
+            hint = f"; --from {run / 'last'} goes on from there in another --out" if other else ""
+            _check_same(run, name, before.get(name), now.get(name), hint)
 
 
 def _saved_settings(run: Path, like: Config) -> Config:
@@ -266,18 +273,9 @@ def read_inputs(path: Path) -> dict[str, Any]:
     return inputs
 
 
-def _check_same(run: Path, name: str, before: object, now: object) -> None:
+def _check_same(run: Path, name: str, before: object, now: object, hint: str = "") -> None:
     if before != now:
         raise ConfigError(
             f"to go on with the run in {run}, {name} must be {before!r} as when it began, but it "
-            f"is {now!r}; give the same, another --out, or --overwrite to start anew"
+            f"is {now!r}; give the same, another --out, or --overwrite to start anew{hint}"
         )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        dotted = f"{prefix}{name}"
-        flat.update(flatten(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value})
-    return flat

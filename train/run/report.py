@@ -90,7 +90,8 @@ def write_report(run: Path) -> Path:
 
 def _links(run: Path) -> dict[str, str]:
     """Return the address of the page of the run that this one started from, by what it shows."""
-    init = read_inputs(run / INPUTS).get("init") if (run / INPUTS).exists() else None
+    inputs = read_inputs(run / INPUTS) if (run / INPUTS).exists() else {}
+    init = inputs.get("from") or inputs.get("init")
     # What is not absolute is a name on the Hub.
     if not isinstance(init, str) or not Path(init).is_absolute():
         return {}
