@@ -28,6 +28,7 @@ from semvlp.commands.options import (
     choice,
     columns_option,
     device_option,
+    examples_bad_option,
     from_option,
     keep_option,
     max_bad_option,
@@ -197,6 +198,10 @@ def pretrain(
 )
 @click.option("--out", type=PATH, help="runs/finetune-TASK unless given.")
 @click.option("--valid", type=EXISTING, multiple=True, help="Annotations to validate on.")
+@click.option(
+    "--skip-missing", is_flag=True, help="Train without examples whose images SHARDS lacks."
+)
+@examples_bad_option
 @click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
 @from_option
@@ -215,6 +220,7 @@ def finetune(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
+    max_bad: float,
     **options: Any,
 ) -> Result:
     """Fine-tune a pre-trained checkpoint on one task."""
@@ -244,7 +250,9 @@ def finetune(
         return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
 
     if not seeds:
-        return reported(run(settings, out))
+        report = run(settings, out)
+        report.check_left_out(max_bad)
+        return reported(report)
     return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 

@@ -115,16 +115,17 @@ columns_option = click.option(
 )
 
 
-def _max_bad(default: float) -> Decorator:
+def _max_bad(default: float, what: str = "images is refused") -> Decorator:
     return click.option(
         "--max-bad",
         type=click.FloatRange(0, 1),
         default=default,
-        help="Exit 4 when a larger fraction of the images is refused.",
+        help=f"Exit 4 when a larger fraction of the {what}.",
     )
 
 
 max_bad_option = _max_bad(0.05)
+examples_bad_option = _max_bad(0.05, "examples is left out")
 none_bad_option = _max_bad(0.0)
 """For what was whole when it was written."""
 other_regions_option = click.option(
