@@ -28,6 +28,8 @@ from semvlp.commands.options import (
     choice,
     columns_option,
     device_option,
+    examples_bad_option,
+    from_option,
     keep_option,
     max_bad_option,
     other_regions_option,
@@ -138,6 +140,7 @@ cli.add_command(shards)
 @click.argument("shards", nargs=-1, required=True)
 @out_option("runs/pretrain")
 @settings_options
+@from_option
 @keep_option
 @allow_http_option
 @other_regions_option
@@ -148,6 +151,7 @@ def pretrain(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
+    from_: Path | None,
     **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
@@ -157,11 +161,12 @@ def pretrain(
     from semvlp.train.config import PretrainConfig
 
     settings = load(PretrainConfig, config, [*overrides, *_kept(keep)])
-    refuse_inputs(out, *shards, *_read_by(settings.model))
+    refuse_inputs(out, *shards, from_, *_read_by(settings.model))
+    refuse_missing_checkpoint(from_, "--from")
     stores = [local_store(address) for address in shards]
     with busy("loading torch"):
         from semvlp.train import pretrain as trainer
-    return reported(trainer.pretrain(stores, out, settings, **options))
+    return reported(trainer.pretrain(stores, out, settings, from_=from_, **options))
 
 
 @cli.command(cls=CommandWithSettings, settings="finetune")
@@ -176,8 +181,13 @@ def pretrain(
 )
 @click.option("--out", type=PATH, help="runs/finetune-TASK unless given.")
 @click.option("--valid", type=EXISTING, multiple=True, help="Annotations to validate on.")
+@click.option(
+    "--skip-missing", is_flag=True, help="Train without examples whose images SHARDS lacks."
+)
+@examples_bad_option
 @click.option("--seeds", type=click.IntRange(2), help="Run N seeds; tell mean and deviation.")
 @settings_options
+@from_option
 @keep_option
 @allow_http_option
 @other_regions_option
@@ -193,6 +203,7 @@ def finetune(
     config: Path | None,
     overrides: Sequence[str],
     keep: int | None,
+    max_bad: float,
     **options: Any,
 ) -> Result:
     """Fine-tune a pre-trained checkpoint on one task."""
@@ -206,11 +217,13 @@ def finetune(
         raise click.UsageError("--seeds compares scores, so it needs --valid")
     out = out or Path(f"runs/finetune-{task}")
     settings = load(FinetuneConfig, config, [*overrides, *_kept(keep)])
-    read = (init, *_read_by(settings.model))
+    init = "none" if options["from_"] else init
+    read = (init, options["from_"], *_read_by(settings.model))
     refuse_inputs(out, shards, *annotations, *options["valid"], *read)
     loaded = load_task(task).suited_to(annotations, columns)
     start = None if init == "none" else init
     refuse_missing_checkpoint(start, "--init")
+    refuse_missing_checkpoint(options["from_"], "--from")
     store = local_store(shards)
     with busy("loading torch"):
         from semvlp.train import finetune as trainer
@@ -220,7 +233,9 @@ def finetune(
         return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
 
     if not seeds:
-        return reported(run(settings, out))
+        report = run(settings, out)
+        report.check_left_out(max_bad)
+        return reported(report)
     return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
 
 

@@ -62,6 +62,14 @@ class RegionLookup:
         return self._store.sample(self._store.index_of(image_id))
 
 
+def with_images(store: Store, examples: Sequence[Example]) -> list[Example]:
+    """Return the examples all of whose images the store holds."""
+    ids = ImageIds(store.image_ids)
+    names = dict.fromkeys(name for example in examples for name in example.images)
+    held = {name for name in names if ids.find(name) is not None}
+    return [example for example in examples if held.issuperset(example.images)]
+
+
 def pair_regions(regions: Regions, most: int) -> PairRegions:
     """Return the `most` most confident regions of an image as a network takes them."""
     return regions.features[:most], regions.boxes[:most], regions.width, regions.height

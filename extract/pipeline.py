@@ -29,7 +29,7 @@ from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.dataset.plan import Part, Plan
 from semvlp.shards.dataset.plan_file import begun_extractor, begun_ids
-from semvlp.shards.dataset.refusals import check_refused, printable
+from semvlp.shards.dataset.refusals import check_refused, printable, reasons_of
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample, Texts
 from semvlp.shards.texts.texts import read_matched
@@ -88,18 +88,20 @@ def extract(
                 writer.finish()
         else:
             processed = _together(begin, restart, process, world)
-        counts = read_manifest(out).counts
+        manifest = read_manifest(out)
+        counts = manifest.counts
         report = ExtractReport(
             out=out,
             written=counts["samples"],
             refused=counts["errors"],
+            reasons=reasons_of(manifest.refused),
             processed=processed,
             seconds=time.monotonic() - start,
             unmatched_texts=unmatched,
             without_boxes=boxes.left_out if boxes else 0,
             preview=_preview(images, out, settings) if world.is_first else None,
         )
-    check_refused(out, counts, settings.max_bad, took=f" in {duration(report.seconds)}")
+    check_refused(out, manifest, settings.max_bad, took=f" in {duration(report.seconds)}")
     return report
 
 

@@ -94,6 +94,8 @@ class ExtractReport:
     """Images with regions, those of earlier runs included."""
     refused: int
     """Images without, those of earlier runs included; `refused.jsonl` says why."""
+    reasons: str
+    """Why, counted; empty where none was refused."""
     processed: int
     """Images this run worked on."""
     seconds: float
@@ -115,7 +117,7 @@ class ExtractReport:
 
     def sentence(self) -> str:
         """Say in a sentence what was written, how many, how long, where."""
-        refused = f", {self.refused} refused" if self.refused else ""
+        refused = f", {self.refused} refused ({self.reasons})" if self.refused else ""
         rate = f" ({self.images_per_second:.1f} images/s)" if self.processed else ""
         page = f"; look at {self.preview}" if self.preview else ""
         if self.without_boxes:

@@ -11,7 +11,7 @@ from semvlp.names import VIEWS, StoreFormat
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.maintenance.convert import copy, refuse_same
+from semvlp.shards.maintenance.convert import check_copied, copy, refuse_same
 from semvlp.shards.open import open_store
 from semvlp.shards.record import TENSORS, Regions
 from semvlp.shards.stores.store import Members, Store
@@ -37,15 +37,22 @@ def view(regions: Regions, preset: str) -> Regions:
 
 
 def write_view(
-    src: Path, dst: Path, *, preset: str, to: StoreFormat, overwrite: bool = False
+    src: Path,
+    dst: Path,
+    *,
+    preset: str,
+    to: StoreFormat,
+    overwrite: bool = False,
+    max_bad: float | None = None,
 ) -> Manifest:
     """Write the `view` of every image of the data set `src`, which has a profile of its own.
 
-    Started again after an interruption it goes on where it stopped.
+    Started again after an interruption it goes on where it stopped. `max_bad` is that of `convert`.
 
     Raises:
         InputError: `src` is damaged.
         ConfigError: `src` was not extracted with `top_100`; `dst` is `src` or another data set.
+        TooManyRefused: finished, but more than `max_bad` damaged images were left out.
     """
     refuse_same(src, dst)
     with open_store(src) as store:
@@ -59,8 +66,10 @@ def write_view(
             return encode(replace(sample, regions=regions))
 
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
-            copy(store, writer, "cutting", cut)
-            return writer.finish()
+            copy(store, writer, "cutting", cut, skip=max_bad is not None)
+            manifest = writer.finish()
+        check_copied(store, dst, manifest, max_bad)
+    return manifest
 
 
 def _check_stored(store: Store, src: Path) -> None:

@@ -13,6 +13,16 @@ from urllib.parse import urlsplit
 from semvlp.errors import ConfigError, InputError
 
 OPTION = "--allow-http"
+OLD_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+"""Endings of files of weights without a network or a vocabulary, which also may be pickles."""
+CONVERSION = (
+    "import torch, transformers as t; w = torch.load('{old}', weights_only=True); "
+    "m = t.{kind}(t.{kind}.config_class.from_pretrained('CONFIG')); "
+    "print(m.load_state_dict({{k.removeprefix('module.').removeprefix('bert.'): v "
+    "for k, v in w.items()}}, strict=False)); m.save_pretrained('NEW'); "
+    "t.AutoTokenizer.from_pretrained('CONFIG').save_pretrained('NEW')"
+)
+"""Python that makes a checkpoint of old weights; CONFIG is a published one of the same network."""
 
 _allowed: ContextVar[bool] = ContextVar("allowed", default=False)
 
@@ -48,7 +58,7 @@ def is_path(name: Path | str) -> bool:
 
 
 def refuse_missing_checkpoint(name: Path | str | None, called: str) -> None:
-    """Raise where the name of a checkpoint is a path and nothing is there.
+    """Raise where the name of a checkpoint is a path and no checkpoint is there.
 
     Args:
         called: what the user calls `name`.
@@ -56,11 +66,33 @@ def refuse_missing_checkpoint(name: Path | str | None, called: str) -> None:
     Raises:
         InputError: says so, and what makes checkpoints.
     """
+    if name is not None:
+        refuse_old_weights(name, called)
     if name is not None and is_path(name) and not Path(name).exists():
         raise InputError(
             f"{called} {name}: there is no such folder; `semvlp pretrain` and `semvlp finetune` "
             "make checkpoints, and `semvlp demo` some to try"
         )
+
+
+def refuse_old_weights(name: Path | str, called: str) -> None:
+    """Raise where a checkpoint is named by a file of weights alone.
+
+    Raises:
+        InputError: says what makes a checkpoint of it.
+    """
+    file = Path(name)
+    if file.suffix not in OLD_WEIGHTS or file.is_dir():
+        return
+    is_lxmert = any(word in file.name.lower() for word in ("lxrt", "lxmert"))
+    kind = "LxmertModel" if is_lxmert else "BertModel"
+    config = "unc-nlp/lxmert-base-uncased" if is_lxmert else "bert-base-uncased"
+    line = CONVERSION.format(old=file, kind=kind).replace("CONFIG", config)
+    raise InputError(
+        f"{called} {name}: a checkpoint is a folder with config.json, model.safetensors and a "
+        "vocabulary, and this is a file of weights alone. transformers makes a checkpoint NEW of "
+        f'it, of a network of the sizes of {config}:\n  python -c "{line}"'
+    )
 
 
 def default_checkpoint(task: str, *, own: Path, of_demo: Path) -> Path:

@@ -1,5 +1,7 @@
 """What can go wrong, the exit code each kind ends the program with, and how it may be said."""
 
+import reprlib
+
 # Names of files, ids and texts come from anywhere. A terminal obeys the first two kinds; the third
 # turns the order of what is read around, and the last cannot be printed at all.
 _OBEYED = (
@@ -41,10 +43,26 @@ class Interrupted(SemVLPError):
     exit_code = 130
 
 
+class _Short(reprlib.Repr):
+    """Containers as Python writes them, those of deep levels and of many parts in part.
+
+    A tuple of one tuple twice, and so on, has twice the length for each level.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = 30
+        self.maxstring = self.maxlong = self.maxother = 1000
+
+
+_SHORT = _Short()
+
+
 def shown(value: object, width: int = 80) -> str:
     """Return the start of a value as Python writes it, for a message; of any value."""
     try:
-        return repr(value)[:width]
+        return _SHORT.repr(value)[:width]
     except (RecursionError, ValueError):
         # Nested as deeply as it could be read, or a number of more digits than Python writes.
         return f"a {type(value).__name__}"

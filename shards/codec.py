@@ -241,7 +241,11 @@ def _facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
+    try:
+        return json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        reason = "its texts hold half a character (a surrogate without the other)"
+        raise InputError(f"sample {entry['key']}: {reason}") from error
 
 
 def _question_entry(question: Question) -> dict[str, Any]:

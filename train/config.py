@@ -7,6 +7,7 @@ The table `train` is in train_config.py. The string under a field is its documen
 from dataclasses import dataclass, field
 from typing import Literal
 
+from semvlp.addresses import refuse_old_weights
 from semvlp.names import (
     BoxEncoding,
     BoxSize,
@@ -79,6 +80,8 @@ class ModelConfig:
         require_between(self, 0, 0.9, "dropout", "attention_dropout")
         require_at_least(self, 1, "num_layers")
         require_at_least(self, 64, "vocab_size")
+        if self.pretrained is not None:
+            refuse_old_weights(self.pretrained, "model.pretrained")
         if self.pretrained is not None and self.tokenizer == "train":
             raise ValueError(
                 f"pretrained = {self.pretrained!r} needs its own vocabulary; "

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from semvlp.atomic import locked
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
+from semvlp.eval.files.inputs import LEFT_OUT
+from semvlp.eval.lookup import with_images
 from semvlp.eval.network import Limits, Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Stop, Task
@@ -33,6 +36,7 @@ from semvlp.train.loop import Job, Loop
 from semvlp.train.optim import layer_scale
 from semvlp.train.run.checkpoint import load_model
 from semvlp.train.run.folder import open_run, settle_precision
+from semvlp.train.run.going_on import from_input, source_of
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -54,6 +58,8 @@ def finetune(
     resume: bool = True,
     overwrite: bool = False,
     allow_other_regions: bool = False,
+    from_: Path | None = None,
+    skip_missing: bool = False,
 ) -> RunReport:
     """Fine-tune on `annotations` of `task` and write the run to `out`.
 
@@ -62,6 +68,10 @@ def finetune(
         init: a checkpoint of pre-training or of a published family (`model.published`), or its
             name on the Hugging Face Hub; None starts from nothing with `config.model`.
         valid: annotations with labels; their score names the best checkpoint.
+        from_: a checkpoint of another fine-tuning to go on from with other settings, instead of
+            `init`, see `train.run.going_on`.
+        skip_missing: train without the examples whose images the store lacks; those of `valid` must
+            all be there.
 
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
@@ -78,13 +88,22 @@ def finetune(
         _check_negatives(task, config)
         # Validation has a store of its own: the training one is being read by another thread.
         store, valid_store = (stack.enter_context(open_store(shards)) for _ in range(2))
-        examples = _labelled(task, annotations, "train")
+        labelled = _labelled(task, annotations, "train")
+        examples = _present(labelled, store, annotations) if skip_missing else labelled
+        left_out = len(labelled) - len(examples)
         if world.is_first:
             tell_small(len(examples), "examples", config.train.batch_size)
+        steps = total_steps(config.train, len(examples))
+        other = source_of(
+            *(from_, SemVLPForTask.__name__, steps, store),
+            allow_other_regions=allow_other_regions,
+        )
         start = open_run(
             out,
             config,
-            _inputs(task, annotations, shards, init, valid),
+            _inputs(task, annotations, shards, init, valid)
+            | from_input(from_)
+            | ({LEFT_OUT: left_out} if left_out else {}),
             world,
             partial(
                 task_model,
@@ -93,11 +112,13 @@ def finetune(
             ),
             resume=resume,
             overwrite=overwrite,
+            source=other,
         )
         if world.is_first:
             stack.callback(write_report, out)
         if start.state.finished:
-            return RunReport(what=_what(task), run=out, steps=start.state.step)
+            report = RunReport(what=_what(task), run=out, steps=start.state.step)
+            return replace(report, examples=len(labelled), left_out=left_out)
         model = load_model(SemVLPForTask, start.path)
         check_regions(model.config, start.path, store, allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
@@ -111,7 +132,23 @@ def finetune(
             task, valid, model, tokenizer, valid_store, config, world, trained=examples
         )
         job = _job(task, len(examples), out, config.train, model, tokenizer, source, validate)
-        return Loop(job, start, world).run()
+        report = Loop(job, start, world).run()
+        return replace(report, examples=len(labelled), left_out=left_out)
+
+
+def _present(examples: list[Example], store: Store, paths: Sequence[Path]) -> list[Example]:
+    """Return the examples whose images are there, and tell of the others.
+
+    Raises:
+        InputError: none is.
+    """
+    present = with_images(store, examples)
+    told = f"{store.path} lacks the images of {len(examples) - len(present)} of the {len(examples)}"
+    if not present:
+        raise InputError(f"{told} examples of {', '.join(map(str, paths))}: nothing can be learned")
+    if len(present) < len(examples):
+        log.warning("%s examples, which are left out", told)
+    return present
 
 
 def _tell_answerable(answerable: int, examples: int, annotations: Sequence[Path]) -> None:

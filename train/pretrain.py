@@ -31,6 +31,7 @@ from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.run.checkpoint import load_model
 from semvlp.train.run.folder import open_run, settle_precision
+from semvlp.train.run.going_on import from_input, source_of
 from semvlp.train.run.report import RunReport, write_report
 from semvlp.train.step import MicroBatch
 
@@ -47,10 +48,15 @@ def pretrain(
     resume: bool = True,
     overwrite: bool = False,
     allow_other_regions: bool = False,
+    from_: Path | None = None,
 ) -> RunReport:
     """Pre-train on the stores `shards` and write the run to `out`.
 
     A run that was stopped goes on and gives, step for step, the losses it would have given.
+
+    Args:
+        from_: a checkpoint of another run to go on from with other settings, see
+            `train.run.going_on`.
 
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
@@ -68,14 +74,23 @@ def pretrain(
         if world.is_first:
             tell_small(sum(map(len, stores)), "images", config.images_per_step)
         stream = open_stream(stores, config, world)
+        other = source_of(
+            *(from_, SemVLPForPreTraining.__name__, config.train.steps, stores[0]),
+            allow_other_regions=allow_other_regions,
+        )
         start = open_run(
             out,
             config,
-            {"task": "pretrain", "shards": [str(path.absolute()) for path in shards]},
+            {
+                "task": "pretrain",
+                "shards": [str(path.absolute()) for path in shards],
+                **from_input(from_),
+            },
             world,
             lambda: build(stores, config, allow_other_regions=allow_other_regions),
             resume=resume,
             overwrite=overwrite,
+            source=other,
         )
         if world.is_first:
             stack.callback(write_report, out)

@@ -12,6 +12,8 @@ from semvlp.errors import ConfigError, InputError
 
 # Where fine-tuning leaves the absolute paths of what it read.
 INPUTS_NAME = "inputs.json"
+LEFT_OUT = "left_out"
+"""There: how many examples of training were left out, for the store lacks their images."""
 # The name fine-tuning reads its validation examples by.
 VALIDATION_SPLIT = "val"
 
@@ -82,6 +84,15 @@ def run_of(checkpoint: Path) -> Path:
     """Return the folder of the run that a checkpoint would lie in."""
     # RUN/best is a link to RUN/checkpoints/step-XXXXXXX.
     return checkpoint.resolve().parent.parent
+
+
+def left_out_of(checkpoint: Path) -> int:
+    """Return how many examples the run of a checkpoint was trained without, for want of images."""
+    try:
+        count = from_json(_record(checkpoint).read_bytes()).get(LEFT_OUT, 0)
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return count if isinstance(count, int) else 0
 
 
 def _record(checkpoint: Path) -> Path:

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 import semvlp
+from semvlp.eval.files.inputs import left_out_of
 from semvlp.eval.network import WEIGHTS_NAME, Network
 from semvlp.eval.task import Submission
 from semvlp.shards.dataset.hashes import file_sha256
@@ -38,6 +39,7 @@ def sources(
             "sha256": file_sha256(checkpoint / WEIGHTS_NAME),
             "vocabulary_sha256": file_sha256(checkpoint / VOCABULARY_NAME),
             **asdict(network.limits),
+            **({"trained_without": left_out} if (left_out := left_out_of(checkpoint)) else {}),
         },
         "annotations": [{"path": str(path), "sha256": file_sha256(path)} for path in annotations],
         "shards": {"path": str(store.path), "profile": store.manifest.profile},

@@ -13,6 +13,7 @@ from typing import Any
 from semvlp.archives import open_tar
 from semvlp.errors import InputError
 from semvlp.extract.images.kinds import HEAD_BYTES, TAKEN_SINCE_0_2, is_image, why_not_taken
+from semvlp.shards.dataset.refusals import CUT
 from semvlp.shards.record import former_key, key_of
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,29 @@ class ImageFile:
             return tar.read(self.size)
 
 
-def in_tar(path: Path) -> list[ImageFile]:
+def in_tar(path: Path, *, cut: bool = False) -> list[ImageFile]:
     """Return the images of an uncompressed tar, read from its headers, those of other kinds too.
 
+    Args:
+        cut: a tar that is damaged or cut short gives the images before that place, and one that
+            stands for all behind it and says why.
+
     Raises:
-        InputError: it is damaged, truncated or compressed.
+        InputError: it is damaged, truncated or compressed; with `cut`, before its first member.
     """
-    with open_tar(path) as tar:
-        members = [member for member in tar if not member.isdir() and not member.isdev()]
-        _check_end(path, tar.offset)
+    members: list[tarfile.TarInfo] = []
+    lost: list[ImageFile] = []
+    try:
+        with open_tar(path) as tar:
+            members.extend(member for member in tar if not member.isdir() and not member.isdev())
+            _check_end(path, tar.offset)
+    except InputError as error:
+        size = path.stat().st_size if cut else 0
+        members = [member for member in members if member.offset_data + member.size <= size]
+        if not members:
+            raise
+        reason = str(error).removeprefix(f"{path}: ") + CUT
+        lost = [ImageFile.named(path.name, path, unread=reason, other=True)]
     files = {posixpath.normpath(member.name): member for member in members if _is_plain(member)}
     images = [_member(path, member, files) for member in members if is_image(member.name)]
     others = [other for member in members if (other := _other_member(path, member))]
@@ -90,7 +105,7 @@ def in_tar(path: Path) -> list[ImageFile]:
     log.info(
         "%s: %d images, %d of other kinds, %d other members", path, len(images), len(others), rest
     )
-    return images + others
+    return images + others + lost
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

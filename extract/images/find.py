@@ -67,19 +67,20 @@ def find_images(source: Path, *, others: bool = False) -> list[ImageFile]:
 
     Args:
         others: also return images in directories and tars that are not taken: of kinds that cannot
-            be read, and without an extension. Each says why.
+            be read, and without an extension; and one for the end of a tar that is damaged or cut
+            short. Each says why.
 
     Raises:
-        InputError: nothing found, a damaged list or tar, both images and tars in a directory, or
-            several images of one id.
+        InputError: nothing found, a damaged list, a damaged tar unless `others` are returned, both
+            images and tars in a directory, or several images of one id.
     """
     if source.is_dir():
-        images = _in_directory(source)
+        images = _in_directory(source, others)
     elif source.is_file():
-        images = _in_file(source)
+        images = _in_file(source, others)
     else:
         matching = sorted(source.parent.glob(source.name))
-        images = [image for path in matching for image in _in_file(path)]
+        images = [image for path in matching for image in _in_file(path, others)]
     taken = [image for image in images if not image.other]
     if not taken:
         seen = f"; {images[0]}: {images[0].unread}" if images else ""
@@ -149,7 +150,7 @@ def decode(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def _in_directory(directory: Path) -> list[ImageFile]:
+def _in_directory(directory: Path, others_too: bool) -> list[ImageFile]:
     files = sorted(_walk(directory), key=lambda path: path.relative_to(directory).parts)
     images = [ImageFile.named(path.stem, path) for path in files if is_image(path.name)]
     others = [other for path in files if (other := other_file(path))]
@@ -161,7 +162,7 @@ def _in_directory(directory: Path) -> list[ImageFile]:
             f"such as '{tars[0].parent / '*.tar'}'"
         )
     if tars:
-        return [image for tar in tars for image in in_tar(tar)] + others
+        return [image for tar in tars for image in in_tar(tar, cut=others_too)] + others
     rest = len(files) - len(images) - len(others)
     log.info(
         "%s: %d images, %d of other kinds, %d other files",
@@ -187,10 +188,10 @@ def _fail(error: OSError) -> None:
     raise InputError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
 
-def _in_file(source: Path) -> list[ImageFile]:
+def _in_file(source: Path, others: bool) -> list[ImageFile]:
     match source.suffix.lower():
         case ".tar":
-            return in_tar(source)
+            return in_tar(source, cut=others)
         case ".txt":
             return _listed(source, filter(None, map(str.strip, _text(source).splitlines())))
         case ".json":

@@ -70,6 +70,12 @@ restart_options = together(
     ),
     overwrite_option,
 )
+from_option = click.option(
+    "--from",
+    "from_",
+    type=PATH,
+    help="A checkpoint to go on from with other settings; keeps heads and optimiser.",
+)
 keep_option = click.option(
     "--keep", type=click.IntRange(1), help="Newest checkpoints kept, as --set train.keep=N."
 )
@@ -107,12 +113,21 @@ columns_option = click.option(
     callback=lambda ctx, param, given: _parse_columns(given),
     help="Task table: the name of a column, such as question=Q; repeat for more.",
 )
-max_bad_option = click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    help="Exit 4 when a larger fraction of the images is refused.",
-)
+
+
+def _max_bad(default: float, what: str = "images is refused") -> Decorator:
+    return click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=default,
+        help=f"Exit 4 when a larger fraction of the {what}.",
+    )
+
+
+max_bad_option = _max_bad(0.05)
+examples_bad_option = _max_bad(0.05, "examples is left out")
+none_bad_option = _max_bad(0.0)
+"""For what was whole when it was written."""
 other_regions_option = click.option(
     "--allow-other-regions",
     is_flag=True,

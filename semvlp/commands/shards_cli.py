@@ -14,6 +14,7 @@ from semvlp.commands.options import (
     PATH,
     STORE_FORMAT,
     max_bad_option,
+    none_bad_option,
     out_option,
     overwrite_option,
 )
@@ -80,6 +81,7 @@ def shards_preview(path: Path, images: Path | None, count: int, out: Path | None
     type=click.Choice(VIEWS),
     help="Only the regions this preset chooses, of the 100 that top_100 stored.",
 )
+@none_bad_option
 @overwrite_option
 def shards_convert(source: Path, target: Path, view: str | None, **options: Any) -> Result:
     """Turn tar shards into an LMDB or back; every sample keeps its bytes, but for a view."""
@@ -99,8 +101,9 @@ def shards_convert(source: Path, target: Path, view: str | None, **options: Any)
 @click.option("--texts", type=EXISTING, multiple=True, required=True)
 @out_option(None)
 @click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
+@none_bad_option
 @overwrite_option
-def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: bool) -> Result:
+def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: Any) -> Result:
     """Join captions and questions onto images already extracted."""
     from semvlp.shards.maintenance.convert import join
 
@@ -123,7 +126,7 @@ def shards_import(path: Path, target: Path, max_bad: float, **options: Any) -> R
 
     refuse_inputs(target, path)
     manifest = import_format(path, target, **options)
-    check_refused(target, manifest.counts, max_bad)
+    check_refused(target, manifest, max_bad)
     return _written(manifest, target)
 
 
@@ -152,8 +155,11 @@ def shards_parity(golden: Path, extracted: Path) -> Result:
 
 
 def _written(manifest: Any, target: Path) -> Result:
+    from semvlp.shards.dataset.refusals import reasons_of
+
     counts = manifest.counts
+    why = f": {reasons_of(manifest.refused)}" if manifest.refused else ""
     return Result(
         {"out": str(target), "counts": counts},
-        f"Wrote {counts['samples']} images to {target} ({counts['errors']} refused).",
+        f"Wrote {counts['samples']} images to {target} ({counts['errors']} refused{why}).",
     )

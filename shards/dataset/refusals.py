@@ -2,36 +2,72 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from semvlp import atomic
 from semvlp.atomic import PART_DIR
 from semvlp.documents import from_json
 from semvlp.errors import InputError, TooManyRefused
-from semvlp.shards.dataset.manifest import Refusal
+from semvlp.shards.dataset.manifest import Manifest, Refusal
 from semvlp.shards.dataset.plan import Plan
 
 REFUSED_NAME = "refused.jsonl"
+CUT = "; what stands behind it in the file is lost: copy the file again"
+"""The end of a reason where nobody knows how many images are lost with this one."""
+_NUMBER = re.compile(r"[0-9]+")
 
 
-def check_refused(out: Path, counts: Mapping[str, int], max_bad: float, *, took: str = "") -> None:
+def check_refused(
+    out: Path,
+    manifest: Manifest,
+    max_bad: float,
+    *,
+    before: Container[str] = (),
+    took: str = "",
+) -> None:
     """Check that no more than a fraction of the images of a finished data set was refused.
 
+    A file of which only the start was read is more than any fraction but the whole, for nobody
+    knows how much of it is lost.
+
     Args:
-        counts: those of its manifest.
+        before: images that were refused before and have been told of.
         took: how long it took, in words that follow `finished`.
 
     Raises:
         TooManyRefused: more was.
     """
-    written, refused = counts["samples"], counts["errors"]
-    total = written + refused
-    if refused > max_bad * total:
+    refused = [refusal for refusal in manifest.refused if refusal.image_id not in before]
+    written = manifest.counts["samples"]
+    total = written + len(refused)
+    cut = sum(refusal.reason.endswith(CUT) for refusal in refused)
+    too_many = len(refused) > max_bad * total
+    if too_many or (cut and max_bad < 1):
+        allowed, of_files = f"--max-bad allows {max_bad:.1%}", f"of {cut} files the end was lost"
         raise TooManyRefused(
-            f"{out} is finished{took} and holds {written} images, but {refused} of {total} were "
-            f"refused and --max-bad allows {max_bad:.1%}; see {out / REFUSED_NAME} for the reasons"
+            f"{out} is finished{took} and holds {written} images, but {len(refused)} of {total} "
+            f"were refused and {allowed if too_many else of_files} ({reasons_of(refused)}); see "
+            f"{out / REFUSED_NAME}"
         )
+
+
+def reasons_of(refused: Sequence[Refusal], most: int = 3) -> str:
+    """Count refusals by their reasons, the most frequent first: `2 damaged image, 1 ...`.
+
+    Reasons that differ in numbers, or behind a colon, are one.
+    """
+    starts = [refusal.reason.partition(":")[0] for refusal in refused]
+    counts = Counter(_NUMBER.sub("N", start) for start in starts)
+    example = {_NUMBER.sub("N", start): start for start in reversed(starts)}
+    kinds = [
+        f"{count} {example[kind] if count == 1 else kind}"
+        for kind, count in counts.most_common(most)
+    ]
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(most))
+    return ", ".join(kinds + ([f"{rest} for other reasons"] if rest else []))
 
 
 class RefusalLog:

@@ -18,7 +18,7 @@ from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.tsv import (
     RowOffset,
     encode_array,
-    first_row,
+    first_rows,
     labelled_regions,
     read_row,
     rows_dataset,
@@ -47,12 +47,12 @@ def open_lxmert_tsv(path: Path) -> CommunityDataset:
     """Open the rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
-        InputError: the first row has fewer than ten columns.
+        InputError: none of the first rows has ten columns.
     """
     files = tsv_files(path)
-    columns = len(first_row(files[0]))
-    if columns < len(LXMERT_FIELDS):
-        raise _wrong_columns(files[0], "an LXMERT TSV", LXMERT_FIELDS, columns)
+    columns = [len(row) for row in first_rows(files[0])] or [1]
+    if max(columns) < len(LXMERT_FIELDS):
+        raise _wrong_columns(files[0], "an LXMERT TSV", LXMERT_FIELDS, columns[0])
     return rows_dataset(files, _read_lxmert)
 
 
@@ -86,12 +86,12 @@ def open_butd_tsv(path: Path) -> CommunityDataset:
     """Open the rows of a file, or of all `*.tsv` of a directory.
 
     Raises:
-        InputError: the first row has another number of columns.
+        InputError: the first rows have another number of columns.
     """
     files = tsv_files(path)
-    columns = len(first_row(files[0]))
-    if columns != len(BUTD_FIELDS):
-        raise _wrong_columns(files[0], "a bottom-up-attention TSV", BUTD_FIELDS, columns)
+    columns = [len(row) for row in first_rows(files[0])] or [1]
+    if len(BUTD_FIELDS) not in columns:
+        raise _wrong_columns(files[0], "a bottom-up-attention TSV", BUTD_FIELDS, columns[0])
     return rows_dataset(files, _read_butd)
 
 

@@ -3,10 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.record import Regions
+
+
+class Unreadable(NamedTuple):
+    """A record of which not even the image is known."""
+
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,12 @@ class CommunityDataset:
     task: Callable[[str], Callable[[], RawRegions]] | None = None
     """What `read` does of one image, as a call that another process can make; None where the data
     set cannot be read from there."""
+    name_of: Callable[[str], str] = lambda image_id: ""
+    """The name an image has in its file; empty where that is the id."""
+    unreadable: Mapping[str, "Unreadable"] = field(default_factory=dict)
+    """Records that stand for no image, each under a name of its own."""
+    last_rows: frozenset[str] = frozenset()
+    """Images whose row ends with the file: one of them that cannot be read was cut off."""
     object_labels: tuple[str, ...] = ()
     """Names of the object classes; empty where the data set does not say."""
     facts: Mapping[str, Any] = field(default_factory=dict)

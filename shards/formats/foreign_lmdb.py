@@ -1,6 +1,6 @@
 """LMDB databases of other systems: opened, read by image, written in small transactions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,13 +16,12 @@ class ForeignLmdb:
     """A database of one value an image.
 
     Raises:
-        InputError: there is no database at `path`.
+        InputError: there is no database at `path`, or a damaged one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = _locate(path)
-        self._environment = open_environment(self.path, readonly=True)
-        self._check_whole()
+        self._environment = open_environment(self.path, order=True)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
@@ -46,18 +45,6 @@ class ForeignLmdb:
     def close(self) -> None:
         self._environment.close()
 
-    def _check_whole(self) -> None:
-        """Refuse a file cut short: to read behind its end kills the process without a message."""
-        file = self.path / DATA_FILE if self.path.is_dir() else self.path
-        pages = self._environment.info()["last_pgno"] + 1
-        needed, size = pages * self._environment.stat()["psize"], file.stat().st_size
-        if size < needed:
-            self.close()
-            raise InputError(
-                f"{file} must have {needed} bytes by its own account, but has {size}: "
-                "it was cut short; copy it again"
-            )
-
 
 def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
     """Make a database directory of the items.
@@ -80,18 +67,19 @@ def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:
         environment.close()
 
 
-def by_key(keys: Iterable[bytes], path: Path) -> dict[str, bytes]:
+def by_key(
+    keys: Iterable[bytes], path: Path, image_id_of: Callable[[str], str] = stem
+) -> dict[str, bytes]:
     """Return the keys by image id: the key without directory and image extension.
 
+    Bytes that are not UTF-8 are kept as Python keeps those of a file name.
+
     Raises:
-        InputError: two keys are of one image, or a key is no text.
+        InputError: two keys are of one image.
     """
     by_id: dict[str, bytes] = {}
     for key in keys:
-        try:
-            image_id = stem(key.decode())
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: the key {key!r} is not text") from error
+        image_id = image_id_of(key.decode(errors="surrogateescape"))
         if image_id in by_id:
             raise InputError(f"{path}: the keys {by_id[image_id]!r} and {key!r} are one image")
         by_id[image_id] = key

@@ -5,10 +5,11 @@ Images are decoded and encoded one by one, on all cores if that pays.
 
 import os
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -25,7 +26,9 @@ from semvlp.progress import Progress
 from semvlp.shards.codec import encode, encode_regions
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.dataset.plan import Plan, check_fits
+from semvlp.shards.dataset.refusals import CUT
 from semvlp.shards.formats.community import CommunityDataset
+from semvlp.shards.formats.keyed import under_keys
 from semvlp.shards.formats.raw import RawRegions, to_regions
 from semvlp.shards.formats.table import load_format
 from semvlp.shards.open import open_store
@@ -35,6 +38,8 @@ from semvlp.shards.writer import Writer, open_writer
 
 SHARD_BYTES = 768_000_000
 MOST_SAMPLES_PER_SHARD = 10_000
+VOTES = 9
+"""Images that tell how wide features are: the first one may be the odd one."""
 SMALLEST_PARALLEL = 1000
 """Images from which on it pays to start processes."""
 AHEAD = 16
@@ -56,15 +61,17 @@ def import_format(
 ) -> Manifest:
     """Read a community data set into a new store; started again, it goes on where it stopped.
 
-    One pass over `src` finds the images, a second one reads them one at a time. A damaged image is
-    one line of refused.jsonl. `source` names the extraction the numbers come from: sets of one
-    format and source may be trained on together; by default it is the name of `src`.
+    One pass over `src` finds the images, a second one reads them one at a time. A record that
+    cannot be read, for whatever reason, is one line of refused.jsonl. An image whose name is no
+    legal key has one that is made of it, see `key_of`. `source` names the extraction the numbers
+    come from: sets of one format and source may be trained on together; by default it is the name
+    of `src`.
 
     Raises:
         ConfigError: an unknown format, or another import was begun at `dst`.
         InputError: `src` is not of the format, or not one image of it can be read.
     """
-    dataset = load_format(from_).open(src)
+    dataset = under_keys(load_format(from_).open(src))
     try:
         plan = _plan(dataset, {"format": from_, "source": source or src.name, **dataset.facts}, src)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
@@ -113,17 +120,49 @@ def _plan(dataset: CommunityDataset, extractor: dict[str, object], src: Path) ->
 
 
 def _first_readable(dataset: CommunityDataset, src: Path) -> Regions:
-    """Return the first image that is whole and has regions: it tells the feature size."""
+    """Return the first image that is whole, has regions, and features as wide as most have."""
     reason = "it lists no image"
+    width = _usual_width(dataset)
     for image_id in dataset.image_ids:
         try:
-            regions = to_regions(dataset.read(image_id), image_id, profile="")
+            with _named_errors():
+                raw = dataset.read(image_id)
+                if raw.features.shape[1:] == (width,):
+                    regions = to_regions(raw, image_id, profile="")
+                    if len(regions):
+                        return regions
         except InputError as error:
             reason = f"{image_id}: {error}"
-            continue
-        if len(regions):
-            return regions
     raise InputError(f"{src}: not one image with regions can be read; the last: {reason}")
+
+
+def _usual_width(dataset: CommunityDataset) -> int:
+    """Return the width of features that most of the first images with regions have."""
+    widths: Counter[int] = Counter()
+    for image_id in dataset.image_ids:
+        with suppress(InputError), _named_errors():
+            features = dataset.read(image_id).features
+            if features.ndim == 2 and len(features):
+                widths[features.shape[1]] += 1
+        if widths.total() == VOTES:
+            break
+    return max(widths, key=widths.__getitem__, default=0)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Make an error of any kind that a record causes one that says so.
+
+    The readers know what their formats may hold; for anything else NumPy, the unpacking of a file
+    and the arithmetic have errors of their own.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"it cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _copy(dataset: CommunityDataset, writer: Writer) -> None:
@@ -134,7 +173,8 @@ def _copy(dataset: CommunityDataset, writer: Writer) -> None:
         for image_id, encoded in encoded_images(dataset, pending, writer.plan):
             if isinstance(encoded, InputError):
                 refused += 1
-                writer.refuse(image_id, dataset.file_of(image_id), str(encoded))
+                reason = f"{encoded}{CUT if image_id in dataset.last_rows else ''}"
+                writer.refuse(image_id, dataset.file_of(image_id), reason)
             else:
                 writer.write_encoded(image_id, *encoded)
             bar.advance(note=f"{refused} refused" if refused else "")
@@ -165,14 +205,16 @@ def encoded_images(
     plan = replace(plan, image_ids=())
     if dataset.task is None or workers == 1 or len(wanted) < SMALLEST_PARALLEL:
         for image_id in wanted:
-            yield image_id, _encoded(partial(dataset.read, image_id), image_id, plan)
+            read = partial(dataset.read, image_id)
+            yield image_id, _encoded(read, image_id, dataset.name_of(image_id), plan)
         return
     waiting: deque[tuple[str, Future[Encoded | InputError]]] = deque()
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(plan,)) as pool:
         try:
             for image_id in wanted:
-                future = pool.submit(_encoded_aside, dataset.task(image_id), image_id)
+                name = dataset.name_of(image_id)
+                future = pool.submit(_encoded_aside, dataset.task(image_id), image_id, name)
                 waiting.append((image_id, future))
                 if len(waiting) > AHEAD * workers:
                     first, future = waiting.popleft()
@@ -186,13 +228,16 @@ def encoded_images(
             ) from error
 
 
-def _encoded(read: Callable[[], RawRegions], image_id: str, plan: Plan) -> Encoded | InputError:
+def _encoded(
+    read: Callable[[], RawRegions], image_id: str, name: str, plan: Plan
+) -> Encoded | InputError:
     """Encode one image; an error is a value here, so that it comes in the order of the images."""
     try:
-        regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
-        sample = Sample(key=image_id, regions=regions)
-        check_fits(sample, plan)
-        return encode(sample)
+        with _named_errors():
+            regions = to_regions(read(), image_id, plan.profile, feature_size=plan.feature_size)
+            sample = Sample(key=image_id, regions=regions, name=name)
+            check_fits(sample, plan)
+            return encode(sample)
     except InputError as error:
         return error
 
@@ -208,12 +253,14 @@ def _begin(plan: Plan) -> None:
     _worker_plan = plan
 
 
-def _encoded_aside(read: Callable[[], RawRegions], image_id: str) -> Encoded | InputError:
+def _encoded_aside(
+    read: Callable[[], RawRegions], image_id: str, name: str
+) -> Encoded | InputError:
     def with_half_features() -> RawRegions:
         raw = read()
         return replace(raw, features=half(raw.features))
 
-    return _encoded(with_half_features, image_id, _worker_plan)
+    return _encoded(with_half_features, image_id, name, _worker_plan)
 
 
 def half(features: NDArray[Any]) -> NDArray[np.float16]:

@@ -55,11 +55,14 @@ def _has_labels(paths: Iterable[Path]) -> bool:
     for path in paths:
         try:
             arrays = Npz(path.read_bytes())
-            return "info" in arrays and isinstance(arrays["info"], Mapping)
+            if "info" not in arrays:
+                return False
+            if isinstance(arrays["info"], Mapping):
+                return True
         except ForeignPickle as error:
             log.warning("%s: labels are left out, as they cannot be read safely: %s", path, error)
             return False
-        except InputError:
+        except (InputError, OSError):
             continue  # refused when its turn comes
     return False
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.shards.formats.bottom_up_tsv import lxmert_columns
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, community_key, write_database
@@ -88,9 +88,13 @@ def _listed_keys(database: ForeignLmdb) -> list[bytes]:
     if listed is None:
         return list(database.keys_but(LIST_KEY))
     keys = loads(listed, f"the list of keys of {database.path}")
-    if not isinstance(keys, list) or not all(isinstance(key, bytes | str) for key in keys):
+    if not isinstance(keys, list) or (
+        keys and not any(isinstance(key, bytes | str) for key in keys)
+    ):
         raise InputError(f"{database.path}: `keys` must be a list of byte strings")
-    return [key.encode() if isinstance(key, str) else key for key in keys]
+    # Of what is no key an entry is looked for all the same, and missed.
+    texts = (key if isinstance(key, bytes | str) else f"no key: {shown(key)}" for key in keys)
+    return [key.encode(errors="surrogatepass") if isinstance(key, str) else key for key in texts]
 
 
 def _decode_vilbert(entry: Mapping[str, Any]) -> RawRegions:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.shards.record import MAX_REGIONS, NO_ATTRIBUTE, Regions
 
 # A box may stand out of its image by rounding (float16 files), not by more.
 BOX_TOLERANCE = (1.0, 0.002)
+MAX_SIDE = 2**24
+"""Pixels of a side up to which a float32 has every one of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -48,6 +50,8 @@ def to_regions(
         InputError: columns of different lengths, boxes outside the image, values no float16 or
             labels no int16 holds.
     """
+    for name, array in (("features", raw.features), ("boxes", raw.boxes)):
+        _check_kind(name, np.asarray(array))
     rows = _real_rows(raw)
     object_conf = _column(raw.object_conf, raw, 0.0)
     order = np.argsort(-object_conf[:rows], kind="stable")[:MAX_REGIONS]
@@ -95,20 +99,31 @@ def _column(values: ArrayLike | None, raw: RawRegions, default: float) -> NDArra
     if values is None:
         return np.full(rows, default)
     column = np.asarray(values).reshape(-1)
+    _check_kind("a label column", column)
     if len(column) != rows:
         raise InputError(f"a label column has {len(column)} entries for {rows} regions")
     return column
 
 
+def _check_kind(name: str, array: NDArray[Any]) -> None:
+    """Raise for text, complex numbers and objects: what NumPy would make of them is not said."""
+    if array.size and array.dtype.kind not in "biuf":
+        raise InputError(f"{name} must hold numbers, got {array.dtype}")
+
+
 def _ids(column: NDArray[Any], least: int) -> NDArray[np.int16]:
-    if len(column) and (column.min() < least or column.max() > np.iinfo(np.int16).max):
+    if len(column) and not (column.min() >= least and column.max() <= np.iinfo(np.int16).max):
         raise InputError(f"labels must be {least}..32767, got {column.min()}..{column.max()}")
-    return column.astype(np.int16)
+    ids = column.astype(np.int16)
+    if not np.array_equal(ids, column):
+        raise InputError("labels must be whole numbers")
+    return ids
 
 
 def _check_boxes(boxes: NDArray[np.float32], raw: RawRegions) -> None:
-    if raw.width < 1 or raw.height < 1:
-        raise InputError(f"the image size must be positive, got {raw.width} x {raw.height}")
+    if not (0 < raw.width <= MAX_SIDE and 0 < raw.height <= MAX_SIDE):
+        size = f"{shown(raw.width, 40)} x {shown(raw.height, 40)}"
+        raise InputError(f"the image size must be positive and at most {MAX_SIDE}, got {size}")
     limit = np.array([raw.width, raw.height] * 2, np.float32)
     slack = BOX_TOLERANCE[0] + BOX_TOLERANCE[1] * limit
     if (boxes < -slack).any() or (boxes > limit + slack).any():

@@ -10,7 +10,7 @@ import pickle
 import struct
 import tokenize
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -110,16 +110,35 @@ def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
     return bytearray(data)
 
 
+def _set(values: Any = ()) -> set[Any]:
+    return set(map(_plain_key, values))
+
+
+def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict((_plain_key(key), value) for key, value in pairs)
+
+
+def _plain_key(key: Any) -> Any:
+    """Return a key of a dictionary or a member of a set, if it is plain or a tuple of plain ones.
+
+    Tuples of one tuple twice, and so on, take twice the time to be hashed for each level.
+    """
+    for part in key if type(key) is tuple else (key,):
+        if not isinstance(part, str | bytes | int | float | complex | np.generic | None):
+            raise pickle.UnpicklingError(f"a key that holds a {type(part).__name__}")
+    return key
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     **NAMES,
-    ("collections", "OrderedDict"): Call(OrderedDict),
+    ("collections", "OrderedDict"): Call(_ordered),
     ("_codecs", "encode"): Call(_encode),
     **{
         (module, name): Call(function)
         for module in ("builtins", "__builtin__")
         for name, function in (
-            ("set", set),
-            ("frozenset", frozenset),
+            ("set", _set),
+            ("frozenset", lambda values=(): frozenset(_set(values))),
             ("bytearray", _bytearray),
             ("bytes", lambda: b""),  # the empty ones, which protocol 2 has no word for
             ("complex", complex),
@@ -152,7 +171,12 @@ class _Foreign(Exception):
 
 # Of the two unpicklers of Python the one written in Python: the other one makes room for whatever
 # number a pickle gives its memo, 64 GB for six bytes. Arrays are one step for either.
+_PYTHONS: Any = pickle._Unpickler
+
+
 class _Restricted(pickle._Unpickler):
+    stack: list[Any]
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
@@ -160,3 +184,37 @@ class _Restricted(pickle._Unpickler):
             raise _Foreign(
                 f"it names {module}.{name}, and only NumPy arrays and plain containers are read"
             ) from None
+
+    def _keys_checked(self, step: int = 1) -> None:
+        """Check what lies behind the last mark, every `step`-th of it, before it is hashed."""
+        for key in self.stack[::step]:
+            _plain_key(key)
+
+    def _load_dict(self) -> None:
+        self._keys_checked(2)
+        _PYTHONS.load_dict(self)
+
+    def _load_items(self) -> None:
+        self._keys_checked(2)
+        _PYTHONS.load_setitems(self)
+
+    def _load_item(self) -> None:
+        _plain_key(self.stack[-2])
+        _PYTHONS.load_setitem(self)
+
+    def _load_members(self) -> None:
+        self._keys_checked()
+        _PYTHONS.load_additems(self)
+
+    def _load_frozenset(self) -> None:
+        self._keys_checked()
+        _PYTHONS.load_frozenset(self)
+
+    dispatch: ClassVar[Any] = {
+        **_PYTHONS.dispatch,
+        pickle.DICT[0]: _load_dict,
+        pickle.SETITEM[0]: _load_item,
+        pickle.SETITEMS[0]: _load_items,
+        pickle.ADDITEMS[0]: _load_members,
+        pickle.FROZENSET[0]: _load_frozenset,
+    }

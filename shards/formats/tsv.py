@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError, shown
-from semvlp.shards.formats.community import CommunityDataset
+from semvlp.shards.formats.community import CommunityDataset, Unreadable
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.record import NO_ATTRIBUTE
 from semvlp.shards.texts.image_ids import stem
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 LONG_COLUMN = 1 << 12
 LONGEST_ID = 1 << 12
+FIRST_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +57,70 @@ def rows_dataset(
     files: Sequence[Path], read: Callable[[RowOffset], RawRegions]
 ) -> CommunityDataset:
     """Make the data set whose images `read` reads of one row each, in other processes too."""
-    offsets = index_rows(files)
+    rows = index_rows(files)
     return CommunityDataset(
-        image_ids=tuple(offsets),
-        read=lambda image_id: read(offsets[image_id]),
-        task=lambda image_id: partial(read, offsets[image_id]),
-        file_of=lambda image_id: str(offsets[image_id].path),
+        image_ids=tuple(rows.offsets),
+        read=lambda image_id: read(rows.offsets[image_id]),
+        task=lambda image_id: partial(read, rows.offsets[image_id]),
+        file_of=lambda image_id: str(rows.offsets[image_id].path),
+        unreadable=rows.unreadable,
+        last_rows=rows.last,
     )
 
 
-def index_rows(files: Sequence[Path]) -> dict[str, RowOffset]:
-    """Find the first row of every image; ids lose directory and image extension.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of files."""
+
+    offsets: Mapping[str, RowOffset]
+    """By image id, without directory and image extension; of each image the first."""
+    unreadable: Mapping[str, Unreadable]
+    """Rows that name no image, by their places."""
+    last: frozenset[str]
+    """Images whose row ends with its file and not with a line."""
+
+
+def index_rows(files: Sequence[Path]) -> Rows:
+    """Find the first row of every image.
 
     Rows that come again, as after an extraction that was started twice, are counted and left out.
+    Bytes of an id that are not UTF-8 are kept as Python keeps those of a file name.
     """
     offsets: dict[str, RowOffset] = {}
+    unreadable: dict[str, Unreadable] = {}
+    last: set[str] = set()
     again = 0
     for path in files:
+        size = path.stat().st_size
         for name, offset in _row_offsets(path):
+            if not name:
+                reason = f"the row at byte {offset.start} does not begin with an image id"
+                unreadable[f"{path.name}:{offset.start}"] = Unreadable(str(path), reason)
+                continue
             image_id = stem(name)
             again += image_id in offsets
             offsets.setdefault(image_id, offset)
+            if offset.start + offset.size == size:
+                last.add(image_id)
     if again:
         log.warning("left out %d rows of images that had come before in %s", again, files[0].parent)
-    return offsets
+    return Rows(offsets, unreadable, frozenset(last))
 
 
 def first_row(path: Path) -> list[bytes]:
     """Return the columns of the first row, one empty column where the file is empty."""
+    return next(first_rows(path), [b""])
+
+
+def first_rows(path: Path) -> Iterator[list[bytes]]:
+    """Return the columns of the first rows, by which the layout of a file is told.
+
+    The first of all may be damaged.
+    """
     with path.open("rb") as file:
-        return file.readline().rstrip(b"\r\n").split(b"\t")
+        for line in islice(file, FIRST_ROWS):
+            if line.strip():
+                yield line.rstrip(b"\r\n").split(b"\t")
 
 
 def read_row(offset: RowOffset) -> list[bytes | memoryview]:
@@ -189,9 +225,13 @@ def decode_number(value: Any, name: str) -> int:
         InputError: anything else.
     """
     try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"column {name} must be a whole number, got {shown(value, 40)}") from error
+        number = int(value)
+        # Text may have blanks around its digits; a number of another kind is cut by `int`.
+        if isinstance(value, str | bytes | memoryview) or number == value:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"column {name} must be a whole number, got {shown(value, 40)}")
 
 
 def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
@@ -200,21 +240,15 @@ def encode_array(values: ArrayLike, kind: DTypeLike) -> str:
 
 
 def _row_offsets(path: Path) -> Iterator[tuple[str, RowOffset]]:
-    """Return id and offset of every row that is not blank."""
+    """Return id and offset of every row that is not blank; an empty id where there is none."""
     with path.open("rb", buffering=0) as file:
         start = 0
         for end in _line_ends(file):
             name = os.pread(file.fileno(), min(LONGEST_ID, end - start), start)
             name, tab, _ = name.partition(b"\t")
-            if not tab and end - start > LONGEST_ID:
-                raise InputError(f"{path}: the row at byte {start} does not begin with an image id")
-            if name.strip():
-                try:
-                    image_id = name.strip().decode()
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{path}: the row at byte {start} is not text: {error}"
-                    ) from error
+            endless = not tab and end - start > LONGEST_ID
+            if name.strip() or tab:
+                image_id = "" if endless else name.strip().decode(errors="surrogateescape")
                 yield image_id, RowOffset(path, start, end - start)
             start = end + 1
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
-from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, write_database
+from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, write_database
 from semvlp.shards.formats.npz import Npz, by_image, files_dataset, image_files, npz_bytes
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.record import Regions
@@ -86,12 +86,7 @@ def open_uniter_lmdb(path: Path) -> CommunityDataset:
         InputError: there is no database, or two keys are of one image.
     """
     database = ForeignLmdb(path)
-    keys: dict[str, bytes] = {}
-    for key in _listed_keys(database):
-        image_id = image_id_of(key)
-        if image_id in keys:
-            raise InputError(f"{database.path}: {key!r} is a second entry of image {image_id!r}")
-        keys[image_id] = key.encode()
+    keys = by_key(_listed_keys(database), database.path, image_id_of)
     return CommunityDataset(
         image_ids=tuple(keys),
         read=lambda image_id: _decode_entry(database.value(keys[image_id])),
@@ -193,12 +188,13 @@ def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
     return name
 
 
-def _listed_keys(database: ForeignLmdb) -> list[str]:
+def _listed_keys(database: ForeignLmdb) -> list[bytes]:
     listed = database.get(LIST_KEY)
     if listed is None:
-        return [key.decode() for key in database.keys_but(LIST_KEY)]
+        return list(database.keys_but(LIST_KEY))
     try:
-        return [str(key) for key in from_json(listed)]
+        # Half a character of JSON's is no key of any entry, which is then said of it.
+        return [str(key).encode(errors="surrogatepass") for key in from_json(listed)]
     except (ValueError, TypeError) as error:
         raise InputError(f"{database.path}: the list of keys is damaged: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError
+from semvlp.shards.dataset.refusals import printable
 from semvlp.shards.formats.tsv import RowOffset, decode_number, index_rows, read_row
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,11 @@ class Detections:
 
     @cached_property
     def has_sizes(self) -> bool:
-        """Whether image sizes are known, by the first image."""
-        first = next(iter(self.sizes or self.predictions), None)
-        return first is not None and self.size(first) is not None
+        """Whether image sizes are known, by the first image whose row is whole."""
+        for image_id in self.sizes or self.predictions:
+            with suppress(InputError):
+                return self.size(image_id) is not None
+        return False
 
     @cached_property
     def object_labels(self) -> tuple[str, ...]:
@@ -91,8 +95,8 @@ class Detections:
         entry = parse_json(read_row(offset)[-1])
         try:
             objects = entry["objects"] if isinstance(entry, dict) else entry
-            return [(str(item["class"]), float(item.get("conf", 0))) for item in objects]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return [(printable(str(item["class"])), float(item.get("conf", 0))) for item in objects]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{offset.path}: the detections of image {image_id} are damaged: {error!r}"
             ) from error
@@ -103,7 +107,7 @@ def find_beside(features: Path) -> Detections:
     folder = features.parent
     predictions = folder / "predictions.tsv"
     return Detections(
-        predictions=index_rows([predictions]) if predictions.is_file() else {},
+        predictions=index_rows([predictions]).offsets if predictions.is_file() else {},
         labels_only=_index_one(folder, "*label.tsv"),
         sizes=_index_one(folder, "*hw.tsv"),
     )
@@ -123,7 +127,7 @@ def parse_json(text: bytes | memoryview) -> Any:
 
 def _index_one(folder: Path, pattern: str) -> Mapping[str, RowOffset]:
     files = sorted(folder.glob(pattern))
-    return index_rows(files[:1]) if files else {}
+    return index_rows(files[:1]).offsets if files else {}
 
 
 def _size(entry: Any, width: str, height: str) -> tuple[int, int] | None:

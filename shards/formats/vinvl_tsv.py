@@ -24,13 +24,14 @@ from semvlp.shards.formats.tsv import (
     decode_array,
     decode_number,
     encode_array,
-    first_row,
+    first_rows,
     index_rows,
     read_row,
 )
 from semvlp.shards.formats.uniter import UNIT, UNIT_FACTS
 from semvlp.shards.formats.vinvl_detections import Detections, find_beside, parse_json
 from semvlp.shards.record import Regions
+from semvlp.shards.texts.annotation_files import first_has
 
 FEATURE_SIZE = 2048
 RELATIVE_BOX = 6
@@ -47,21 +48,23 @@ def open_vinvl_tsv(path: Path) -> CommunityDataset:
     """
     file = _find(path)
     layout = _layout(file)
-    offsets = index_rows([file])
+    rows = index_rows([file])
     beside = find_beside(file)
     if layout == "objects" and not beside.has_sizes:
         raise InputError(f"{file}: its boxes are in pixels, so image sizes are needed in *.hw.tsv")
 
     def read(image_id: str) -> RawRegions:
-        row = read_row(offsets[image_id])
+        row = read_row(rows.offsets[image_id])
         if layout == "objects":
             return _read_objects(row, beside, image_id)
         return _read_features(row, beside, image_id)
 
     return CommunityDataset(
-        image_ids=tuple(offsets),
+        image_ids=tuple(rows.offsets),
         read=read,
         file_of=lambda image_id: str(file),
+        unreadable=rows.unreadable,
+        last_rows=rows.last,
         object_labels=beside.object_labels,
         facts={} if beside.has_sizes else UNIT_FACTS,
     )
@@ -102,7 +105,18 @@ def _find(path: Path) -> Path:
 
 
 def _layout(file: Path) -> str:
-    row = first_row(file)
+    rows = list(first_rows(file)) or [[b""]]
+    layout = next(filter(None, map(_layout_of, rows)), None)
+    if layout is None:
+        raise InputError(
+            f"{file}: no VinVL features: rows must be (id, count, base64), (id, JSON with "
+            "features) or (id, JSON with a feature in each object); the first row has "
+            f"{len(rows[0])} columns and starts with {b' '.join(rows[0])[:60]!r}"
+        )
+    return layout
+
+
+def _layout_of(row: list[bytes]) -> str | None:
     if len(row) == 3 and row[1].isdigit():
         return "columns"
     entry = None
@@ -112,20 +126,19 @@ def _layout(file: Path) -> str:
     if isinstance(entry, dict) and "features" in entry:
         return "json"
     objects = entry.get("objects") if isinstance(entry, dict) else None
-    if objects and isinstance(objects[0], dict) and "feature" in objects[0]:
+    if first_has(objects, "feature"):
         return "objects"
-    raise InputError(
-        f"{file}: no VinVL features: rows must be (id, count, base64), (id, JSON with features) or "
-        f"(id, JSON with a feature in each object); the first row has {len(row)} columns and "
-        f"starts with {b' '.join(row)[:60]!r}"
-    )
+    return None
 
 
 def _read_features(row: list[bytes | memoryview], beside: Detections, image_id: str) -> RawRegions:
     """Read features with relative boxes behind them."""
     count, text = _columns(row)
     values = _decode_values(text, count)
-    size = beside.size(image_id) or (UNIT, UNIT)
+    size = beside.size(image_id)
+    if size is None and beside.has_sizes:
+        raise InputError("the files beside do not give its size")
+    size = size or (UNIT, UNIT)
     boxes = values[:, -RELATIVE_BOX:-2].astype(np.float32)
     ids, conf = beside.labels(image_id, count)
     return RawRegions(

@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semvlp.errors import ConfigError
+from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.dataset.refusals import check_refused, reasons_of
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.stores.store import Members, Store
@@ -47,27 +48,43 @@ class JoinReport:
             f"; {len(self.unmatched)} names fit no image, first {name!r}"
             for name in self.unmatched[:1]
         )
+        refused = self.manifest.refused
+        why = f"; {len(refused)} refused: {reasons_of(refused)}" if refused else ""
         return (
             f"{self.out} holds {self.images} images with {self.captions} captions and "
-            f"{self.questions} questions{lost}."
+            f"{self.questions} questions{lost}{why}."
         )
 
 
-def convert(src: Path, dst: Path, *, to: StoreFormat, overwrite: bool = False) -> Manifest:
+def convert(
+    src: Path,
+    dst: Path,
+    *,
+    to: StoreFormat,
+    overwrite: bool = False,
+    max_bad: float | None = None,
+) -> Manifest:
     """Write the data set `src` once more in another store; both members of a sample keep each byte.
 
     Started again after an interruption it goes on where it stopped.
 
+    Args:
+        max_bad: the fraction of damaged images that may be left out, each with a line of
+            refused.jsonl; None makes the first one an error.
+
     Raises:
         InputError: `src` is damaged.
         ConfigError: `dst` is `src`, or holds another data set.
+        TooManyRefused: finished, but more than `max_bad` were left out.
     """
     refuse_same(src, dst)
     with open_store(src) as store:
         plan = store.manifest.plan(store.image_ids)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
-            copy(store, writer, "converting", lambda members: members)
-            return writer.finish()
+            copy(store, writer, "converting", lambda members: members, skip=max_bad is not None)
+            manifest = writer.finish()
+        check_copied(store, dst, manifest, max_bad)
+    return manifest
 
 
 def join(
@@ -77,17 +94,20 @@ def join(
     *,
     only_matched: bool = False,
     overwrite: bool = False,
+    max_bad: float | None = None,
 ) -> JoinReport:
     """Copy the data set `shards` with the texts of the files added to those it has.
 
     A text that an image has already is not added again, so joining twice changes nothing. The new
     data set has the profile and the store of the old one. With `only_matched` it has only the
     images that the files speak of: what to pre-train on of features extracted for all splits.
+    `max_bad` is that of `convert`.
 
     Raises:
         InputError: `shards` or a text file is damaged, a name in it fits several images, or none
             fits one.
         ConfigError: `out` is `shards`, or holds another data set.
+        TooManyRefused: finished, but more than `max_bad` damaged images were left out.
     """
     refuse_same(shards, out)
     with open_store(shards) as store:
@@ -99,8 +119,10 @@ def join(
             texts_sha256=files_sha256(texts, after=plan.texts_sha256),
         )
         with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
-            copy(store, writer, "joining", partial(_with_texts, matched))
+            change = partial(_with_texts, matched)
+            copy(store, writer, "joining", change, skip=max_bad is not None)
             manifest = writer.finish()
+        check_copied(store, out, manifest, max_bad)
     return JoinReport(
         out=out,
         images=manifest.counts["samples"],
@@ -122,8 +144,30 @@ def refuse_same(src: Path, dst: Path) -> None:
         raise ConfigError(f"{dst} must not be the data set that is read; name another directory")
 
 
-def copy(store: Store, writer: Writer, what: str, change: Callable[[Members], Members]) -> None:
-    """Write what is pending, the members of each sample passed through `change`."""
+def check_copied(store: Store, out: Path, manifest: Manifest, max_bad: float | None) -> None:
+    """Check what was left out of a copy, see `convert`; what its source refused has been told.
+
+    Raises:
+        TooManyRefused: more than `max_bad` was.
+    """
+    if max_bad is not None:
+        before = {refusal.image_id for refusal in store.manifest.refused}
+        check_refused(out, manifest, max_bad, before=before)
+
+
+def copy(
+    store: Store,
+    writer: Writer,
+    what: str,
+    change: Callable[[Members], Members],
+    *,
+    skip: bool = False,
+) -> None:
+    """Write what is pending, the members of each sample passed through `change`.
+
+    Raises:
+        InputError: a sample is damaged, unless `skip` makes it a refused one.
+    """
     refused = {refusal.image_id: refusal for refusal in store.manifest.refused}
     pending = writer.pending
     done = len(writer.plan.image_ids) - len(pending)
@@ -133,7 +177,12 @@ def copy(store: Store, writer: Writer, what: str, change: Callable[[Members], Me
             if image_id in refused:
                 writer.refuse(image_id, refused[image_id].file, refused[image_id].reason)
             else:
-                writer.write_members(*change(store.members(store.index_of(image_id))))
+                try:
+                    writer.write_members(*change(store.members(store.index_of(image_id))))
+                except InputError as error:
+                    if not skip:
+                        raise
+                    writer.refuse(image_id, store.path, str(error))
             progress.advance()
 
 

@@ -18,6 +18,7 @@ from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
+from semvlp.shards.stores.lmdb_pages import check_pages
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_store import check_size
 
@@ -27,6 +28,7 @@ KEYS_KEY = b"!keys"
 FIRST_MAP_BYTES = 64 << 20
 PAGES_BYTES = 1 << 20
 """More than the tree of pages grows by in one transaction."""
+DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
 _Get = Callable[[bytes], memoryview]
 
 
@@ -114,15 +116,16 @@ class LmdbStore(Store):
         )
 
 
-def open_environment(path: Path, *, readonly: bool = True) -> Any:
+def open_environment(path: Path, *, readonly: bool = True, order: bool = False) -> Any:
     """Open an LMDB environment: `path` is a file, or a directory that holds `data.mdb`.
 
     Nothing guards against a second writer. The map grows as `put_all` needs it. Readahead stays
     on: values are far larger than a page, and reading them page by page is 20 times slower.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened, or its pages cannot be followed, see `check_pages`.
     """
+    check_pages(path, writing=not readonly, order=order)
     # New files keep the data format that every LMDB since 0.9 reads; old ones tell theirs.
     version: dict[str, Any] = {} if readonly else {"lib_version": 0}
     try:
@@ -145,6 +148,7 @@ def put_all(environment: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
     """Write all items in one transaction, doubling the map as often as it is full.
 
     Raises:
+        InputError: LMDB notices damage.
         OSError: the disk is full; the transaction is undone.
     """
     items = list(items)
@@ -161,6 +165,8 @@ def put_all(environment: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
             free = shutil.disk_usage(os.path.dirname(os.path.abspath(environment.path()))).free
             if free < sum(len(value) for _, value in items) + PAGES_BYTES:
                 raise OSError(errno.ENOSPC, f"No space left on device: {error}") from error
+            if isinstance(error, DAMAGE):
+                raise InputError(f"{environment.path()} is damaged: {error}") from error
             raise
 
 

@@ -13,7 +13,15 @@ from semvlp.shards.codec import decode_entry
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from semvlp.shards.dataset.plan import Plan
-from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, META_KEY, open_environment, put_all
+from semvlp.shards.stores.lmdb_store import (
+    KEYS_KEY,
+    LMDB_NAME,
+    META_KEY,
+    keys_of,
+    open_environment,
+    put_all,
+    value_of,
+)
 
 SAMPLES_PER_TRANSACTION = 64
 
@@ -100,12 +108,17 @@ class LmdbTarget:
     def _read_back(self) -> tuple[set[int], int, int, Counter[int]]:
         """Return what earlier runs wrote: positions, captions, questions, histogram of regions."""
         positions = {key: position for position, key in enumerate(self._plan.image_ids)}
-        with self._environment.begin() as transaction:
-            meta = transaction.get(META_KEY)
-            keys = [key.decode() for key in transaction.cursor().iternext(values=False)]
+        meta = value_of(self._environment, META_KEY)
+        keys = [key.decode("ascii", "backslashreplace") for key in keys_of(self._environment)]
         if meta is None:
             return set(), 0, 0, Counter()
         entry = ShardEntry.from_json(from_json(meta)["shards"][0])
+        unknown = [key for key in keys if key not in positions and not key.startswith("!")]
+        if unknown:
+            raise InputError(
+                f"{self._part} holds {unknown[0]!r}, which is no image of the plan: it is damaged; "
+                "start anew with --overwrite"
+            )
         written = {positions[key] for key in keys if not key.startswith("!")}
         histogram = Counter(dict(enumerate(entry.regions_histogram)))
         return written, entry.captions, entry.questions, histogram

@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,14 @@ from semvlp.errors import InputError, shown
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts import official_files
 from semvlp.shards.texts.annotation_files import Line, parse, read_text, require
+from semvlp.shards.texts.entries import (
+    Answered,
+    Asked,
+    Captioned,
+    Entry,
+    is_empty,
+    is_whole,
+)
 from semvlp.shards.texts.image_ids import ImageIds
 from semvlp.shards.texts.image_tars import captions_in_tar
 from semvlp.shards.texts.official_files import (
@@ -25,33 +33,6 @@ from semvlp.shards.texts.official_files import (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Captioned:
-    """One caption of an image."""
-
-    image: str
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question about an image."""
-
-    image: str
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The soft answers of a question that stands in another file."""
-
-    question_id: str | int
-    answers: dict[str, float]
-
-
-Entry = Captioned | Asked | Answered
 
 
 def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
@@ -167,24 +148,25 @@ def _check_answers(
 
 
 def _entries(path: Path) -> list[Entry]:
-    """Read the entries of a file that say something; empty texts are counted and left out."""
+    """Read the entries of a file that say something and can be written.
+
+    Empty texts, and those of JSON with half a character, are counted and left out.
+    """
     if path.suffix.lower() == ".tar":
         entries: list[Entry] = [Captioned(*named) for named in captions_in_tar(path)]
     else:
         entries = _read_official(path)
-    kept = [entry for entry in entries if not _is_empty(entry)]
-    if len(kept) < len(entries):
-        log.warning("%s: left out %d empty texts", path, len(entries) - len(kept))
+    said = [entry for entry in entries if not is_empty(entry)]
+    if len(said) < len(entries):
+        log.warning("%s: left out %d empty texts", path, len(entries) - len(said))
+    kept = [entry for entry in said if is_whole(entry)]
+    if len(kept) < len(said):
+        first = next(entry for entry in said if not is_whole(entry))
+        log.warning(
+            "%s: left out %d texts with half a character (a surrogate without the other), first %s",
+            *(path, len(said) - len(kept), shown(first)),
+        )
     return kept
-
-
-def _is_empty(entry: Entry) -> bool:
-    match entry:
-        case Captioned(_, caption):
-            return not caption
-        case Asked(_, question):
-            return not question.question
-    return False
 
 
 def _read_official(path: Path) -> list[Entry]:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from semvlp.atomic import locked
 from semvlp.cli import cli
+from semvlp.commands.console import CONTEXT
 from semvlp.demo import run as demo
 from semvlp.demo.dataset.files import WorldFiles
 from semvlp.errors import ConfigError
@@ -76,7 +78,9 @@ def test_it_ends_by_naming_what_can_be_asked_and_how(tmp_path: Path) -> None:
     assert "`semvlp ask PHOTO TEXT`" in last
     assert report.serving() in last
     _, command, *arguments = shlex.split(report.serving())
-    given = cli.commands[command].make_context(command, arguments).params
+    # Below the program: without a parent click would remember a help option without its `-h`.
+    program = click.Context(cli, info_name="semvlp", **CONTEXT)
+    given = cli.commands[command].make_context(command, arguments, parent=program).params
     runs = ("finetune-vqa/best", "finetune-nlvr2/best", "pretrain/last")
     assert given["checkpoints"] == tuple(f"{out}/{run}" for run in runs)
     assert (given["shards"], given["images"]) == (f"{out}/regions", out / "world" / "images")

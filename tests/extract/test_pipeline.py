@@ -2,6 +2,7 @@
 
 import json
 import platform
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from semvlp.extract.select import select
 from semvlp.shards import writer
 from semvlp.shards.codec import encode
 from semvlp.shards.dataset.manifest import read_manifest
+from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.open import open_store
-from semvlp.shards.record import Sample
+from semvlp.shards.record import Sample, key_of
 from tests.extract.fake_detector import FakeDetector, stop_at
 
 SETTINGS = ExtractSettings(workers=2, samples_per_shard=4)
@@ -385,3 +387,61 @@ def test_automatic_precision_is_what_the_data_set_was_begun_with(
     assert precision_of(replace(chosen, precision=began)) == began
     assert precision_of(chosen) == began
     assert precision_of(replace(chosen, overwrite=True)) == own
+
+
+def test_a_tar_cut_short_gives_what_it_holds_and_says_so(images: Path, tmp_path: Path) -> None:
+    tar = tmp_path / "set.tar"
+    with tarfile.open(tar, "w") as archive:
+        for file in sorted(images.iterdir()):
+            archive.add(file, file.name)
+    places = [file.offset for file in find_images(tar)]
+    tar.write_bytes(tar.read_bytes()[: places[8] + 100])
+    for _ in range(2):
+        with pytest.raises(TooManyRefused, match=r"holds 8 images, but 1 of 9 were refused"):
+            run(tar, tmp_path / "out")
+    (line,) = refusals(tmp_path / "out")
+    assert line["file"] == str(tar)
+    assert "what stands behind it in the file is lost" in line["reason"]
+    report = run(tar, tmp_path / "out", max_bad=1)
+    assert "8 images, 1 refused (1 not a readable, uncompressed tar)" in report.sentence()
+
+
+def test_half_a_character_in_a_caption_ends_no_extraction(images: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"image_id": "im003", "captions": ["\\ud800", "a cat"]}')
+    assert run(images, tmp_path / "out", texts=(texts,)).refused == 0
+    with open_store(tmp_path / "out") as store:
+        assert store.sample(3).texts.captions == ("a cat",)
+
+
+def test_a_record_keeps_the_name_that_its_key_does_not_spell(images: Path, tmp_path: Path) -> None:
+    (images / "im003.png").rename(images / "my photo.v2.png")
+    run(images, tmp_path / "out")
+    caption = tmp_path / "texts.tsv"
+    caption.write_text("my photo.v2.png\ta cat\n")
+    convert(tmp_path / "out", tmp_path / "converted", to="lmdb")
+    join(tmp_path / "converted", [caption], tmp_path / "joined")
+    key = key_of("my photo.v2")
+    for folder in ("out", "converted", "joined"):
+        with open_store(tmp_path / folder) as store:
+            sample = store.sample(store.index_of(key))
+            assert (sample.key, sample.name) == (key, "my photo.v2")
+            assert store.name(store.index_of(key)) == "my photo.v2"
+            assert [store.sample(index).name for index in range(3)] == [""] * 3
+    assert sample.texts.captions == ("a cat",)
+
+
+def test_a_plan_of_version_0_1_goes_on_under_its_keys(images: Path, tmp_path: Path) -> None:
+    """Version 0.1 wrote `my_photo` for `my photo.png`."""
+    names = ("my_photo.png", "an_other.png")
+    for old, name in zip(("im003.png", "im007.png"), names, strict=True):
+        (images / old).rename(images / name)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "out", FakeDetector(stop_at(5, KeyboardInterrupt())))
+    plan = (tmp_path / "out" / "plan.json").read_bytes()
+    for name in names:
+        (images / name).rename(images / name.replace("_", " "))
+    assert run(images, tmp_path / "out").written == 11
+    assert (tmp_path / "out" / "plan.json").read_bytes() == plan
+    with open_store(tmp_path / "out") as store:
+        assert {"my_photo", "an_other"} <= set(store.image_ids)

@@ -183,9 +183,10 @@ def finetuned(
         given: Sequence[Path] = (annotations,),
         validated: bool = False,
         valid: Sequence[Path] = (),
+        **more: Any,
     ) -> RunReport:
         valid, config = [annotations] if validated else valid, small_task(*overrides)
-        return finetune(task or task_of(), given, shards, init, out, config, valid=valid)
+        return finetune(task or task_of(), given, shards, init, out, config, valid=valid, **more)
 
     return run
 

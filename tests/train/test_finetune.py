@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from semvlp.errors import ConfigError, InputError, Interrupted
+from semvlp.errors import ConfigError, InputError, Interrupted, TooManyRefused
+from semvlp.eval.files.inputs import left_out_of
 from semvlp.eval.network import Network
 from semvlp.model.layers.heads import label_loss
 from semvlp.model.semvlp import SemVLPForPreTraining
@@ -20,8 +21,8 @@ from semvlp.model.task_model import SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import steps_per_epoch, total_steps
-from semvlp.train.run.files import METRICS, VALIDATION, read_lines
-from semvlp.train.run.report import RunReport
+from semvlp.train.run.files import METRICS, VALIDATION, read_lines, read_run
+from semvlp.train.run.report import RunReport, facts
 from semvlp.train.run.state import read_state
 from semvlp.train.step import train_step
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -238,3 +239,30 @@ def test_layer_decay_and_head_rate_reach_the_optimiser(
     before = SemVLPForPreTraining.from_pretrained(init).semvlp.state_dict()
     changed = {n for n, t in model.semvlp.state_dict().items() if not torch.equal(t, before[n])}
     assert changed == {"pooler.weight", "pooler.bias"}
+
+
+def test_examples_without_images_are_left_out_where_asked(
+    finetuned: Callable[..., RunReport], annotations: Path, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in annotations.read_text().splitlines()]
+    for line in lines[:3]:
+        line["images"] = ["nowhere.jpg"]
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match="lacks 1 of 22"):
+        finetuned("train.steps=1", given=[more], out=tmp_path / "none")
+    report = finetuned("train.steps=1", given=[more], out=tmp_path / "run", skip_missing=True)
+    assert (report.examples, report.left_out) == (24, 3)
+    assert "without 3 of 24 examples, whose images are missing" in report.sentence()
+    assert facts(read_run(tmp_path / "run"))["left out"] == "3 examples, whose images are missing"
+    assert left_out_of(tmp_path / "run" / "last") == 3
+    report.check_left_out(0.2)
+    with pytest.raises(TooManyRefused, match=r"--max-bad allows 5\.0%"):
+        report.check_left_out(0.05)
+    # The same command again says it too; and nothing is left out of what is scored.
+    again = finetuned("train.steps=1", given=[more], out=tmp_path / "run", skip_missing=True)
+    assert (again.new_steps, again.left_out) == (0, 3)
+    with pytest.raises(InputError, match="must hold the images of all 24 examples"):
+        finetuned(
+            "train.steps=1", given=[more], valid=[more], out=tmp_path / "valid", skip_missing=True
+        )

@@ -213,6 +213,8 @@ def load_model(kind: type[M], path: Path) -> M:
 def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     """Give the optimiser its state back; before the first step it has none.
 
+    Numbers of the settings, such as the decay of weights, are those it was made with.
+
     Raises:
         InputError: the file is missing or damaged.
     """
@@ -220,7 +222,10 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
         return
     with reading(checkpoint, OPTIMIZER, "the state of the optimiser") as path:
         state = load_torch(path)
+        own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
         optimizer.load_state_dict(cut_state(state, optimizer))
+        for group, numbers in zip(optimizer.param_groups, own, strict=True):
+            group.update(numbers)
 
 
 def load_raw(checkpoint: Checkpoint, average: WeightAverage) -> None:

@@ -18,6 +18,7 @@ from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import collected, left_over, recover, save, settle
 from semvlp.train.run.files import CONFIG, INPUTS, flatten, read_config, read_inputs, settle_log
+from semvlp.train.run.going_on import Source, must_stay, take_over
 from semvlp.train.run.state import Checkpoint, TrainingState, newest, step_folders
 
 MADE_BY_A_RUN = (
@@ -48,7 +49,7 @@ MAY_CHANGE = frozenset(
     }
 )
 # Data may have moved, and their order is checked where they are read.
-SAME_INPUTS = ("task", "init")
+SAME_INPUTS = ("task", "init", "from")
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 Build = Callable[[], tuple[SemVLPPreTrainedModel, PreTrainedTokenizerFast]]
 Proof = Callable[[Path], bool]
@@ -65,6 +66,7 @@ def open_run(
     *,
     resume: bool,
     overwrite: bool,
+    source: Source | None = None,
 ) -> Checkpoint:
     """Return the checkpoint a run starts from: the newest in `out`, else a fresh one of step 0.
 
@@ -73,6 +75,7 @@ def open_run(
     Args:
         inputs: what the run reads, kept in inputs.json for whoever evaluates it.
         build: makes the model and the tokenizer of a fresh run.
+        source: what a fresh run goes on from instead.
 
     Raises:
         ConfigError: `out` holds source code, a run that may not be touched, or one that was
@@ -80,7 +83,9 @@ def open_run(
     """
     if world.is_first:
         prepare(out, config, inputs, resume=resume, overwrite=overwrite)
-        if (start := newest(out)) is None:
+        if (start := newest(out)) is None and source:
+            take_over(out, source, config, inputs)
+        elif start is None:
             model, tokenizer = build()
             with collected(model, None) as tensors:
                 save(out, TrainingState(), model, tokenizer, tensors, keep=config.train.keep)
@@ -198,7 +203,9 @@ def _check_same_settings(run: Path, config: Any, may_change: Container[str]) -> 
     before, now = flatten(settings.to_tree(saved)), flatten(settings.to_tree(config))
     for name in sorted({**before, **now}):
         if name not in may_change:
-            _check_same(run, name, before.get(name), now.get(name))
+            other = isinstance(config, PretrainConfig | FinetuneConfig) and not must_stay(name)
+            hint = f"; --from {run / 'last'} goes on from there in another --out" if other else ""
+            _check_same(run, name, before.get(name), now.get(name), hint)
 
 
 def _saved_settings(run: Path, like: Config) -> Config:
@@ -217,9 +224,9 @@ def _check_same_inputs(saved: Path, inputs: Mapping[str, Any], names: Sequence[s
         _check_same(saved.parent, name, before.get(name), inputs.get(name))
 
 
-def _check_same(run: Path, name: str, before: object, now: object) -> None:
+def _check_same(run: Path, name: str, before: object, now: object, hint: str = "") -> None:
     if before != now:
         raise ConfigError(
             f"to go on with the run in {run}, {name} must be {before!r} as when it began, but it "
-            f"is {now!r}; give the same, another --out, or --overwrite to start anew"
+            f"is {now!r}; give the same, another --out, or --overwrite to start anew{hint}"
         )

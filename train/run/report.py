@@ -7,7 +7,8 @@ from typing import Any
 
 from semvlp.atomic import write_text
 from semvlp.doctor import versions
-from semvlp.eval.files.inputs import run_of
+from semvlp.errors import TooManyRefused
+from semvlp.eval.files.inputs import left_out_of, run_of
 from semvlp.pages import link, render
 from semvlp.progress import duration
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
@@ -58,7 +59,8 @@ def write_report(run: Path) -> Path:
 
 def _links(run: Path) -> dict[str, str]:
     """Return the address of the page of the run that this one started from, by what it shows."""
-    init = read_inputs(run / INPUTS).get("init") if (run / INPUTS).exists() else None
+    inputs = read_inputs(run / INPUTS) if (run / INPUTS).exists() else {}
+    init = inputs.get("from") or inputs.get("init")
     # What is not absolute is a name on the Hub.
     if not isinstance(init, str) or not Path(init).is_absolute():
         return {}
@@ -83,6 +85,9 @@ def facts(files: RunFiles) -> dict[str, str]:
         for name, label in (("waiting", "waiting for data"), ("mfu", "FLOPs utilisation")):
             if name in files.metrics[-1]:
                 table[label] = f"{mean_of_last(files.metrics, name):.1%}"
+    left_out = left_out_of(files.run / "last")
+    if left_out:
+        table["left out"] = f"{left_out:,} examples, whose images are missing"
     if state is not None and state.best_step is not None:
         table["best checkpoint"] = f"step {state.best_step:,}"
     for name, value in (files.validation[-1] if files.validation else {}).items():
@@ -159,11 +164,24 @@ class RunReport:
     """Scores of the last validation."""
     best_step: int | None = None
     """Step of the best checkpoint."""
+    examples: int = 0
+    """Examples of the annotations, where there are some."""
+    left_out: int = 0
+    """Those of them that were left out, for the store lacks their images."""
 
     @property
     def pairs_per_second(self) -> float:
         """Return the speed over the new steps."""
         return self.pairs / self.seconds if self.seconds else 0.0
+
+    def check_left_out(self, max_bad: float) -> None:
+        """Check that no more than a fraction of the examples was left out.
+
+        Raises:
+            TooManyRefused: more was; the run is finished all the same.
+        """
+        if self.left_out > max_bad * self.examples:
+            raise TooManyRefused(f"{self.sentence()} --max-bad allows {max_bad:.1%}.")
 
     def values(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -180,15 +198,21 @@ class RunReport:
             "pairs_per_second": round(self.pairs_per_second, 1),
             "loss": self.loss,
             "scores": dict(self.scores),
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
     def sentence(self) -> str:
         """Tell the report as one sentence."""
+        lost = f"without {self.left_out} of {self.examples} examples, whose images are missing"
+        without = f" {lost};" if self.left_out else ""
         if self.loss is None:
-            return f"{self.what} in {self.run} is finished after {self.steps} steps; nothing to do."
+            return (
+                f"{self.what} in {self.run} is finished after {self.steps} steps;{without} "
+                "nothing to do."
+            )
         return (
             f"{self.what}: {self.new_steps} steps with {self.pairs} pairs in "
             f"{duration(self.seconds)} ({self.pairs_per_second:.0f} pairs/s), "
-            f"loss {self.loss:.3f}; checkpoint {self.run / 'last'}, "
+            f"loss {self.loss:.3f};{without} checkpoint {self.run / 'last'}, "
             f"curves {self.run / 'report.html'}."
         )

@@ -206,6 +206,11 @@ def test_a_damaged_tar_is_never_taken_for_a_short_one(tmp_path: Path, damage: st
     tar.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.tar"):
         find_images(tar)
+    # Where images can be refused, the whole ones are kept and one line stands for the rest.
+    first, rest = find_images(tar, others=True)
+    assert (first.image_id, rest.other) == ("a", True)
+    assert rest.path == tar
+    assert rest.unread.endswith("is lost: copy the file again")
 
 
 def test_a_compressed_tar_says_what_is_needed(tmp_path: Path) -> None:

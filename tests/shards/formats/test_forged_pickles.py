@@ -156,6 +156,35 @@ def test_the_memo_of_a_pickle_takes_no_more_than_it_holds() -> None:
     assert loads(b"\x80\x02Nr\xff\xff\xff\x7f.", "the entry") is None
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"}(" + b"h\x00NuN.",
+        b"}h\x00Ns.",
+        b"(h\x00Nd.",
+        b"\x8f(h\x00\x90.",
+        b"(h\x00\x91.",
+        b"cbuiltins\nset\n]h\x00a\x85R.",
+        b"cbuiltins\nfrozenset\n]h\x00a\x85R.",
+        b"ccollections\nOrderedDict\n]h\x00N\x86a\x85R.",
+        b"cnumpy\ndtype\nh\x00\x85R.",
+    ],
+)
+def test_a_tuple_of_itself_twice_sixty_levels_deep_takes_no_time(end: bytes) -> None:
+    """Its hash and its text take two to the power of sixty steps."""
+    deep = b")q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"0"
+    with pytest.raises(InputError):
+        loads(b"\x80\x04" + deep + end, "it")
+
+
+def test_keys_of_every_plain_kind_are_read() -> None:
+    keys = ("a", b"b", 1, 2.5, 1j, None, True, (1, "a"), np.int64(3), np.float32(0.5))
+    value = {"dict": dict.fromkeys(keys), "set": set(keys), "frozen": frozenset(keys)}
+    value["ordered"] = OrderedDict.fromkeys(keys)  # type: ignore[assignment]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert loads(pickle.dumps(value, protocol), "it") == value
+
+
 def test_an_array_that_holds_itself_is_refused() -> None:
     held = np.empty(1, object)
     held[0] = [held]

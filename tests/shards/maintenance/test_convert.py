@@ -1,15 +1,22 @@
 """Tar to LMDB and back keeps each byte; joined texts leave the regions as they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from semvlp.errors import ConfigError, InputError
+from semvlp.cli import cli
+from semvlp.commands.console import run
+from semvlp.errors import ConfigError, InputError, TooManyRefused
 from semvlp.names import StoreFormat
+from semvlp.shards.dataset.manifest import read_manifest
+from semvlp.shards.maintenance import convert as convert_module
 from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
+from semvlp.shards.record import Texts
 from tests.shards.datasets import write_dataset
 
 
@@ -48,12 +55,57 @@ def test_converting_onto_another_data_set_is_refused(tmp_path: Path, caption_fil
     assert verify(tmp_path / "a") == []
 
 
-def test_a_damaged_source_is_not_copied(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "a")
-    path = tmp_path / "a" / "shard-000001.tar"
-    data = bytearray(path.read_bytes())
+def damaged(path: Path, **fields: Any) -> Path:
+    """Return a data set of five images, one of them refused and another one damaged."""
+    write_dataset(path, **fields)
+    shard = path / "shard-000001.tar"
+    data = bytearray(shard.read_bytes())
     data[-1024 - 512] ^= 1
-    path.write_bytes(data)
+    shard.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("command", ["convert", "join"])
+def test_damaged_images_are_left_out_where_some_may_be(
+    tmp_path: Path, caption_file: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = damaged(tmp_path / "a", refused=["img-0"])
+    more = ("--to", "lmdb") if command == "convert" else ("--texts", caption_file, "--out")
+    to = (tmp_path / "b",)
+    both = (source, *to, *more) if command == "convert" else (source, *more, *to)
+    arguments = ["shards", command, *map(str, both)]
+    assert run(cli, "semvlp", arguments) == 4
+    said = capsys.readouterr().err
+    assert "holds 3 images, but 1 of 4 were refused" in said
+    assert run(cli, "semvlp", [*arguments, "--max-bad", "0.5"]) == 0
+    assert "2 refused" in capsys.readouterr().out
+    refused = read_manifest(tmp_path / "b").refused
+    assert [refusal.image_id for refusal in refused] == ["img-0", "img-3"]
+    assert refused[1].file == str(source)
+    assert "shard-000001.tar" in refused[1].reason
+
+
+def test_a_stored_text_with_half_a_character_costs_its_image_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path / "a")
+    (tmp_path / "c.jsonl").write_text('{"image_id": "img-1", "captions": ["new"]}\n')
+    texts_of = convert_module.texts_of
+
+    def with_half(entry: dict[str, Any]) -> Texts:
+        texts = texts_of(entry)
+        return replace(texts, captions=("\ud800",)) if entry["key"] == "img-1" else texts
+
+    monkeypatch.setattr(convert_module, "texts_of", with_half)
+    with pytest.raises(TooManyRefused):
+        join(tmp_path / "a", [tmp_path / "c.jsonl"], tmp_path / "b", max_bad=0)
+    manifest = read_manifest(tmp_path / "b")
+    assert [refusal.image_id for refusal in manifest.refused] == ["img-1"]
+    assert "half a character" in manifest.refused[0].reason
+
+
+def test_a_damaged_source_is_not_copied(tmp_path: Path) -> None:
+    damaged(tmp_path / "a")
     with pytest.raises(InputError, match=r"shard-000001\.tar.*img-3"):
         convert(tmp_path / "a", tmp_path / "b", to="lmdb")
     with pytest.raises(InputError, match="not finished"):

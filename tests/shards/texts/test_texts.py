@@ -74,6 +74,25 @@ def test_a_damaged_member_of_an_image_tar_is_named(tmp_path: Path, data: bytes) 
         read_texts([path])
 
 
+@pytest.mark.parametrize("name", ["\\ud800", "a dog \\udfff"])
+def test_half_a_character_costs_its_text_alone(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """JSON can spell it, and UTF-8, in which texts are stored, cannot."""
+    lines = (
+        f'{{"image_id": "a", "captions": ["{name}", "a cat"]}}',
+        f'{{"image_id": "b", "questions": [{{"question": "is it?", "answers": {{"{name}": 1}}}}]}}',
+        f'{{"image_id": "c", "questions": [{{"question": "{name}"}}, {{"question": "who?"}}]}}',
+    )
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    texts = read_texts([tmp_path / "texts.jsonl"])
+    assert texts == {
+        "a": Texts(captions=("a cat",)),
+        "c": Texts(questions=(Question(question="who?"),)),
+    }
+    assert "texts.jsonl: left out 3 texts with half a character" in caplog.text
+
+
 def test_a_real_cc12m_shard(real_data: Path) -> None:
     texts = read_texts([real_data / "cc12m" / "cc12m-train-0000.tar"])
     assert len(texts) == 32
