@@ -56,11 +56,6 @@ class LmdbStore(Store):
         with self._values() as get:
             return self._members(index, get)[0]
 
-    def text_counts(self) -> Sequence[int]:
-        """Count by reading every JSON; the tar shards have the counts in their index."""
-        every = map(self.texts, range(len(self)))
-        return [len(texts.captions) + len(texts.questions) for texts in every]
-
     @contextmanager
     def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
         with self._values() as get:

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError
@@ -91,9 +94,17 @@ class Store(Closing, ABC):
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         """Read the JSON of several samples."""
 
-    @abstractmethod
     def text_counts(self) -> Sequence[int]:
-        """Return the number of texts of each image."""
+        """Return the number of texts of each image; without an index, every JSON is read."""
+        counts = self.indexed_text_counts()
+        if counts is not None:
+            return cast("list[int]", counts.tolist())
+        every = map(self.texts, range(len(self)))
+        return [len(texts.captions) + len(texts.questions) for texts in every]
+
+    def indexed_text_counts(self) -> NDArray[np.integer[Any]] | None:
+        """Return the number of texts of each image [N] by the index, None where there is none."""
+        return None
 
     @abstractmethod
     def view(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[StoredSample]]:

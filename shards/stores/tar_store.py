@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
@@ -58,9 +59,10 @@ class TarStore(Store):
         self._check_json(index, text)
         return text
 
-    def text_counts(self) -> Sequence[int]:
-        rows = self._index.rows
-        counts: list[int] = (rows["captions"] + rows["questions"]).tolist()
+    def indexed_text_counts(self) -> NDArray[np.integer[Any]]:
+        counts: NDArray[np.integer[Any]] = (
+            self._index.rows["captions"] + self._index.rows["questions"]
+        )
         return counts
 
     @contextmanager
