@@ -176,7 +176,7 @@ def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iter
     """Compare the row of the index with the sample that was read."""
     if row is not None:
         actual = index_of([record], int(index.rows["shard"][row]))
-        if actual.keys == (index.keys[row],) and actual.rows[0] == index.rows[row]:
+        if actual.same(index.select(np.array([row]))):
             return
     problem = f"{INDEX_NAME} says otherwise of the sample at offset {record.location.start}"
     yield Finding(shard=name, key=record.location.key, problem=problem)

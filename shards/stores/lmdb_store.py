@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_store import check_size
@@ -44,8 +46,8 @@ class LmdbStore(Store):
             check_size(path / shard.name, shard.bytes)
         self._file = path / LMDB_NAME
         with self._values() as get:
-            keys = bytes(get(KEYS_KEY)).decode("ascii")
-        super().__init__(path, manifest, tuple(keys.split("\n")) if keys else ())
+            keys = Keys.split(np.frombuffer(bytes(get(KEYS_KEY)), np.uint8))
+        super().__init__(path, manifest, keys)
         if len(self) != manifest.counts["samples"]:
             raise InputError(
                 f"{self._file} must hold {manifest.counts['samples']} samples "

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from semvlp.shards.codec import (
     name_of,
     texts_of,
 )
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import Sample, Texts
 
@@ -35,7 +35,7 @@ class Store(Closing, ABC):
     Safe after a fork and in a pickle.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, image_ids: Sequence[str]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, image_ids: Keys) -> None:
         self.path, self.manifest = path, manifest
         self.image_ids = image_ids
         """The images in the order of the plan; refused ones are not among them."""
@@ -46,7 +46,7 @@ class Store(Closing, ABC):
         return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._positions
+        return image_id in self.image_ids
 
     def index_of(self, image_id: str) -> int:
         """Return the position of an image.
@@ -54,10 +54,10 @@ class Store(Closing, ABC):
         Raises:
             InputError: the store does not hold it.
         """
-        try:
-            return self._positions[image_id]
-        except KeyError:
-            raise InputError(f"{self.path} has no image {image_id!r}") from None
+        index = self.image_ids.find(image_id)
+        if index is None:
+            raise InputError(f"{self.path} has no image {image_id!r}")
+        return index
 
     def sample(self, index: int) -> Sample:
         """Read the whole sample; its checksum is compared the first time.
@@ -130,10 +130,6 @@ class Store(Closing, ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {key: position for position, key in enumerate(self.image_ids)}
 
     def _decoded(self, index: int, members: Members) -> Sample:
         try:
