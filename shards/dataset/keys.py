@@ -36,7 +36,7 @@ class Keys(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Keys":
         """Return the names as they are if they are `Keys` already."""
-        return names if isinstance(names, cls) else cls(names)
+        return names if isinstance(names, Keys) else Keys(names)
 
     @classmethod
     def split(cls, joined: Bytes) -> "Keys":
@@ -100,8 +100,9 @@ class Keys(Sequence[str]):
         wanted = hash(name)
         at = int(np.searchsorted(hashes, wanted))
         while at < len(hashes) and hashes[at] == wanted:
-            if self[int(rows[at])] == name:
-                return int(rows[at])
+            row = int(rows[at])
+            if self[row] == name:
+                return row
             at += 1
         return None
 
@@ -134,7 +135,7 @@ class Keys(Sequence[str]):
     @cached_property
     def sha256(self) -> str:
         """Hash of the names, one a line: `list_sha256` of them."""
-        digest = hashlib.sha256(np.ascontiguousarray(self._bytes()))
+        digest = hashlib.sha256(self._bytes().data)
         digest.update(b"\n" if len(self) else b"")
         return digest.hexdigest()
 

@@ -30,7 +30,8 @@ class ImageIds:
     """The known images of a data set, found by any usual spelling of their names."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        self._ids = Keys.of(ids)
+        self.ids = Keys.of(ids)
+        """As they were given."""
         self._former: dict[str, str] = {}
 
     def find(self, name: str | int) -> str | None:
@@ -45,23 +46,28 @@ class ImageIds:
             InputError: several images fit equally well.
         """
         text = str(name)
-        if text in self._ids:
+        if text in self.ids:
             return text
         return (
             self._find_stem(text)
-            or next((key for key in map(key_of, (text, stem(text))) if key in self._ids), None)
+            or next((key for key in map(key_of, (text, stem(text))) if key in self.ids), None)
             or self._find_numbered(text)
             or self._find_former(text)
         )
 
+    def row(self, name: str | int) -> int | None:
+        """Return where the image stands among the ids; see `find`."""
+        image_id = self.find(name)
+        return None if image_id is None else self.ids.find(image_id)
+
     def _find_stem(self, name: str) -> str | None:
         short = stem(name)
         rows = set(self._shortened.get(short, ()))
-        row = self._ids.find(short)
+        row = self.ids.find(short)
         # An id that is its own stem, as nearly all are.
         if row is not None and stem(short) == short:
             rows.add(row)
-        return _only(name, list(dict.fromkeys(self._ids[row] for row in sorted(rows))))
+        return _only(name, list(dict.fromkeys(self.ids[row] for row in sorted(rows))))
 
     def _find_numbered(self, name: str) -> str | None:
         prefix, number = _split(stem(name))
@@ -76,7 +82,7 @@ class ImageIds:
     def _find_former(self, name: str) -> str | None:
         """Find it in a data set of version 0.1, whose keys several names might share."""
         key = former_key(stem(name))
-        if key not in self._ids or self._has_derived:
+        if key not in self.ids or self._has_derived:
             return None
         first = self._former.setdefault(key, stem(name))
         if first != stem(name):
@@ -89,13 +95,13 @@ class ImageIds:
 
     @cached_property
     def _has_derived(self) -> bool:
-        return any(map(DERIVED_KEY.fullmatch, self._ids))
+        return any(map(DERIVED_KEY.fullmatch, self.ids))
 
     @cached_property
     def _shortened(self) -> dict[str, list[int]]:
         """Return the rows of ids that have a directory or an extension, by what is left of them."""
         groups: dict[str, list[int]] = {}
-        for row, image_id in enumerate(self._ids):
+        for row, image_id in enumerate(self.ids):
             if _MORE.search(image_id) and stem(image_id) != image_id:
                 groups.setdefault(stem(image_id), []).append(row)
         return groups
@@ -105,17 +111,17 @@ class ImageIds:
         hashes, rows = self._numbers
         first = np.searchsorted(hashes, hash(number), "left")
         last = np.searchsorted(hashes, hash(number), "right")
-        found = dict.fromkeys(self._ids[row] for row in rows[first:last].tolist())
+        found = dict.fromkeys(self.ids[row] for row in rows[first:last].tolist())
         split = ((image_id, *_split(stem(image_id))) for image_id in found)
         return [(image_id, prefix) for image_id, prefix, own in split if own == number]
 
     @cached_property
     def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the hash of every id's number in rising order, and the row of each."""
-        numbered = (_split(stem(image_id))[1] for image_id in self._ids)
+        numbered = (_split(stem(image_id))[1] for image_id in self.ids)
         # No number hashes to -1.
         every = (-1 if number is None else hash(number) for number in numbered)
-        hashes = np.fromiter(every, np.int64, len(self._ids))
+        hashes = np.fromiter(every, np.int64, len(self.ids))
         rows = np.argsort(hashes, kind="stable")
         rows = rows[np.searchsorted(hashes, 0, sorter=rows) :]
         return hashes[rows], rows
