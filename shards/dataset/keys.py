@@ -6,6 +6,7 @@ they begin; the first look-up adds a sorted array of hashes, 16 bytes a name.
 """
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
@@ -25,13 +26,10 @@ class Keys(Sequence[str]):
     """An immutable list of names; equal to any other sequence of the same strings."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        joined, ends = bytearray(), _Numbers()
+        collected = KeyCollector()
         for name in names:
-            joined += _encode(name)
-            joined.append(NEWLINE)
-            ends.append(len(joined))
-        self._joined: Bytes = np.frombuffer(joined, np.uint8)
-        self._ends = ends.array()
+            collected.add(name)
+        self._joined, self._ends = collected.arrays()
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Keys":
@@ -153,21 +151,32 @@ class Keys(Sequence[str]):
         return hashes[rows], rows
 
 
-class _Numbers:
-    """Numbers that are counted up, eight bytes each."""
+class KeyCollector:
+    """Names that come one by one, for `Keys`."""
 
     def __init__(self) -> None:
-        self._full: list[Numbers] = []
-        self._last: list[int] = []
+        self._joined = bytearray()
+        self._ends = array("q")
 
-    def append(self, number: int) -> None:
-        self._last.append(number)
-        if len(self._last) == CHUNK:
-            self._full.append(np.array(self._last, np.int64))
-            self._last.clear()
+    def __len__(self) -> int:
+        return len(self._ends)
 
-    def array(self) -> Numbers:
-        return np.concatenate([*self._full, np.array(self._last, np.int64)])
+    def add(self, name: str) -> None:
+        """Put a name behind the others."""
+        self._joined += _encode(name)
+        self._joined.append(NEWLINE)
+        self._ends.append(len(self._joined))
+
+    def keys(self) -> Keys:
+        """Return the names so far."""
+        keys = Keys()
+        keys._joined, keys._ends = self.arrays()
+        return keys
+
+    def arrays(self) -> tuple[Bytes, Numbers]:
+        """Return the bytes of all names, a newline behind each, and where each ends with it."""
+        joined = np.frombuffer(self._joined, np.uint8)
+        return joined, np.frombuffer(self._ends, np.int64)
 
 
 def _line_ends(joined: Bytes) -> Numbers:
