@@ -31,7 +31,7 @@ from semvlp.shards.writer import open_writer
 from semvlp.train.config import DataConfig, ModelConfig, PretrainConfig
 from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.data.source import PretrainingBatches
-from semvlp.train.data.texts import most_frequent_answers, read_all, sentences
+from semvlp.train.data.texts import most_frequent_answers, read_sample, sentences
 from semvlp.train.initial_model import make_tokenizer
 from semvlp.train.pretrain import pretrain
 from semvlp.train.run.log import METRICS, read_lines
@@ -68,8 +68,8 @@ def built_per_second(setting: Setting, steps: int, workers: int) -> float:
         shards = Path(folder) / "shards"
         write_shards(shards, IMAGES_PER_SHARD, setting.seed)
         store = stack.enter_context(open_store(shards))
-        tokenizer = make_tokenizer(config.model, sentences(read_all([store])))
-        answers = most_frequent_answers(read_all([store]), config.data.max_answers)
+        tokenizer = make_tokenizer(config.model, sentences(read_sample([store])))
+        answers = most_frequent_answers(read_sample([store]), config.data.max_answers)
         collator = PretrainingCollator(config, tokenizer, answers)
         stream = Stream([store], seed=setting.seed, batch_size=setting.batch_size)
         pinned = setting.device == "cuda"

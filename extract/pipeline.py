@@ -210,7 +210,9 @@ def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str,
     """Return texts by image id, and the number of names that fit no image."""
     if not paths:
         return {}, 0
-    texts, unmatched = read_matched(paths, [file.image_id for file in files])
+    matched, unmatched = read_matched(paths, [file.image_id for file in files])
+    with matched:
+        texts = dict(matched)
     log.info("texts for %d of %d images", len(texts), len(files))
     if unmatched:
         log.info("texts of %d other images, such as %s, left out", len(unmatched), unmatched[0])

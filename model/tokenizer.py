@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -157,9 +157,12 @@ def _letters(
     backend: Tokenizer, texts: Sequence[str], vocab_size: int
 ) -> tuple[list[str], list[str]]:
     """Return the most frequent letters in code-point order, and those inside words, with ##."""
-    split = backend.pre_tokenizer.pre_tokenize_str
-    normal = (backend.normalizer.normalize_str(text) for text in texts)
-    words = Counter(word for text in normal for word, _ in split(text))
+    normal, split = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+    words: Counter[str] = Counter()
+    # BERT's rules never reach over a blank, so what stands between two is cut once.
+    for part, count in Counter(chain.from_iterable(text.split(" ") for text in texts)).items():
+        for word, _ in split(normal(part)):
+            words[word] += count
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for letter in word:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -113,15 +113,21 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Write as `write_bytes` does; NaN and infinity, which strict readers refuse, are errors."""
-    write_text(path, _json_text(value, indent))
+    write_text(path, json_text(value, indent))
+
+
+def publish_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file through the `.part/` beside it; a crash leaves nothing in the open."""
+    part_dir = path.parent / PART_DIR
+    make_directory(part_dir)
+    with aside(part_dir / path.name) as made, made.open("wb") as file:
+        file.writelines(pieces)
+    publish(part_dir / path.name, path)
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
-    """Write a small file through the `.part/` beside it; a crash leaves nothing in the open."""
-    part_dir = path.parent / PART_DIR
-    make_directory(part_dir)
-    write_bytes(part_dir / path.name, data)
-    publish(part_dir / path.name, path)
+    """Publish as `publish_pieces` does."""
+    publish_pieces(path, (data,))
 
 
 def publish_text(path: Path, text: str) -> None:
@@ -131,7 +137,7 @@ def publish_text(path: Path, text: str) -> None:
 
 def publish_json(path: Path, value: Any) -> None:
     """Publish as `publish_bytes` does; NaN and infinity are errors."""
-    publish_text(path, _json_text(value, 1))
+    publish_text(path, json_text(value, 1))
 
 
 def publish(part: Path, path: Path) -> None:
@@ -268,5 +274,6 @@ def refuse_source_code(out: Path) -> None:
         )
 
 
-def _json_text(value: Any, indent: int | None) -> str:
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Return the text of a JSON file; NaN and infinity are errors."""
     return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"

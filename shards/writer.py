@@ -16,6 +16,7 @@ from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.names import StoreFormat
 from semvlp.shards.codec import decode, encode
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -23,7 +24,7 @@ from semvlp.shards.dataset.manifest import (
     ShardEntry,
     read_manifest,
 )
-from semvlp.shards.dataset.plan import WHOLE, Part, Plan, check_fits
+from semvlp.shards.dataset.plan import WHOLE, Part, Plan, Positions, check_fits
 from semvlp.shards.dataset.plan_file import clear, refuse_strangers, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.record import Sample
@@ -32,8 +33,8 @@ from semvlp.shards.record import Sample
 class Target(Protocol):
     """The store that samples go to: tar shards or an LMDB. Positions are those of the plan."""
 
-    def written(self) -> set[int]:
-        """Return the positions that are stored already."""
+    def written(self) -> Positions:
+        """Return the positions that are stored already, of which this is the record."""
 
     def write(self, position: int, text: bytes, blob: bytes | memoryview) -> None: ...
 
@@ -73,17 +74,19 @@ class Writer(Closing):
         self._own = plan.shards(part)
         self._target, self._log, self._refusals = target, log, refusals
         self._written = target.written()
-        self._positions = {image_id: index for index, image_id in enumerate(plan.image_ids)}
 
     @property
-    def pending(self) -> list[str]:
+    def pending(self) -> Keys:
         """Images of this part neither written nor refused, in the order of the plan."""
-        return [
-            self.plan.image_ids[position]
+        return Keys(map(self.plan.image_ids.__getitem__, self._pending_positions()))
+
+    def _pending_positions(self) -> Iterator[int]:
+        return (
+            position
             for shard in self._own
             for position in self.plan.positions(shard)
             if position not in self._written and position not in self._refusals
-        ]
+        )
 
     @property
     def num_images(self) -> int:
@@ -164,10 +167,9 @@ class Writer(Closing):
         position = self._pending_position(key)
         with _space(self.out):
             self._target.write(position, text, blob)
-        self._written.add(position)
 
     def _pending_position(self, image_id: str) -> int:
-        position = self._positions.get(image_id)
+        position = self.plan.keys.find(image_id)
         if position is None:
             raise ValueError(f"image {image_id!r} is not in the plan")
         if position in self._written or position in self._refusals:
@@ -239,7 +241,7 @@ def open_writer(
             # In this order: refusals without a plan would be nobody's.
             log.clear()
             clear(out)
-        write_or_check_plan(out, plan.to_json(format), resume=resume)
+        write_or_check_plan(out, plan, format, resume=resume)
         if part == WHOLE:
             log.merge_logs(plan)
         refusals = read_refusals(out / REFUSED_NAME, plan) | log.read(plan)

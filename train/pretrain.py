@@ -24,7 +24,7 @@ from semvlp.shards.stream.stream import Stream
 from semvlp.train.config import ObjectivesConfig, PretrainConfig
 from semvlp.train.data.pretraining import PretrainingCollator
 from semvlp.train.data.source import PretrainingBatches, tell_small
-from semvlp.train.data.texts import check_texts, most_frequent_answers, read_all, sentences
+from semvlp.train.data.texts import check_texts, most_frequent_answers, read_sample, sentences
 from semvlp.train.distributed import training_world
 from semvlp.train.initial_model import fresh_config, load_pretrained, make_tokenizer, some_features
 from semvlp.train.loop import Job, Loop
@@ -100,7 +100,7 @@ def pretrain(
         check_regions(model.config, start.path, stores[0], allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
         if world.is_first:
-            tell_unknown(tokenizer, sentences(read_all(stores)), "texts to learn from")
+            tell_unknown(tokenizer, sentences(read_sample(stores)), "texts to learn from")
         source = PretrainingBatches(
             stack.enter_context(Reader(stream)),
             PretrainingCollator(config, tokenizer, model.config.answers or []),
@@ -140,8 +140,9 @@ def build(
 ) -> tuple[SemVLPForPreTraining, PreTrainedTokenizerFast]:
     """Make a fresh model for the data: sizes from the manifest, vocabularies from the texts."""
     check_texts(stores)
-    tokenizer = make_tokenizer(config.model, sentences(read_all(stores)))
-    answers = most_frequent_answers(read_all(stores), config.data.max_answers)
+    sample = list(read_sample(stores))
+    tokenizer = make_tokenizer(config.model, sentences(sample))
+    answers = most_frequent_answers(sample, config.data.max_answers)
     network = fresh_config(config.model, stores[0].manifest, tokenizer, answers=answers)
     torch.manual_seed(config.train.seed)
     model = SemVLPForPreTraining(network)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan
 from semvlp.shards.record import FORMAT, FORMAT_VERSION
 
@@ -163,11 +165,8 @@ class Manifest:
 
     def plan(self, written: Iterable[str]) -> Plan:
         """Return the plan this was made by; `written` are the images it holds, in order."""
-        image_ids = list(written)
-        for refusal in sorted(self.refused, key=lambda refusal: refusal.position):
-            image_ids.insert(refusal.position, refusal.image_id)
         return Plan(
-            image_ids=tuple(image_ids),
+            image_ids=self._with_refused(written),
             extractor=self.extractor,
             object_labels=self.object_labels,
             attribute_labels=self.attribute_labels,
@@ -176,6 +175,24 @@ class Manifest:
             texts_sha256=self.texts_sha256,
             boxes_sha256=self.boxes_sha256,
         )
+
+    def _with_refused(self, written: Iterable[str]) -> Keys:
+        """Put the refused images to their positions among those that were written."""
+        if not self.refused:
+            return Keys.of(written)
+        refused = deque(sorted(self.refused, key=lambda refusal: refusal.position))
+
+        def every() -> Iterator[str]:
+            position = 0
+            for image_id in written:
+                while refused and refused[0].position <= position:
+                    yield refused.popleft().image_id
+                    position += 1
+                yield image_id
+                position += 1
+            yield from (refusal.image_id for refusal in refused)
+
+        return Keys(every())
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of manifest.json."""

@@ -1,6 +1,6 @@
 """The plan of a data set, which is written before the first sample."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
-from semvlp.shards.dataset.hashes import list_sha256, plain, profile_hash
+from semvlp.shards.dataset.hashes import plain, profile_hash
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, make_key
 
 PLAN_NAME = "plan.json"
@@ -26,6 +27,29 @@ class Part(NamedTuple):
 WHOLE = Part(0, 1)
 
 
+class Positions:
+    """Some of the first `count` whole numbers, one byte each."""
+
+    def __init__(self, count: int) -> None:
+        self._marks = bytearray(count)
+
+    def __contains__(self, position: int) -> bool:
+        return bool(self._marks[position])
+
+    def add(self, position: int) -> None:
+        """Add one."""
+        self._marks[position] = 1
+
+    def update(self, positions: Iterable[int]) -> None:
+        """Add several."""
+        for position in positions:
+            self._marks[position] = 1
+
+    def sorted(self) -> NDArray[np.int64]:
+        """Return them in their order."""
+        return np.flatnonzero(np.frombuffer(self._marks, np.uint8))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that decides which bytes are written: the same plan gives the same shards.
@@ -35,8 +59,8 @@ class Plan:
         ConfigError: a size that is not positive.
     """
 
-    image_ids: tuple[str, ...]
-    """Every image of the data set, in the order it is written."""
+    image_ids: Sequence[str]
+    """Every image of the data set, in the order it is written; see `keys`."""
     extractor: dict[str, Any]
     """What shaped the numbers, as plain JSON values: the source of the profile."""
     object_labels: tuple[str, ...]
@@ -59,15 +83,19 @@ class Plan:
                 "samples_per_shard and feature_size must be at least 1, got "
                 f"{self.samples_per_shard} and {self.feature_size}"
             )
-        seen: set[str] = set()
         for image_id in self.image_ids:
             make_key(image_id)
-            if image_id in seen:
-                raise InputError(
-                    f"image id {image_id!r} is listed twice; ids must be unique: "
-                    "rename a file or give a JSON list of ids and files"
-                )
-            seen.add(image_id)
+        repeated = self.keys.first_repeated()
+        if repeated is not None:
+            raise InputError(
+                f"image id {repeated!r} is listed twice; ids must be unique: "
+                "rename a file or give a JSON list of ids and files"
+            )
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The images, to be looked up."""
+        return Keys.of(self.image_ids)
 
     @cached_property
     def profile(self) -> str:
@@ -77,7 +105,7 @@ class Plan:
     @cached_property
     def image_list_sha256(self) -> str:
         """Hash of the ordered image list."""
-        return list_sha256(self.image_ids)
+        return self.keys.sha256
 
     @property
     def num_shards(self) -> int:
@@ -93,8 +121,12 @@ class Plan:
         """Return the tar shards of a part: all parts together have each of them once."""
         return range(part.rank, self.num_shards, part.size)
 
-    def to_json(self, store: StoreFormat) -> dict[str, Any]:
-        """Return the content of plan.json; every entry must be equal for work to go on."""
+    def to_json(self, store: StoreFormat, *, images: bool = True) -> dict[str, Any]:
+        """Return the content of plan.json; every entry must be equal for work to go on.
+
+        Args:
+            images: whether to list them; else the list, the last entry, is empty.
+        """
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -106,7 +138,7 @@ class Plan:
             **({"boxes_sha256": self.boxes_sha256} if self.boxes_sha256 else {}),
             "object_labels": list(self.object_labels),
             "attribute_labels": list(self.attribute_labels),
-            "image_ids": list(self.image_ids),
+            "image_ids": list(self.image_ids) if images else [],
         }
 
 

@@ -1,18 +1,21 @@
 """plan.json: written before anything else, and compared when work goes on."""
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import PART_DIR, publish_json
+from semvlp.atomic import PART_DIR, json_text, publish_pieces
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
+from semvlp.names import StoreFormat
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
 from semvlp.shards.dataset.refusals import REFUSED_NAME
 
 TEXTS = "texts_sha256"
+IMAGES_AT_ONCE = 10_000
 
 # The plan last: while it stands, whatever else is left can be told to be ours.
 _OUR_FILES = (
@@ -68,7 +71,7 @@ def _is_ours(out: Path) -> bool:
     return any(file.is_file() and mark in file.read_bytes() for file, mark in files.items())
 
 
-def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
+def write_or_check_plan(out: Path, plan: Plan, store: StoreFormat, *, resume: bool) -> None:
     """Write plan.json, or compare with the one that is there.
 
     Raises:
@@ -76,14 +79,16 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
     """
     path = out / PLAN_NAME
     if not path.exists():
-        publish_json(path, wanted)
+        publish_pieces(path, _pieces(plan, store))
         return
     if not resume:
         raise ConfigError(
             f"{out} holds the work of an earlier run; go on with --resume, "
             "start anew with --overwrite, or name another --out"
         )
-    begun = _read(path)
+    if _holds(path, plan, store):
+        return
+    begun, wanted = _read(path), plan.to_json(store)
     if begun != wanted and {**begun, TEXTS: wanted.get(TEXTS)} == wanted:
         raise ConfigError(
             f"{out} was begun with other texts; `semvlp shards join {out} --texts FILE --out DIR` "
@@ -95,6 +100,40 @@ def write_or_check_plan(out: Path, wanted: Mapping[str, Any], *, resume: bool) -
             f"{out} was begun with another plan: {difference}; "
             "name another --out, or start anew with --overwrite"
         )
+
+
+def is_plan(path: Path, plan: Plan, store: StoreFormat) -> bool:
+    """Tell whether a file says what the plan of a store does.
+
+    Raises:
+        InputError: it is damaged.
+        OSError: it cannot be read.
+    """
+    return _holds(path, plan, store) or _read(path) == plan.to_json(store)
+
+
+def _holds(path: Path, plan: Plan, store: StoreFormat) -> bool:
+    """Tell whether a file has the bytes that are written for a plan; most have."""
+    with path.open("rb") as file:
+        same = all(file.read(len(piece)) == piece for piece in _pieces(plan, store))
+        return same and not file.read(1)
+
+
+def _pieces(plan: Plan, store: StoreFormat) -> Iterator[bytes]:
+    """Give the bytes of plan.json; the images, which may be millions, come a few at a time."""
+    first = json_text(plan.to_json(store, images=False))
+    if not len(plan.keys):
+        yield first.encode()
+        return
+    head, last = first.rsplit("[]", 1)
+    yield head.encode() + b"["
+    comma = ""
+    for start in range(0, len(plan.keys), IMAGES_AT_ONCE):
+        few = (plan.keys[row] for row in range(start, min(start + IMAGES_AT_ONCE, len(plan.keys))))
+        names = (json.dumps(name, ensure_ascii=False) for name in few)
+        yield (comma + ",".join(f"\n  {name}" for name in names)).encode()
+        comma = ","
+    yield b"\n ]" + last.encode()
 
 
 def begun_extractor(out: Path) -> Mapping[str, Any]:

@@ -154,12 +154,13 @@ def read_refusals(path: Path, plan: Plan) -> dict[int, Refusal]:
 
 
 def _refusals(path: Path, lines: bytes, plan: Plan) -> dict[int, Refusal]:
-    positions = {image_id: position for position, image_id in enumerate(plan.image_ids)}
     refusals: dict[int, Refusal] = {}
     for number, line in enumerate(lines.splitlines(), start=1):
         try:
             entry = from_json(line)
-            position = positions[entry["id"]]
+            position = plan.keys.find(entry["id"])
+            if position is None:
+                raise KeyError(entry["id"])
             refusals[position] = Refusal(
                 position=position,
                 image_id=entry["id"],

@@ -1,6 +1,7 @@
 """Tar shards to LMDB and back, texts onto images already extracted; the regions keep each byte."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.dataset.refusals import check_refused, reasons_of
 from semvlp.shards.open import open_store
@@ -33,14 +35,15 @@ class JoinReport:
     """Captions of the new data set, old ones included."""
     questions: int
     """Questions of the new data set, old ones included."""
-    unmatched: tuple[str, ...]
+    unmatched: Sequence[str]
     """Names in the text files that no image has."""
     manifest: Manifest
 
     def values(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        names = ("images", "matched", "captions", "questions", "unmatched")
-        return {"out": str(self.out), **{name: getattr(self, name) for name in names}}
+        names = ("images", "matched", "captions", "questions")
+        counts = {name: getattr(self, name) for name in names}
+        return {"out": str(self.out), **counts, "unmatched": tuple(self.unmatched)}
 
     def sentence(self) -> str:
         """Return the report as one sentence."""
@@ -110,12 +113,15 @@ def join(
         TooManyRefused: finished, but more than `max_bad` damaged images were left out.
     """
     refuse_same(shards, out)
-    with open_store(shards) as store:
+    with open_store(shards) as store, ExitStack() as stack:
         matched, unmatched = read_matched(texts, store.image_ids)
+        stack.enter_context(matched)
         plan = store.manifest.plan(store.image_ids)
         plan = replace(
             plan,
-            image_ids=tuple(i for i in plan.image_ids if i in matched or not only_matched),
+            image_ids=Keys(filter(matched.__contains__, plan.image_ids))
+            if only_matched
+            else plan.image_ids,
             texts_sha256=files_sha256(texts, after=plan.texts_sha256),
         )
         with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
@@ -129,7 +135,7 @@ def join(
         matched=len(matched),
         captions=manifest.counts["captions"],
         questions=manifest.counts["questions"],
-        unmatched=tuple(unmatched),
+        unmatched=unmatched,
         manifest=manifest,
     )
 

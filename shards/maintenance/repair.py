@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from semvlp.atomic import PART_DIR, publish_bytes, publish_json, publish_text
+from semvlp.atomic import PART_DIR, publish_bytes, publish_json, publish_pieces, publish_text
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
@@ -43,7 +43,8 @@ def repair(path: Path) -> Manifest:
         tar = path / shard_name(shard)
         publish_bytes(tar.with_suffix(".idx"), index.to_bytes())
         publish_text(tar.with_suffix(".json"), commit_text(entry))
-    publish_bytes(path / INDEX_NAME, concatenate([index for index, _ in shards]).to_bytes())
+    whole = concatenate((index for index, _ in shards), sum(len(index.keys) for index, _ in shards))
+    publish_pieces(path / INDEX_NAME, whole.pieces())
     entries = tuple(entry for _, entry in shards)
     return _publish(path, manifest_of(plan, "tar", entries, refused))
 
@@ -66,7 +67,7 @@ def _read_shard(
         index, entry = read_back(tar, shard)
     except (InputError, FileNotFoundError) as error:
         raise InputError(f"{tar} cannot be repaired: {error}; {_REMEDY}") from error
-    if list(index.keys) != wanted:
+    if index.keys != wanted:
         raise InputError(
             f"{tar} must hold {len(wanted)} samples of the plan, but holds {len(index.keys)} "
             f"of them or others; {_REMEDY}"

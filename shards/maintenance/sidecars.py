@@ -11,6 +11,7 @@ from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.manifest import CHECKSUM, MANIFEST_NAME, Manifest
 from semvlp.shards.dataset.plan import PLAN_NAME
+from semvlp.shards.dataset.plan_file import is_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME
 from semvlp.shards.stores.tar_index import Index, read_index
 
@@ -59,14 +60,13 @@ def check_tar_sidecars(path: Path, manifest: Manifest, index: Index) -> Iterator
     for number, (name, entry) in enumerate(zip(names, manifest.shards, strict=True)):
         commit = path / f"{name}.json"
         yield from _compare(commit, _json(commit), entry.to_json())
-        rows = np.flatnonzero(index.rows["shard"] == number)
-        expected = Index(tuple(index.keys[row] for row in rows), index.rows[rows])
+        expected = index.select(np.flatnonzero(index.rows["shard"] == number))
         try:
             actual = read_index(path / f"{name}.idx")
         except InputError as error:
             yield Finding(shard=f"{name}.idx", key=None, problem=str(error))
             continue
-        if actual.keys != expected.keys or not np.array_equal(actual.rows, expected.rows):
+        if not actual.same(expected):
             problem = "it is not the part of the index that belongs to this shard"
             yield Finding(shard=f"{name}.idx", key=None, problem=problem)
 
@@ -78,7 +78,12 @@ def _check_plan(path: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator
         # Reported with the list of images.
         return
     if expected.image_list_sha256 == manifest.image_list_sha256:
-        yield from _compare(path, _json(path), expected.to_json(manifest.store))
+        try:
+            same = is_plan(path, expected, manifest.store)
+        except (OSError, InputError):
+            yield from _compare(path, None, expected)
+        else:
+            yield from _compare(path, same, True)
 
 
 def _check_names(path: Path, manifest: Manifest) -> Iterator[Finding]:

@@ -1,10 +1,9 @@
 """Checking a data set: every byte against what manifest, index and records say of it."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from bisect import bisect_right
+from collections.abc import Iterator, Set
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from semvlp.errors import InputError
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode
 from semvlp.shards.dataset.hashes import file_sha256
+from semvlp.shards.dataset.keys import KeyCollector, Keys
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from semvlp.shards.maintenance.sidecars import Finding, check_sidecars, check_tar_sidecars
 from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, read_all, split_value
@@ -71,13 +71,29 @@ def info(path: Path) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _SoundSample:
-    """A sound sample, as far as it must be remembered."""
+class _Sound:
+    """The sound samples in the order they are read, as far as they must be remembered."""
 
-    shard: str
-    key: str
-    profile: str
+    def __init__(self, profile: str) -> None:
+        self._profile, self._keys = profile, KeyCollector()
+        self._shards: list[tuple[int, str]] = []
+        self.strange: dict[int, str] = {}
+        """The profiles that are not that of the manifest, by the number of the sample."""
+
+    def add(self, shard: str, key: str, profile: str) -> None:
+        if not self._shards or self._shards[-1][1] != shard:
+            self._shards.append((len(self._keys), shard))
+        if profile != self._profile:
+            self.strange[len(self._keys)] = profile
+        self._keys.add(key)
+
+    def keys(self) -> Keys:
+        return self._keys.keys()
+
+    def shard(self, number: int) -> str:
+        """Return the file that holds a sample."""
+        starts = [start for start, _ in self._shards]
+        return self._shards[bisect_right(starts, number) - 1][1]
 
 
 def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -86,7 +102,7 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
         index = read_index(path / INDEX_NAME)
     except InputError as error:
         yield Finding(shard=INDEX_NAME, key=None, problem=str(error))
-    sound: list[_SoundSample] = []
+    sound = _Sound(manifest.profile)
     named: set[str | None] = set()
     with Progress("verifying", total=len(manifest.shards), unit="shards") as progress:
         for shard, entry in enumerate(manifest.shards):
@@ -96,10 +112,9 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
                     named.add(result.key)
                     yield result
                 else:
-                    key, profile = result.sample.key, result.sample.regions.profile
-                    sound.append(_SoundSample(entry.name, key, profile))
+                    sound.add(entry.name, result.sample.key, result.sample.regions.profile)
             progress.advance()
-    listed = index.keys if index is not None else [item.key for item in sound]
+    listed = index.keys if index is not None else sound.keys()
     yield from _check_keys(sound, listed, named, manifest, INDEX_NAME)
     yield from _check_list(listed, manifest)
     yield from check_sidecars(path, manifest, listed)
@@ -114,9 +129,9 @@ def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
         return
     if damage:
         # LMDB trusts its file: following a damaged page can end the process.
-        sound, findings, keys = _read_lmdb_aside(path / LMDB_NAME)
+        sound, findings, keys = _read_lmdb_aside(path / LMDB_NAME, manifest.profile)
     else:
-        sound, findings, keys = _read_lmdb(path / LMDB_NAME)
+        sound, findings, keys = _read_lmdb(path / LMDB_NAME, manifest.profile)
     yield from findings
     named = {finding.key for finding in findings}
     yield from _check_keys(sound, keys, named, manifest, LMDB_NAME)
@@ -176,65 +191,68 @@ def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iter
     """Compare the row of the index with the sample that was read."""
     if row is not None:
         actual = index_of([record], int(index.rows["shard"][row]))
-        if actual.keys == (index.keys[row],) and actual.rows[0] == index.rows[row]:
+        if actual.same(index.select(np.array([row]))):
             return
     problem = f"{INDEX_NAME} says otherwise of the sample at offset {record.location.start}"
     yield Finding(shard=name, key=record.location.key, problem=problem)
 
 
-def _read_lmdb(path: Path) -> tuple[list[_SoundSample], list[Finding], list[str]]:
+def _read_lmdb(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
     """Return sound samples, damage, and the keys the file lists."""
-    sound, findings, keys = [], [], ""
+    sound, findings, keys = _Sound(profile), list[Finding](), Keys()
     try:
         for key, value in read_all(path):
             if key == KEYS_KEY.decode():
-                keys = value.decode("ascii", "backslashreplace")
+                keys = Keys(value.decode("ascii", "backslashreplace").split("\n") if value else ())
             elif not key.startswith("!"):
                 try:
                     sample = decode(*split_value(value))
-                    sound.append(_SoundSample(path.name, key, sample.regions.profile))
+                    sound.add(path.name, key, sample.regions.profile)
                 except InputError as error:
                     findings.append(Finding(shard=path.name, key=key, problem=str(error)))
     except InputError as error:
         findings.append(Finding(shard=path.name, key=None, problem=str(error)))
-    return sound, findings, keys.split("\n") if keys else []
+    return sound, findings, keys
 
 
-def _read_lmdb_aside(path: Path) -> tuple[list[_SoundSample], list[Finding], list[str]]:
+def _read_lmdb_aside(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
     """Run `_read_lmdb` in a process of its own, whose end is a finding."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(_read_lmdb, path).result()
+            return pool.submit(_read_lmdb, path, profile).result()
         except BrokenProcessPool:
             problem = "the tree of pages is damaged; the samples cannot be told apart"
-            return [], [Finding(shard=path.name, key=None, problem=problem)], []
+            damage = Finding(shard=path.name, key=None, problem=problem)
+            return _Sound(profile), [damage], Keys()
 
 
 def _check_keys(
-    sound: Sequence[_SoundSample],
-    expected: Sequence[str],
-    damaged: Set[str | None],
-    manifest: Manifest,
-    where: str,
+    sound: _Sound, expected: Keys, damaged: Set[str | None], manifest: Manifest, where: str
 ) -> Iterator[Finding]:
     """Find missing, double and unknown keys and other profiles; damage is reported already."""
-    counts = Counter(item.key for item in sound)
-    known = set(expected)
-    for item in sound:
-        if item.key not in known:
-            yield Finding(shard=item.shard, key=item.key, problem=f"{where} does not know it")
-        elif counts[item.key] > 1:
-            problem = f"the key is there {counts[item.key]} times"
-            yield Finding(shard=item.shard, key=item.key, problem=problem)
-        if item.profile != manifest.profile:
-            problem = f"profile {item.profile} in a data set of profile {manifest.profile}"
-            yield Finding(shard=item.shard, key=item.key, problem=problem)
-    for key in expected:
-        if key not in counts and key not in damaged:
+    keys = sound.keys()
+    rows = expected.rows_of(keys)
+    counts = np.bincount(rows[rows >= 0], minlength=len(expected))
+    odd = rows < 0
+    odd[~odd] = counts[rows[~odd]] > 1
+    odd[list(sound.strange)] = True
+    for number in np.flatnonzero(odd).tolist():
+        key, shard = keys[number], sound.shard(number)
+        if rows[number] < 0:
+            yield Finding(shard=shard, key=key, problem=f"{where} does not know it")
+        elif (count := counts[rows[number]]) > 1:
+            yield Finding(shard=shard, key=key, problem=f"the key is there {count} times")
+        if number in sound.strange:
+            problem = f"profile {sound.strange[number]} in a data set of profile {manifest.profile}"
+            yield Finding(shard=shard, key=key, problem=problem)
+    for row in np.flatnonzero(counts == 0).tolist():
+        key = expected[row]
+        # A key that is listed twice is counted at its first place.
+        if not counts[expected.find(key)] and key not in damaged:
             yield Finding(shard=where, key=key, problem="it is listed, but was not found")
 
 
-def _check_list(keys: Iterable[str], manifest: Manifest) -> Iterator[Finding]:
+def _check_list(keys: Keys, manifest: Manifest) -> Iterator[Finding]:
     """Check that keys and refused images together are the list of the manifest."""
     try:
         listed = manifest.plan(keys).image_list_sha256

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.lmdb_pages import check_pages
 from semvlp.shards.stores.store import Members, Store
@@ -46,8 +48,8 @@ class LmdbStore(Store):
             check_size(path / shard.name, shard.bytes)
         self._file = path / LMDB_NAME
         with self._values() as get:
-            keys = bytes(get(KEYS_KEY)).decode("ascii")
-        super().__init__(path, manifest, tuple(keys.split("\n")) if keys else ())
+            keys = Keys.split(np.frombuffer(bytes(get(KEYS_KEY)), np.uint8))
+        super().__init__(path, manifest, keys)
         if len(self) != manifest.counts["samples"]:
             raise InputError(
                 f"{self._file} must hold {manifest.counts['samples']} samples "
@@ -57,11 +59,6 @@ class LmdbStore(Store):
     def entry(self, index: int) -> bytes:
         with self._values() as get:
             return self._members(index, get)[0]
-
-    def text_counts(self) -> Sequence[int]:
-        """Count by reading every JSON; the tar shards have the counts in their index."""
-        every = map(self.texts, range(len(self)))
-        return [len(texts.captions) + len(texts.questions) for texts in every]
 
     @contextmanager
     def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:

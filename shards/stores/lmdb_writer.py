@@ -12,7 +12,7 @@ from semvlp.errors import InputError
 from semvlp.shards.codec import decode_entry
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
-from semvlp.shards.dataset.plan import Plan
+from semvlp.shards.dataset.plan import Plan, Positions
 from semvlp.shards.stores.lmdb_store import (
     KEYS_KEY,
     LMDB_NAME,
@@ -40,7 +40,8 @@ class LmdbTarget:
         self._environment: Any = None
         self._published = _is_published(out)
         if self._published:
-            self._written = set(range(len(plan.image_ids))) - refused
+            self._written = Positions(len(plan.image_ids))
+            self._written.update(n for n in range(len(plan.image_ids)) if n not in refused)
             return
         make_directory(self._part.parent)
         if self._path.exists():
@@ -48,8 +49,8 @@ class LmdbTarget:
         self._environment = open_environment(self._part, readonly=False)
         self._written, self._captions, self._questions, self._histogram = self._read_back()
 
-    def written(self) -> set[int]:
-        return set(self._written)
+    def written(self) -> Positions:
+        return self._written
 
     def write(self, position: int, text: bytes, blob: bytes | memoryview) -> None:
         entry = decode_entry(text)
@@ -65,8 +66,7 @@ class LmdbTarget:
         """Do nothing: a refused image is simply absent."""
 
     def finish(self, manifest: Manifest) -> tuple[ShardEntry, ...]:
-        keys = "\n".join(self._plan.image_ids[position] for position in sorted(self._written))
-        self._waiting[KEYS_KEY] = keys.encode("ascii")
+        self._waiting[KEYS_KEY] = self._plan.keys.take(self._written.sorted()).joined().tobytes()
         counted = replace(manifest, shards=(self._entry(size=0, sha256=""),))
         self._flush(counted.to_json())
         self.close()
@@ -97,7 +97,7 @@ class LmdbTarget:
         most = max(self._histogram, default=-1)
         return ShardEntry(
             name=LMDB_NAME,
-            samples=len(self._written),
+            samples=sum(self._histogram.values()),
             bytes=size,
             sha256=sha256,
             captions=self._captions,
@@ -105,21 +105,23 @@ class LmdbTarget:
             regions_histogram=tuple(self._histogram[n] for n in range(most + 1)),
         )
 
-    def _read_back(self) -> tuple[set[int], int, int, Counter[int]]:
+    def _read_back(self) -> tuple[Positions, int, int, Counter[int]]:
         """Return what earlier runs wrote: positions, captions, questions, histogram of regions."""
-        positions = {key: position for position, key in enumerate(self._plan.image_ids)}
+        written = Positions(len(self._plan.image_ids))
         meta = value_of(self._environment, META_KEY)
-        keys = [key.decode("ascii", "backslashreplace") for key in keys_of(self._environment)]
         if meta is None:
-            return set(), 0, 0, Counter()
+            return written, 0, 0, Counter()
+        for key in keys_of(self._environment):
+            if not key.startswith(b"!"):
+                name = key.decode("ascii", "backslashreplace")
+                position = self._plan.keys.find(name)
+                if position is None:
+                    raise InputError(
+                        f"{self._part} holds {name!r}, which is no image of the plan: it is "
+                        "damaged; start anew with --overwrite"
+                    )
+                written.add(position)
         entry = ShardEntry.from_json(from_json(meta)["shards"][0])
-        unknown = [key for key in keys if key not in positions and not key.startswith("!")]
-        if unknown:
-            raise InputError(
-                f"{self._part} holds {unknown[0]!r}, which is no image of the plan: it is damaged; "
-                "start anew with --overwrite"
-            )
-        written = {positions[key] for key in keys if not key.startswith("!")}
         histogram = Counter(dict(enumerate(entry.regions_histogram)))
         return written, entry.captions, entry.questions, histogram
 

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError
@@ -19,6 +21,7 @@ from semvlp.shards.codec import (
     name_of,
     texts_of,
 )
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.record import Regions, Sample, Texts
 
@@ -32,7 +35,7 @@ class Store(Closing, ABC):
     Safe after a fork and in a pickle.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, image_ids: Sequence[str]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, image_ids: Keys) -> None:
         self.path, self.manifest = path, manifest
         self.image_ids = image_ids
         """The images in the order of the plan; refused ones are not among them."""
@@ -43,7 +46,7 @@ class Store(Closing, ABC):
         return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._positions
+        return image_id in self.image_ids
 
     def index_of(self, image_id: str) -> int:
         """Return the position of an image.
@@ -51,10 +54,10 @@ class Store(Closing, ABC):
         Raises:
             InputError: the store does not hold it.
         """
-        try:
-            return self._positions[image_id]
-        except KeyError:
-            raise InputError(f"{self.path} has no image {image_id!r}") from None
+        index = self.image_ids.find(image_id)
+        if index is None:
+            raise InputError(f"{self.path} has no image {image_id!r}")
+        return index
 
     def sample(self, index: int) -> Sample:
         """Read the whole sample; its checksum is compared the first time.
@@ -99,9 +102,17 @@ class Store(Closing, ABC):
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         """Read the JSON of several samples."""
 
-    @abstractmethod
     def text_counts(self) -> Sequence[int]:
-        """Return the number of texts of each image."""
+        """Return the number of texts of each image; without an index, every JSON is read."""
+        counts = self.indexed_text_counts()
+        if counts is not None:
+            return cast("list[int]", counts.tolist())
+        every = map(self.texts, range(len(self)))
+        return [len(texts.captions) + len(texts.questions) for texts in every]
+
+    def indexed_text_counts(self) -> NDArray[np.integer[Any]] | None:
+        """Return the number of texts of each image [N] by the index, None where there is none."""
+        return None
 
     @abstractmethod
     def view(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[StoredSample]]:
@@ -127,10 +138,6 @@ class Store(Closing, ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {key: position for position, key in enumerate(self.image_ids)}
 
     def _decoded(self, index: int, members: Members) -> Sample:
         try:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
-from semvlp.shards.stores.tar_index import INDEX_NAME, REMEDY, Index, read_index
+from semvlp.shards.stores.tar_index import INDEX_NAME, REMEDY, ROW, Index, read_index
 
 OPEN_FILES = 128
 """Shards held open at once; the least recently used one is closed."""
@@ -58,9 +59,10 @@ class TarStore(Store):
         self._check_json(index, text)
         return text
 
-    def text_counts(self) -> Sequence[int]:
-        rows = self._index.rows
-        counts: list[int] = (rows["captions"] + rows["questions"]).tolist()
+    def indexed_text_counts(self) -> NDArray[np.integer[Any]]:
+        counts: NDArray[np.integer[Any]] = (
+            self._index.rows["captions"] + self._index.rows["questions"]
+        )
         return counts
 
     @contextmanager
@@ -106,7 +108,8 @@ class TarStore(Store):
 
     def _slices(self, indices: Sequence[int]) -> Iterator[tuple[int, memoryview, slice, slice]]:
         """Return the mapped shard of each sample, and where its JSON and its regions lie in it."""
-        rows = self._index.rows[np.array(indices, np.int64)]
+        wanted = np.array(indices, np.int64)
+        rows = {name: column[wanted] for name, column in self._index.rows.items()}
         texts, regions = rows["json_offset"], rows["regions_offset"]
         text_ends, regions_ends = texts + rows["json_bytes"], regions + rows["regions_bytes"]
         shards = rows["shard"].tolist()
@@ -164,7 +167,8 @@ class TarStore(Store):
 def _check_rows(index: Index, manifest: Manifest, path: Path) -> None:
     """Check that each shard has the rows the manifest says, and that none points outside of it."""
     rows, shards = index.rows, manifest.shards
-    expected = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
+    samples = [shard.samples for shard in shards]
+    expected = np.repeat(np.arange(len(shards), dtype=ROW["shard"]), samples)
     if not np.array_equal(rows["shard"], expected):
         raise InputError(f"{path} does not hold the {len(expected)} samples of the manifest")
     sizes = np.array([shard.bytes for shard in shards], np.int64)[rows["shard"]]
@@ -180,13 +184,12 @@ def _selected(manifest: Manifest, index: Index, pattern: str, path: Path) -> tup
     chosen = [n for n, shard in enumerate(manifest.shards) if fnmatch(shard.name, pattern)]
     if not chosen:
         raise InputError(f"no shard of {path} fits {pattern}; it has {len(manifest.shards)}")
-    kept = np.flatnonzero(np.isin(index.rows["shard"], chosen))
-    rows = index.rows[kept]
-    rows["shard"] = np.searchsorted(chosen, rows["shard"])
+    own = index.select(np.flatnonzero(np.isin(index.rows["shard"], chosen)))
+    numbers = np.searchsorted(chosen, own.rows["shard"]).astype(ROW["shard"])
     shards = tuple(manifest.shards[number] for number in chosen)
     return (
         replace(manifest, shards=shards, refused=()),
-        Index(tuple(index.keys[row] for row in kept), rows),
+        Index(own.keys, {**own.rows, "shard": numbers}),
     )
 
 

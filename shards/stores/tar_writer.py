@@ -10,12 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from semvlp.atomic import PART_DIR, make_directory, publish, publish_bytes, publish_text
+from semvlp.atomic import (
+    PART_DIR,
+    make_directory,
+    publish,
+    publish_bytes,
+    publish_pieces,
+    publish_text,
+)
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import Manifest, ShardEntry
-from semvlp.shards.dataset.plan import WHOLE, Part, Plan
+from semvlp.shards.dataset.plan import WHOLE, Part, Plan, Positions
 from semvlp.shards.stores.tar_file import END, record_bytes, scan
 from semvlp.shards.stores.tar_index import INDEX_NAME, Index, concatenate, index_of, read_index
 
@@ -43,7 +50,7 @@ def read_back(path: Path, shard: int) -> tuple[Index, ShardEntry]:
 
 
 def _entry(path: Path, index: Index, sha256: str) -> ShardEntry:
-    histogram = np.bincount(index.rows["regions"]) if len(index.rows) else np.empty(0, int)
+    histogram = np.bincount(index.rows["regions"]) if len(index.keys) else np.empty(0, int)
     return ShardEntry(
         name=path.name,
         samples=len(index.keys),
@@ -70,7 +77,7 @@ class TarTarget:
     def __init__(self, out: Path, plan: Plan, refused: set[int], part: Part = WHOLE) -> None:
         self._out, self._plan = out, plan
         self._refused = set(refused)
-        self._written: set[int] = set()
+        self._written = Positions(len(plan.image_ids))
         self._entries: dict[int, ShardEntry] = {}
         self._parts: dict[int, _Part] = {}
         self._left: dict[int, int] = {}
@@ -78,8 +85,8 @@ class TarTarget:
         for shard in plan.shards(part):
             self._resume(shard)
 
-    def written(self) -> set[int]:
-        return set(self._written)
+    def written(self) -> Positions:
+        return self._written
 
     def write(self, position: int, text: bytes, blob: bytes | memoryview) -> None:
         shard = position // self._plan.samples_per_shard
@@ -95,10 +102,11 @@ class TarTarget:
         self._account(position // self._plan.samples_per_shard)
 
     def finish(self, manifest: Manifest) -> tuple[ShardEntry, ...]:
-        shards = range(self._plan.num_shards)
-        index = concatenate([read_index(self._idx_path(shard)) for shard in shards])
-        publish_bytes(self._out / INDEX_NAME, index.to_bytes())
-        return tuple(self._entries[shard] for shard in shards)
+        entries = tuple(self._entries[shard] for shard in range(self._plan.num_shards))
+        parts = (read_index(self._idx_path(shard)) for shard in range(self._plan.num_shards))
+        index = concatenate(parts, sum(entry.samples for entry in entries))
+        publish_pieces(self._out / INDEX_NAME, index.pieces())
+        return entries
 
     def published(self) -> bool:
         complete = len(self._entries) == self._plan.num_shards

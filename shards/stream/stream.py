@@ -23,7 +23,6 @@ from semvlp.shards.batch import (
     concatenate,
     empty_columns,
 )
-from semvlp.shards.dataset.hashes import list_sha256
 from semvlp.shards.dataset.plan import differences
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.dataset import ConcatStores, VisitKind
@@ -275,5 +274,5 @@ def _fingerprint(stores: Sequence[Store]) -> str:
         digest.update(
             f"{store.manifest.profile}/{counts['captions']}/{counts['questions']}".encode()
         )
-        digest.update(list_sha256(store.image_ids).encode())
+        digest.update(store.image_ids.sha256.encode())
     return digest.hexdigest()

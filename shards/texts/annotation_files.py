@@ -5,7 +5,9 @@ stands in the files.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
@@ -34,6 +36,62 @@ class Line(NamedTuple):
     """The decoded JSON, or the text."""
 
 
+class DamagedLine(InputError):
+    """A line that could not be read when its turn came."""
+
+
+class Lines:
+    """The lines of a file that is not one JSON value, read anew whenever they are gone through.
+
+    Raises:
+        DamagedLine: a line that is no JSON object where the first one is, or no UTF-8.
+    """
+
+    def __init__(self, path: Path, first: Line) -> None:
+        self._path, self.first = path, first
+
+    def __iter__(self) -> Iterator[Line]:
+        is_json = not isinstance(self.first.value, str)
+        for number, line in _lines(self._path):
+            yield Line(number, _object(line, number, self._path) if is_json else line.rstrip("\r"))
+
+
+def read_any(path: Path) -> Any:
+    """Return the one JSON value of a file or its `Lines`, as `parse` tells them apart.
+
+    Raises:
+        InputError: no such file, not UTF-8, damaged JSON.
+    """
+    if not _is_gzipped(path):
+        few = list(islice(_lines(path), 2))
+        if few and few[0][1].lstrip()[:1] not in ("{", "["):
+            return Lines(path, Line(few[0][0], few[0][1].rstrip("\r")))
+        if len(few) == 2:
+            with suppress(json.JSONDecodeError):
+                from_json(few[0][1])  # whole on its line, and more behind it
+                return Lines(path, Line(few[0][0], _object(few[0][1], few[0][0], path)))
+    return parse(read_text(path), path)
+
+
+def _is_gzipped(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the lines that are not blank, each with its number from 1."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.removesuffix("\n")
+    except (OSError, ValueError) as error:
+        raise DamagedLine(str(_unreadable(path, error))) from error
+
+
 def read_text(path: Path) -> str:
     """Return the text of a file, gzipped or not, without a byte order mark.
 
@@ -44,7 +102,7 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
         return (gunzip(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
+        raise _unreadable(path, error) from error
 
 
 def parse(text: str, path: Path) -> Any:
@@ -73,16 +131,26 @@ def parse_lines(text: str, path: Path, hint: Callable[[Path], str] = lambda path
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            message = f"{path}:{number}: must be a JSON object on one line"
-            try:
-                value = from_json(line)
-            except json.JSONDecodeError as error:
-                more = hint(path) if number == 1 else ""
-                raise InputError(f"{message}; {error}{more}") from error
-            if not isinstance(value, dict):
-                raise InputError(message + (hint(path) if number == 1 else ""))
-            lines.append(Line(number, value))
+            lines.append(Line(number, _object(line, number, path, hint)))
     return lines
+
+
+def _object(
+    line: str, number: int, path: Path, hint: Callable[[Path], str] = lambda path: ""
+) -> dict[str, Any]:
+    message = f"{path}:{number}: must be a JSON object on one line"
+    try:
+        value = from_json(line)
+    except json.JSONDecodeError as error:
+        more = hint(path) if number == 1 else ""
+        raise DamagedLine(f"{message}; {error}{more}") from error
+    if not isinstance(value, dict):
+        raise DamagedLine(message + (hint(path) if number == 1 else ""))
+    return value
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read as a UTF-8 text file: {error}")
 
 
 def require(record: Any, fields: Mapping[str, Kind], where: str) -> None:

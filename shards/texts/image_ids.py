@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
 from semvlp.errors import InputError
+from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.record import DERIVED_KEY, former_key, key_of
 
 IMAGE_EXTENSIONS = frozenset(
@@ -19,14 +23,15 @@ IMAGE_EXTENSIONS = frozenset(
 _NUMBERED = re.compile(r"(?P<prefix>|.*[_-])(?P<number>[0-9]+)")
 # `dev-1572-0-1` is not image 1: behind a prefix only a long number is an image's name by itself.
 _LONG = 6
+_MORE = re.compile(r"[./\\]")
 
 
 class ImageIds:
     """The known images of a data set, found by any usual spelling of their names."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        # A dict rather than a set: it keeps the order, so messages are the same in every run.
-        self._ids = dict.fromkeys(ids)
+        self.ids = Keys.of(ids)
+        """As they were given."""
         self._former: dict[str, str] = {}
 
     def find(self, name: str | int) -> str | None:
@@ -41,20 +46,34 @@ class ImageIds:
             InputError: several images fit equally well.
         """
         text = str(name)
-        if text in self._ids:
+        if text in self.ids:
             return text
         return (
-            _only(text, self._by_stem.get(stem(text), []))
-            or next((key for key in map(key_of, (text, stem(text))) if key in self._ids), None)
+            self._find_stem(text)
+            or next((key for key in map(key_of, (text, stem(text))) if key in self.ids), None)
             or self._find_numbered(text)
             or self._find_former(text)
         )
+
+    def row(self, name: str | int) -> int | None:
+        """Return where the image stands among the ids; see `find`."""
+        image_id = self.find(name)
+        return None if image_id is None else self.ids.find(image_id)
+
+    def _find_stem(self, name: str) -> str | None:
+        short = stem(name)
+        rows = set(self._shortened.get(short, ()))
+        row = self.ids.find(short)
+        # An id that is its own stem, as nearly all are.
+        if row is not None and stem(short) == short:
+            rows.add(row)
+        return _only(name, list(dict.fromkeys(self.ids[row] for row in sorted(rows))))
 
     def _find_numbered(self, name: str) -> str | None:
         prefix, number = _split(stem(name))
         if number is None:
             return None
-        candidates = self._by_number.get(number, [])
+        candidates = self._numbered(number)
         same = [image_id for image_id, other in candidates if other == prefix]
         bare = not prefix or len(stem(name)) - len(prefix) >= _LONG
         loose = [image_id for image_id, other in candidates if not prefix or (bare and not other)]
@@ -63,7 +82,7 @@ class ImageIds:
     def _find_former(self, name: str) -> str | None:
         """Find it in a data set of version 0.1, whose keys several names might share."""
         key = former_key(stem(name))
-        if key not in self._ids or self._has_derived:
+        if key not in self.ids or self._has_derived:
             return None
         first = self._former.setdefault(key, stem(name))
         if first != stem(name):
@@ -76,23 +95,36 @@ class ImageIds:
 
     @cached_property
     def _has_derived(self) -> bool:
-        return any(map(DERIVED_KEY.fullmatch, self._ids))
+        return any(map(DERIVED_KEY.fullmatch, self.ids))
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for image_id in self._ids:
-            groups.setdefault(stem(image_id), []).append(image_id)
+    def _shortened(self) -> dict[str, list[int]]:
+        """Return the rows of ids that have a directory or an extension, by what is left of them."""
+        groups: dict[str, list[int]] = {}
+        for row, image_id in enumerate(self.ids):
+            if _MORE.search(image_id) and stem(image_id) != image_id:
+                groups.setdefault(stem(image_id), []).append(row)
         return groups
 
+    def _numbered(self, number: int) -> list[tuple[str, str]]:
+        """Return the ids of a number, each with what stands before it."""
+        hashes, rows = self._numbers
+        first = np.searchsorted(hashes, hash(number), "left")
+        last = np.searchsorted(hashes, hash(number), "right")
+        found = dict.fromkeys(self.ids[row] for row in rows[first:last].tolist())
+        split = ((image_id, *_split(stem(image_id))) for image_id in found)
+        return [(image_id, prefix) for image_id, prefix, own in split if own == number]
+
     @cached_property
-    def _by_number(self) -> dict[int, list[tuple[str, str]]]:
-        groups: dict[int, list[tuple[str, str]]] = {}
-        for image_id in self._ids:
-            prefix, number = _split(stem(image_id))
-            if number is not None:
-                groups.setdefault(number, []).append((image_id, prefix))
-        return groups
+    def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the hash of every id's number in rising order, and the row of each."""
+        numbered = (_split(stem(image_id))[1] for image_id in self.ids)
+        # No number hashes to -1.
+        every = (-1 if number is None else hash(number) for number in numbered)
+        hashes = np.fromiter(every, np.int64, len(self.ids))
+        rows = np.argsort(hashes, kind="stable")
+        rows = rows[np.searchsorted(hashes, 0, sorter=rows) :]
+        return hashes[rows], rows
 
 
 def stem(name: str) -> str:

@@ -16,6 +16,7 @@ from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
 from semvlp.shards.texts.annotation_files import (
     Line,
+    Lines,
     first_has,
     parse_lines,
     read_text,
@@ -95,6 +96,8 @@ def wrong_file(path: Path, expected: str) -> InputError:
 def layout_of(document: Any) -> Layout | None:
     """Return the layout of what `parse` gave, None where it is none of the known."""
     first = document[0] if isinstance(document, list) and document else document
+    if isinstance(document, Lines):
+        first = document.first
     if isinstance(first, Line):
         first = first.value
         if isinstance(first, str):
@@ -191,7 +194,7 @@ def tab_lines(document: Any, path: Path) -> Iterator[Record]:
 
 def objects(document: Any, path: Path) -> Iterator[Record]:
     """Read the objects of a list or of JSON lines, or the only one of a file."""
-    if not isinstance(document, list):
+    if not isinstance(document, list | Lines):
         yield Record(str(path), document)
         return
     for number, entry in enumerate(document, start=1):

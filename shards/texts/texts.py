@@ -4,15 +4,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
 from semvlp.errors import InputError, shown
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts import official_files
-from semvlp.shards.texts.annotation_files import Line, parse, read_text, require
+from semvlp.shards.texts.annotation_files import DamagedLine, Line, Lines, read_any, require
 from semvlp.shards.texts.entries import (
     Answered,
     Asked,
@@ -21,6 +20,7 @@ from semvlp.shards.texts.entries import (
     is_empty,
     is_whole,
 )
+from semvlp.shards.texts.gathered import Gathered, MatchedTexts
 from semvlp.shards.texts.image_ids import ImageIds
 from semvlp.shards.texts.image_tars import captions_in_tar
 from semvlp.shards.texts.official_files import (
@@ -47,78 +47,49 @@ def read_texts(paths: Sequence[Path]) -> dict[str, Texts]:
     Raises:
         InputError: a file of unknown structure, or annotations none of whose questions was given.
     """
-    captions: dict[str, list[str]] = {}
-    questions: dict[str, list[Question]] = {}
-    answers: dict[str | int, dict[str, float]] = {}
-    for entry in chain.from_iterable(_entries(path) for path in paths):
-        match entry:
-            case Captioned(image, caption):
-                captions.setdefault(image, []).append(caption)
-            case Asked(image, question):
-                questions.setdefault(image, []).append(question)
-            case Answered(question_id, given):
-                answers[question_id] = given
-    _check_answers(answers, questions.values(), paths)
-    return {
-        image: Texts(
-            captions=tuple(captions.get(image, ())),
-            questions=tuple(
-                replace(question, answers=answers[question.question_id])
-                if question.question_id in answers
-                else question
-                for question in questions.get(image, ())
-            ),
-        )
-        for image in {**captions, **questions}
-    }
+    with gather(paths) as gathered:
+        names = list(gathered.names())
+        gathered.sort({name: row for row, name in enumerate(names)}.get)
+        return {name: gathered.texts(row) for row, name in enumerate(names)}
 
 
 def read_matched(
     paths: Sequence[Path], image_ids: Sequence[str]
-) -> tuple[dict[str, Texts], list[str]]:
-    """Read the texts of the images of a data set; see `read_texts` and `match_texts`.
+) -> tuple[MatchedTexts, Sequence[str]]:
+    """Return the texts of the images of a data set, and the names that no image of it has.
+
+    Names that mean the same image (`COCO_val2014_000000000139.jpg` and 139) are merged. Memory does
+    not grow with files of lines; JSON of one value and gzipped files are read whole, one at a time.
 
     Raises:
-        InputError: as these do, or no name in the files fits an image.
-    """
-    named = read_texts(paths)
-    matched, unmatched = match_texts(named, image_ids)
-    if not matched:
-        raise InputError(
-            f"{', '.join(map(str, paths))}: none of the {len(named)} image names fits an image; "
-            f"the texts name {next(iter(named), 'none')!r}, the images "
-            f"{next(iter(image_ids), 'none')!r}"
-        )
-    return matched, unmatched
-
-
-def match_texts(
-    texts: Mapping[str, Texts], image_ids: Iterable[str]
-) -> tuple[dict[str, Texts], list[str]]:
-    """Return the texts by the ids of a data set, and the names that no image of it has.
-
-    Names that mean the same image (`COCO_val2014_000000000139.jpg` and 139) are merged.
-
-    Raises:
-        InputError: a name that fits several images.
+        InputError: as `read_texts`; a name that fits several images, or none that fits one.
     """
     ids = ImageIds(image_ids)
-    matched: dict[str, Texts] = {}
-    unmatched = []
-    for name, own in texts.items():
-        image_id = ids.find(name)
-        if image_id is None:
-            unmatched.append(name)
-        else:
-            matched[image_id] = merge(matched.get(image_id, Texts()), own)
+    gathered = gather(paths)
+    try:
+        unmatched = gathered.sort(ids.row)
+        matched = MatchedTexts(gathered, ids.ids)
+        if not matched:
+            raise InputError(
+                f"{', '.join(map(str, paths))}: none of the {len(unmatched)} image names fits an "
+                f"image; the texts name {next(iter(unmatched), 'none')!r}, the images "
+                f"{next(iter(image_ids), 'none')!r}"
+            )
+    except BaseException:
+        gathered.close()
+        raise
     return matched, unmatched
 
 
-def merge(first: Texts, second: Texts) -> Texts:
-    """Join the texts, those of `first` before those of `second`."""
-    return Texts(
-        captions=first.captions + second.captions, questions=first.questions + second.questions
-    )
+def gather(paths: Sequence[Path]) -> Gathered:
+    """Read the entries of files; raises as `read_texts` does."""
+    gathered = Gathered(chain.from_iterable(map(_entries, paths)))
+    try:
+        _check_answers(gathered, paths)
+    except BaseException:
+        gathered.close()
+        raise
+    return gathered
 
 
 def soft_answers(answers: Iterable[str]) -> dict[str, float]:
@@ -130,47 +101,47 @@ def soft_answers(answers: Iterable[str]) -> dict[str, float]:
     return {answer: min(3 * count, 10) / 10 for answer, count in Counter(answers).items()}
 
 
-def _check_answers(
-    answers: Mapping[str | int, object],
-    questions: Iterable[Sequence[Question]],
-    paths: Sequence[Path],
-) -> None:
-    asked = {question.question_id for group in questions for question in group}
-    alone = sum(question_id not in asked for question_id in answers)
-    if answers and alone == len(answers):
+def _check_answers(gathered: Gathered, paths: Sequence[Path]) -> None:
+    answered, alone = gathered.count_answers()
+    if answered and alone == answered:
         names = ", ".join(map(str, paths))
         raise InputError(
             f"{names}: the annotations answer questions that no file asks; give the questions file "
             "of the same split too"
         )
     if alone:
-        log.warning("%d of %d annotated answers belong to no given question", alone, len(answers))
+        log.warning("%d of %d annotated answers belong to no given question", alone, answered)
 
 
-def _entries(path: Path) -> list[Entry]:
+def _entries(path: Path) -> Iterator[Entry]:
     """Read the entries of a file that say something and can be written.
 
     Empty texts, and those of JSON with half a character, are counted and left out.
     """
     if path.suffix.lower() == ".tar":
-        entries: list[Entry] = [Captioned(*named) for named in captions_in_tar(path)]
+        entries: Iterator[Entry] = starmap(Captioned, captions_in_tar(path))
     else:
         entries = _read_official(path)
-    said = [entry for entry in entries if not is_empty(entry)]
-    if len(said) < len(entries):
-        log.warning("%s: left out %d empty texts", path, len(entries) - len(said))
-    kept = [entry for entry in said if is_whole(entry)]
-    if len(kept) < len(said):
-        first = next(entry for entry in said if not is_whole(entry))
+    empty, halves, first = 0, 0, ""
+    for entry in entries:
+        if is_empty(entry):
+            empty += 1
+        elif not is_whole(entry):
+            first = first or shown(entry)
+            halves += 1
+        else:
+            yield entry
+    if empty:
+        log.warning("%s: left out %d empty texts", path, empty)
+    if halves:
         log.warning(
             "%s: left out %d texts with half a character (a surrogate without the other), first %s",
-            *(path, len(said) - len(kept), shown(first)),
+            *(path, halves, first),
         )
-    return kept
 
 
-def _read_official(path: Path) -> list[Entry]:
-    document = parse(read_text(path), path)
+def _read_official(path: Path) -> Iterator[Entry]:
+    document = read_any(path)
     layout = layout_of(document)
     if layout is None or layout.read is None or layout.read not in _BUILDERS:
         known = [layout.name for layout in (*LAYOUTS, TAB_LINES) if layout.read in _BUILDERS]
@@ -178,7 +149,10 @@ def _read_official(path: Path) -> list[Entry]:
         raise InputError(f"{path}: must be one of: {', '.join(known)}; it is {given}")
     build = _BUILDERS[layout.read]
     try:
-        return [entry for record in layout.read(document, path) for entry in build(record)]
+        for record in layout.read(document, path):
+            yield from build(record)
+    except DamagedLine:
+        raise
     except InputError as error:
         raise InputError(f"{error}; the file was read as {layout.name}") from error
 
@@ -188,7 +162,7 @@ def _describe(document: Any) -> str:
         return f"a JSON object with the keys {', '.join(map(str, list(document)[:5])) or '(none)'}"
     if not document:
         return "empty"
-    first = document[0]
+    first = document.first if isinstance(document, Lines) else document[0]
     if isinstance(first, Line):
         if isinstance(first.value, str):
             return f"text whose first line has no tab: {first.value[:60]!r}"

@@ -7,10 +7,11 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from tokenizers.implementations import BertWordPieceTokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.model import SemVLPConfig
+from semvlp.model import tokenizer as tokenizer_module
 from semvlp.model.tokenizer import encode, load_tokenizer, tell_unknown, train_wordpiece
 
 TEXTS = [
@@ -37,6 +38,39 @@ def test_training_puts_special_tokens_and_letters_first() -> None:
 def test_training_again_gives_the_same_vocabulary() -> None:
     # The library alone numbers letters differently each time, within one process too.
     assert len({tuple(vocabulary(TEXTS[::step], 90)) for step in (1, -1, 1, -1)}) == 1
+
+
+def test_letters_are_counted_by_words_not_by_texts() -> None:
+    cut: list[str] = []
+
+    class Normalizer:
+        def normalize_str(self, text: str) -> str:
+            cut.append(text)
+            return text.lower()
+
+    class Splitter:
+        def pre_tokenize_str(self, text: str) -> list[tuple[str, tuple[int, int]]]:
+            return [(word, (0, 0)) for word in text.split()]
+
+    class Backend:
+        normalizer, pre_tokenizer = Normalizer(), Splitter()
+
+    found = tokenizer_module._letters(Backend(), ["Ab b", "b Ab", "b b"], 100)  # type: ignore[arg-type]
+    assert found == (["a", "b"], ["##b"])
+    assert sorted(cut) == ["Ab", "b"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0", "\u2028", "\x85"])
+@pytest.mark.parametrize("odd", ["\x1c", "\u0301", "\u200d", "İ", "日", "-", "\ufffd"])
+def test_letters_are_those_of_whole_texts(blank: str, odd: str) -> None:
+    texts = [f"un{odd}e{blank}{odd}Deux {odd}", f"trois{blank}", "un"]
+    backend = BertTokenizer().backend_tokenizer
+    normal = [backend.normalizer.normalize_str(text) for text in texts]
+    words = [w for text in normal for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    letters = sorted({letter for word in words for letter in word})
+    inside = sorted({letter for word in words for letter in word[1:]})
+    found = tokenizer_module._letters(backend, texts, 1000)
+    assert found == (letters, [f"##{letter}" for letter in inside])
 
 
 def test_training_on_real_captions_gives_one_vocabulary(real_data: Path) -> None:

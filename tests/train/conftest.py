@@ -19,7 +19,7 @@ from semvlp.shards.record import NO_ATTRIBUTE, Question, Regions, Sample, Texts
 from semvlp.shards.stores.store import Store
 from semvlp.shards.writer import open_writer
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.data.texts import read_sample, sentences
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
 from semvlp.train.run.report import RunReport
@@ -205,7 +205,7 @@ def store(shards: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def tokenizer(store: Store) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences(read_all([store])), 300)
+    return train_wordpiece(sentences(read_sample([store])), 300)
 
 
 @pytest.fixture

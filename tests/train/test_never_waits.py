@@ -18,7 +18,7 @@ from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.open import open_store
 from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.data.pretraining import PretrainingCollator
-from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.data.texts import read_sample, sentences
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import make_optimizer
 from semvlp.train.pretrain import PreTrainingLosses
@@ -42,7 +42,7 @@ def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., An
     def make(*settings: str) -> tuple[PretrainConfig, SemVLPConfig, list[MicroBatch]]:
         config = small(*BASIS, *settings)
         with open_store(shards) as store:
-            tokenizer = train_wordpiece(sentences(read_all([store])), 300)
+            tokenizer = train_wordpiece(sentences(read_sample([store])), 300)
             collator = PretrainingCollator(config, tokenizer, ANSWERS)
             made = list(micro_batches(collator, first_step(store, 16)))
             network = SemVLPConfig.preset(

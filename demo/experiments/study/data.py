@@ -23,7 +23,7 @@ from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
 from semvlp.shards.open import open_store
 from semvlp.train.config import PretrainConfig
-from semvlp.train.data.texts import read_all, sentences
+from semvlp.train.data.texts import read_sample, sentences
 from semvlp.train.initial_model import make_tokenizer
 
 SEED = 0
@@ -147,7 +147,7 @@ def _write_texts(out: Path, size: Size) -> None:
 def _write_tokenizer(folder: Path, shards: Path) -> None:
     with open_store(shards) as store:
         config = settings.load(PretrainConfig, None, recipe.PRETRAIN).model
-        tokenizer = make_tokenizer(config, sentences(read_all([store])))
+        tokenizer = make_tokenizer(config, sentences(read_sample([store])))
     aside = folder.with_suffix(".part")
     tokenizer.save_pretrained(aside)
     aside.rename(folder)

@@ -12,7 +12,7 @@ import pytest
 
 from semvlp.errors import InputError
 from semvlp.shards.record import Question, Texts
-from semvlp.shards.texts.texts import match_texts, read_texts, soft_answers
+from semvlp.shards.texts.texts import read_matched, read_texts, soft_answers
 
 
 def write(path: Path, value: Any) -> Path:
@@ -255,27 +255,65 @@ def test_scores_outside_0_to_1_are_refused(tmp_path: Path, score: float | str) -
         read_texts([write(tmp_path / "t.jsonl", answers)])
 
 
-def test_match_texts_merges_spellings_of_one_image() -> None:
-    texts = {
-        "000000000009.jpg": Texts(captions=("A plate.",)),
-        "9": Texts(questions=(Question(question="Is it?"),)),
-        "77": Texts(captions=("Lost.",)),
-    }
-    matched, unmatched = match_texts(texts, ["COCO_train2014_000000000009", "x"])
-    expected = Texts(captions=("A plate.",), questions=(Question(question="Is it?"),))
-    assert matched == {"COCO_train2014_000000000009": expected}
+def test_spellings_of_one_image_are_merged(tmp_path: Path) -> None:
+    lines = [
+        {"image_id": "9", "questions": [{"question": "Is it?"}]},
+        {"image_id": "77", "captions": ["Lost."]},
+        {"image_id": "000000000009.jpg", "captions": ["A plate.", "Two."]},
+        {"image_id": 9, "captions": ["Three."]},
+    ]
+    path = write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, lines)))
+    ids = ["x", "COCO_train2014_000000000009"]
+    matched, unmatched = read_matched([path], ids)
+    # Name by name, those with captions as their first captions come.
+    captions = ("A plate.", "Two.", "Three.")
+    expected = Texts(captions=captions, questions=(Question(question="Is it?"),))
+    with matched:
+        assert dict(matched) == {"COCO_train2014_000000000009": expected}
+        assert ("x" in matched, matched.get("x"), len(matched)) == (False, None, 1)
     assert unmatched == ["77"]
+
+
+def test_lines_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(path: Path) -> str:
+        raise AssertionError(f"{path} was read whole")
+
+    monkeypatch.setattr("semvlp.shards.texts.annotation_files.read_text", whole)
+    lines = [{"image_id": number, "captions": ["A \ud800.", ""]} for number in range(3)]
+    paths = [
+        write(tmp_path / "t.jsonl", "\n\n".join(map(json.dumps, lines))),
+        write(tmp_path / "t.tsv", "0\tA dog.\r\n\n1\tA\u2028cat."),
+    ]
+    assert read_texts(paths) == {
+        "0": Texts(captions=("A \ud800.", "A dog.")),
+        "1": Texts(captions=("A \ud800.", "A\u2028cat.")),
+        "2": Texts(captions=("A \ud800.",)),
+    }
+    with pytest.raises(AssertionError, match="whole"):
+        read_texts([write(tmp_path / "one.jsonl", json.dumps(lines[0]))])
+
+
+def test_the_last_answers_of_a_question_count(tmp_path: Path) -> None:
+    asked = [{"question_id": number, "image_id": 1, "question": "?"} for number in (5, "5", 6)]
+    answers = [{"question_id": 5, "answers": [{"answer": answer}]} for answer in ("no", "yes")]
+    texts = read_texts(
+        [
+            write(tmp_path / "a.json", {"annotations": answers}),
+            write(tmp_path / "q.json", {"questions": asked}),
+        ]
+    )
+    assert [question.answers for question in texts["1"].questions] == [{"yes": 0.3}, {}, {}]
 
 
 def test_real_coco_files(real_data: Path) -> None:
     names = ("captions.json", "vqa_annotations.json", "vqa_questions.json")
-    texts = read_texts([real_data / "coco" / name for name in names])
     image_ids = [path.stem for path in (real_data / "coco").rglob("*.jpg")]
-    matched, unmatched = match_texts(texts, image_ids)
+    matched, unmatched = read_matched([real_data / "coco" / name for name in names], image_ids)
     assert sum(len(own.captions) for own in matched.values()) == 2441
     questions = [question for own in matched.values() for question in own.questions]
-    assert (len(questions), unmatched) == (39, [])
+    assert (len(questions), list(unmatched)) == (39, [])
     assert all(question.answers for question in questions)
+    matched.close()
 
 
 def test_real_vqa_files_agree_with_the_most_frequent_answer(real_data: Path) -> None:

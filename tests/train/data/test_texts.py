@@ -18,7 +18,7 @@ from semvlp.train.data.texts import (
     check_texts,
     masking_vocabulary,
     most_frequent_answers,
-    read_all,
+    read_sample,
     sentences,
 )
 
@@ -40,9 +40,30 @@ def test_answers_by_frequency_then_alphabet() -> None:
 
 
 def test_all_texts_of_all_stores(store: Store) -> None:
-    found = list(sentences(read_all([store, store])))
+    found = list(sentences(read_sample([store, store])))
     assert len(found) == 2 * 3 * len(store)
     assert found[: len(found) // 2] == found[len(found) // 2 :]
+
+
+def test_of_many_texts_those_of_evenly_spaced_images_are_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_cache, "SAMPLED_TEXTS", 3 * len(store))
+    every = list(read_sample([store]))
+    assert every == [store.texts(index) for index in range(len(store))]
+    assert list(read_sample([store, store])) == 2 * every[::2]
+    monkeypatch.setattr(text_cache, "SAMPLED_TEXTS", 1)
+    assert len(list(read_sample([store]))) == 1
+
+
+def test_texts_are_checked_without_reading_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(store: Store, index: int) -> Texts:
+        raise AssertionError(f"image {index} was read")
+
+    monkeypatch.setattr(Store, "texts", read)
+    check_texts([store])
 
 
 def test_images_without_texts_are_counted(
