@@ -1,13 +1,16 @@
 """A small drawn world, its regions, and a checkpoint of each kind of task, hardly trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from semvlp import settings
+from semvlp.app.album import Album
 from semvlp.app.assistant import Assistant, load
+from semvlp.app.search import Hit
 from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.tasks.table import load_task
@@ -18,6 +21,11 @@ from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.pretrain import pretrain
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+    from semvlp.app.desk import Desk
 
 SMALL = ("train.device=cpu", "train.precision=fp32", "train.batch_size=8", "train.steps=2")
 
@@ -64,3 +72,39 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
 def store(drawn: Drawn) -> Iterator[Store]:
     with open_store(drawn.root / "regions") as opened:
         yield opened
+
+
+class Finder:
+    """Finds the first photographs, whatever the text."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = ids
+
+    def search(self, text: str, *, top: int) -> list[Hit]:
+        return [Hit(one, one, None, 0.5) for one in self.ids[:top]]
+
+
+@pytest.fixture(scope="session")
+def album(drawn: Drawn) -> Iterator[Album]:
+    album = Album.opened(drawn.root / "regions", drawn.world.images("train"))
+    yield album
+    album.close()
+
+
+@pytest.fixture(scope="session")
+def desk(drawn: Drawn, album: Album) -> "Desk":
+    pytest.importorskip("starlette", reason="needs semvlp[serve]")
+    from semvlp.app.desk import Desk
+
+    assistants = {task: drawn.assistant(task) for task in ("vqa", "nlvr2", "retrieval")}
+    return Desk(assistants, album, Finder(album.store.image_ids))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def client(desk: "Desk") -> "TestClient":
+    pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
+    from starlette.testclient import TestClient
+
+    from semvlp.app.server import application
+
+    return TestClient(application(desk), base_url="http://127.0.0.1:8765")

@@ -20,8 +20,7 @@ from semvlp.app.album import Album
 from semvlp.app.desk import Desk
 from semvlp.app.server import application
 from semvlp.shards.stores.store import Store
-from tests.app.conftest import Drawn
-from tests.app.test_desk import Finder
+from tests.app.conftest import Drawn, Finder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<img src=x onerror=alert(1)>"

@@ -18,9 +18,9 @@ from semvlp.app.server import application, serve
 from semvlp.cli import cli
 from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
+from tests.app.api import described, fits
 from tests.app.conftest import Drawn
 from tests.app.serving import serving
-from tests.app.test_desk import described, fits
 
 
 def options(**changes: Any) -> dict[str, Any]:
