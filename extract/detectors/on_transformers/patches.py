@@ -44,7 +44,7 @@ def with_patch_features(
     source = name.removeprefix(HUB)
     try:
         model, read = AutoModel.from_pretrained(source, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(source)
+        processor = AutoImageProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--features {name} cannot be opened: {error}") from error
     model = getattr(model, "vision_model", model)
@@ -142,7 +142,7 @@ class PatchMap:
         placed = torch.from_numpy(boxes).to(grid.device) * in_patches
         parts = [
             roi_align(grid[None], [some], _BINS, sampling_ratio=2, aligned=True).mean((2, 3))
-            for some in placed.split(REGIONS_AT_ONCE)
+            for some in torch.split(placed, REGIONS_AT_ONCE)
         ]
         features: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return features
@@ -151,7 +151,7 @@ class PatchMap:
         """Return what the network takes of images [n, 3, h, w]."""
         if "spatial_shapes" in self._takes:
             # SigLIP 2 of any resolution takes patches, laid out as its processor does.
-            cells = batch.unflatten(3, (wide, self.patch)).unflatten(2, (tall, self.patch))
+            cells = batch.reshape(*batch.shape[:2], tall, self.patch, wide, self.patch)
             return {
                 "pixel_values": cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2),
                 "pixel_attention_mask": batch.new_ones(len(batch), tall * wide, dtype=torch.int32),
