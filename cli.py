@@ -82,6 +82,10 @@ def demo(out: Path, size: DemoSize, overwrite: bool) -> Result:
 @click.option("--detector", help="Which network; `semvlp detector list` shows them.")
 @click.option("--weights", metavar="PATH|URL|hf:NAME", help="Where its weights are.")
 @backend_option
+@click.option("--features", metavar="hf:NAME", help="A vision transformer to describe the regions.")
+@click.option(
+    "--features-side", type=click.IntRange(1), help="Side of a square of the pixels that it sees."
+)
 @click.option(
     "--set",
     "settings",
@@ -121,7 +125,7 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
 
     read = (images, options["weights"], options["boxes"])
     refuse_inputs(out, *read, *options["texts"], *filter(os.path.isfile, options["labels"]))
-    check_detector(options["detector"], options["weights"], options["settings"])
+    check_detector(*(options[name] for name in ("detector", "weights", "settings", "features")))
     resolve(options["preset"], options["min_regions"], options["max_regions"])
     if not (images.exists() or any(images.parent.glob(images.name))):
         find_images(images)  # says so

@@ -155,6 +155,7 @@ def open_eyes(
             device=device,
             precision=profile["precision"],
             settings=() if name not in KNOWN else _sizes(profile),
+            **_features(profile),
         )
         if isinstance(opened, OpenVocabulary):
             opened.look_for(tuple(profile.get("labels", ())))
@@ -188,6 +189,14 @@ def _without_sizes(network: Mapping[str, Any]) -> dict[str, Any]:
 def _sizes(profile: Mapping[str, Any]) -> tuple[str, ...]:
     network = profile.get("network", {})
     return tuple(f"{name}={network[name]}" for name in RESIZING if name in network)
+
+
+def _features(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network that describes the regions, where a profile names one."""
+    features = profile.get("features", {})
+    if not features.get("network"):
+        return {}
+    return {"features": features["network"], "features_side": features["side"]}
 
 
 def _network(profile: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,8 @@ def _load(settings: ExtractSettings, device: str) -> Detector:
         device=device,
         precision=settings.precision,
         settings=settings.settings,
+        features=settings.features,
+        features_side=settings.features_side,
     )
 
 
@@ -203,7 +205,8 @@ def _plan(
 def _packages(detector: Detector) -> tuple[str, ...]:
     """Return what shapes the numbers, beside the packages that every data set names."""
     backend = detector.profile.get("backend", "torchvision")
-    return tuple(dict.fromkeys(("torchvision", "pillow", backend)))
+    describing = ("transformers",) if "features" in detector.profile else ()
+    return tuple(dict.fromkeys(("torchvision", "pillow", backend, *describing)))
 
 
 def _match(paths: Sequence[Path], files: Sequence[ImageFile]) -> tuple[dict[str, Texts], int]:

@@ -89,7 +89,7 @@ def _choose(proposals: Proposals, rule: Preset) -> tuple[Indices, Indices, Score
     else:
         boxes = proposals.proposals
         if rule.boxes == "regressed":
-            boxes = _class_boxes(proposals, np.arange(len(best)), best)
+            boxes = proposals.class_boxes(np.arange(len(best)), best)
         reached, labels = _reached_once(boxes, scores.max(1), rule), best
     count = clamped((reached > 0) & (reached >= rule.confidence), rule)
     if rule.min_score_below_min_regions is not None:
@@ -147,13 +147,6 @@ def _nms(boxes: Boxes, scores: Scores, iou: float) -> Indices:
     return kept
 
 
-def _class_boxes(proposals: Proposals, rows: Indices, labels: Indices) -> Boxes:
-    """Return the boxes [R, 4] regressed for the class [R] of the proposals at `rows` [R]."""
-    shared = proposals.boxes.shape[1] == 1
-    boxes: Boxes = proposals.boxes[rows, 0 if shared else labels]
-    return boxes
-
-
 def _regions(
     proposals: Proposals,
     rows: Indices,
@@ -167,7 +160,7 @@ def _regions(
     if features.size and not np.abs(features).max() <= limit:
         raise InputError(f"image {image_id}: a feature is not a number of at most {limit:g}")
     attributes, attribute_conf = _attributes(proposals.attribute_scores[rows])
-    boxes = _class_boxes(proposals, rows, labels).astype(np.float32)
+    boxes = proposals.class_boxes(rows, labels).astype(np.float32)
     count = len(proposals.given_classes)
     boxes[:count] = proposals.proposals[:count]
     return Regions(

@@ -24,6 +24,10 @@ class ExtractSettings:
     """Path, URL or `hf:NAME` of weights instead of the detector's own."""
     backend: Backend = "auto"
     """Library that runs the network; auto is torchvision where it has it."""
+    features: str | None = None
+    """Vision transformer that describes the regions instead of the detector, `hf:OWNER/NAME`."""
+    features_side: int | None = None
+    """Side of the square with as many pixels as it sees; None is its own."""
     settings: tuple[str, ...] = ()
     """`name=value` over the network's own settings; see `load_detector`."""
     labels: tuple[Path, ...] = ()
@@ -69,6 +73,8 @@ class ExtractSettings:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"max_bad is a fraction in 0..1, got {self.max_bad}")
+        if self.features_side is not None and not (self.features and self.features_side > 0):
+            raise ConfigError("--features-side is the pixels, at least 1, that --features sees")
         if self.preview < 0:
             raise ConfigError(f"preview must be at least 0, got {self.preview}")
         resolve(self.preset, self.min_regions, self.max_regions)

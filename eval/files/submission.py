@@ -1,15 +1,19 @@
 """Leaderboard files: written whole, read back, and refused where a leaderboard would refuse."""
 
+import csv
 import hashlib
+import io
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from semvlp import atomic
 from semvlp.errors import InputError
 from semvlp.eval.files.forms import Form
 from semvlp.eval.task import Answer, Choice, Example, ExampleId, Rank, Referent, Submission
+from semvlp.shards.texts.parquet_rows import MAGIC, parquet_rows
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +42,15 @@ def write(form: Form, answers: Mapping[ExampleId, Answer], path: Path) -> Submis
 
 
 def read(form: Form, path: Path) -> dict[ExampleId, Answer]:
-    """Return the answers of a leaderboard file.
+    """Return the answers of a leaderboard file, or of the same rows in parquet.
 
     Raises:
         InputError: no such file, a byte order mark, an id that occurs twice, or any entry that
             `form` refuses; names the file and the entry.
     """
     try:
-        text = path.read_bytes().decode()
+        data = path.read_bytes()
+        text = _text(parquet_rows(path), form) if data.startswith(MAGIC) else data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
     return _parse(form, text, path)
@@ -125,6 +130,19 @@ def _parse(form: Form, text: str, path: Path) -> dict[ExampleId, Answer]:
         places = _shown([f"{key} in {where}" for key, where in again.items()])
         raise InputError(f"{path}: every id must occur once; {len(again)} do again ({places})")
     return answers
+
+
+def _text(rows: Sequence[Mapping[str, Any]], form: Form) -> str:
+    """Return rows as the file of a form has them."""
+    if form.extension == ".json":
+        return json.dumps(rows)
+    if form.extension == ".jsonl":
+        return "".join(f"{json.dumps(row)}\n" for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _compare(

@@ -36,6 +36,14 @@ class Proposals:
     """[K] object classes of the first K rows, which are boxes given with the image, in their order;
     UNKNOWN_CLASS where the most probable one counts."""
 
+    def class_boxes(
+        self, rows: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the boxes [R, 4] regressed for the class [R] of the proposals at `rows` [R]."""
+        shared = self.boxes.shape[1] == 1
+        boxes: NDArray[np.float32] = self.boxes[rows, 0 if shared else labels]
+        return boxes
+
 
 class Detector(Protocol):
     """A network ready to run."""

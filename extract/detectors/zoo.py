@@ -23,18 +23,26 @@ log = logging.getLogger(__name__)
 
 
 def check_detector(
-    spec: str | None, weights: str | None = None, settings: Sequence[str] = ()
+    spec: str | None,
+    weights: str | None = None,
+    settings: Sequence[str] = (),
+    features: str | None = None,
 ) -> None:
     """Check a detector that `load_detector` is to open as far as that takes neither torch nor time.
 
     Raises:
-        ConfigError: an unknown spec, weights for one that has its own, or an unknown setting.
+        ConfigError: an unknown spec, weights for one that has its own, an unknown setting, or
+            features of no network of transformers.
         InputError: `weights` is the path of no file.
     """
     name = spec or DEFAULT
     known = KNOWN.get(name)
     if not (known or is_config(name) or _is_of_transformers(name) or Path(name).is_dir()):
         raise ConfigError(_unknown(name))
+    if features and not _is_of_transformers(features):
+        raise ConfigError(
+            f"--features {features!r} must be hf:OWNER/NAME, or a folder that transformers wrote"
+        )
     if weights and not (is_config(name) or (known and known.published)):
         raise ConfigError(f"--detector {name} has its own weights; leave --weights out")
     if known and known.network in MODELS:
@@ -56,6 +64,8 @@ def load_detector(
     device: str = "auto",
     precision: Precision = "fp32",
     settings: Sequence[str] = (),
+    features: str | None = None,
+    features_side: int | None = None,
 ) -> Detector:
     """Open a detector.
 
@@ -72,12 +82,15 @@ def load_detector(
             where the device multiplies it by itself.
         settings: `name=value` for fields of the network's `NetworkConfig` or `ModelConfig`, such as
             `shorter_side=400`; for a detectron2 config keys of its own, `INPUT.MIN_SIZE_TEST=400`.
+        features: a vision transformer that describes the regions instead (`hf:OWNER/NAME` or a
+            folder); see `with_patch_features`.
+        features_side: side of the square with as many pixels as it sees; None is its own.
 
     Raises:
         ConfigError: an unknown spec or setting, a backend that cannot run it or is not installed.
         InputError: weights that cannot be had or do not fit; says what to do instead.
     """
-    check_detector(spec, weights, settings)
+    check_detector(spec, weights, settings, features)
     name = spec or DEFAULT
     known = KNOWN.get(name)
     only = _sole_backend(name)
@@ -91,7 +104,13 @@ def load_detector(
         "transformers": _with_transformers,
     }
     with _remedied(known):
-        return runners[runner](name, weights, device, precision, settings)
+        detector = runners[runner](name, weights, device, precision, settings)
+    if features is None:
+        return detector
+    from semvlp.extract.detectors.on_transformers.patches import with_patch_features
+
+    log.info("regions described by %s", features)
+    return with_patch_features(detector, features, features_side, _execution(device, precision))
 
 
 def _sole_backend(name: str) -> Runner | None:

@@ -43,6 +43,8 @@ class Resized(NamedTuple):
     """Height and width of the original image."""
     given: Given | None = None
     """Boxes to be described, if not all that a detector finds."""
+    in_patches: Pixels | None = None
+    """[h', w', 3] bytes of the image as a vision transformer has it that describes the boxes."""
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> Resized:

@@ -20,7 +20,7 @@ from semvlp.commands.options import (
 )
 from semvlp.errors import InputError
 from semvlp.names import VIEWS
-from semvlp.shards.formats.table import FORMATS
+from semvlp.shards.formats.table import FORMATS, PARQUET
 
 
 @click.group(cls=Group)
@@ -114,7 +114,7 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: Any) 
 @shards.command("import")
 @click.argument("path", type=PATH)
 @click.argument("target", type=PATH)
-@click.option("--from", "from_", type=click.Choice(list(FORMATS)), required=True)
+@click.option("--from", "from_", type=click.Choice([*FORMATS, PARQUET]), required=True)
 @click.option("--to", type=STORE_FORMAT, default="tar")
 @click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
 @max_bad_option
@@ -133,7 +133,7 @@ def shards_import(path: Path, target: Path, max_bad: float, **options: Any) -> R
 @shards.command("export")
 @click.argument("source", type=PATH)
 @click.argument("target", type=PATH)
-@click.option("--to", type=click.Choice(list(FORMATS)), required=True)
+@click.option("--to", type=click.Choice([*FORMATS, PARQUET]), required=True)
 def shards_export(source: Path, target: Path, to: str) -> Result:
     """Write the features in the form another system reads."""
     from semvlp.shards.formats.import_export import export_format

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,11 @@ from semvlp.shards.dataset.refusals import CUT
 from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.keyed import under_keys
 from semvlp.shards.formats.raw import RawRegions, to_regions
-from semvlp.shards.formats.table import load_format
+from semvlp.shards.formats.table import PARQUET, load_format
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions, Sample
 from semvlp.shards.stores.store import Store
+from semvlp.shards.texts.parquet_rows import without_pyarrow
 from semvlp.shards.writer import Writer, open_writer
 
 SHARD_BYTES = 768_000_000
@@ -71,6 +73,11 @@ def import_format(
         ConfigError: an unknown format, or another import was begun at `dst`.
         InputError: `src` is not of the format, or not one image of it can be read.
     """
+    if from_ == PARQUET:
+        if source:
+            raise ConfigError(f"--source: {PARQUET} says itself what the numbers come from")
+        manifest: Manifest = _parquet().read_parquet(src, dst, to=to, overwrite=overwrite)
+        return manifest
     dataset = under_keys(load_format(from_).open(src))
     try:
         plan = _plan(dataset, {"format": from_, "source": source or src.name, **dataset.facts}, src)
@@ -88,8 +95,11 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
         ConfigError: an unknown format, or `dst` exists.
         InputError: `src` is no store, or damaged.
     """
-    community = load_format(to)
     _refuse_existing(dst)
+    if to == PARQUET:
+        written: int = _parquet().write_parquet(src, dst)
+        return written
+    community = load_format(to)
     with open_store(src) as store:
         atomic.make_directory(dst.parent)
         with atomic.aside(dst) as made:
@@ -98,6 +108,19 @@ def export_format(src: Path, dst: Path, *, to: str) -> int:
             # Another process may have been faster.
             _refuse_existing(dst)
     return count
+
+
+def _parquet() -> ModuleType:
+    """Import what pyarrow serves.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from semvlp.shards.formats import parquet
+    except ImportError as error:
+        raise without_pyarrow(error) from error
+    return parquet
 
 
 def _refuse_existing(dst: Path) -> None:

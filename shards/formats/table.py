@@ -20,6 +20,8 @@ FORMATS = {
     "mmf-npy": "mmf_npy.MMF_NPY",
 }
 """Name of a format -> its file in this folder, and the `CommunityFormat` there."""
+PARQUET = "parquet"
+"""The format that keeps everything a store holds; see `parquet.py`."""
 
 
 def load_format(name: str) -> "CommunityFormat":

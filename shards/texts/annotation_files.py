@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from semvlp.archives import gunzip
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
+from semvlp.shards.texts.parquet_rows import MAGIC, parquet_rows
 
 GZIP_MAGIC = b"\x1f\x8b"
 Kind = type | tuple[type, ...]
@@ -93,13 +94,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, gzipped or not, without a byte order mark.
+    """Return the text of a file, gzipped or not, without a byte order mark; of parquet JSON lines.
 
     Raises:
         InputError: no such file, or not UTF-8.
+        ConfigError: it is parquet, and pyarrow is not installed.
     """
     try:
         data = path.read_bytes()
+        if data.startswith(MAGIC):
+            return "".join(f"{json.dumps(row)}\n" for row in parquet_rows(path))
         return (gunzip(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error

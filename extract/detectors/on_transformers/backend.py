@@ -48,16 +48,21 @@ def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
         raise InputError(f"--detector {name} cannot be opened: {error}") from error
     if lacking := [*read["missing_keys"], *read["mismatched_keys"]]:
         raise InputError(f"--detector {name}: its weights lack {lacking[0]}, or have another shape")
-    files = (cached_file(source, x, _raise_exceptions_for_missing_entries=False) for x in _CONFIGS)
     profile = {
         "backend": "transformers",
         "detector": name if name.startswith(HUB) else "",
-        "config_sha256": files_sha256([Path(file) for file in files if file]),
+        "config_sha256": config_sha256(source),
         # Copies, because layers may share a tensor.
         "weights_sha256": state_sha256({k: v.clone() for k, v in model.state_dict().items()}),
         "precision": execution.precision,
     }
     return (OpenDetector if is_open else QueryDetector)(model, processor, profile, execution)
+
+
+def config_sha256(source: str) -> str:
+    """Return the hash of the files that say how a network and its images are made."""
+    files = (cached_file(source, x, _raise_exceptions_for_missing_entries=False) for x in _CONFIGS)
+    return files_sha256([Path(file) for file in files if file])
 
 
 class QueryDetector(batched.BatchedDetector):

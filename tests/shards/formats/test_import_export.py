@@ -17,7 +17,7 @@ from semvlp.shards.dataset.manifest import Plan
 from semvlp.shards.formats import import_export
 from semvlp.shards.formats.import_export import export_format, import_format
 from semvlp.shards.formats.safe_pickle import load_npy
-from semvlp.shards.formats.table import FORMATS, load_format
+from semvlp.shards.formats.table import FORMATS, PARQUET, load_format
 from semvlp.shards.open import open_store
 from semvlp.shards.record import NO_ATTRIBUTE, Regions, Sample
 from semvlp.shards.stores.store import Store
@@ -101,7 +101,7 @@ def test_the_command_line_shows_the_formats_of_the_table_and_imports_none_of_the
         "print([name for name in ('numpy', 'lmdb') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert "".join(f"[{'|'.join(FORMATS)}]".split()) in "".join(done.stdout.split())
+    assert "".join(f"[{'|'.join([*FORMATS, PARQUET])}]".split()) in "".join(done.stdout.split())
     assert done.stdout.splitlines()[-1] == "[]"
 
 
