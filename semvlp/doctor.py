@@ -16,6 +16,7 @@ from types import ModuleType
 
 from semvlp import __version__
 from semvlp.errors import ConfigError
+from semvlp.names import SERVE
 from semvlp.progress import busy
 
 SOURCE = (
@@ -30,8 +31,6 @@ BUILD = (
 )
 SETUPTOOLS = "pip install 'setuptools<81', because newer ones have no pkg_resources"
 NOT_INSTALLED = "not installed"
-SERVE = ("starlette", "uvicorn", "python_multipart")
-"""The modules that the extra `serve` installs."""
 MIN_FREE_GB = 10
 log = logging.getLogger(__name__)
 

@@ -38,3 +38,5 @@ TASKS: tuple[TaskName, ...] = get_args(TaskName)
 EVAL_MODES: tuple[EvalMode, ...] = get_args(EvalMode)
 DEMO_SIZES: tuple[DemoSize, ...] = get_args(DemoSize)
 SHELLS: tuple[Shell, ...] = get_args(Shell)
+SERVE = ("starlette", "uvicorn", "python_multipart")
+"""The modules that the extra `serve` installs."""

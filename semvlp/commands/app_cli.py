@@ -18,8 +18,7 @@ from semvlp.commands.options import (
     other_regions_option,
     require_extra,
 )
-from semvlp.doctor import SERVE
-from semvlp.names import EVAL_MODES
+from semvlp.names import EVAL_MODES, SERVE
 
 
 @click.command(cls=Command)

@@ -279,15 +279,15 @@ def test_lines_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError(f"{path} was read whole")
 
     monkeypatch.setattr("semvlp.shards.texts.annotation_files.read_text", whole)
-    lines = [{"image_id": number, "captions": ["A \ud800.", ""]} for number in range(3)]
+    lines = [{"image_id": number, "captions": ["A \U0001f415.", ""]} for number in range(3)]
     paths = [
         write(tmp_path / "t.jsonl", "\n\n".join(map(json.dumps, lines))),
         write(tmp_path / "t.tsv", "0\tA dog.\r\n\n1\tA\u2028cat."),
     ]
     assert read_texts(paths) == {
-        "0": Texts(captions=("A \ud800.", "A dog.")),
-        "1": Texts(captions=("A \ud800.", "A\u2028cat.")),
-        "2": Texts(captions=("A \ud800.",)),
+        "0": Texts(captions=("A \U0001f415.", "A dog.")),
+        "1": Texts(captions=("A \U0001f415.", "A\u2028cat.")),
+        "2": Texts(captions=("A \U0001f415.",)),
     }
     with pytest.raises(AssertionError, match="whole"):
         read_texts([write(tmp_path / "one.jsonl", json.dumps(lines[0]))])
