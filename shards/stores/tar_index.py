@@ -18,7 +18,7 @@ from semvlp.shards.stores.tar_file import Location, Record
 INDEX_NAME = "index.safetensors"
 REMEDY = "copy it again, or run the command that made the data set once more"
 
-ROW = {
+ROW: dict[str, np.dtype[Any]] = {
     "shard": np.dtype("<i4"),
     "json_offset": np.dtype("<i8"),
     "json_bytes": np.dtype("<i8"),
