@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError
-from semvlp.shards.dataset.keys import Keys
+from semvlp.shards.keys import Keys
 from semvlp.shards.stores.tar_file import Location, Record
 
 INDEX_NAME = "index.safetensors"

@@ -4,16 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semvlp.shards.dataset.hashes import list_sha256
-from semvlp.shards.dataset.keys import KeyCollector, Keys
+from semvlp.shards.keys import KeyCollector, Keys
 
 NAMES = st.lists(st.text(st.sampled_from("ab1_\n é日\ud800"), max_size=4), max_size=12)
 LINES = st.lists(st.text(st.sampled_from("ab1_ é日"), max_size=4), max_size=12)
 
 
+@settings(deadline=None)
 @given(NAMES, st.text(st.sampled_from("ab1_"), max_size=2))
 def test_keys_are_a_list_that_is_looked_up(names: list[str], other: str) -> None:
     keys = Keys(names)
@@ -34,6 +35,7 @@ def test_keys_are_a_list_that_is_looked_up(names: list[str], other: str) -> None
     assert keys != [*names, "x"]
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_lines_are_keys_without_a_copy(names: list[str]) -> None:
     joined = np.frombuffer("\n".join(names).encode(), np.uint8)
@@ -51,7 +53,7 @@ def test_lines_that_are_no_text() -> None:
 
 
 def test_names_that_share_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semvlp.shards.dataset.keys.hash", lambda name: len(name), raising=False)
+    monkeypatch.setattr("semvlp.shards.keys.hash", lambda name: len(name), raising=False)
     keys = Keys(["ab", "cd", "e", "ab"])
     assert [keys.find(name) for name in ("cd", "ab", "e", "fg")] == [1, 0, 2, None]
     assert keys.first_repeated() == "ab"
