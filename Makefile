@@ -14,8 +14,9 @@ demo: $(READY)
 study: $(READY)
 	$(BIN)/python -m semvlp.demo.experiments.study --jobs 2
 
+# One thread for each process: two workers of pytest share two cores.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not detectron2"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not detectron2"
 
 test-all: $(READY)
 	$(BIN)/python -m pytest

@@ -1,13 +1,14 @@
-"""Samples a second out of shards: this project against a plain copy and four ways others take.
+"""Samples a second out of shards: this project against a plain copy and five ways others take.
 
     python benchmarks/shards.py --folder FOLDER
 
 Everything is written from the same synthetic images and read in random order (stock webdataset: in
 the order of its files) into the same preallocated packed float16 batch: features, boxes, texts
-where the format has them. Every reader has one thread; `process` rows have a second process that
-reads, and deliver the batch to this one, as a training step takes it. `copy` moves the bytes of the
-features alone, each sample by one call, from the warm memory-mapped file into that batch, with
-everything else done before; `read` reads the files through in order, as `cat` does.
+where the format has them. HDF5 has features and boxes in plain datasets, which h5py reads straight
+into the batch. Every reader has one thread; `process` rows have a second process that reads, and
+deliver the batch to this one, as a training step takes it. `copy` moves the bytes of the features
+alone, each sample by one call, from the warm memory-mapped file into that batch, with everything
+else done before; `read` reads the files through in order, as `cat` does.
 
 Every round runs each reader once, so that a noisy machine is noisy for all; ratios are medians of
 the rounds. Before each round every file is read and our stores go through an epoch: the first
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import lmdb
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ from shards_peers import (
     of_webdataset,
     write_all,
 )
-from shards_timing import Ours, evict, importing, loaded, loading, rate, read_through
+from shards_timing import Ours, evict, importing, loaded, loading, of_hdf5, rate, read_through
 
 from semvlp.shards.batch import Columns, empty_columns
 from semvlp.shards.formats.import_export import SMALLEST_PARALLEL
@@ -83,6 +85,7 @@ def readers_of(data: Data, ours: dict[str, Ours], out: Columns) -> dict[str, Cal
             f"SemVLP {name}, process": store.process,
         }
     found |= {
+        "HDF5": lambda: of_hdf5(data, out),
         "webdataset": webdataset_here,
         "webdataset, process": lambda: loaded(data),
         "msgpack LMDB": peer(lambda: of_msgpack(data)),
@@ -96,6 +99,7 @@ def readers_of(data: Data, ours: dict[str, Ours], out: Columns) -> dict[str, Cal
             f"SemVLP {name}, process, cold": store.process_cold,
         }
     return found | {
+        "HDF5, cold": cold(data.path("hdf5"), lambda: of_hdf5(data, out)),
         "webdataset, cold": cold(tars, webdataset_here),
         "pickled LMDB, cold": cold(vilbert, pickles),
         "LXMERT TSV, cold": cold(lxmert, rows),
@@ -142,11 +146,14 @@ def print_tables(found: dict[str, list[float]], sample_bytes: int) -> None:
     for store in ("tar", "LMDB"):
         found_ratio = ratio(f"SemVLP {store}", f"copy, {store}")
         print(f"| {store} / plain copy | {found_ratio:.2f} | {COPY_AIM} |")
+    print(f"| tar / HDF5 | {ratio('SemVLP tar', 'HDF5'):.1f} | |")
     for peer, aim in AIMS.items():
         print(f"| tar / {peer} | {ratio('SemVLP tar', peer):.1f} | {aim} |")
     print(f"| tar / msgpack LMDB | {ratio('SemVLP tar', 'msgpack LMDB'):.1f} | |")
     for name in ("tar", "tar, process", "tar, cold"):
         peer = name.replace("tar", "webdataset")
+        if name == "tar, cold":
+            print(f"| {name} / HDF5, cold | {ratio(f'SemVLP {name}', 'HDF5, cold'):.1f} | |")
         if name != "tar":
             print(f"| {name} / {peer} | {ratio(f'SemVLP {name}', peer):.1f} | |")
     imported = ratio("SemVLP imports it", "LXMERT loads its TSV")
@@ -162,7 +169,9 @@ def facts(given: argparse.Namespace) -> dict[str, Any]:
         check=False,
         cwd=Path(__file__).parent,
     )
-    versions = {module.__name__: module.__version__ for module in (np, torch, webdataset, lmdb)}
+    versions = {
+        module.__name__: module.__version__ for module in (np, torch, webdataset, lmdb, h5py)
+    }
     return {
         **{name: str(value) for name, value in vars(given).items()},
         **versions,

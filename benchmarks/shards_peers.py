@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import h5py
 import lmdb
 import msgpack
 import msgpack_numpy
@@ -62,6 +63,8 @@ def write_all(data: Data, regions: int) -> None:
         write_tar(data, regions)
     if not (data.path("lmdb") / "manifest.json").exists():
         convert(data.path("tar"), data.path("lmdb"), to="lmdb")
+    if not data.path("hdf5").exists():
+        write_hdf5(data)
     for name in ("vilbert-lmdb", "lxmert-tsv"):
         if not data.path(name).exists():
             export_format(data.path("tar"), data.path(name), to=name)
@@ -117,6 +120,20 @@ def write_msgpack(data: Data) -> None:
                     regions.image_id.encode(), msgpack.dumps(entry, default=msgpack_numpy.encode)
                 )
         environment.close()
+
+
+def write_hdf5(data: Data) -> None:
+    """The rows of all images behind one another, in plain datasets: what HDF5 reads fastest."""
+    with open_store(data.path("tar")) as store, h5py.File(data.path("hdf5"), "w") as file:
+        counts = [len(store.sample(index).regions) for index in range(len(store))]
+        ends = np.cumsum(counts)
+        features = file.create_dataset("features", (ends[-1], FEATURES), np.float16)
+        boxes = file.create_dataset("boxes", (ends[-1], 4), np.float32)
+        file["ends"] = ends
+        for index, end in enumerate(ends):
+            regions = store.sample(index).regions
+            features[end - len(regions) : end] = regions.features
+            boxes[end - len(regions) : end] = regions.boxes
 
 
 def shuffled(data: Data, count: int) -> list[str]:

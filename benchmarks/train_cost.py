@@ -11,7 +11,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
 from semvlp.train.run.throughput import hours
 
 PAIRS, EPOCHS = 9_180_000, 20  # Tan and Bansal 2019; airsplay/lxmert README

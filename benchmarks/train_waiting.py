@@ -34,7 +34,7 @@ from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.data.texts import most_frequent_answers, read_sample, sentences
 from semvlp.train.initial_model import make_tokenizer
 from semvlp.train.pretrain import pretrain
-from semvlp.train.run.log import METRICS, read_lines
+from semvlp.train.run.files import METRICS, read_lines
 from semvlp.train.train_config import TrainConfig
 
 SIDE = 640

@@ -16,7 +16,6 @@ from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
 from semvlp.names import StoreFormat
 from semvlp.shards.codec import decode, encode
-from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -27,6 +26,7 @@ from semvlp.shards.dataset.manifest import (
 from semvlp.shards.dataset.plan import WHOLE, Part, Plan, Positions, check_fits
 from semvlp.shards.dataset.plan_file import clear, refuse_strangers, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import Sample
 
 

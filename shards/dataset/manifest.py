@@ -14,8 +14,8 @@ from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
-from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import FORMAT, FORMAT_VERSION
 
 __all__ = [

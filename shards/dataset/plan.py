@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreFormat
 from semvlp.shards.dataset.hashes import plain, profile_hash
-from semvlp.shards.dataset.keys import Keys
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, make_key
 
 PLAN_NAME = "plan.json"

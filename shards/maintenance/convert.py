@@ -12,9 +12,9 @@ from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
-from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.dataset.refusals import check_refused, reasons_of
+from semvlp.shards.keys import Keys
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.stores.store import Members, Store

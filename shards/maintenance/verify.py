@@ -14,8 +14,8 @@ from semvlp.errors import InputError
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode
 from semvlp.shards.dataset.hashes import file_sha256
-from semvlp.shards.dataset.keys import KeyCollector, Keys
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
+from semvlp.shards.keys import KeyCollector, Keys
 from semvlp.shards.maintenance.sidecars import Finding, check_sidecars, check_tar_sidecars
 from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, read_all, split_value
 from semvlp.shards.stores.tar_file import Record, is_end, read_record

@@ -18,8 +18,8 @@ import numpy as np
 from semvlp.errors import InputError
 from semvlp.shards.batch import StoredSample
 from semvlp.shards.codec import blob_layout
-from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
+from semvlp.shards.keys import Keys
 from semvlp.shards.stores.lmdb_pages import check_pages
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_store import check_size

@@ -21,8 +21,8 @@ from semvlp.shards.codec import (
     name_of,
     texts_of,
 )
-from semvlp.shards.dataset.keys import Keys
 from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import Regions, Sample, Texts
 
 Members = tuple[bytes, bytes | memoryview]

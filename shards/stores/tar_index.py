@@ -12,13 +12,13 @@ from safetensors import SafetensorError, safe_open
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError
-from semvlp.shards.dataset.keys import Keys
+from semvlp.shards.keys import Keys
 from semvlp.shards.stores.tar_file import Location, Record
 
 INDEX_NAME = "index.safetensors"
 REMEDY = "copy it again, or run the command that made the data set once more"
 
-ROW: Mapping[str, np.dtype[Any]] = {
+ROW: dict[str, np.dtype[Any]] = {
     "shard": np.dtype("<i4"),
     "json_offset": np.dtype("<i8"),
     "json_bytes": np.dtype("<i8"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from semvlp.closing import Closing
 from semvlp.errors import SemVLPError
-from semvlp.shards.dataset.keys import Keys
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts.entries import Answered, Asked, Captioned, Entry
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.dataset.keys import Keys
+from semvlp.shards.keys import Keys
 from semvlp.shards.record import DERIVED_KEY, former_key, key_of
 
 IMAGE_EXTENSIONS = frozenset(

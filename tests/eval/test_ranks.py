@@ -1,7 +1,6 @@
 """Any number of processes: every unit once, the same files to the byte."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from semvlp.cli import cli
 from semvlp.commands.console import run
 from semvlp.eval.network import open_network
 from tests.fake_gpu import see_gpus
+from tests.ports import free_port
 
 SCRIPT = """
 import sys
@@ -48,9 +48,7 @@ def test_each_process_of_a_machine_answers_on_a_gpu_of_its_own(
 
 def _run(world: int, script: str, *arguments: object) -> None:
     """Run a script in `world` processes that know each other as torchrun's do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+
+from tests.ports import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -23,9 +24,7 @@ def together(size: int, job: Job) -> list[int | None]:
 
     Once one of them has failed, or TIMEOUT seconds have gone, the rest are killed.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     ranks = [
         started(
             job,

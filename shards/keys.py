@@ -113,7 +113,8 @@ class Keys(Sequence[str]):
         """Return the first name that stands somewhere before already."""
         hashes, rows = self._table
         again = np.flatnonzero(hashes[1:] == hashes[:-1]) + 1
-        for row in np.sort(rows[again]).tolist():
+        candidates: list[int] = np.sort(rows[again]).tolist()
+        for row in candidates:
             if self.find(self[row]) != row:
                 return str(self[row])
         return None
