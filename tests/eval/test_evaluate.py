@@ -368,6 +368,8 @@ def test_a_shortlist_and_what_it_costs(
     assert report.scores is not None
     assert report.scores["shortlist"] == {"size": 1, "ir_lost": 50, "tr_lost": 50, "pairs": 62.5}
     assert report.scores["ir_r1"] <= 50
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert re.search(r"captions without their image</dt>\s*<dd>50\.0 %", page)
     with pytest.raises(ConfigError, match="a shortlist is for retrieval"):
         evaluate(
             TASKS["nlvr"],
@@ -467,6 +469,7 @@ def test_the_page_of_retrieval_marks_the_right_one_of_what_was_retrieved(
     ranks = json.loads((out / "retrieval_test.json").read_text())["captions"]
     right = re.findall(r'<li class="right">.*</svg>(\d)\. (\w), the right one</li>', page)
     assert len(right) == len(ranks) == 4
+    assert "the right one framed" in page
     assert sorted(int(place) for place, _ in right) == sorted(rank["rank"] for rank in ranks)
 
 
