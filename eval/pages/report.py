@@ -15,6 +15,11 @@ from semvlp.shards.stores.store import Store
 
 # Rows of a table of parts; the most frequent ones are shown.
 MAX_ROWS = 30
+SHORTLIST = {
+    "pairs": "pairs compared",
+    "ir_lost": "captions without their image",
+    "tr_lost": "images without a caption",
+}
 METHODS = {"single": "single-stream", "two": "two-stream", "both": "mean of both"}
 
 
@@ -71,7 +76,10 @@ def _facts(examples: Sequence[Example], scores: Mapping[str, Any] | None) -> dic
     counts = scores["counts"] if scores else {"examples": len(examples)}
     facts = {name: f"{count:,}" for name, count in counts.items()}
     shortlist = (scores or {}).get("shortlist", {})
-    return facts | {f"shortlist, {name}": f"{value:g}" for name, value in shortlist.items()}
+    if shortlist:
+        facts["shortlist"] = f"{shortlist['size']:,}"
+        facts |= {title: f"{shortlist[name]:.1f} %" for name, title in SHORTLIST.items()}
+    return facts
 
 
 def _methods(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

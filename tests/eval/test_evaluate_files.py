@@ -107,6 +107,7 @@ def test_the_page_of_retrieval_marks_the_right_one_of_what_was_retrieved(
     ranks = json.loads((out / "retrieval_test.json").read_text())["captions"]
     right = re.findall(r'<li class="right">.*</svg>(\d)\. (\w), the right one</li>', page)
     assert len(right) == len(ranks) == 4
+    assert "the right one framed" in page
     assert sorted(int(place) for place, _ in right) == sorted(rank["rank"] for rank in ranks)
 
 

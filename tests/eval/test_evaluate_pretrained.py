@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,8 @@ def test_a_shortlist_and_what_it_costs(
     assert report.scores is not None
     assert report.scores["shortlist"] == {"size": 1, "ir_lost": 50, "tr_lost": 50, "pairs": 62.5}
     assert report.scores["ir_r1"] <= 50
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert re.search(r"captions without their image</dt>\s*<dd>50\.0 %", page)
     with pytest.raises(ConfigError, match="a shortlist is for retrieval"):
         evaluate(
             TASKS["nlvr"],
