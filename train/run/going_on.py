@@ -106,12 +106,11 @@ def take_over(
         log.info("other data, or another order of them: they are read from their beginning")
         state = replace(state, data={})
     begun = TrainingState(step=state.step, seconds=state.seconds, data=state.data)
-    return write_checkpoint(
-        out,
-        begun,
-        lambda made: shutil.copytree(path, made, dirs_exist_ok=True),
-        keep=config.train.keep,
-    )
+
+    def copy(made: Path) -> None:
+        shutil.copytree(path, made, dirs_exist_ok=True)
+
+    return write_checkpoint(out, begun, copy, keep=config.train.keep)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
