@@ -15,6 +15,7 @@ from semvlp.extract.detectors.on_torchvision.rpn import cell_anchors
 from semvlp.extract.networks import NETWORKS, NetworkConfig
 from semvlp.extract.weights.checkpoint import read_weights
 from semvlp.extract.weights.families import State, family_of, to_ours, unwrapped
+from semvlp.shards.formats.labels import read_names
 
 
 def read_published(path: Path, network: str) -> State:
@@ -94,7 +95,7 @@ def name_labels(detector: Detector, files: Sequence[Path]) -> None:
     if len(files) > 2:
         raise ConfigError("--labels takes one file of object classes and one of attributes")
     for path, kind in zip(files, ("object", "attribute"), strict=False):
-        names, count = _names(path), len(getattr(detector, f"{kind}_labels"))
+        names, count = read_names(path), len(getattr(detector, f"{kind}_labels"))
         if len(names) != count:
             raise InputError(
                 f"{path}: must name the {count} {kind} classes of the detector, a line each, "
@@ -106,13 +107,5 @@ def name_labels(detector: Detector, files: Sequence[Path]) -> None:
 def _asked(words: Path) -> tuple[str, ...]:
     """Return the names in a file, or those that stand in its place."""
     # A list of names may be longer than a path can be, of which `Path.is_file` makes an error.
-    names = _names(words) if os.path.isfile(words) else str(words).split(",")
+    names = read_names(words) if os.path.isfile(words) else str(words).split(",")
     return tuple(name.strip() for name in names if name.strip())
-
-
-def _names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return tuple(line.strip() for line in lines)

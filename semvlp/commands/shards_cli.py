@@ -116,6 +116,12 @@ def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: Any) 
 @click.argument("target", type=PATH)
 @click.option("--from", "from_", type=click.Choice([*FORMATS, PARQUET]), required=True)
 @click.option("--to", type=STORE_FORMAT, default="tar")
+@click.option(
+    "--labels",
+    multiple=True,
+    metavar="FILE|visual-genome",
+    help="Names a line: of the object classes, then of the attributes that the files number.",
+)
 @click.option("--source", help="Name of the extraction; files of one may be mixed in training.")
 @max_bad_option
 @overwrite_option
@@ -124,7 +130,7 @@ def shards_import(path: Path, target: Path, max_bad: float, **options: Any) -> R
     from semvlp.shards.dataset.refusals import check_refused
     from semvlp.shards.formats.import_export import import_format
 
-    refuse_inputs(target, path)
+    refuse_inputs(target, path, *options["labels"])
     manifest = import_format(path, target, **options)
     check_refused(target, manifest, max_bad)
     return _written(manifest, target)

@@ -1,1 +1,1 @@
-"""Formats of other systems: nine layouts of region features, read and written."""
+"""Formats of other systems: eleven layouts of region features, read and written."""

@@ -40,6 +40,9 @@ LXMERT_FIELDS = (
     "features",
 )
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of such a file."""
+
 BUTD_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 
 
@@ -105,7 +108,9 @@ def write_butd_tsv(
 def _wrong_columns(file: Path, kind: str, fields: Sequence[str], columns: int) -> InputError:
     other = "lxmert-tsv" if columns >= len(LXMERT_FIELDS) else ""
     other = "butd-tsv" if columns == len(BUTD_FIELDS) else other
-    hint = f", as those of another format have: give --from {other}" if other else ""
+    with file.open("rb") as opened:
+        other = "butd-hdf5" if opened.read(len(HDF5)) == HDF5 else other
+    hint = f", as a file of another format has: give --from {other}" if other else ""
     return InputError(
         f"{file}: {kind} has {len(fields)} columns ({', '.join(fields)}), "
         f"its first row has {columns}{hint}"

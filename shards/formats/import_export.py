@@ -30,6 +30,7 @@ from semvlp.shards.dataset.plan import Plan, check_fits
 from semvlp.shards.dataset.refusals import CUT
 from semvlp.shards.formats.community import CommunityDataset
 from semvlp.shards.formats.keyed import under_keys
+from semvlp.shards.formats.labels import read_labels
 from semvlp.shards.formats.raw import RawRegions, to_regions
 from semvlp.shards.formats.table import PARQUET, load_format
 from semvlp.shards.open import open_store
@@ -59,6 +60,7 @@ def import_format(
     from_: str,
     to: StoreFormat,
     source: str | None = None,
+    labels: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Manifest:
     """Read a community data set into a new store; started again, it goes on where it stopped.
@@ -67,20 +69,27 @@ def import_format(
     cannot be read, for whatever reason, is one line of refused.jsonl. An image whose name is no
     legal key has one that is made of it, see `key_of`. `source` names the extraction the numbers
     come from: sets of one format and source may be trained on together; by default it is the name
-    of `src`.
+    of `src`. `labels` names the classes that the files only number, see `read_labels`.
 
     Raises:
-        ConfigError: an unknown format, or another import was begun at `dst`.
+        ConfigError: an unknown format, another import was begun at `dst`, or labels for files that
+            name their classes.
         InputError: `src` is not of the format, or not one image of it can be read.
     """
     if from_ == PARQUET:
-        if source:
-            raise ConfigError(f"--source: {PARQUET} says itself what the numbers come from")
+        if source or labels:
+            given = "--source" if source else "--labels"
+            raise ConfigError(f"{given}: {PARQUET} says itself what its numbers come from")
         manifest: Manifest = _parquet().read_parquet(src, dst, to=to, overwrite=overwrite)
         return manifest
+    objects, attributes = read_labels(labels)
     dataset = under_keys(load_format(from_).open(src))
     try:
+        if objects and dataset.object_labels:
+            raise ConfigError(f"{src} names its classes itself; leave out --labels")
         plan = _plan(dataset, {"format": from_, "source": source or src.name, **dataset.facts}, src)
+        named = objects or dataset.object_labels
+        plan = replace(plan, object_labels=named, attribute_labels=attributes)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
             _copy(dataset, writer)
             return writer.finish()

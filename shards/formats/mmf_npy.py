@@ -1,9 +1,13 @@
-"""MMF's pairs of files: `<id>.npy` with the features, `<id>_info.npy` with a pickled dict.
+"""MMF's features: pairs of files, `<id>.npy` and `<id>_info.npy` with a pickled dict, and its LMDB.
 
-Layout: facebookresearch/mmf tools/scripts/features/extract_features_vmb.py. The VinVL script beside
-it stores relative boxes of six numbers and appends them to the features. `num_boxes` may be lower
-than the rows there are (boxes under the threshold follow) or higher (what was asked for). The frcnn
-script writes the size of the resized image; such files cannot be told from the others.
+The LMDB has one pickled dict an image, the features among the rest. Layout: facebookresearch/mmf
+tools/scripts/features/lmdb_conversion.py.
+
+Layout of the pairs: facebookresearch/mmf tools/scripts/features/extract_features_vmb.py. The VinVL
+script beside it stores relative boxes of six numbers and appends them to the features. `num_boxes`
+may be lower than the rows there are (boxes under the threshold follow) or higher (what was asked
+for). The frcnn script writes the size of the resized image; such files cannot be told from the
+others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.npz import by_image, image_files
+from semvlp.shards.formats.pickle_lmdb import open_pickles, write_pickles
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
 from semvlp.shards.formats.tsv import decode_number
@@ -56,6 +61,27 @@ def write_mmf_npy(regions: Iterable[Regions], path: Path, *, object_labels: tupl
         (path / f"{image.image_id}{INFO}").write_bytes(info)
         count += 1
     return count
+
+
+def open_mmf_lmdb(path: Path) -> CommunityDataset:
+    """Open the database directory, or the only one in a directory right below `path`.
+
+    Raises:
+        InputError: there is none, it is damaged, or two keys are of one image.
+    """
+    return open_pickles(path, lambda entry: _decode(np.asarray(entry["features"]), entry))
+
+
+def write_mmf_lmdb(
+    regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]
+) -> int:
+    """Write one entry an image under its id; see `write_mmf_npy` for what is left out."""
+
+    def encode(image: Regions, key: str) -> dict[str, Any]:
+        features = image.features.astype(np.float32)
+        return {"feature_path": key, "features": features, **_info(image, len(object_labels))}
+
+    return write_pickles(regions, path, encode, str)
 
 
 def _read(path: Path) -> RawRegions:
@@ -122,6 +148,12 @@ def _info(regions: Regions, classes: int) -> dict[str, Any]:
         info["cls_prob"] = probabilities
     return info
 
+
+MMF_LMDB = CommunityFormat(
+    what="LMDB of MMF: pickled dicts of features and labels",
+    open=open_mmf_lmdb,
+    write=write_mmf_lmdb,
+)
 
 MMF_NPY = CommunityFormat(
     what="directory of MMF's .npy and _info.npy pairs",

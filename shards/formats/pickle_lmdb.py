@@ -33,6 +33,8 @@ H5_NAMES = {
     "attr_conf": "attrs_conf",
 }
 
+MMF_NAMES = {"bbox", "image_width", "image_height", "features"}
+
 Entry = Mapping[str, Any]
 
 
@@ -42,12 +44,17 @@ def pickle_format(
     """Make the format whose entries `decode` reads, and `encode` makes of an image and its key."""
 
     def write(regions: Iterable[Regions], path: Path, *, object_labels: tuple[str, ...]) -> int:
-        return _write(regions, path, encode)
+        return write_pickles(regions, path, encode)
 
-    return CommunityFormat(what=what, open=lambda path: _open(path, decode), write=write)
+    return CommunityFormat(what=what, open=lambda path: open_pickles(path, decode), write=write)
 
 
-def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset:
+def open_pickles(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset:
+    """Open a database whose entries `decode` reads.
+
+    Raises:
+        InputError: there is none, it is damaged, or two keys are of one image.
+    """
     database = ForeignLmdb(path)
     keys = by_key(_listed_keys(database), database.path)
 
@@ -58,7 +65,9 @@ def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset
         try:
             return decode(entry)
         except KeyError as error:
-            raise InputError(f"the entry lacks {error}") from error
+            other = "; MMF's has its names: give --from mmf-lmdb"
+            hint = other if MMF_NAMES.issubset(entry) else ""
+            raise InputError(f"the entry lacks {error}{hint}") from error
 
     return CommunityDataset(
         image_ids=tuple(keys),
@@ -68,12 +77,18 @@ def _open(path: Path, decode: Callable[[Entry], RawRegions]) -> CommunityDataset
     )
 
 
-def _write(regions: Iterable[Regions], path: Path, encode: Callable[[Regions, str], Entry]) -> int:
+def write_pickles(
+    regions: Iterable[Regions],
+    path: Path,
+    encode: Callable[[Regions, str], Entry],
+    key_of_image: Callable[[str], str] = community_key,
+) -> int:
+    """Write a database of the entries that `encode` makes of images and their keys."""
     keys: list[bytes] = []
 
     def items() -> Iterator[tuple[bytes, bytes]]:
         for image in regions:
-            key = community_key(image.image_id)
+            key = key_of_image(image.image_id)
             keys.append(key.encode())
             yield keys[-1], dumps(encode(image, key))
         yield LIST_KEY, dumps(keys)

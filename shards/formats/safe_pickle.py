@@ -10,6 +10,7 @@ import pickle
 import struct
 import tokenize
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -169,14 +170,21 @@ class _Foreign(Exception):
     """It names what is not read."""
 
 
+def _checked(opcode: bytes, keys: slice) -> Callable[[Any], None]:
+    """Return what an opcode does, done once those of the values at hand are checked as keys."""
+    load = pickle._Unpickler.dispatch[opcode[0]]
+
+    def check_and_load(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            _plain_key(key)
+        load(unpickler)
+
+    return check_and_load
+
+
 # Of the two unpicklers of Python the one written in Python: the other one makes room for whatever
 # number a pickle gives its memo, 64 GB for six bytes. Arrays are one step for either.
-_PYTHONS: Any = pickle._Unpickler
-
-
 class _Restricted(pickle._Unpickler):
-    stack: list[Any]
-
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
@@ -185,36 +193,16 @@ class _Restricted(pickle._Unpickler):
                 f"it names {module}.{name}, and only NumPy arrays and plain containers are read"
             ) from None
 
-    def _keys_checked(self, step: int = 1) -> None:
-        """Check what lies behind the last mark, every `step`-th of it, before it is hashed."""
-        for key in self.stack[::step]:
-            _plain_key(key)
-
-    def _load_dict(self) -> None:
-        self._keys_checked(2)
-        _PYTHONS.load_dict(self)
-
-    def _load_items(self) -> None:
-        self._keys_checked(2)
-        _PYTHONS.load_setitems(self)
-
-    def _load_item(self) -> None:
-        _plain_key(self.stack[-2])
-        _PYTHONS.load_setitem(self)
-
-    def _load_members(self) -> None:
-        self._keys_checked()
-        _PYTHONS.load_additems(self)
-
-    def _load_frozenset(self) -> None:
-        self._keys_checked()
-        _PYTHONS.load_frozenset(self)
-
-    dispatch: ClassVar[Any] = {
-        **_PYTHONS.dispatch,
-        pickle.DICT[0]: _load_dict,
-        pickle.SETITEM[0]: _load_item,
-        pickle.SETITEMS[0]: _load_items,
-        pickle.ADDITEMS[0]: _load_members,
-        pickle.FROZENSET[0]: _load_frozenset,
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        **{
+            opcode[0]: _checked(opcode, keys)
+            for opcode, keys in (
+                (pickle.DICT, slice(None, None, 2)),
+                (pickle.SETITEMS, slice(None, None, 2)),
+                (pickle.SETITEM, slice(-2, -1)),
+                (pickle.ADDITEMS, slice(None)),
+                (pickle.FROZENSET, slice(None)),
+            )
+        },
     }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "lxmert-tsv": "bottom_up_tsv.LXMERT_TSV",
     "butd-tsv": "bottom_up_tsv.BUTD_TSV",
+    "butd-hdf5": "bottom_up_hdf5.BUTD_HDF5",
     "uniter-npz": "uniter.UNITER_NPZ",
     "uniter-lmdb": "uniter.UNITER_LMDB",
     "vilbert-lmdb": "pickle_lmdb.VILBERT_LMDB",
@@ -18,6 +19,7 @@ FORMATS = {
     "milvlg-npz": "milvlg_npz.MILVLG_NPZ",
     "vinvl-tsv": "vinvl_tsv.VINVL_TSV",
     "mmf-npy": "mmf_npy.MMF_NPY",
+    "mmf-lmdb": "mmf_npy.MMF_LMDB",
 }
 """Name of a format -> its file in this folder, and the `CommunityFormat` there."""
 PARQUET = "parquet"

@@ -30,6 +30,7 @@ BACKENDS = ["auto", "detectron2", "torchvision", "transformers"]
 COMMUNITY_FORMATS = [
     "lxmert-tsv",
     "butd-tsv",
+    "butd-hdf5",
     "uniter-npz",
     "uniter-lmdb",
     "vilbert-lmdb",
@@ -37,6 +38,7 @@ COMMUNITY_FORMATS = [
     "milvlg-npz",
     "vinvl-tsv",
     "mmf-npy",
+    "mmf-lmdb",
 ]
 DETECTORS = [
     "torchvision:fasterrcnn_resnet50_fpn_v2",

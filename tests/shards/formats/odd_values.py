@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import pytest
 
 from semvlp.shards.stores.lmdb_store import open_environment, put_all
 
@@ -90,6 +91,10 @@ JSONS: tuple[str, ...] = (
     '"AAAA"',
 )
 """For formats of JSON, as they stand in the file."""
+
+
+NUMBERS: tuple[float, ...] = (np.nan, np.inf, -np.inf, -5.0, 0.0, 1e5, 1e38, -1, 1.5, 10**9, 2**62)
+"""For files of arrays of numbers."""
 
 
 def cases(fields: Fields, values: tuple[Any, ...]) -> Iterator[tuple[str, Fields]]:
@@ -221,6 +226,33 @@ def _volta() -> Fields:
     return {**labels, "boxes": BOXES, "features": FEATURES, "img_w": 20, "img_h": 10}
 
 
+def _hdf5() -> Fields:
+    arrays = ("image_features", "image_bb", "spatial_features")
+    return {**dict.fromkeys(arrays), "end": None, "place": None}
+
+
+def _hdf5_file(folder: Path, images: Images) -> None:
+    """Write two rows an image; an odd number stands in all of them, as their end, or as place."""
+    h5py = pytest.importorskip("h5py")
+    spatial = np.concatenate([BOXES / [20, 10, 20, 10], np.zeros((2, 2))], axis=1)
+    good = {"image_features": FEATURES, "image_bb": BOXES, "spatial_features": spatial}
+    places, ends = {}, []
+    with h5py.File(folder / "all.hdf5", "w") as file:
+        for name, rows in good.items():
+            odd = [fields[name] for fields in images.values()]
+            filled = [rows if value is None else np.full_like(rows, value) for value in odd]
+            file[name] = np.concatenate(filled).astype(np.float32)
+        for number, (name, fields) in enumerate(images.items()):
+            end, place = fields["end"], fields["place"]
+            finite = end is not None and np.isfinite(end)
+            ends.append(
+                int(min(end, 2**62)) if finite else 2 * number + 2 if end is None else -(2**40)
+            )
+            places[name] = number if place is None else place
+        file["pos_boxes"] = np.stack([np.arange(len(ends)) * 2, np.array(ends)], axis=1)
+    (folder / "all_imgid2idx.pkl").write_bytes(pickle.dumps(places))
+
+
 def _database(path: Path, items: Mapping[bytes, bytes]) -> None:
     environment = open_environment(path, readonly=False)
     put_all(environment, items.items())
@@ -256,10 +288,12 @@ FORMATS: dict[str, tuple[Fields, tuple[Any, ...], Write]] = {
     "lxmert-tsv": (_lxmert(), TEXTS, _rows),
     "butd-tsv": (_butd(), TEXTS, _rows),
     "vinvl-tsv": (_vinvl(), JSONS, _vinvl_files),
+    "butd-hdf5": (_hdf5(), NUMBERS, _hdf5_file),
     "uniter-npz": (_uniter(), VALUES, _npz_files),
     "uniter-lmdb": (_uniter(), VALUES, _messages),
     "milvlg-npz": (_milvlg(), VALUES, _npz_files),
     "mmf-npy": (_mmf(), VALUES, _mmf_files),
+    "mmf-lmdb": (_mmf(), VALUES, _pickles),
     "vilbert-lmdb": (_vilbert(), VALUES, _pickles),
     "volta-lmdb": (_volta(), VALUES, _pickles),
 }
