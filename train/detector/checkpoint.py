@@ -35,15 +35,17 @@ from semvlp.train.run.checkpoint import (
     settle,
     write_checkpoint,
 )
-from semvlp.train.run.folder import CONFIG, INPUTS, MADE_BY_A_RUN, prepare
-from semvlp.train.run.log import settle_log
+from semvlp.train.run.folder import INPUTS, MADE_BY_A_RUN, prepare
+from semvlp.train.run.log import CONFIG, settle_log
 
 TASK = "detector"
 OLD_STATE = "training.pt"
 """What version 0.1 kept the state of a training in."""
 SAME_INPUTS = ("task", "annotations_sha256", "backend", "config_sha256")
 # Settings that a training may be continued with although they changed: none shapes a number.
-MAY_CHANGE = frozenset({"log_every", "save_every", "keep", "valid", "valid_images", "device"})
+MAY_CHANGE = frozenset(
+    {"log_every", "tracker", "save_every", "keep", "valid", "valid_images", "device"}
+)
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from semvlp.train.run.checkpoint import (
     settle,
     step_folders,
 )
-from semvlp.train.run.log import settle_log
+from semvlp.train.run.log import CONFIG, settle_log
+from semvlp.train.run.tracker import TRACKER, check_tracker
 
-CONFIG = "config.toml"
 INPUTS = "inputs.json"
 MADE_BY_A_RUN = (
     CONFIG,
@@ -38,6 +38,7 @@ MADE_BY_A_RUN = (
     "events.out.tfevents.*",
     "bad-batch-*.json",
     "validation.jsonl",
+    TRACKER,
     "report.html",
     "last",
     "best",
@@ -47,6 +48,7 @@ MADE_BY_A_RUN = (
 MAY_CHANGE = frozenset(
     {
         "train.log_every",
+        "train.tracker",
         "train.save_every",
         "train.keep",
         "train.device",
@@ -145,9 +147,10 @@ def prepare(
     Raises:
         ConfigError: `out` holds source code, files of somebody else under the names of ours, a run
             that may not be touched, or one that was started with other settings (the first that
-            differs is named).
+            differs is named); or its tracker is not installed.
         InputError: log, inputs or settings of the run are damaged beyond what can be mended.
     """
+    check_tracker(getattr(config, "train", config).tracker)
     refuse_source_code(out)
     recover(out)
     strangers = [path.name for pattern in made for path in out.glob(pattern)]

@@ -12,8 +12,8 @@ from semvlp.pages import link, render
 from semvlp.progress import duration
 from semvlp.train.run.checkpoint import Checkpoint, newest
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
-from semvlp.train.run.folder import CONFIG, INPUTS, read_config, read_inputs
-from semvlp.train.run.log import METRICS, VALIDATION, read_lines
+from semvlp.train.run.folder import INPUTS, read_config, read_inputs
+from semvlp.train.run.log import CONFIG, METRICS, VALIDATION, read_lines
 
 TITLES = {
     "loss": "Loss, all objectives",
