@@ -161,6 +161,9 @@ class Task(Protocol):
             InputError: as `read`.
         """
 
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the files that `read` takes besides those it is given, because they lie there."""
+
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Return the examples of the official annotation files, gzipped or not.
 

@@ -40,6 +40,10 @@ class BaseTask(Task):
             )
         return self
 
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return none: what is read is what is given."""
+        return []
+
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return the labels that the task fixes."""
         return list(self.fixed_labels)

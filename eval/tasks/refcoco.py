@@ -29,7 +29,7 @@ from semvlp.eval.task import (
     Submission,
 )
 from semvlp.eval.tasks.base import BaseTask
-from semvlp.eval.tasks.refcoco_files import REFERRED, read_expressions
+from semvlp.eval.tasks.refcoco_files import REFERRED, instances_beside, read_expressions
 
 if TYPE_CHECKING:
     from semvlp.model.packing import PairRegions
@@ -50,6 +50,10 @@ class RefCoco(BaseTask):
     metric = "accuracy"
     fixed_labels = (REFERRED,)
     form = BoxFile()
+
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the `instances.json` beside pickled references where none is given."""
+        return instances_beside(paths)
 
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Read an example an expression, see `refcoco_files.read_expressions`."""

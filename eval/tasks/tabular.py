@@ -20,14 +20,11 @@ from semvlp.eval.class_scores import auroc_credits, class_table, f1_credits, pre
 from semvlp.eval.credits import Credits
 from semvlp.eval.files.columns import Entry, entries_of, roles_of, split_rows
 from semvlp.eval.files.forms import ChoiceFile
-from semvlp.eval.files.sheet import places, read_sheet
+from semvlp.eval.files.sheet import Sheet, places, read_sheet
 from semvlp.eval.files.submission import check_ids, unique
 from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, Scores, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
-
-if TYPE_CHECKING:
-    from semvlp.model.packing import PairRegions
 
 if TYPE_CHECKING:
     from semvlp.model.packing import PairRegions
@@ -60,6 +57,7 @@ class Table(BaseTask):
         head: Head = "pooled",
         answering: bool = False,
         labelled_as: str = "label",
+        sheets: Mapping[Path, Sheet] = MappingProxyType({}),
     ) -> None:
         """Make the task of tables of one kind.
 
@@ -68,7 +66,9 @@ class Table(BaseTask):
             answering: whether rows have the answers of several people.
             labelled_as: the role, `label` or `answer`, of the column that says what is right.
                 Labels are compared as they are written, answers in any case.
+            sheets: tables that are read already; each is forgotten when `read` has asked for it.
         """
+        self._sheets = dict(sheets)
         self.columns, self.head, self._labelled_as = columns, head, labelled_as
         self.answering = answering
         self.loss: Loss = "binary_cross_entropy" if answering else "cross_entropy"
@@ -80,7 +80,7 @@ class Table(BaseTask):
         Raises:
             InputError: as `read`; or tables with one image beside others with two.
         """
-        sheets = [read_sheet(path) for path in paths]
+        sheets = [read_sheet(path) for path in dict.fromkeys(paths)]
         roles = [roles_of(sheet, columns) for sheet in sheets]
         entries = [e for pair in zip(sheets, roles, strict=True) for e in entries_of(*pair)]
         if len({len(entry.images) for entry in entries}) > 1:
@@ -91,6 +91,7 @@ class Table(BaseTask):
             head="pair" if len(entries[0].images) == 2 else "pooled",
             answering=max(people) > 1,
             labelled_as="label" if any("label" in names for names in roles) else "answer",
+            sheets={sheet.path: sheet for sheet in sheets},
         )
         taken = ", ".join(dict.fromkeys(f"{r}={c}" for names in roles for r, c in names.items()))
         log.info("%s: %d rows (%s), %s", _names(paths), len(entries), taken, task._kind(entries))
@@ -106,7 +107,7 @@ class Table(BaseTask):
             InputError: a damaged table, one without the columns, rows that lack an image, an id or,
                 unlike other rows, a label, or that have the id of another; names file and lines.
         """
-        sheets = [read_sheet(path) for path in paths]
+        sheets = [self._sheets.pop(path, None) or read_sheet(path) for path in paths]
         entries = [e for sheet in sheets for e in entries_of(sheet, roles_of(sheet, self.columns))]
         numbered = [
             (str(entry.entry_id if entry.entry_id is not None else number), entry)
