@@ -22,6 +22,8 @@ Loss = Literal["cross_entropy", "binary_cross_entropy"]
 Pass = Literal["single", "two"]
 Scores = NDArray[np.float32]
 ExampleId = str | int
+RegionsOf = Callable[[Sequence[str]], "Sequence[PairRegions]"]
+"""Gives the regions of images by their names."""
 
 
 class Rank(NamedTuple):
@@ -229,7 +231,7 @@ class Task(Protocol):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the answer to each of the task's ids that the scores of `run_pass` say.
 

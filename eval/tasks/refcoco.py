@@ -4,7 +4,7 @@ N examples, R regions of an image. Boxes of regions are xyxy, those of files and
 x, y, width, height, all in pixels of the original image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from semvlp.eval.task import (
     Loss,
     Reach,
     Referent,
+    RegionsOf,
     Scores,
     Submission,
 )
@@ -75,7 +76,7 @@ class RefCoco(BaseTask):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the box of the most probable region; of an image without any, the whole image."""
         answers: dict[ExampleId, Answer] = {}

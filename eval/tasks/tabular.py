@@ -5,11 +5,11 @@ N examples, C labels.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,9 @@ from semvlp.eval.files.columns import Entry, entries_of, roles_of, split_rows
 from semvlp.eval.files.forms import ChoiceFile
 from semvlp.eval.files.sheet import Sheet, places, read_sheet
 from semvlp.eval.files.submission import check_ids, unique
-from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, Scores, Task
+from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, RegionsOf, Scores, Task
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
-
-if TYPE_CHECKING:
-    from semvlp.model.packing import PairRegions
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +146,7 @@ class Table(BaseTask):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the most probable label of each example, of equal ones the first."""
         best = scores.argmax(1)
