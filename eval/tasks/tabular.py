@@ -24,7 +24,7 @@ from semvlp.eval.files.sheet import Sheet, places, read_sheet
 from semvlp.eval.files.submission import check_ids, unique
 from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, RegionsOf, Scores, Task
 from semvlp.eval.tasks.base import BaseTask
-from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
+from semvlp.eval.tasks.vqa_answers import normalise, soft_target, vqa_score
 
 log = logging.getLogger(__name__)
 
