@@ -148,11 +148,11 @@ class Table(BaseTask):
         scores: Scores,
         regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
-        """Return the most probable label of each example, of equal ones the first."""
-        best = scores.argmax(1)
+        """Return the most probable label of each example with its probability."""
+        best = super().answers(examples, labels, scores, regions)
         return {
-            e.example_id: Choice(labels[index], float(f"{row[index]:.{DIGITS}g}"))
-            for e, index, row in zip(examples, best, scores, strict=True)
+            key: Choice(_label(label), float(f"{chance:.{DIGITS}g}"))
+            for (key, label), chance in zip(best.items(), scores.max(1), strict=True)
         }
 
     def example_score(self, example: Example, answer: Answer) -> float:
