@@ -125,7 +125,8 @@ def extract(images: Path, out: Path, format_: Any, **options: Any) -> Result:
 
     read = (images, options["weights"], options["boxes"])
     refuse_inputs(out, *read, *options["texts"], *filter(os.path.isfile, options["labels"]))
-    check_detector(*(options[name] for name in ("detector", "weights", "settings", "features")))
+    named = ("detector", "weights", "settings", "features", "labels")
+    check_detector(*(options[name] for name in named))
     resolve(options["preset"], options["min_regions"], options["max_regions"])
     if not (images.exists() or any(images.parent.glob(images.name))):
         find_images(images)  # says so

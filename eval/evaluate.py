@@ -124,7 +124,8 @@ def evaluate(
             "precision": precision,
             "shortlist": options.shortlist,
         }
-        inputs = sources(network, checkpoint, store, annotations, settings)
+        read = [*annotations, *task.read_beside(annotations)]
+        inputs = sources(network, checkpoint, store, read, settings)
         run = _Run(task, checkpoint, network, examples, store, world, out, options, inputs)
         with atomic.locked(out) if world.is_first else nullcontext():
             if world.is_first:

@@ -22,6 +22,8 @@ Loss = Literal["cross_entropy", "binary_cross_entropy"]
 Pass = Literal["single", "two"]
 Scores = NDArray[np.float32]
 ExampleId = str | int
+RegionsOf = Callable[[Sequence[str]], "Sequence[PairRegions]"]
+"""Gives the regions of images by their names."""
 
 
 class Rank(NamedTuple):
@@ -161,6 +163,9 @@ class Task(Protocol):
             InputError: as `read`.
         """
 
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the files that `read` takes besides those it is given, because they lie there."""
+
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Return the examples of the official annotation files, gzipped or not.
 
@@ -226,7 +231,7 @@ class Task(Protocol):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the answer to each of the task's ids that the scores of `run_pass` say.
 

@@ -312,8 +312,8 @@ def _inputs(
     return {
         "task": task.name,
         "init": init_name(init),
-        "annotations": [str(path.absolute()) for path in annotations],
-        "valid": [str(path.absolute()) for path in valid],
+        "annotations": [str(p.absolute()) for p in (*annotations, *task.read_beside(annotations))],
+        "valid": [str(p.absolute()) for p in (*valid, *task.read_beside(valid))],
         "shards": str(shards.absolute()),
         **({"columns": dict(task.columns)} if task.columns else {}),
     }

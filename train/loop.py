@@ -132,7 +132,13 @@ class Loop:
         with ExitStack() as stack:
             if self.world.is_first:
                 self.log = stack.enter_context(
-                    RunLog(self.job.run, self.job.what, steps=self.job.steps, done=before.step)
+                    RunLog(
+                        self.job.run,
+                        self.job.what,
+                        steps=self.job.steps,
+                        done=before.step,
+                        tracker=self.job.config.tracker,
+                    )
                 )
             stop = stack.enter_context(stop_signals())
             if before.unjudged:

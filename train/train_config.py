@@ -17,6 +17,7 @@ WeightDecayOn = Literal["matrices", "all"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
 ClassWeights = Literal["equal", "balanced"]
+TrackerName = Literal["none", "trackio", "wandb"]
 ValidationMode = Literal["single", "two", "both"]
 
 
@@ -94,6 +95,9 @@ class TrainConfig:
     log_every: int = 10
     """Steps between two entries of metrics.jsonl; if modes alternate, the step before is logged
     too."""
+    tracker: TrackerName = "none"
+    """Show the run in Trackio or Weights & Biases too, project `semvlp` unless `TRACKIO_PROJECT` or
+    `WANDB_PROJECT` says otherwise; their package must be installed."""
     save_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2

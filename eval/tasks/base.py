@@ -3,7 +3,7 @@
 N examples, C labels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,17 @@ from semvlp.eval import metrics
 from semvlp.eval.credits import Credits
 from semvlp.eval.files.forms import Form
 from semvlp.eval.files.submission import checked, read, write
-from semvlp.eval.task import Answer, Example, ExampleId, Pass, Passes, Scores, Submission, Task
+from semvlp.eval.task import (
+    Answer,
+    Example,
+    ExampleId,
+    Pass,
+    Passes,
+    RegionsOf,
+    Scores,
+    Submission,
+    Task,
+)
 
 if TYPE_CHECKING:
     from semvlp.model.packing import PairRegions
@@ -39,6 +49,10 @@ class BaseTask(Task):
                 "reads official files as they are"
             )
         return self
+
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return none: what is read is what is given."""
+        return []
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return the labels that the task fixes."""
@@ -90,7 +104,7 @@ class BaseTask(Task):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the most probable label of each example; of equal ones the first."""
         best = scores.argmax(1)

@@ -26,6 +26,8 @@ _YES_NO = ("verify", "logical")
 _NO_STEP = ("exist", "query: name", "choose name")
 # Questions of common traits are valid with any of the three (`belongs` in eval.py).
 _COMMON_TRAITS = frozenset(("color", "material", "shape"))
+# What more a labelled question tells; files of others leave it out.
+_TOLD: dict[str, type] = {"types": dict, "groups": dict, "entailed": list}
 
 
 class Gqa(BaseTask):
@@ -53,6 +55,12 @@ class Gqa(BaseTask):
         examples = [e for path in questions for e in _questions(read_document(path), path, beside)]
         if not any(example.target for example in examples):
             _warn_of_server(paths)
+        bare = [e.example_id for e in examples if e.target and "subset" not in e.meta]
+        if bare:
+            told = (
+                "%d of %d questions, such as %s, have no types: no binary, open and tables of them"
+            )
+            log.warning(told, len(bare), len(examples), bare[0])
         return unique(examples, paths)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
@@ -152,7 +160,7 @@ def _example(record: Record, beside: _Beside) -> Example:
     require(entry, {"imageId": str, "isBalanced": bool}, where)
     target, meta = {}, {"balanced": entry["isBalanced"]}
     if "answer" in entry:
-        require(entry, {"types": dict, "groups": dict, "entailed": list}, where)
+        require(entry, {name: kind for name, kind in _TOLD.items() if name in entry}, where)
         target = {entry["answer"]: 1.0}
         meta |= _labelled_meta(key, entry, beside, where)
     return Example(
@@ -167,18 +175,20 @@ def _example(record: Record, beside: _Beside) -> Example:
 def _labelled_meta(
     key: str, entry: Mapping[str, Any], beside: _Beside, where: str
 ) -> dict[str, Any]:
-    types, groups = entry["types"], entry["groups"]
-    require(types, {"structural": str, "detailed": str}, f"{where}: types")
+    types, groups, entailed = (entry.get(name) or kind() for name, kind in _TOLD.items())
     require({"global": None, **groups}, {"global": (str, NoneType)}, f"{where}: groups")
-    for other in entry["entailed"]:
+    for other in entailed:
         require({"entailed": other}, {"entailed": str}, where)
     meta: dict[str, Any] = {
-        "subset": "open" if types["structural"] == "query" else "binary",
         "group": groups.get("global"),
-        "entailed": tuple(other for other in entry["entailed"] if other != key),
+        "entailed": tuple(other for other in entailed if other != key),
     }
+    if "types" in entry:
+        require(types, {"structural": str, "detailed": str}, f"{where}: types")
+        meta["subset"] = "open" if types["structural"] == "query" else "binary"
     if entry["isBalanced"]:
-        meta["parts"] = {name: [value] for name, value in _kinds(entry, where).items()}
+        if "types" in entry:
+            meta["parts"] = {name: [value] for name, value in _kinds(entry, where).items()}
         meta |= _from_choices(key, entry, beside, where) if beside.choices else {}
         meta |= _from_attention(key, entry, beside, where) if beside.attentions else {}
     return meta
@@ -189,6 +199,7 @@ def _from_choices(
 ) -> dict[str, frozenset[str]]:
     if key not in beside.choices:
         raise InputError(f"{where}: the choices file must hold every balanced question")
+    require(entry, {"types": dict}, where)
     common = "Common" in entry["types"]["detailed"]
     return {
         name: _COMMON_TRAITS if common else frozenset(beside.choices[key][name])

@@ -4,7 +4,7 @@ N examples, R regions of an image. Boxes of regions are xyxy, those of files and
 x, y, width, height, all in pixels of the original image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,12 @@ from semvlp.eval.task import (
     Loss,
     Reach,
     Referent,
+    RegionsOf,
     Scores,
     Submission,
 )
 from semvlp.eval.tasks.base import BaseTask
-from semvlp.eval.tasks.refcoco_files import REFERRED, read_expressions
+from semvlp.eval.tasks.refcoco_files import REFERRED, instances_beside, read_expressions
 
 if TYPE_CHECKING:
     from semvlp.model.packing import PairRegions
@@ -51,6 +52,10 @@ class RefCoco(BaseTask):
     fixed_labels = (REFERRED,)
     form = BoxFile()
 
+    def read_beside(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the `instances.json` beside pickled references where none is given."""
+        return instances_beside(paths)
+
     def read(self, paths: Sequence[Path], *, split: str = "train") -> list[Example]:
         """Read an example an expression, see `refcoco_files.read_expressions`."""
         return unique(read_expressions(paths, split), paths)
@@ -71,7 +76,7 @@ class RefCoco(BaseTask):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the box of the most probable region; of an image without any, the whole image."""
         answers: dict[ExampleId, Answer] = {}

@@ -61,6 +61,17 @@ def read_expressions(paths: Sequence[Path], split: str) -> Iterator[Example]:
         yield from _of_split(list(_expressions(documents[path], path, boxes)), split, path)
 
 
+def instances_beside(paths: Sequence[Path]) -> list[Path]:
+    """Return the `instances.json` that `read_expressions` takes because they lie beside a file."""
+    near = [path for path in paths if path.with_name(INSTANCES).is_file()]
+    documents = [_document(path) for path in paths] if near else []
+    if any(_is_instances(document) for document in documents):
+        return []
+    of_path = zip(paths, documents, strict=False)
+    wanting = [p for p, document in of_path if first_has(document, "ref_id", "sentences")]
+    return list(dict.fromkeys(p.with_name(INSTANCES) for p in wanting if p in near))
+
+
 @dataclass(frozen=True, slots=True)
 class Instances:
     """What `instances.json` says of boxes, images and categories, by their ids."""

@@ -7,11 +7,11 @@ Ranks within folds of 1,000 images (COCO "1k": kuanghuei/SCAN evaluation.py, fol
 those among all images.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from semvlp.eval.task import (
     Pass,
     Passes,
     Rank,
+    RegionsOf,
     Scores,
 )
 from semvlp.eval.tasks.base import BaseTask
@@ -49,9 +50,6 @@ from semvlp.shards.texts.official_files import (
     read_document,
     wrong_file,
 )
-
-if TYPE_CHECKING:
-    from semvlp.model.packing import PairRegions
 
 # In the order of the matching head of pre-training: class 1 means that text and image match.
 LABELS = ("mismatch", "match")
@@ -104,7 +102,7 @@ class Retrieval(BaseTask):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
         """Return the ranks of all captions and images."""
         return rank_answers(examples, scores)

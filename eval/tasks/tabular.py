@@ -5,11 +5,11 @@ N examples, C labels.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,11 @@ from semvlp.eval.class_scores import auroc_credits, class_table, f1_credits, pre
 from semvlp.eval.credits import Credits
 from semvlp.eval.files.columns import Entry, entries_of, roles_of, split_rows
 from semvlp.eval.files.forms import ChoiceFile
-from semvlp.eval.files.sheet import places, read_sheet
+from semvlp.eval.files.sheet import Sheet, places, read_sheet
 from semvlp.eval.files.submission import check_ids, unique
-from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, Scores, Task
+from semvlp.eval.task import Answer, Choice, Example, ExampleId, Head, Loss, RegionsOf, Scores, Task
 from semvlp.eval.tasks.base import BaseTask
-from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
-
-if TYPE_CHECKING:
-    from semvlp.model.packing import PairRegions
-
-if TYPE_CHECKING:
-    from semvlp.model.packing import PairRegions
+from semvlp.eval.tasks.vqa_answers import normalise, soft_target, vqa_score
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +54,7 @@ class Table(BaseTask):
         head: Head = "pooled",
         answering: bool = False,
         labelled_as: str = "label",
+        sheets: Mapping[Path, Sheet] = MappingProxyType({}),
     ) -> None:
         """Make the task of tables of one kind.
 
@@ -68,7 +63,9 @@ class Table(BaseTask):
             answering: whether rows have the answers of several people.
             labelled_as: the role, `label` or `answer`, of the column that says what is right.
                 Labels are compared as they are written, answers in any case.
+            sheets: tables that are read already; each is forgotten when `read` has asked for it.
         """
+        self._sheets = dict(sheets)
         self.columns, self.head, self._labelled_as = columns, head, labelled_as
         self.answering = answering
         self.loss: Loss = "binary_cross_entropy" if answering else "cross_entropy"
@@ -80,7 +77,7 @@ class Table(BaseTask):
         Raises:
             InputError: as `read`; or tables with one image beside others with two.
         """
-        sheets = [read_sheet(path) for path in paths]
+        sheets = [read_sheet(path) for path in dict.fromkeys(paths)]
         roles = [roles_of(sheet, columns) for sheet in sheets]
         entries = [e for pair in zip(sheets, roles, strict=True) for e in entries_of(*pair)]
         if len({len(entry.images) for entry in entries}) > 1:
@@ -91,6 +88,7 @@ class Table(BaseTask):
             head="pair" if len(entries[0].images) == 2 else "pooled",
             answering=max(people) > 1,
             labelled_as="label" if any("label" in names for names in roles) else "answer",
+            sheets={sheet.path: sheet for sheet in sheets},
         )
         taken = ", ".join(dict.fromkeys(f"{r}={c}" for names in roles for r, c in names.items()))
         log.info("%s: %d rows (%s), %s", _names(paths), len(entries), taken, task._kind(entries))
@@ -106,7 +104,9 @@ class Table(BaseTask):
             InputError: a damaged table, one without the columns, rows that lack an image, an id or,
                 unlike other rows, a label, or that have the id of another; names file and lines.
         """
-        sheets = [read_sheet(path) for path in paths]
+        sheets = [
+            self._sheets.pop(path) if path in self._sheets else read_sheet(path) for path in paths
+        ]
         entries = [e for sheet in sheets for e in entries_of(sheet, roles_of(sheet, self.columns))]
         numbered = [
             (str(entry.entry_id if entry.entry_id is not None else number), entry)
@@ -148,13 +148,13 @@ class Table(BaseTask):
         examples: Sequence[Example],
         labels: Sequence[str],
         scores: Scores,
-        regions: "Callable[[Sequence[str]], Sequence[PairRegions]]",
+        regions: RegionsOf,
     ) -> dict[ExampleId, Answer]:
-        """Return the most probable label of each example, of equal ones the first."""
-        best = scores.argmax(1)
+        """Return the most probable label of each example with its probability."""
+        best = super().answers(examples, labels, scores, regions)
         return {
-            e.example_id: Choice(labels[index], float(f"{row[index]:.{DIGITS}g}"))
-            for e, index, row in zip(examples, best, scores, strict=True)
+            key: Choice(_label(label), float(f"{chance:.{DIGITS}g}"))
+            for (key, label), chance in zip(best.items(), scores.max(1), strict=True)
         }
 
     def example_score(self, example: Example, answer: Answer) -> float:

@@ -2,13 +2,14 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semvlp.doctor import without_detectron2
-from semvlp.errors import ConfigError, InputError
+from semvlp.errors import ConfigError, InputError, shown
 from semvlp.extract.detectors.detector import Detector, Runner
 from semvlp.extract.detectors.known import DEFAULT, KNOWN, DetectorSpec
 from semvlp.extract.networks import MODELS, NETWORKS
@@ -27,18 +28,25 @@ def check_detector(
     weights: str | None = None,
     settings: Sequence[str] = (),
     features: str | None = None,
+    labels: Sequence[Path] = (),
 ) -> None:
     """Check a detector that `load_detector` is to open as far as that takes neither torch nor time.
 
     Raises:
         ConfigError: an unknown spec, weights for one that has its own, an unknown setting, or
             features of no network of transformers.
-        InputError: `weights` is the path of no file.
+        InputError: `weights` is the path of no file, or one of `labels` where words name nothing.
     """
     name = spec or DEFAULT
     known = KNOWN.get(name)
     if not (known or is_config(name) or _is_of_transformers(name) or Path(name).is_dir()):
         raise ConfigError(_unknown(name))
+    for path in labels if not _is_of_transformers(name) else ():
+        if not os.path.isfile(path):  # may be a sentence, longer than a path can be
+            raise InputError(
+                f"--labels {shown(str(path))}: there is no such file; words are for detectors of "
+                "open vocabulary (--detector hf:OWNER/NAME)"
+            )
     if features and not _is_of_transformers(features):
         raise ConfigError(
             f"--features {features!r} must be hf:OWNER/NAME, or a folder that transformers wrote"
@@ -195,16 +203,20 @@ def _weights(spec: DetectorSpec, given: str | None) -> Path:
 
     Raises:
         InputError: no source has it; says what is wrong with each.
+        ConfigError: the same, and one was not asked, because it is plain HTTP.
     """
     if given:
         return fetch(given)
-    failures = []
+    failures: list[str] = []
+    not_asked: list[str] = []
     for source in filter(lambda source: source.is_fetched, spec.sources):
         try:
             return fetch(source.address)
         except (ConfigError, InputError) as error:
             log.warning("%s", error)
-            failures.append(str(error))
+            (not_asked if isinstance(error, ConfigError) else failures).append(str(error))
+    if not_asked:  # comes last, because it says which option helps
+        raise ConfigError("\n".join([*failures, *not_asked]))
     raise InputError("\n".join(failures) or f"these weights must be downloaded {spec.weights}")
 
 

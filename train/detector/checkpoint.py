@@ -42,7 +42,9 @@ OLD_STATE = "training.pt"
 """What version 0.1 kept the state of a training in."""
 SAME_INPUTS = ("task", "annotations_sha256", "backend", "config_sha256")
 # Settings that a training may be continued with although they changed: none shapes a number.
-MAY_CHANGE = frozenset({"log_every", "save_every", "keep", "valid", "valid_images", "device"})
+MAY_CHANGE = frozenset(
+    {"log_every", "tracker", "save_every", "keep", "valid", "valid_images", "device"}
+)
 
 log = logging.getLogger(__name__)
 

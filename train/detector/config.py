@@ -10,6 +10,7 @@ from semvlp.extract.networks import NETWORKS, PLAIN
 from semvlp.names import Device
 from semvlp.progress import duration
 from semvlp.settings import formerly, require_at_least
+from semvlp.train.train_config import TrackerName
 
 # Networks whose boxes include their last pixel only detect: the rules they learned by are not here.
 TRAINABLE = tuple(
@@ -46,6 +47,8 @@ class DetectorTrainConfig:
     """Everything random follows from it: weights, the order of images, what is sampled of each."""
     log_every: int = 20
     """Steps between two entries of metrics.jsonl."""
+    tracker: TrackerName = "none"
+    """Show the run in Trackio or Weights & Biases too; their package must be installed."""
     save_every: int = 500
     """Steps between two checkpoints."""
     keep: int = 2

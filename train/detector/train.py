@@ -62,7 +62,13 @@ def train_detector(
         if not loop.state.finished:
             stack.callback(write_report, out)
             run_log = stack.enter_context(
-                RunLog(out, "training", steps=config.steps, done=loop.state.step)
+                RunLog(
+                    out,
+                    "training",
+                    steps=config.steps,
+                    done=loop.state.step,
+                    tracker=config.tracker,
+                )
             )
             loop.run(run_log)
         learner.save(out)

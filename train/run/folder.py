@@ -20,6 +20,7 @@ from semvlp.train.run.checkpoint import collected, left_over, recover, save, set
 from semvlp.train.run.files import CONFIG, INPUTS, flatten, read_config, read_inputs, settle_log
 from semvlp.train.run.going_on import Source, must_stay, take_over
 from semvlp.train.run.state import Checkpoint, TrainingState, newest, step_folders
+from semvlp.train.run.tracker import TRACKER, check_tracker
 
 MADE_BY_A_RUN = (
     CONFIG,
@@ -28,6 +29,7 @@ MADE_BY_A_RUN = (
     "events.out.tfevents.*",
     "bad-batch-*.json",
     "validation.jsonl",
+    TRACKER,
     "report.html",
     "last",
     "best",
@@ -37,6 +39,7 @@ MADE_BY_A_RUN = (
 MAY_CHANGE = frozenset(
     {
         "train.log_every",
+        "train.tracker",
         "train.save_every",
         "train.keep",
         "train.device",
@@ -139,9 +142,10 @@ def prepare(
     Raises:
         ConfigError: `out` holds source code, files of somebody else under the names of ours, a run
             that may not be touched, or one that was started with other settings (the first that
-            differs is named).
+            differs is named); or its tracker is not installed.
         InputError: log, inputs or settings of the run are damaged beyond what can be mended.
     """
+    check_tracker(getattr(config, "train", config).tracker)
     refuse_source_code(out)
     recover(out)
     strangers = [path.name for pattern in made for path in out.glob(pattern)]

@@ -54,6 +54,29 @@ def test_consistency_follows_what_right_answers_entail(
     assert Gqa().score(examples, all_wrong)["consistency"] == 0
 
 
+def test_questions_that_tell_less_are_scored_by_their_answers(
+    save: Callable[..., Path], make: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of others hold imageId, question, answer and isBalanced alone."""
+    questions = {key: make.gqa("red") for key in "123"}
+    for key in "12":
+        for name in ("types", "groups", "entailed"):
+            del questions[key][name]
+    path = save("q.json", questions)
+    examples = Gqa().read([path])
+    assert "2 of 3 questions, such as 1, have no types" in caplog.text
+    scores = Gqa().score(examples, {"1": "red", "2": "blue", "3": "red"})
+    assert scores["accuracy"] == pytest.approx(200 / 3)
+    assert scores["open"] == 100
+    questions["1"]["types"] = "query"
+    with pytest.raises(InputError, match="question '1': 'types' must be an object"):
+        Gqa().read([save("bad.json", questions)])
+    del questions["1"]["types"]
+    choices = {key: {"valid": ["red"], "plausible": ["red"]} for key in "123"}
+    with pytest.raises(InputError, match="question '1': 'types' must be an object, got nothing"):
+        Gqa().read([save("q.json", questions), save("choices.json", choices)])
+
+
 def test_consistency_is_left_out_where_entailed_questions_lack(
     save: Callable[..., Path], make: type
 ) -> None:

@@ -88,6 +88,15 @@ def read(path: Path, split: str = "train") -> list[Example]:
     return RefCoco().read([path], split=split)
 
 
+def test_the_boxes_beside_it_are_named_where_they_are_read(refer: Callable[..., Path]) -> None:
+    path = refer()
+    beside = path.with_name("instances.json")
+    assert RefCoco().read_beside([path]) == [beside]
+    assert RefCoco().read_beside([path, beside]) == []
+    beside.rename(beside.with_name("other.json"))
+    assert RefCoco().read_beside([path]) == []
+
+
 def test_the_official_pickle_with_the_boxes_beside_it(refer: Callable[..., Path]) -> None:
     path = refer()
     assert b"T\x0b\x00\x00\x00man on left" in path.read_bytes()

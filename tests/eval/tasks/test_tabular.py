@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.credits import intervals
 from semvlp.eval.evaluate import EvalOptions, evaluate
+from semvlp.eval.files import sheet
 from semvlp.eval.files.columns import parse_columns
 from semvlp.eval.score_table import score
 from semvlp.eval.task import Answer, Choice, Example
@@ -335,3 +336,20 @@ def test_snli_ve_by_its_own_columns(real_data: Path) -> None:
     assert [(e.example_id, e.text, e.images, e.target) for e in examples] == [
         (e.example_id, e.text, e.images, e.target) for e in official
     ]
+
+
+def test_a_table_is_read_once_for_the_task_and_its_examples(
+    table: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def counting(path: Path) -> sheet.Sheet:
+        asked.append(path)
+        return sheet.read_sheet(path)
+
+    monkeypatch.setattr(tabular, "read_sheet", counting)
+    path = table(HEADER + "a,what?,yes\nb,what?,no\n")
+    task, examples = _read(path)
+    assert asked == [path]
+    assert task.read([path]) == examples
+    assert asked == [path, path]

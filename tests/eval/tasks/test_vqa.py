@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from semvlp.errors import InputError
-from semvlp.eval.tasks.vqa import Vqa, normalise, vqa_score
+from semvlp.eval.tasks.vqa import Vqa
+from semvlp.eval.tasks.vqa_answers import normalise, vqa_score
 
 
 def test_questions_and_annotations_come_in_any_order(save: Callable[..., Path], make: type) -> None:
@@ -136,7 +137,8 @@ def test_credits_are_computed_once_when_the_people_are_read(
     given = {1000: "yes", 1001: "two.", 2000: "The dog"}
     official = [vqa_score(given[key], answers) for key, answers in people.items()]
     assert official == [1.0, 0.6, 0.9]
-    monkeypatch.setattr("semvlp.eval.tasks.vqa.answer_credits", None)
+    for module in ("vqa", "vqa_answers"):
+        monkeypatch.setattr(f"semvlp.eval.tasks.{module}.answer_credits", None)
     accuracy = Vqa().credits(examples, given)["accuracy"]
     assert list(accuracy.values) == official
     assert len(set(accuracy.clusters)) == 2, "two questions are about one image"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semvlp.eval.tasks.vqa import normalise, soft_target, vqa_score
+from semvlp.eval.tasks.vqa_answers import normalise, soft_target, vqa_score
 
 # Outputs of GT-Vision-Lab/VQA vqaEval.py at a013f00.
 GOLDEN = {

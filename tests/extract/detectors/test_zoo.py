@@ -12,7 +12,7 @@ import torch
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors.known import DEFAULT, KNOWN
 from semvlp.extract.detectors.on_torchvision.faster_rcnn import FasterRCNN
-from semvlp.extract.detectors.zoo import load_detector
+from semvlp.extract.detectors.zoo import check_detector, load_detector
 from semvlp.extract.networks import MODELS, NETWORKS, SMALL
 from semvlp.extract.weights.checkpoint import Description, save_detector
 
@@ -198,3 +198,13 @@ def test_settings_change_the_network_and_with_it_the_profile() -> None:
         load_detector("demo", device="cpu", settings=["shorter_sid=32"])
     with pytest.raises(InputError, match="does not fit the network"):
         load_detector("demo", device="cpu", settings=["feature_size=128"])
+
+
+def test_a_missing_file_of_labels_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cup\n")
+    check_detector("demo", labels=[names])
+    check_detector("hf:a/b", labels=[Path("dog, red car")])
+    for name in (None, "demo", "butd"):
+        with pytest.raises(InputError, match=r"--labels .*other\.txt.*: there is no such file"):
+            check_detector(name, labels=[names, tmp_path / "other.txt"])

@@ -12,6 +12,7 @@ from PIL import Image
 from semvlp.errors import InputError
 from semvlp.extract.images.file import as_begun
 from semvlp.extract.images.find import ImageFile, Refused, find_images, images_by_id, load
+from semvlp.extract.images.kinds import TAKEN_SINCE_0_2
 from semvlp.shards.record import key_of
 
 
@@ -112,6 +113,17 @@ def test_a_text_list_names_files_relative_to_itself(tmp_path: Path) -> None:
     assert load(found[0]).shape == (8, 8, 3)
     with pytest.raises(Refused, match="No such file"):
         load(found[1])
+
+
+def test_an_image_of_a_kind_that_not_every_pillow_reads_is_no_exception(tmp_path: Path) -> None:
+    """Read here, it repeats the id as any other does; where it is not, its line has its own id."""
+    for name in ("x.avif", "x.jpg"):
+        touch(tmp_path / name)
+    if ".avif" in TAKEN_SINCE_0_2:
+        with pytest.raises(InputError, match=r"1 repeat one:\n  x: .*x\.avif, .*x\.jpg\nRename"):
+            find_images(tmp_path, others=True)
+    else:
+        assert len({image.image_id for image in find_images(tmp_path, others=True)}) == 2
 
 
 def test_a_json_list_and_a_json_object(tmp_path: Path) -> None:

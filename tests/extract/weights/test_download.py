@@ -178,13 +178,23 @@ def test_files_of_pytorch_are_checked_by_the_hash_in_their_names(
     "command",
     [
         ("extract", "{image}", "--detector", "coco-r50-c4", "--weights", PLAIN),
+        ("extract", "{image}", "--detector", "butd"),
         ("pretrain", "http://192.0.2.1/shards"),
         ("pretrain", "simplecache::http://192.0.2.1/shards"),
     ],
 )
 def test_a_command_names_the_option_for_plain_http(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
 ) -> None:
+    def gone(*asked: object, **known: object) -> None:
+        raise InputError("it is gone")
+
+    # The other sources of bottom-up attention.
+    monkeypatch.setattr(download, "_download", gone)
+    monkeypatch.setattr(download, "_from_hub", gone)
     image = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(image)
     arguments = [part.format(image=image) for part in command]
