@@ -10,6 +10,8 @@ from semvlp.shards.stores.store import Store
 from semvlp.shards.texts.image_ids import ImageIds
 
 SHOWN = 10
+IN_TRAINING = "; --skip-missing trains without these examples"
+"""What else can be done where nothing is scored."""
 
 
 class RegionLookup:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import World
 from semvlp.errors import InputError
-from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.lookup import IN_TRAINING, RegionLookup
 from semvlp.eval.task import Example, Loss, Task
 from semvlp.model.packing import PairRegions, pack, to_device
 from semvlp.shards.stores.store import Store
@@ -93,7 +93,7 @@ class FinetuningBatches:
         lookup = RegionLookup(
             *(store, examples),
             max_regions=config.data.max_regions,
-            otherwise="; --skip-missing trains without these examples",
+            otherwise=IN_TRAINING,
         )
         self._regions = RegionCache(lookup, config.data.cache_images)
         self._train, self._world = config.train, world
