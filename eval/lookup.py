@@ -10,6 +10,8 @@ from semvlp.shards.stores.store import Store
 from semvlp.shards.texts.image_ids import ImageIds
 
 SHOWN = 10
+IN_TRAINING = "; --skip-missing trains without these examples"
+"""What else can be done where nothing is scored."""
 
 
 class RegionLookup:
@@ -18,6 +20,7 @@ class RegionLookup:
     Args:
         galleries: whether the images that texts are compared with are looked up too; training needs
             only those of the examples.
+        otherwise: what else can be done where images are missing, for people.
 
     Raises:
         InputError: images that the store lacks; official scores count every example, so none may
@@ -31,6 +34,7 @@ class RegionLookup:
         *,
         max_regions: int,
         galleries: bool = False,
+        otherwise: str = "",
     ) -> None:
         self._store, self._max_regions = store, max_regions
         ids = ImageIds(store.image_ids)
@@ -41,7 +45,7 @@ class RegionLookup:
         self._image_ids = {name: ids.find(name) for name in names}
         missing = [name for name, image_id in self._image_ids.items() if image_id is None]
         if missing:
-            raise InputError(_message(store, examples, missing, len(names)))
+            raise InputError(_message(store, examples, missing, len(names)) + otherwise)
 
     def __call__(self, names: Iterable[str]) -> list[PairRegions]:
         """Return features, boxes (xyxy pixels), width and height of each image.

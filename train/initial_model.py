@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.lookup import IN_TRAINING, RegionLookup
 from semvlp.eval.network import PROBLEM, check_regions
 from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
@@ -235,7 +235,7 @@ def _some_features(
 ) -> Iterator[NDArray[np.float16]]:
     """Read features [R, F] of the first images of the examples."""
     names = dict.fromkeys(name for example in examples for name in example.images)
-    lookup = RegionLookup(store, examples, max_regions=max_regions)
+    lookup = RegionLookup(store, examples, max_regions=max_regions, otherwise=IN_TRAINING)
     for name in islice(names, MEASURED_IMAGES):
         features, *_ = lookup([name])[0]
         yield features

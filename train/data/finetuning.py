@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import World
 from semvlp.errors import InputError
-from semvlp.eval.lookup import RegionLookup
+from semvlp.eval.lookup import IN_TRAINING, RegionLookup
 from semvlp.eval.task import Example, Loss, Task
 from semvlp.model.packing import PairRegions, pack, to_device
 from semvlp.shards.stores.store import Store
@@ -90,7 +90,11 @@ class FinetuningBatches:
         weights = balanced_weights(classes) if config.train.class_weights == "balanced" else ()
         self._weights = {id(e): weight for e, weight in zip(examples, weights, strict=False)}
         self._texts = TextCache(tokenizer, config.data.max_text_length)
-        lookup = RegionLookup(store, examples, max_regions=config.data.max_regions)
+        lookup = RegionLookup(
+            *(store, examples),
+            max_regions=config.data.max_regions,
+            otherwise=IN_TRAINING,
+        )
         self._regions = RegionCache(lookup, config.data.cache_images)
         self._train, self._world = config.train, world
         matching = task.draws_negatives
