@@ -5,13 +5,14 @@ is fine-tuned on the expressions of one part, another part chooses the checkpoin
 is scored in both modes. Nothing is pre-trained.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from semvlp import settings
 from semvlp.demo import recipe
 from semvlp.demo.dataset.files import write_world
 from semvlp.demo.experiments import standalone
-from semvlp.demo.world.config import WorldConfig
+from semvlp.demo.world.config import SQUARE_SCENES
 from semvlp.eval.eval_report import EvalReport
 from semvlp.eval.evaluate import EvalOptions, evaluate
 from semvlp.eval.tasks.table import load_task
@@ -21,19 +22,7 @@ from semvlp.train.finetune import finetune
 
 SEED = 7
 SCENES = {"train": 1500, "valid": 100, "heldout": 300}
-WORLD = WorldConfig(
-    towers=0,
-    scatter=0,
-    square=1,
-    covered=0,
-    nlvr=0,
-    pairs=0,
-    captions=1,
-    questions=0,
-    statements=0,
-    expressions=6,
-    most_items=5,
-)
+WORLD = replace(SQUARE_SCENES, expressions=6, most_items=5)
 FINETUNE = (*recipe.FINETUNE, "train.epochs=3", "data.max_text_length=40")
 
 

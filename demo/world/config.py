@@ -53,3 +53,17 @@ class WorldConfig:
     def share(self, kind: Kind) -> float:
         """Return the share of a kind among all scenes, 0..1."""
         return float(getattr(self, kind)) / (self.towers + self.scatter + self.square)
+
+
+SQUARE_SCENES = WorldConfig(
+    towers=0,
+    scatter=0,
+    square=1,
+    covered=0,
+    nlvr=0,
+    pairs=0,
+    captions=1,
+    questions=0,
+    statements=0,
+)
+"""Square scenes alone, to which an experiment adds the texts it is about."""

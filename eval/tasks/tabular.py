@@ -104,9 +104,7 @@ class Table(BaseTask):
             InputError: a damaged table, one without the columns, rows that lack an image, an id or,
                 unlike other rows, a label, or that have the id of another; names file and lines.
         """
-        sheets = [
-            self._sheets.pop(path) if path in self._sheets else read_sheet(path) for path in paths
-        ]
+        sheets = [self._sheets.pop(p) if p in self._sheets else read_sheet(p) for p in paths]
         entries = [e for sheet in sheets for e in entries_of(sheet, roles_of(sheet, self.columns))]
         numbered = [
             (str(entry.entry_id if entry.entry_id is not None else number), entry)

@@ -18,7 +18,7 @@ from semvlp.demo.dataset.split_world import SplitWorld
 from semvlp.demo.experiments.study.cells import Part
 from semvlp.demo.language.claims import spread
 from semvlp.demo.language.kinds import TOPICS, statement_of
-from semvlp.demo.world.config import WorldConfig
+from semvlp.demo.world.config import SQUARE_SCENES
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.maintenance.convert import join
 from semvlp.shards.open import open_store
@@ -27,19 +27,7 @@ from semvlp.train.data.texts import read_sample, sentences
 from semvlp.train.initial_model import make_tokenizer
 
 SEED = 0
-WORLD = WorldConfig(
-    towers=0,
-    scatter=0,
-    square=1,
-    covered=0,
-    nlvr=0,
-    pairs=0,
-    captions=1,
-    questions=0,
-    statements=0,
-    most_items=4,
-    variety=4,
-)
+WORLD = replace(SQUARE_SCENES, most_items=4, variety=4)
 # Many a statement makes sense of few scenes.
 _TRIES = 12
 
