@@ -6,8 +6,8 @@ writes data sets of tiny regions and everyday captions, runs every stage in a pr
 and prints its CPU seconds (its children's too) and the most memory that it, or a child, held.
 The line `fixed + images x slope` is fitted by least squares and told for ten million images; the
 power is the slope of the two largest sizes in logarithms, above what the smallest takes: 1 is
-linear, 2 is quadratic. Memory of mapped files, which processes share and the system takes back, is
-told apart from memory of their own. Data sets that are there already are used again.
+linear, 2 is quadratic. Memory is what was resident at most, mapped files among it, which processes
+share and the system takes back. Data sets that are there already are used again.
 """
 
 import argparse
@@ -128,7 +128,8 @@ def _cpu() -> float:
 
 def _memory() -> dict[str, float]:
     """Return the most MiB that this process had at once, mapped files included, or a child had."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text()
+    own = int(status.split("VmHWM:")[1].split()[0])  # ru_maxrss begins with that of the parent
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {"mib": round(own / 1024, 1), "child_mib": round(children / 1024, 1)}
 

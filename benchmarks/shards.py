@@ -4,11 +4,11 @@
 
 Everything is written from the same synthetic images and read in random order (stock webdataset: in
 the order of its files) into the same preallocated packed float16 batch: features, boxes, texts
-where the format has them. HDF5 has features and boxes in plain datasets, which h5py reads straight
-into the batch. Every reader has one thread; `process` rows have a second process that reads, and
-deliver the batch to this one, as a training step takes it. `copy` moves the bytes of the features
-alone, each sample by one call, from the warm memory-mapped file into that batch, with everything
-else done before; `read` reads the files through in order, as `cat` does.
+where the format has them. HDF5 has features and boxes in plain datasets. Every reader has one
+thread; `process` rows have a second process that reads, and deliver the batch to this one, as a
+training step takes it. `copy` moves the bytes of the features alone, each sample by one call, from
+the warm memory-mapped file into that batch, with everything else done before; `read` reads the
+files through in order, as `cat` does.
 
 Every round runs each reader once, so that a noisy machine is noisy for all; ratios are medians of
 the rounds. Before each round every file is read and our stores go through an epoch: the first
@@ -39,13 +39,14 @@ from shards_peers import (
     FEATURES,
     Data,
     Item,
+    of_hdf5,
     of_lxmert,
     of_msgpack,
     of_pickles,
     of_webdataset,
     write_all,
 )
-from shards_timing import Ours, evict, importing, loaded, loading, of_hdf5, rate, read_through
+from shards_timing import Ours, evict, importing, loaded, loading, rate, read_through
 
 from semvlp.shards.batch import Columns, empty_columns
 from semvlp.shards.formats.import_export import SMALLEST_PARALLEL
@@ -75,6 +76,7 @@ def readers_of(data: Data, ours: dict[str, Ours], out: Columns) -> dict[str, Cal
         return read_through(sorted(tars.glob("*.tar")), data.images)
 
     webdataset_here = peer(lambda: of_webdataset(data))
+    hdf5 = peer(lambda: of_hdf5(data))
     pickles = peer(lambda: of_pickles(data))
     rows = peer(lambda: of_lxmert(data, data.few))
     found: dict[str, Callable[[], float]] = {"read, tar": read_tars}
@@ -85,7 +87,7 @@ def readers_of(data: Data, ours: dict[str, Ours], out: Columns) -> dict[str, Cal
             f"SemVLP {name}, process": store.process,
         }
     found |= {
-        "HDF5": lambda: of_hdf5(data, out),
+        "HDF5": hdf5,
         "webdataset": webdataset_here,
         "webdataset, process": lambda: loaded(data),
         "msgpack LMDB": peer(lambda: of_msgpack(data)),
@@ -99,7 +101,7 @@ def readers_of(data: Data, ours: dict[str, Ours], out: Columns) -> dict[str, Cal
             f"SemVLP {name}, process, cold": store.process_cold,
         }
     return found | {
-        "HDF5, cold": cold(data.path("hdf5"), lambda: of_hdf5(data, out)),
+        "HDF5, cold": cold(data.path("hdf5"), hdf5),
         "webdataset, cold": cold(tars, webdataset_here),
         "pickled LMDB, cold": cold(vilbert, pickles),
         "LXMERT TSV, cold": cold(lxmert, rows),

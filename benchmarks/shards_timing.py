@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from shards_peers import Data, Item, Packing, of_lxmert
@@ -51,25 +50,6 @@ def copy_features(store: Store, out: Columns, order: list[int], batch_size: int)
                 start += len(source)
         seconds = time.perf_counter() - begin
     return len(sources) // batch_size * batch_size / seconds
-
-
-def of_hdf5(data: Data, out: Columns) -> float:
-    """Samples a second of h5py, which writes straight into the batch: no array is made."""
-    with h5py.File(data.path("hdf5"), "r", rdcc_nbytes=0) as file:
-        ends = file["ends"][:].tolist()
-        order = np.random.default_rng(1).permutation(data.images).tolist()
-        columns = [(file[name], out[name]) for name in ("features", "boxes")]
-        begin = time.perf_counter()
-        for first in range(0, data.images - data.batch_size + 1, data.batch_size):
-            start = 0
-            for index in order[first : first + data.batch_size]:
-                row = ends[index - 1] if index else 0
-                end = start + ends[index] - row
-                for dataset, target in columns:
-                    dataset.read_direct(target, np.s_[row : ends[index]], np.s_[start:end])
-                start = end
-        seconds = time.perf_counter() - begin
-    return data.images // data.batch_size * data.batch_size / seconds
 
 
 class Ours:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
-CHUNK = 1 << 16
+CHUNK = 1 << 12
 """Names that are Python strings at once."""
 NEWLINE = 10
 

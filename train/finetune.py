@@ -27,6 +27,7 @@ from semvlp.model.tokenizer import load_tokenizer, tell_unknown
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store
 from semvlp.train.config import FinetuneConfig, RetrievalConfig
+from semvlp.train.data.examples import tell_answerable, tell_remembered, tell_unanswerable
 from semvlp.train.data.finetuning import FinetuningBatches, TaskTargets
 from semvlp.train.data.hard_negatives import mine_hard_negative
 from semvlp.train.data.source import tell_small
@@ -126,7 +127,7 @@ def finetune(
             task, examples, model.config.labels, tokenizer, store, config, world
         )
         if world.is_first:
-            _tell_answerable(source.num_answerable, len(examples), annotations)
+            tell_answerable(source.num_answerable, len(examples), annotations)
             tell_unknown(tokenizer, (e.text for e in examples), ", ".join(map(str, annotations)))
         validate = validation(
             task, valid, model, tokenizer, valid_store, config, world, trained=examples
@@ -149,36 +150,6 @@ def _present(examples: list[Example], store: Store, paths: Sequence[Path]) -> li
     if len(present) < len(examples):
         log.warning("%s examples, which are left out", told)
     return present
-
-
-def _tell_answerable(answerable: int, examples: int, annotations: Sequence[Path]) -> None:
-    """Tell how many examples teach something.
-
-    Raises:
-        InputError: none does.
-    """
-    told = f"{answerable} of {examples} examples have a right answer among the labels"
-    if not answerable:
-        names = ", ".join(map(str, annotations))
-        raise InputError(
-            f"{names}: {told}, so nothing can be learned; the answers must be spelled as the "
-            "labels of the checkpoint are, or start from a pre-training checkpoint"
-        )
-    log.log(logging.INFO if answerable == examples else logging.WARNING, told)
-
-
-def _tell_unknown(
-    task: Task, examples: Sequence[Example], labels: Sequence[str], paths: Sequence[Path]
-) -> None:
-    """Count the examples that nothing of the labels answers; none of them can come right."""
-    spelled = {task.spelling(label) for label in labels}
-    unknown = {a for e in examples for a in e.target if task.spelling(a) not in spelled}
-    lost = sum(unknown.issuperset(example.target) for example in examples)
-    if lost:
-        log.warning(
-            "%s: %d of %d examples have no right answer among the labels of training (%s)",
-            *(", ".join(map(str, paths)), lost, len(examples), ", ".join(sorted(unknown)[:5])),
-        )
 
 
 def _what(task: Task) -> str:
@@ -248,8 +219,8 @@ def validation(
         return None
     examples = _labelled(task, annotations, "val")
     if world.is_first:
-        _tell_remembered(trained, examples)
-        _tell_unknown(task, examples, model.config.labels, annotations)
+        tell_remembered(trained, examples)
+        tell_unanswerable(task, examples, model.config.labels, annotations)
     network = Network(
         model=model,
         tokenizer=tokenizer,
@@ -267,18 +238,6 @@ def validation(
         return task.score(examples, answers[mode])
 
     return score
-
-
-def _tell_remembered(trained: Sequence[Example], examples: Sequence[Example]) -> None:
-    """Warn of examples to validate on that are trained on as well."""
-    known = {(example.text, example.images) for example in trained}
-    again = sum((example.text, example.images) in known for example in examples)
-    if again:
-        log.warning(
-            "%d of the %d examples of --valid are trained on as well: the score tells how well "
-            "they are remembered; give a split that is held out",
-            *(again, len(examples)),
-        )
 
 
 class TaskLoss(nn.Module):

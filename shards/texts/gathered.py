@@ -17,7 +17,8 @@ from semvlp.shards.keys import Keys
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts.entries import Answered, Asked, Captioned, Entry
 
-CACHE_KIB = 64 << 10
+CACHE_KIB = 16 << 10
+"""Of pages; sorting takes as much again."""
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
 PRAGMA cache_size = -{CACHE_KIB};

@@ -129,6 +129,8 @@ class ImageIds:
 
 def stem(name: str) -> str:
     """Return the name without directory and image extension; other dots belong to the name."""
+    if not _MORE.search(name):
+        return name
     path = PurePosixPath(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS else path.name
 
