@@ -21,7 +21,7 @@ FORMATS = {
     "mmf-npy": "mmf_npy.MMF_NPY",
     "mmf-lmdb": "mmf_npy.MMF_LMDB",
 }
-"""Name of a format -> its file in this folder, and the `CommunityFormat` there."""
+"""Name of a format -> its file in `systems`, and the `CommunityFormat` there."""
 PARQUET = "parquet"
 """The format that keeps everything a store holds; see `parquet.py`."""
 
@@ -35,5 +35,5 @@ def load_format(name: str) -> "CommunityFormat":
     if name not in FORMATS:
         raise ConfigError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     module, constant = FORMATS[name].split(".")
-    community: CommunityFormat = getattr(import_module(f"{__package__}.{module}"), constant)
+    community: CommunityFormat = getattr(import_module(f"{__package__}.systems.{module}"), constant)
     return community

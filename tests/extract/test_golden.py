@@ -17,7 +17,7 @@ from semvlp.extract.images.find import find_images, load
 from semvlp.extract.images.resize import Resized, ResizeRule, resize
 from semvlp.extract.networks import NETWORKS, NetworkConfig, Variant
 from semvlp.extract.presets import PRESETS
-from semvlp.shards.formats.bottom_up_tsv import open_lxmert_tsv
+from semvlp.shards.formats.systems.bottom_up_tsv import open_lxmert_tsv
 
 CAFFE = NETWORKS["resnet101_c4_caffe"]
 # Published as float32 of a quotient.

@@ -11,8 +11,8 @@ import pytest
 from semvlp.errors import InputError
 from semvlp.shards.formats.npz import npz_bytes
 from semvlp.shards.formats.raw import to_regions
+from semvlp.shards.formats.systems.uniter import image_id_of, uniter_name
 from semvlp.shards.formats.table import load_format
-from semvlp.shards.formats.uniter import image_id_of, uniter_name
 from semvlp.shards.record import Regions
 
 

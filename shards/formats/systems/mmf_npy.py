@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.npz import by_image, image_files
-from semvlp.shards.formats.pickle_lmdb import open_pickles, write_pickles
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dump_npy, load_npy
+from semvlp.shards.formats.systems.pickle_lmdb import open_pickles, write_pickles
 from semvlp.shards.formats.tsv import decode_number
 from semvlp.shards.record import Regions
 

@@ -19,6 +19,8 @@ from semvlp.errors import InputError
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import community_key
 from semvlp.shards.formats.raw import RawRegions
+from semvlp.shards.formats.systems.uniter import UNIT, UNIT_FACTS
+from semvlp.shards.formats.systems.vinvl_detections import Detections, find_beside, parse_json
 from semvlp.shards.formats.tsv import (
     RowWriter,
     decode_array,
@@ -28,8 +30,6 @@ from semvlp.shards.formats.tsv import (
     index_rows,
     read_row,
 )
-from semvlp.shards.formats.uniter import UNIT, UNIT_FACTS
-from semvlp.shards.formats.vinvl_detections import Detections, find_beside, parse_json
 from semvlp.shards.record import Regions
 from semvlp.shards.texts.annotation_files import first_has
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from semvlp.errors import InputError, shown
-from semvlp.shards.formats.bottom_up_tsv import lxmert_columns
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, community_key, write_database
 from semvlp.shards.formats.raw import RawRegions
 from semvlp.shards.formats.safe_pickle import dumps, loads
+from semvlp.shards.formats.systems.bottom_up_tsv import lxmert_columns
 from semvlp.shards.formats.tsv import decode_number, decode_rows, labelled_regions
 from semvlp.shards.record import Regions
 
