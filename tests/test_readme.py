@@ -8,6 +8,7 @@ import click
 import pytest
 
 from semvlp.cli import cli
+from semvlp.commands.console import CONTEXT
 from semvlp.commands.console import run
 from semvlp.demo.dataset.files import write_world
 from semvlp.demo.world.config import WorldConfig
@@ -70,7 +71,8 @@ def _parsed(arguments: Sequence[str]) -> click.Context:
         click.UsageError: no such command or option, or a value that an option does not take.
     """
     command: click.Command = cli
-    context = click.Context(cli, info_name="semvlp")
+    # As the program does: click remembers the help option of the first context of a command.
+    context = click.Context(cli, info_name="semvlp", **CONTEXT)
     rest = list(arguments)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         name = rest.pop(0)

@@ -60,6 +60,6 @@ def test_a_value_as_deep_as_can_be_read_is_shown_by_its_kind() -> None:
         except json.JSONDecodeError:
             break
         depth += 20
-    assert shown(value) in ("a list", "[" * 80)
+    assert shown(value) in ("a list", "[[[[[...]]]]]")
     assert shown(10**5000) == "a int"
     assert shown({"a": 1}, 5) == "{'a':"
