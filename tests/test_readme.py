@@ -8,8 +8,7 @@ import click
 import pytest
 
 from semvlp.cli import cli
-from semvlp.commands.console import CONTEXT
-from semvlp.commands.console import run
+from semvlp.commands.console import CONTEXT, run
 from semvlp.demo.dataset.files import write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.settings import load

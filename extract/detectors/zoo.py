@@ -44,8 +44,8 @@ def check_detector(
     for path in labels if not _is_of_transformers(name) else ():
         if not os.path.isfile(path):  # may be a sentence, longer than a path can be
             raise InputError(
-                f"--labels {shown(str(path), 500)}: there is no such file; words are for detectors of "
-                "open vocabulary (--detector hf:OWNER/NAME)"
+                f"--labels {shown(str(path), 500)}: there is no such file; words are for "
+                "detectors of open vocabulary (--detector hf:OWNER/NAME)"
             )
     if features and not _is_of_transformers(features):
         raise ConfigError(

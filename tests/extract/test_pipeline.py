@@ -349,7 +349,7 @@ def test_the_report_says_what_happened_in_one_sentence(images: Path, tmp_path: P
     damage(images, 1)
     report = run(images, tmp_path / "out", max_bad=0.1)
     sentence, out = report.sentence(), tmp_path / "out"
-    reason = "1 must be an image in one of the formats BMP, GIF, JPEG, "
+    reason = "1 not an image in one of the formats BMP, GIF, JPEG, "
     assert sentence.startswith(f"{out} holds the regions of 10 images, 1 refused ({reason}")
     assert "); this run took 11 of them in" in sentence
     assert json.loads(json.dumps(report.values()))["written"] == 10
