@@ -42,7 +42,7 @@ def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
     try:
         is_open = AutoConfig.from_pretrained(source).model_type in _OPEN
         auto = AutoModelForZeroShotObjectDetection if is_open else AutoModelForObjectDetection
-        model, read = auto.from_pretrained(source, output_loading_info=True)
+        model, read = auto.from_pretrained(source, output_loading_info=True, use_safetensors=True)
         processor = AutoProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--detector {name} cannot be opened: {error}") from error

@@ -43,7 +43,9 @@ def with_patch_features(
     """
     source = name.removeprefix(HUB)
     try:
-        model, read = AutoModel.from_pretrained(source, output_loading_info=True)
+        model, read = AutoModel.from_pretrained(
+            source, output_loading_info=True, use_safetensors=True
+        )
         processor = AutoImageProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--features {name} cannot be opened: {error}") from error
@@ -74,11 +76,8 @@ class PatchMap:
     def __init__(
         self, model: Any, processor: Any, side: int | None, execution: Execution, name: str
     ) -> None:
-        self._model, self._execution, self._name = (
-            model.to(execution.device).eval(),
-            execution,
-            name,
-        )
+        self._model = model.to(execution.device).eval()
+        self._execution, self._name = execution, name
         self._processor, self._config = processor, model.config
         patch = getattr(model.config, "patch_size", None)
         if not isinstance(patch, int):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.ops import roi_align
 from transformers import (
@@ -240,6 +241,14 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(InputError, match=r"--features .* cannot be opened"):
         load_detector("demo", device="cpu", features=str(tmp_path))
+
+
+def test_weights_that_are_a_pickle_are_not_opened(tmp_path: Path) -> None:
+    path = saved(tmp_path, VITS["dinov2"]())
+    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"--features .* cannot be opened: .*safetensors"):
+        load_detector("demo", device="cpu", features=str(path))
 
 
 def test_a_checkpoint_opens_both_networks_again(tmp_path: Path) -> None:

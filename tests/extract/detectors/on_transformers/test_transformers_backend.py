@@ -342,6 +342,16 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
         load_detector(str(path), device="cpu")
 
 
+def test_weights_that_are_a_pickle_are_not_opened(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    path = saved(tmp_path, *detr(), AutoModelForObjectDetection)
+    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"cannot be opened: .*safetensors"):
+        load_detector(str(path), device="cpu")
+
+
 def owlv2() -> tuple[Any, Any]:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     vision |= {"num_attention_heads": 2, "image_size": 64, "patch_size": 16}
