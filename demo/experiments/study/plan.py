@@ -75,10 +75,10 @@ def run_study(
         raise ConfigError(f"--only must fit a cell of the study, but none is {plan.only}")
     plan.out.mkdir(parents=True, exist_ok=True)
     _check_same(plan.out / MARK, plan.size)
+    every = [one for of_part in trainings.values() for one in of_part]
     if known:
-        for part, of_part in trainings.items():
-            _take(known, part, of_part, plan.size)
-    log.info("%s", cost([one for of_part in trainings.values() for one in of_part], jobs))
+        _take(known, every, plan.size)
+    log.info("%s", cost(every, jobs))
     data = {part: prepare(part, plan.out, plan.size) for part in plan.parts}
     with _started(helpers or (), jobs - 1) as others:
         _run(trainings, data)
@@ -114,16 +114,17 @@ def cost(trainings: Sequence[Training], jobs: int) -> str:
     )
 
 
-def _take(known: Path, part: Part, trainings: Sequence[Training], size: Size) -> None:
-    """Write down what is known of the results of a part, but of what a transfer starts from.
+def _take(known: Path, trainings: Sequence[Training], size: Size) -> None:
+    """Write down what is known of the results, but of what a transfer starts from.
 
     Such a training has to leave its weights.
     """
     try:
         document = from_json(known.read_bytes())
         made_of = document["size"]
-        entries = document.get(part, {}).get("trainings", [])
-        results = {(one["name"], one["seed"]): Result(**one) for one in entries}
+        parts = (document.get(part, {}) for part in PARTS)
+        entries = [Result(**one) for part in parts for one in part.get("trainings", [])]
+        results = {(one.part, one.name, one.seed): one for one in entries}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{known}: must be results.json of a study's page: {error}") from error
     if made_of != size.made_of():
@@ -131,10 +132,9 @@ def _take(known: Path, part: Part, trainings: Sequence[Training], size: Size) ->
             f"{known} must hold results of a study of this size ({size.made_of()}), but is of "
             f"another ({made_of})"
         )
-    missing = [one for one in trainings if (one.what.name, one.seed) not in results]
-    needed = {start.folder for one in missing if (start := one.start)}
-    for one in trainings:
-        result = results.get((one.what.name, one.seed))
+    found = [(one, results.get((one.part, one.what.name, one.seed))) for one in trainings]
+    needed = {start.folder for one, result in found if not result and (start := one.start)}
+    for one, result in found:
         if result and one.result() is None and one.folder not in needed:
             one.keep(result)
 
