@@ -4,7 +4,6 @@ n images, Q queries, C object classes, T tokens of a text; a query's last hidden
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,15 @@ from transformers import (
     AutoProcessor,
 )
 from transformers.image_transforms import center_to_corners_format
-from transformers.utils.hub import cached_file
 
 from semvlp.errors import ConfigError, InputError
 from semvlp.extract.detectors import batched
+from semvlp.extract.detectors.on_transformers.hub import HUB, config_sha256, opened
 from semvlp.extract.images.resize import Pixels, Resized, ResizeRule
 from semvlp.extract.weights.checkpoint import state_sha256
-from semvlp.shards.dataset.hashes import files_sha256
 
-HUB = "hf:"
 _OWL = ("owlvit", "owlv2")
 _OPEN = (*_OWL, "grounding-dino", "mm-grounding-dino")
-_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
@@ -42,12 +38,9 @@ def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
     try:
         is_open = AutoConfig.from_pretrained(source).model_type in _OPEN
         auto = AutoModelForZeroShotObjectDetection if is_open else AutoModelForObjectDetection
-        model, read = auto.from_pretrained(source, output_loading_info=True, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--detector {name} cannot be opened: {error}") from error
-    if lacking := [*read["missing_keys"], *read["mismatched_keys"]]:
-        raise InputError(f"--detector {name}: its weights lack {lacking[0]}, or have another shape")
+    model, processor = opened(auto, AutoProcessor, source, f"--detector {name}")
     profile = {
         "backend": "transformers",
         "detector": name if name.startswith(HUB) else "",
@@ -57,12 +50,6 @@ def open_detector(name: str, execution: batched.Execution) -> "QueryDetector":
         "precision": execution.precision,
     }
     return (OpenDetector if is_open else QueryDetector)(model, processor, profile, execution)
-
-
-def config_sha256(source: str) -> str:
-    """Return the hash of the files that say how a network and its images are made."""
-    files = (cached_file(source, x, _raise_exceptions_for_missing_entries=False) for x in _CONFIGS)
-    return files_sha256([Path(file) for file in files if file])
 
 
 class QueryDetector(batched.BatchedDetector):

@@ -22,7 +22,7 @@ from semvlp.errors import InputError
 from semvlp.extract.batching import passes
 from semvlp.extract.detectors.batched import REGIONS_AT_ONCE, Execution
 from semvlp.extract.detectors.detector import Detector, OpenVocabulary, Proposals
-from semvlp.extract.detectors.on_transformers.backend import HUB, config_sha256
+from semvlp.extract.detectors.on_transformers.hub import HUB, config_sha256, opened
 from semvlp.extract.images.resize import Pixels, Resized
 from semvlp.extract.weights.checkpoint import state_sha256
 
@@ -42,20 +42,9 @@ def with_patch_features(
         InputError: the network cannot be had, lacks weights or has no grid of patches.
     """
     source = name.removeprefix(HUB)
-    try:
-        model, read = AutoModel.from_pretrained(
-            source, output_loading_info=True, use_safetensors=True
-        )
-        processor = AutoImageProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"--features {name} cannot be opened: {error}") from error
-    model = getattr(model, "vision_model", model)
     # What is pooled of the whole image is not asked for, and in some weights not there.
-    lacking = [x for x in (*read["missing_keys"], *read["mismatched_keys"]) if _is_used(str(x))]
-    if lacking:
-        raise InputError(
-            f"--features {name}: its weights lack {lacking[0]}, or it has another shape"
-        )
+    model, processor = opened(AutoModel, AutoImageProcessor, source, f"--features {name}", _is_used)
+    model = getattr(model, "vision_model", model)
     patches = PatchMap(model, processor, side, execution, f"--features {name}")
     state = {k: v.clone() for k, v in model.state_dict().items() if _is_used(k)}
     profile = {
