@@ -1,9 +1,11 @@
-"""What every test may use: the real data, where they are; and a log as it was before."""
+"""What every test may use: the real data, where they are; a browser; a log as it was before."""
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,22 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data are not at {folder}; set SEMVLP_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, as Playwright drives it; no longer than a module: it runs an event loop."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright, of semvlp[dev]"
+    )
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as started:
+        # Root, as in a container, has no sandbox.
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """The page of `semvlp serve` in a real browser: pointer, keyboard, phone, dark mode, silence."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,10 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("playwright", reason="needs playwright, of semvlp[dev]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 import uvicorn
-from playwright.sync_api import sync_playwright
 
 from semvlp.app.album import Album
 from semvlp.app.desk import Desk
@@ -22,11 +19,8 @@ from semvlp.app.server import application
 from semvlp.shards.stores.store import Store
 from tests.app.conftest import Drawn, Finder
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "<img src=x onerror=alert(1)>"
 PATIENCE = 60_000  # milliseconds, of a machine that has other things to do
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +41,6 @@ def address(drawn: Drawn) -> Iterator[str]:
         server.should_exit = True
         thread.join()
     album.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as started:
-        # Root, as in a container, has no sandbox.
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

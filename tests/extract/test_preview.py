@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -163,25 +161,24 @@ def test_labels_are_text_never_markup(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_browser_draws_what_is_near_the_window(
-    store: Store, images: Path, tmp_path: Path
+    store: Store, images: Path, tmp_path: Path, browser: Any
 ) -> None:
-    browser = shutil.which("chromium")
-    if not browser:
-        pytest.skip("needs chromium")
     page_of(store, tmp_path, images=images, count=5)
-    command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"),
-        (tmp_path / "deep" / "page.html").as_uri(),
-    ]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    built = [article.count("<rect") for article in shown.split("<article")[1:]]
-    assert built[0] == 3 * 2, "each box is drawn with its dark edge"
-    assert built[-1] == 0, "far below the window"
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(60_000)
+    page.goto((tmp_path / "deep" / "page.html").as_uri())
+    first, last = page.locator("article").first, page.locator("article").last
+    first.locator("rect").first.wait_for(state="attached")
+    assert first.locator("rect").count() == 3 * 2, "each box is drawn with its dark edge"
+    assert last.locator("rect").count() == 0, "far below the window"
+    shown = page.content()
     assert "<b>red cube</b> <i>0.90</i>" in shown
     assert "16.7%" in shown, "area of the first box"
     assert "5 of 5 images, 15 of 15 regions shown" in shown
     assert "<script>alert" not in shown
+    last.scroll_into_view_if_needed()
+    last.locator("rect").first.wait_for(state="attached")
+    page.close()
 
 
 def test_the_same_seed_draws_the_same_images(store: Store, tmp_path: Path) -> None:
