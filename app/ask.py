@@ -1,5 +1,6 @@
 """`semvlp ask`: texts about photographs, as a command."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -97,7 +98,8 @@ def ask(
 
 
 def _is_there(word: str) -> bool:
-    return bool(word) and Path(word).exists()
+    # A question may be longer than any file name, for which Path.exists raises.
+    return os.path.exists(word)
 
 
 def _images(path: Path) -> list[ImageFile]:

@@ -253,8 +253,10 @@ def checked(text: str) -> str:
     Raises:
         InputError: it is empty or endless.
     """
-    if not text.strip() or len(text) > MAX_TEXT:
-        raise InputError(f"a text must have 1 to {MAX_TEXT} characters, got {len(text)}")
+    if not text.strip():
+        raise InputError(f"a text must have words, got {text[:20]!r}")
+    if len(text) > MAX_TEXT:
+        raise InputError(f"a text must have at most {MAX_TEXT} characters, got {len(text)}")
     return text
 
 

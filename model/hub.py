@@ -47,8 +47,8 @@ def checkpoint_folder(name: Path | str, *, called: str) -> Path:
         return Path(snapshot_download(str(name), allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"{called} must be a checkpoint folder or the name of a model on the Hugging Face Hub, "
-            f"but {name} is no folder here, and the Hub says: {error}"
+            f"{called} must be a folder or the name of a model on the Hugging Face Hub, but {name} "
+            f"is no folder here, and the Hub says: {str(error).partition(chr(10))[0]}"
         ) from error
 
 

@@ -113,9 +113,11 @@ def test_the_demo_is_asked_where_nothing_is_named(ask: Ask, drawn: Drawn, tmp_pa
     assert {answer["answer"] for answer in reply["answers"]} == {"yes", "no"}
 
 
-@pytest.mark.parametrize("words", [("what?",), ("no.png", "what?"), ("PHOTO",), ("PHOTO", "")])
+@pytest.mark.parametrize(
+    "words", [("what?",), ("no.png", "what?"), ("PHOTO",), ("PHOTO", ""), ("PHOTO", "x" * 10_001)]
+)
 def test_what_is_missing_is_told(ask: Ask, drawn: Drawn, words: tuple[str, ...]) -> None:
     given = [str(drawn.photos[0]) if word == "PHOTO" else word for word in words]
     code, error, _ = ask(*given, "--checkpoint", drawn.checkpoint("vqa"))
-    assert code == (3 if "" in words else 2)
-    assert "photograph" in error["error"] or "characters" in error["error"]
+    assert code == (3 if words[-1] in ("", "x" * 10_001) else 2)
+    assert "photograph" in error["error"] or "a text must have" in error["error"]

@@ -146,9 +146,16 @@ def test_photographs_too_many_or_too_few_are_refused(drawn: Drawn) -> None:
         drawn.assistant("vqa").reply(photos, "what is it?")
 
 
-@pytest.mark.parametrize("text", ["", "  ", "x" * 10_001])
-def test_empty_and_endless_texts_are_refused(drawn: Drawn, text: str) -> None:
-    with pytest.raises(InputError, match="must have 1 to 10000 characters"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "must have words, got ''"),
+        ("  ", "must have words, got '  '"),
+        ("x" * 10_001, "must have at most 10000 characters, got 10001"),
+    ],
+)
+def test_empty_and_endless_texts_are_refused(drawn: Drawn, text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         drawn.assistant("vqa").ask(drawn.photos[0], text)
 
 
