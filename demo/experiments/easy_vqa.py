@@ -26,6 +26,8 @@ from semvlp.train.pretrain import pretrain
 # Image 0, 10, 20, ... is scored, image 1, 11, 21, ... chooses, the others are learned from.
 TENTHS = {0: "heldout", 1: "valid"}
 PEOPLE = 10
+# The smallest shapes are some ten pixels wide, and a grey square of them looks like a disc.
+ENLARGED = ("shorter_side=128", "longer_side=128")
 PRETRAIN = (*recipe.PRETRAIN, "train.steps=1200")
 FINETUNE = (*recipe.FINETUNE, "train.epochs=1")
 
@@ -42,7 +44,9 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
     out.mkdir(parents=True, exist_ok=True)
     files = _write_vqa(data / "train" / "questions.json", out)
     regions, shards = out / "regions", out / "shards"
-    chosen = ExtractSettings(detector="demo", min_regions=1, max_regions=36)
+    chosen = ExtractSettings(
+        detector="demo", settings=ENLARGED, min_regions=1, max_regions=36, precision="auto"
+    )
     extract(data / "train" / "images", regions, chosen)
     join(regions, files["train"], shards, only_matched=True)
     pretrain([shards], out / "pretrain", settings.load(PretrainConfig, None, PRETRAIN))
