@@ -35,7 +35,7 @@ MODES = ("single", "two", "both")
 SCORES = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
 MATCHING = "matching"
 DETECTOR = DetectorTrainConfig(
-    steps=3000, settings=("shorter_side=240", "longer_side=320"), flip=True
+    steps=1500, settings=("shorter_side=192", "longer_side=256"), flip=True
 )
 REGIONS = 36
 MODEL = (
