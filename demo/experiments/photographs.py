@@ -47,8 +47,8 @@ MODEL = (
     "train.threads=1",
     "train.batch_size=64",
 )
-PRETRAIN = (*MODEL, "model.vocab_size=2000", "train.lr=2e-3", "train.steps=800")
-FINETUNE = (*MODEL, "train.lr=1e-3", "train.epochs=10", "data.cache_images=1000")
+PRETRAIN = (*MODEL, "model.vocab_size=2000", "train.lr=2e-3", "train.steps=400")
+FINETUNE = (*MODEL, "train.lr=1e-3", "train.epochs=5", "data.cache_images=1000")
 
 
 @dataclass(frozen=True, slots=True)
