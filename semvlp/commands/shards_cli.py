@@ -101,6 +101,9 @@ def shards_convert(source: Path, target: Path, view: str | None, **options: Any)
 @click.option("--texts", type=EXISTING, multiple=True, required=True)
 @out_option(None)
 @click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
+@click.option(
+    "--refer", is_flag=True, help="Write texts alone; regions are read from SOURCE where it lies."
+)
 @none_bad_option
 @overwrite_option
 def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: Any) -> Result:
