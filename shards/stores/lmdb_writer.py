@@ -26,6 +26,8 @@ from semvlp.shards.stores.lmdb_store import (
 )
 
 SAMPLES_PER_TRANSACTION = 64
+TEXTS_PER_TRANSACTION = 4096
+"""They take a moment to be made again, and every transaction waits for the disk."""
 
 
 class LmdbTarget:
@@ -36,7 +38,9 @@ class LmdbTarget:
     """
 
     def __init__(self, out: Path, plan: Plan, refused: set[int], store: StoreKind = "lmdb") -> None:
-        name = TEXTS_NAME if store == "reference" else LMDB_NAME
+        texts = store == "reference"
+        name = TEXTS_NAME if texts else LMDB_NAME
+        self._most_waiting = TEXTS_PER_TRANSACTION if texts else SAMPLES_PER_TRANSACTION
         self._path, self._part = out / name, out / PART_DIR / name
         self._plan = plan
         self._waiting: dict[bytes, bytes] = {}
@@ -62,7 +66,7 @@ class LmdbTarget:
         self._histogram[entry["n"]] += 1
         self._waiting[entry["key"].encode("ascii")] = b"".join((blob, text))
         self._written.add(position)
-        if len(self._waiting) == SAMPLES_PER_TRANSACTION:
+        if len(self._waiting) == self._most_waiting:
             self._flush()
 
     def refuse(self, position: int) -> None:

@@ -116,7 +116,7 @@ from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.maintenance.verify import verify
 
 source, work, format = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-lmdb_writer.SAMPLES_PER_TRANSACTION = 2
+lmdb_writer.SAMPLES_PER_TRANSACTION = lmdb_writer.TEXTS_PER_TRANSACTION = 2
 
 def run(out, kill_at):
     child = os.fork()
