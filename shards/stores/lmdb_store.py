@@ -25,13 +25,15 @@ from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_store import check_size
 
 LMDB_NAME = "regions.lmdb"
+TEXTS_NAME = "texts.lmdb"
+"""The file of a data set that refers to another one: the values are the JSON alone."""
 META_KEY = b"!meta"
 KEYS_KEY = b"!keys"
 FIRST_MAP_BYTES = 64 << 20
 PAGES_BYTES = 1 << 20
 """More than the tree of pages grows by in one transaction."""
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
-_Get = Callable[[bytes], memoryview]
+Get = Callable[[bytes], memoryview]
 
 
 class LmdbStore(Store):
@@ -42,11 +44,13 @@ class LmdbStore(Store):
             says.
     """
 
+    file_name = LMDB_NAME
+
     def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         manifest = manifest if manifest is not None else read_manifest(path)
         for shard in manifest.shards:
             check_size(path / shard.name, shard.bytes)
-        self._file = path / LMDB_NAME
+        self._file = path / self.file_name
         with self._values() as get:
             keys = Keys.split(np.frombuffer(bytes(get(KEYS_KEY)), np.uint8))
         super().__init__(path, manifest, keys)
@@ -57,8 +61,7 @@ class LmdbStore(Store):
             )
 
     def entry(self, index: int) -> bytes:
-        with self._values() as get:
-            return self._members(index, get)[0]
+        return self.entries([index])[0]
 
     @contextmanager
     def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
@@ -67,7 +70,7 @@ class LmdbStore(Store):
 
     def entries(self, indices: Sequence[int]) -> list[bytes]:
         with self._values() as get:
-            return [self._members(index, get)[0] for index in indices]
+            return [self._text(index, get) for index in indices]
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
         """Do nothing: only LMDB knows where in its file a sample lies."""
@@ -80,7 +83,10 @@ class LmdbStore(Store):
             text, blob = self._members(index, get)
             return text, bytes(blob)
 
-    def _members(self, index: int, get: "_Get") -> tuple[bytes, memoryview]:
+    def _text(self, index: int, get: Get) -> bytes:
+        return self._members(index, get)[0]
+
+    def _members(self, index: int, get: Get) -> tuple[bytes, memoryview]:
         layout = self._layouts[index]
         try:
             value = get(self.image_ids[index].encode("ascii"))
@@ -91,7 +97,7 @@ class LmdbStore(Store):
         return bytes(value[layout.end :]), value[: layout.end]
 
     @contextmanager
-    def _values(self) -> Iterator["_Get"]:
+    def _values(self) -> Iterator[Get]:
         """Look values up; they lie in the file and last as long as the context."""
         with _environments.acquire(self._file, self).begin(buffers=True) as transaction:
 

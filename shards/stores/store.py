@@ -90,9 +90,35 @@ class Store(Closing, ABC):
         return members
 
     @property
+    def source(self) -> Path:
+        """What opens the store."""
+        return self.path
+
+    @property
+    def base(self) -> "Store":
+        """The store that holds the regions: itself, unless it refers to another one."""
+        return self
+
+    @property
     def shard_sizes(self) -> Sequence[int]:
         """Images of each shard; those of an LMDB are what its tar shards would hold."""
         return self.manifest.shard_sizes
+
+    def checked_entry(self, index: int) -> bytes:
+        """Read the JSON alone, as it is stored, and what it says of itself.
+
+        Raises:
+            InputError: it is damaged, or of another image or extractor.
+        """
+        text = self.entry(index)
+        try:
+            entry = decode_entry(text)
+            self._check_key(index, entry["key"])
+            if entry["profile"] != self.manifest.profile:
+                raise InputError(f"it is of the profile {entry['profile']}")
+        except InputError as error:
+            raise InputError(self._damage(index, str(error))) from error
+        return text
 
     @abstractmethod
     def entry(self, index: int) -> bytes:

@@ -50,6 +50,10 @@ class TarStore(Store):
         return TarStore, (self.path, None, self._pattern)
 
     @property
+    def source(self) -> Path:
+        return self.path / self._pattern
+
+    @property
     def shard_sizes(self) -> Sequence[int]:
         return [shard.samples for shard in self.manifest.shards]
 
@@ -210,10 +214,17 @@ def webdataset(path: Path) -> Any:
     """Open the same shards with stock `webdataset.WebDataset`, in the order of the plan.
 
     For programs that are built on it. It does not notice damage: run `verify` first.
+
+    Raises:
+        InputError: the data set has no tar shards.
     """
+    manifest = read_manifest(path)
+    if manifest.store != "tar":
+        remedy = f"`semvlp shards convert {path} DST --to tar` writes them"
+        raise InputError(f"{path} has no tar shards, which webdataset reads; {remedy}")
     import webdataset as wds
 
-    names = [str(Path(path) / shard.name) for shard in read_manifest(path).shards]
+    names = [str(Path(path) / shard.name) for shard in manifest.shards]
     return wds.WebDataset(names, shardshuffle=False)
 
 
