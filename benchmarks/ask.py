@@ -34,7 +34,7 @@ from semvlp.eval.tasks.retrieval import LABELS
 from semvlp.extract.images.find import find_images
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 

@@ -26,7 +26,7 @@ from semvlp.eval.task import Example, Pass
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PackedBatch, pack
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.open import open_store

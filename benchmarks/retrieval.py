@@ -29,7 +29,7 @@ from semvlp.eval.matching.score_matrix import ReadBlock, cached_passes, tiled, w
 from semvlp.eval.network import Network
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import PairRegions
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
 
 FEATURES, VOCABULARY = 2048, 30522

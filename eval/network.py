@@ -25,7 +25,7 @@ from semvlp.model.config import PROCESSOR, SemVLPConfig, TaskHead
 from semvlp.model.layers.two_stream_cache import LowerStates
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import PairRegions, pack
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.task_network import TaskNetwork
 from semvlp.model.tokenizer import encode, load_tokenizer
 from semvlp.names import Precision
 from semvlp.shards.dataset.hashes import plain
@@ -62,7 +62,7 @@ LIMITS = tuple(field.name for field in fields(Limits))
 class Network:
     """A model with its tokenizer and how it is run."""
 
-    model: SemVLPForTask
+    model: TaskNetwork
     tokenizer: PreTrainedTokenizerFast
     device: str
     batch_size: int
@@ -188,11 +188,9 @@ def open_network(
         )
     try:
         if zero_shot and labels:
-            model, _ = SemVLPForTask.from_pretraining(
-                checkpoint, head=zero_shot.head, labels=labels
-            )
+            model, _ = TaskNetwork.from_pretraining(checkpoint, head=zero_shot.head, labels=labels)
         else:
-            model = _finetuned(checkpoint)
+            model = TaskNetwork.from_checkpoint(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
     except InputError:
         raise
@@ -272,21 +270,6 @@ def check_network(
             f"{checkpoint} answers {_few(labels)}, but the right answers of task {task.name} are "
             f"{_few(known)}; give a checkpoint fine-tuned on {task.name}"
         )
-
-
-def _finetuned(checkpoint: Path) -> SemVLPForTask:
-    loaded: Any = SemVLPForTask.from_pretrained(
-        checkpoint, dtype=torch.float32, output_loading_info=True
-    )
-    model: SemVLPForTask = loaded[0]
-    # transformers would go on with random weights in their place.
-    wrong = sorted({*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]})
-    if wrong:
-        raise InputError(
-            f"{checkpoint / WEIGHTS_NAME}: must hold exactly the tensors of its config.json, but "
-            f"{len(wrong)} are missing or too many, first {wrong[0]}"
-        )
-    return model
 
 
 def _head(checkpoint: Path) -> tuple[TaskHead | None, list[str]]:

@@ -27,7 +27,7 @@ from semvlp.eval.task import (
     never,
 )
 from semvlp.eval.tasks.base import mean_probability
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.task_network import TaskNetwork
 from semvlp.names import EvalMode
 from semvlp.progress import Progress
 from semvlp.shards.stores.store import Store
@@ -50,7 +50,7 @@ DEFAULT = PredictOptions()
 
 
 def predict(
-    model: SemVLPForTask,
+    model: TaskNetwork,
     tokenizer: PreTrainedTokenizerFast,
     task: Task,
     examples: Sequence[Example],

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from semvlp.errors import InputError
 from semvlp.extract.detectors.detector import Proposals
@@ -141,6 +140,9 @@ def _reached_once(boxes: Boxes, scores: Scores, rule: Preset) -> Scores:
 
 def _nms(boxes: Boxes, scores: Scores, iou: float) -> Indices:
     """Return the rows that survive, best first, ties in given order; in float32 whatever comes."""
+    # It brings torch's compiler along, which whoever asks about regions does not wait for.
+    from torchvision.ops import nms
+
     kept: Indices = nms(
         torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32), iou
     ).numpy()

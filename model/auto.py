@@ -9,8 +9,7 @@ from transformers import (
 
 from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPModel
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask, SemVLPModel
 
 
 class SemVLPForVisualQuestionAnswering(SemVLPForTask):  # type: ignore[no-untyped-call]

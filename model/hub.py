@@ -4,12 +4,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 from transformers.utils.logging import (
     disable_progress_bar,
     enable_progress_bar,
@@ -24,9 +23,12 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.model.card import CARD
 from semvlp.model.weights import WeightsError, refuse_larger
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # All that a checkpoint in the Hugging Face layout needs; foreign pickles are not fetched.
 FILES = ["*.json", "*.txt", "*.safetensors"]
-M = TypeVar("M", bound=PreTrainedModel)
+M = TypeVar("M", bound="PreTrainedModel")
 
 
 def checkpoint_folder(name: Path | str, *, called: str) -> Path:
@@ -83,7 +85,7 @@ def read_encoder(kind: type[M], name_or_path: str) -> tuple[M, list[str]]:
 
 
 def push(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     repo_id: str,
     *,
     commit_message: str | None = None,

@@ -2,9 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain, islice
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.trainers import WordPieceTrainer
@@ -76,9 +77,14 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
             f"model.tokenizer must be a directory that holds {' or '.join(VOCABULARIES)}, but "
             f"{path} has none; a checkpoint needs the tokenizer that it was trained with"
         )
+    network = _network_config(path)
     try:
+        # Unless it is told the configuration, transformers imports all models, which takes seconds.
         tokenizer = AutoTokenizer.from_pretrained(
-            str(name_or_path), local_files_only=path.is_dir(), trust_remote_code=False
+            str(name_or_path),
+            config=SemVLPConfig.from_dict(network) if _is_own(network) else None,
+            local_files_only=path.is_dir(),
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
@@ -86,7 +92,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
             f"hub gives out, or 'train' to learn one from the texts of the shards; "
             f"{str(name_or_path)!r} could not be read: {error}"
         ) from error
-    _check_size(path, len(tokenizer))
+    _check_size(path, network, len(tokenizer))
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.cls_token_id is None:
         raise ConfigError(
             f"model.tokenizer must be a fast tokenizer with BERT's special tokens, got "
@@ -95,20 +101,27 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _check_size(directory: Path, size: int) -> None:
-    """Check that the tokenizer of a checkpoint is that of its network."""
+def _network_config(directory: Path) -> dict[str, Any]:
+    """Read the config.json beside a tokenizer, {} where there is none."""
     try:
-        config, _ = SemVLPConfig.get_config_dict(directory) if directory.is_dir() else ({}, {})
+        return SemVLPConfig.get_config_dict(directory)[0] if directory.is_dir() else {}
     except OSError:
-        return  # a folder with a tokenizer alone
-    wanted = config.get("vocab_size", size)
+        return {}
+
+
+def _check_size(directory: Path, network: Mapping[str, Any], size: int) -> None:
+    """Check that the tokenizer of a checkpoint is that of its network."""
+    wanted = network.get("vocab_size", size)
     # Published networks have rows for tokens that their vocabularies may lack.
-    fits = size == wanted if config.get("model_type") == SemVLPConfig.model_type else size <= wanted
-    if not fits:
+    if not (size == wanted if _is_own(network) else size <= wanted):
         raise ConfigError(
             f"{directory}: the tokenizer must have the {wanted} entries of the network in "
             f"config.json, but has {size}; it is of another checkpoint"
         )
+
+
+def _is_own(network: Mapping[str, Any]) -> bool:
+    return network.get("model_type") == SemVLPConfig.model_type
 
 
 def encode(

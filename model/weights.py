@@ -3,22 +3,24 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from semvlp.errors import InputError
 from semvlp.model.config import SemVLPConfig
 
 WEIGHTS_FILE = "model.safetensors"
 ENCODER = "semvlp."
+N = TypeVar("N", bound=nn.Module)
 MOST_MISSING = 2**26
 """Numbers that a checkpoint may lack before nothing is allocated for it: 256 MiB of them."""
 # Where the setting of `semvlp` has another name than the field of the configuration.
@@ -113,6 +115,50 @@ def copy_tensors(
         WeightsError: a required name is missing, a name is unknown, or shapes differ.
     """
     own = _tensors(module)
+    _check_fit(own, tensors, source, required)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return LoadReport(
+        source=source,
+        loaded=tuple(name for name in own if name in tensors),
+        new=tuple(name for name in own if name not in tensors),
+        unused=tuple(unused),
+        labels=tuple(labels),
+    )
+
+
+def filled(kind: Callable[[SemVLPConfig], N], config: SemVLPConfig, directory: Path) -> N:
+    """Make a network of the tensors of a checkpoint, all of them and no others, in float32.
+
+    Nothing is allocated for it but what the file holds.
+
+    Raises:
+        InputError: an unreadable checkpoint, or one that does not fit (then a WeightsError).
+    """
+    with torch.device("meta"), _Unfilled():
+        network = kind(config)
+    tensors, file = read_tensors(directory)
+    _check_fit(own := _tensors(network), tensors, str(file), own)
+    network.load_state_dict({name: tensors[name].float() for name in own}, assign=True)
+    return network
+
+
+class _Unfilled(TorchFunctionMode):
+    """Tensors are made without their initial values, for which torch would load its compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def _check_fit(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str, required: Iterable[str]
+) -> None:
     for name in required:
         if name not in tensors:
             raise WeightsError(f"{source}: the tensor {name} {_shape(own[name])} is missing")
@@ -127,16 +173,6 @@ def copy_tensors(
                 f"{source}: the tensor {name} must be {_shape(own[name])} in this network, "
                 f"got {_shape(tensor)}"
             )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
-    return LoadReport(
-        source=source,
-        loaded=tuple(name for name in own if name in tensors),
-        new=tuple(name for name in own if name not in tensors),
-        unused=tuple(unused),
-        labels=tuple(labels),
-    )
 
 
 def check_options(config: SemVLPConfig, source: str, whose: str, wanted: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from semvlp.eval.task import Example, Stop, Task
 from semvlp.model.layers.heads import label_loss
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import Mode
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer, tell_unknown
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.store import Store

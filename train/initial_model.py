@@ -20,9 +20,9 @@ from semvlp.eval.task import Example, Task
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.hub import checkpoint_folder
 from semvlp.model.layers.embeddings import FEATURE_MEAN
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.published.load import FAMILIES, load_published, model_type
-from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer, train_wordpiece
 from semvlp.shards.dataset.hashes import plain
 from semvlp.shards.dataset.manifest import Manifest
@@ -82,7 +82,7 @@ def fresh_config(
 
 
 def load_pretrained(
-    model: SemVLPModel,
+    model: SemVLPNetwork,
     config: ModelConfig,
     store: Store,
     features: Iterable[NDArray[np.float16]],
@@ -108,7 +108,7 @@ def load_pretrained(
         standardise(model, features)
 
 
-def standardise(model: SemVLPModel, features: Iterable[NDArray[np.float16]]) -> None:
+def standardise(model: SemVLPNetwork, features: Iterable[NDArray[np.float16]]) -> None:
     """Fit the region embeddings to the features [R, F] of some images."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for of_image in features:

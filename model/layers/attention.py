@@ -14,7 +14,6 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import sdpa_kernel
-from torch.nn.attention.varlen import varlen_attn
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.layers.segments import (
@@ -186,6 +185,9 @@ class Attention(nn.Module):
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, layout: VarlenLayout) -> Tensor:
     """Compute the attention of all segments in one kernel."""
+    # It brings torch's compiler along, which those on a CPU need not wait for.
+    from torch.nn.attention.varlen import varlen_attn
+
     if not layout.max_seqlen_q:
         return query[:0]
     if layout.key_rows is None:

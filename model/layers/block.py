@@ -3,12 +3,11 @@
 L rows of the packed row, M of them that are asked for, S rows of keys, D width.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.layers.attention import Attention
@@ -18,13 +17,17 @@ from semvlp.shapes import shapes
 CROSS_ATTENTIONS = ("cross_attention", "region_cross_attention")
 
 
-class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
+class Block(nn.Module):
     """A post-LN BERT layer, with or without a cross-attention slot.
 
     With `cross_attention` = shared the same weights serve text -> regions and regions -> text, with
     separate the regions have their own, and with tied both directions are served by those of the
     self-attention: the same row, cut across the pair instead of along it.
     """
+
+    # `activation_checkpointing_enable` of transformers sets both in whatever module has the first.
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(self, config: SemVLPConfig, *, cross: bool) -> None:
         super().__init__()
@@ -52,6 +55,18 @@ class Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
 
         Where `rows` [M] int64 are given, only they come out: [M, D].
         """
+        given = hidden, self_layout, cross_layout, rows
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(self._compute, *given)
+        return self._compute(*given)
+
+    def _compute(
+        self,
+        hidden: Tensor,
+        self_layout: AttentionLayout,
+        cross_layout: AttentionLayout | TwoWayLayout | None,
+        rows: Tensor | None,
+    ) -> Tensor:
         hidden = self.self_attend(hidden, self_layout)
         if cross_layout is not None:
             hidden = self.cross_attend(hidden, cross_layout)

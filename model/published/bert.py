@@ -7,7 +7,7 @@ from transformers import BertModel
 
 from semvlp.model.hub import read_encoder
 from semvlp.model.layers.block import attention_twins
-from semvlp.model.semvlp import SemVLPModel
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.weights import LoadReport, copy_tensors
 
 # BERT's name -> ours; `.weight` and `.bias` follow where a module is meant.
@@ -49,7 +49,7 @@ def named_parts(modules: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def load_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
+def load_bert(model: SemVLPNetwork, name_or_path: str) -> LoadReport:
     """Fill text embeddings, self-attention, feed-forward and pooler from a BERT checkpoint.
 
     Region embeddings stay new, and so does the cross-attention unless `cross_start` says that it
@@ -70,7 +70,7 @@ def load_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     return copy_tensors(model, tensors, name_or_path, required=required, unused=unused)
 
 
-def to_bert(model: SemVLPModel) -> dict[str, Tensor]:
+def to_bert(model: SemVLPNetwork) -> dict[str, Tensor]:
     """Return the tensors that `load_bert` fills, under BERT's names: the inverse of it."""
     own = model.state_dict()
     names = bert_names(model.config.num_hidden_layers)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from semvlp.errors import ConfigError
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.hub import read_encoder
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.published.bert import load_bert
 from semvlp.model.published.lxmert import load_lxmert
 from semvlp.model.published.visual_bert import load_visual_bert
 from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
-FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
+FAMILIES: dict[str, Callable[[SemVLPNetwork, str], LoadReport]] = {
     "bert": load_bert,
     "lxmert": load_lxmert,
     "visual_bert": load_visual_bert,
@@ -23,7 +24,7 @@ FAMILIES: dict[str, Callable[[SemVLPModel, str], LoadReport]] = {
 OPTIONS = ("cross_attention", "box_size", "box_encoding", "region_embedding", "image_token")
 
 
-def load_own(model: SemVLPModel, name_or_path: str) -> LoadReport:
+def load_own(model: SemVLPNetwork, name_or_path: str) -> LoadReport:
     """Fill the whole encoder from a SemVLP checkpoint of the same sizes; its heads stay behind.
 
     Raises:
@@ -51,7 +52,7 @@ def model_type(name_or_path: str) -> str:
     return str(config.get("model_type"))
 
 
-def load_published(model: SemVLPModel, name_or_path: str) -> LoadReport:
+def load_published(model: SemVLPNetwork, name_or_path: str) -> LoadReport:
     """Fill `model` from a checkpoint of BERT, LXMERT, VisualBERT or our own, as config.json says.
 
     Whatever was not loaded is logged as a warning.

@@ -13,8 +13,8 @@ from transformers import LxmertModel
 
 from semvlp.model.hub import read_encoder
 from semvlp.model.layers.embeddings import TEXT_TYPE
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.published.bert import EMBEDDINGS, LAYER_MODULES, MODULES, named_parts
-from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
 # LXMERT's name -> ours; `.weight` and `.bias` follow. Its language layers are named as BERT's.
@@ -62,7 +62,7 @@ def lxmert_names(language_layers: int, cross_layers: int) -> dict[str, str]:
     return EMBEDDINGS | named_parts(modules)
 
 
-def load_lxmert(model: SemVLPModel, name_or_path: str) -> LoadReport:
+def load_lxmert(model: SemVLPNetwork, name_or_path: str) -> LoadReport:
     """Fill all but the mask embedding from an LXMERT checkpoint; features are taken as they are.
 
     Raises:
@@ -82,14 +82,14 @@ def load_lxmert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     return copy_tensors(model, tensors, name_or_path, required=names.values(), unused=unused)
 
 
-def _normalise_as(model: SemVLPModel, eps: float) -> None:
+def _normalise_as(model: SemVLPNetwork, eps: float) -> None:
     """Give the norms of regions LXMERT's eps: with ours features of small variance differ."""
     model.config.region_norm_eps = eps
     for norm in (model.region_embeddings.feature_norm, model.region_embeddings.box_norm):
         norm.eps = eps
 
 
-def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _regions(model: SemVLPNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Make the tensors that are not copied as they are: LXMERT's regions have no token type."""
     embeddings = model.region_embeddings
     types = torch.zeros_like(model.text_embeddings.token_type_embeddings.weight)

@@ -11,8 +11,8 @@ from transformers import VisualBertModel
 from semvlp.model.hub import read_encoder
 from semvlp.model.layers.block import attention_twins
 from semvlp.model.layers.embeddings import REGION_TYPE, TEXT_TYPE
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.published.bert import bert_names
-from semvlp.model.semvlp import SemVLPModel
 from semvlp.model.weights import LoadReport, check_options, copy_tensors
 
 # VisualBERT's name -> ours, beside what it has in common with BERT.
@@ -28,7 +28,7 @@ REGION_TYPES = "embeddings.visual_token_type_embeddings.weight"
 TYPES = "text_embeddings.token_type_embeddings.weight"
 
 
-def load_visual_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
+def load_visual_bert(model: SemVLPNetwork, name_or_path: str) -> LoadReport:
     """Fill all but cross-attention and mask embedding from a VisualBERT checkpoint.
 
     The boxes start with no weight, and features are taken as they are: leave them unstandardised.
@@ -52,7 +52,7 @@ def load_visual_bert(model: SemVLPModel, name_or_path: str) -> LoadReport:
     return copy_tensors(model, tensors, name_or_path, required=required, unused=unused)
 
 
-def _regions(model: SemVLPModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _regions(model: SemVLPNetwork, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Make the tensors that are not copied: every region has position 0 and the visual type 1."""
     embeddings = model.region_embeddings
     types = torch.zeros_like(model.text_embeddings.token_type_embeddings.weight)

@@ -202,6 +202,17 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert found.stdout.strip() == "semvlp.app.assistant"
 
 
+def test_loading_brings_along_neither_models_of_transformers_nor_a_compiler(drawn: Drawn) -> None:
+    """Each takes seconds to import, and answers about known regions need none of them."""
+    heavy = ["torch._dynamo", "torchvision.ops", "transformers.modeling_utils"]
+    code = (
+        f"import semvlp, sys; semvlp.load({str(drawn.checkpoint('vqa'))!r}, device='cpu');"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_names_of_the_package_are_few_and_there() -> None:
     assert len(semvlp.__all__) <= 10
     assert all(getattr(semvlp, name) for name in semvlp.__all__)

@@ -12,7 +12,7 @@ import torch
 from semvlp.eval.network import Network
 from semvlp.eval.tasks.table import load_task
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.model.tokenizer import train_wordpiece
 from semvlp.shards.dataset.manifest import Plan
 from semvlp.shards.record import Regions, Sample

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from semvlp.errors import InputError
@@ -189,9 +190,11 @@ def test_damaged_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
     lost = next(name for name in tensors if name.startswith("head."))
     rest = {name: tensor for name, tensor in tensors.items() if name != lost}
     save_file(rest, weights / "model.safetensors", {"format": "pt"})
-    refuse(f"1 are missing or too many, first {lost}")
+    refuse(f"the tensor {lost} .* is missing")
+    save_file({**tensors, "more": torch.zeros(1)}, weights / "model.safetensors")
+    refuse("no place for the tensor more")
     (weights / "model.safetensors").write_bytes(b"not weights")
-    refuse("is no fine-tuned SemVLP checkpoint")
+    refuse("not a readable safetensors file")
 
 
 def test_a_file_for_other_annotations_is_not_scored(

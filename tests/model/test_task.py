@@ -13,6 +13,7 @@ from semvlp.errors import InputError
 from semvlp.model import PackedBatch, SemVLPConfig, SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.config import TaskHead
 from semvlp.model.packing import Mode
+from semvlp.model.task_network import TaskNetwork
 from semvlp.model.weights import WeightsError
 from semvlp.names import ImageToken
 
@@ -63,9 +64,20 @@ def test_shapes_and_round_trip(
     logits = model(make_batch(LENGTHS), "two").logits
     assert logits.shape == shape
     model.save_pretrained(tmp_path)
-    again = SemVLPForTask.from_pretrained(tmp_path)
-    assert again.config.labels == list(labels)
-    torch.testing.assert_close(again(make_batch(LENGTHS), "two").logits, logits)
+    for again in SemVLPForTask.from_pretrained(tmp_path), TaskNetwork.from_checkpoint(tmp_path):
+        assert again.config.labels == list(labels)
+        torch.testing.assert_close(again(make_batch(LENGTHS), "two").logits, logits)
+
+
+def test_a_network_is_opened_in_float32_and_ready_to_answer(
+    config: SemVLPConfig, tmp_path: Path
+) -> None:
+    config = config.for_task("pooled", ["yes", "no"])
+    SemVLPForTask(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    network = TaskNetwork.from_checkpoint(tmp_path)
+    assert not network.training
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_pair_head_joins_neighbours_in_order(config: SemVLPConfig, make_batch: MakeBatch) -> None:

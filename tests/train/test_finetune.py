@@ -16,8 +16,7 @@ from semvlp.errors import ConfigError, InputError, Interrupted, TooManyRefused
 from semvlp.eval.files.inputs import left_out_of
 from semvlp.eval.network import Network
 from semvlp.model.layers.heads import label_loss
-from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import steps_per_epoch, total_steps

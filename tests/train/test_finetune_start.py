@@ -12,8 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import BertConfig, BertModel, GPT2Config
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train.run.report import RunReport
 from tests.train.finetuning import Colours

@@ -11,7 +11,7 @@ from torch import nn
 
 from semvlp.errors import Interrupted
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.train import loop
 from semvlp.train.config import PretrainConfig
 from semvlp.train.optim import EPSILON, make_optimizer

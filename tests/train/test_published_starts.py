@@ -8,8 +8,7 @@ import torch
 from transformers import LxmertConfig, LxmertForPreTraining, LxmertModel
 
 from semvlp.errors import ConfigError
-from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForPreTraining, SemVLPForTask
 from semvlp.model.tokenizer import load_tokenizer
 from semvlp.model.weights import WeightsError
 from semvlp.train.config import FinetuneConfig, PretrainConfig

@@ -28,7 +28,7 @@ from semvlp.model.packing import (
     starts_of,
     to_device,
 )
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.shards.stream.order import generator
 from semvlp.train.config import RetrievalConfig
 

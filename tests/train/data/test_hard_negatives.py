@@ -6,7 +6,7 @@ import torch
 
 from semvlp.model.config import SemVLPConfig
 from semvlp.model.packing import Mode, PackedBatch, PairRegions, pack
-from semvlp.model.task_model import SemVLPForTask
+from semvlp.model.semvlp import SemVLPForTask
 from semvlp.train.data.finetuning import TaskTargets
 from semvlp.train.data.hard_negatives import (
     Candidate,

@@ -1,4 +1,4 @@
-"""SemVLPForTask: the encoder with one task head, its loss, and what it takes from pre-training.
+"""The encoder with one task head, its loss, and what it takes from a checkpoint.
 
 N pairs, T text tokens, B examples, Z labels, D width. Padded inputs are such as `PaddedInputs` has
 them.
@@ -22,29 +22,34 @@ from semvlp.model.layers.heads import (
     task_head,
 )
 from semvlp.model.layers.pair_head import PairedAttentionHead
+from semvlp.model.network import SemVLPNetwork
 from semvlp.model.outputs import Encoded, TaskOutput
 from semvlp.model.packing import Mode, PackedBatch
 from semvlp.model.padded import pack_padded
-from semvlp.model.pretrained import SemVLPPreTrainedModel
-from semvlp.model.semvlp import SemVLPModel
-from semvlp.model.weights import LoadReport, load_pretraining, refuse_larger
+from semvlp.model.weights import LoadReport, filled, load_pretraining, refuse_larger
 from semvlp.names import EvalMode
 from semvlp.shapes import shapes
 
 
-class SemVLPForTask(SemVLPPreTrainedModel):
-    """The encoder with one task head.
+class TaskNetwork(nn.Module):
+    """The encoder with one task head, a module of torch; `SemVLPForTask` is one of transformers.
 
     `pooled`: N pairs, one prediction each. `match`: likewise, class 1 = match. `pair`: N = 2 B
     pairs (text, left), (text, right), ..., the two pooled vectors make one prediction. `region`:
     N pairs, one score for each region.
     """
 
+    encoder_type: type[SemVLPNetwork] = SemVLPNetwork
+
     def __init__(self, config: SemVLPConfig) -> None:
-        super().__init__(config)
-        self.semvlp = SemVLPModel(config)
+        super().__init__()
+        self.config = config
+        self.build(config)
+
+    def build(self, config: SemVLPConfig) -> None:
+        """Make encoder and head; a model of transformers begins in its own way and calls it too."""
+        self.semvlp = self.encoder_type(config)
         self.head = self._head(config)
-        self.post_init()  # type: ignore[no-untyped-call]
 
     @shapes
     def forward(
@@ -130,6 +135,15 @@ class SemVLPForTask(SemVLPPreTrainedModel):
         return task_head(config)
 
     @classmethod
+    def from_checkpoint(cls, directory: Path) -> Self:
+        """Open a fine-tuned checkpoint, ready to answer.
+
+        Raises:
+            InputError: it is damaged, or its tensors are not those that its config.json describes.
+        """
+        return filled(cls, SemVLPConfig.from_pretrained(directory), directory).eval()
+
+    @classmethod
     def from_pretraining(
         cls, path: str | Path, *, head: TaskHead, labels: Sequence[str], **overrides: Any
     ) -> tuple[Self, LoadReport]:
@@ -157,7 +171,7 @@ class SemVLPForTask(SemVLPPreTrainedModel):
             raise ConfigFileError(
                 f"{directory / 'config.json'}: describes no SemVLP network: {error}"
             ) from error
-        refuse_larger(SemVLPModel, pretrained, directory)
+        refuse_larger(SemVLPNetwork, pretrained, directory)
         model = cls(pretrained.for_task(head, labels, **overrides))
         report = load_pretraining(model, model.config, directory, pretrained.answers or [])
         return model, report
