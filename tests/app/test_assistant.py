@@ -1,8 +1,6 @@
 """A checkpoint in use: the regions, the probabilities and the refusals of `semvlp.load`."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +192,6 @@ def test_regions_of_no_detector_of_ours_are_told(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: there is no such folder"):
         load(tmp_path / "nowhere")
-
-
-def test_importing_the_package_loads_no_torch() -> None:
-    code = "import semvlp, sys; assert 'torch' not in sys.modules; print(semvlp.load.__module__)"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "semvlp.app.assistant"
 
 
 def test_loading_brings_along_neither_models_of_transformers_nor_a_compiler(drawn: Drawn) -> None:

@@ -35,7 +35,7 @@ from semvlp.train.schedule import mode_of
 SMALL = Size(
     scenes={"train": 24, "tune": 12, "test": 12},
     statements={"train": 3, "tune": 2, "test": 2},
-    steps=20,
+    steps=8,
     seeds=1,
 )
 SINGLE = "single-3-tied-fourier"
