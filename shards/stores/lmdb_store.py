@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import lmdb
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.keys import Keys
@@ -61,16 +62,21 @@ class LmdbStore(Store):
             )
 
     def entry(self, index: int) -> bytes:
-        return self.entries([index])[0]
+        with self._values() as get:
+            return self._text(get, index)
 
     @contextmanager
-    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample | Damage]]:
         with self._values() as get:
-            yield (self._stored(index, self._members(index, get)) for index in indices)
+            yield (self._stored(index, partial(self._members, get)) for index in indices)
 
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
         with self._values() as get:
-            return [self._text(index, get) for index in indices]
+            read = partial(self._text, get)
+            return [
+                self._checked_entry(index, read) if self._layouts[index] is None else read(index)
+                for index in indices
+            ]
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
         """Do nothing: only LMDB knows where in its file a sample lies."""
@@ -80,13 +86,13 @@ class LmdbStore(Store):
 
     def _read(self, index: int) -> Members:
         with self._values() as get:
-            text, blob = self._members(index, get)
+            text, blob = self._members(get, index)
             return text, bytes(blob)
 
-    def _text(self, index: int, get: Get) -> bytes:
-        return self._members(index, get)[0]
+    def _text(self, get: Get, index: int) -> bytes:
+        return self._members(get, index)[0]
 
-    def _members(self, index: int, get: Get) -> tuple[bytes, memoryview]:
+    def _members(self, get: Get, index: int) -> tuple[bytes, memoryview]:
         layout = self._layouts[index]
         try:
             value = get(self.image_ids[index].encode("ascii"))

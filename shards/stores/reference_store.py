@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.dataset.manifest import Manifest
 from semvlp.shards.keys import Keys
 from semvlp.shards.stores.lmdb_store import TEXTS_NAME, Get, LmdbStore
@@ -44,11 +45,11 @@ class ReferenceStore(LmdbStore):
         return self._base
 
     @contextmanager
-    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample | Damage]]:
         with self._values() as get, self._base.view(self._in_base(indices)) as samples:
             yield (
-                self._stored(index, (self._text(index, get), regions))
-                for index, (_, regions, _) in zip(indices, samples, strict=True)
+                self._stored(index, partial(self._with_text, get, sample))
+                for index, sample in zip(indices, samples, strict=True)
             )
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
@@ -62,8 +63,13 @@ class ReferenceStore(LmdbStore):
         rows: list[int] = self._rows[np.array(indices, np.int64)].tolist()
         return rows
 
-    def _text(self, index: int, get: Get) -> bytes:
+    def _text(self, get: Get, index: int) -> bytes:
         return bytes(get(self.image_ids[index].encode("ascii")))
+
+    def _with_text(self, get: Get, sample: StoredSample | Damage, index: int) -> Members:
+        if isinstance(sample, Damage):
+            raise InputError(sample.reason)
+        return self._text(get, index), sample[1]
 
     def _read(self, index: int) -> Members:
         return self.entry(index), self._base.members(int(self._rows[index]))[1]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
@@ -70,17 +70,19 @@ class TarStore(Store):
         return counts
 
     @contextmanager
-    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample | Damage]]:
         yield (
-            self._stored(index, self._view(index))
+            self._stored(index, self._view)
             if (layout := self._layouts[index]) is None
             else (bytes(mapped[text]), mapped[regions], layout)
             for index, mapped, text, regions in self._slices(indices)
         )
 
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
         return [
-            self.entry(index) if self._layouts[index] is None else bytes(mapped[text])
+            self._checked_entry(index, self.entry)
+            if self._layouts[index] is None
+            else bytes(mapped[text])
             for index, mapped, text, _ in self._slices(indices)
         ]
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
-from semvlp.shards.batch import Batch, VisitHeader
+from semvlp.shards.batch import Batch, Damage, VisitHeader
 from semvlp.shards.stream.ring import Ring
 from semvlp.shards.stream.stream import Stream
 
@@ -67,7 +67,7 @@ class Reader(Closing):
         """Take the next batch.
 
         Raises:
-            InputError: a sample of it is damaged.
+            InputError: a sample of it is damaged, and the stream skips none.
             SemVLPError: the reading process ended.
         """
         if self._worker is None:
@@ -130,12 +130,12 @@ class _ReaderProcess:
             slot = self._free.pop()
             self._send(slot)
             self._asked.append(slot)
-        headers, lengths = self._receive()
+        headers, lengths, damaged = self._receive()
         slot = self._in_use = self._asked.popleft()
         columns = self._columns[slot]
         rows = sum(lengths)
         used = {name: column[:rows] for name, column in columns.items()}
-        return Batch(headers=headers, lengths=lengths, columns=used)
+        return Batch(headers=headers, lengths=lengths, columns=used, damaged=damaged)
 
     def close(self) -> None:
         self._connection.close()
@@ -153,7 +153,7 @@ class _ReaderProcess:
             raise self._death() from None
         self._position += self._step
 
-    def _receive(self) -> tuple[list[VisitHeader], list[int]]:
+    def _receive(self) -> tuple[list[VisitHeader], list[int], list[Damage]]:
         wait([self._connection, self._process.sentinel])
         try:
             answer = self._connection.recv()
@@ -161,8 +161,8 @@ class _ReaderProcess:
             raise self._death() from None
         if isinstance(answer, BaseException):
             raise answer
-        headers, lengths = answer
-        return headers, lengths
+        headers, lengths, damaged = answer
+        return headers, lengths, damaged
 
     def _death(self) -> SemVLPError:
         self._process.join(CLOSE_SECONDS)
@@ -209,7 +209,7 @@ def _answer(stream: Stream, position: int, ring: Ring, slot: int) -> Any:
         return error
     except Exception as error:
         return SemVLPError(f"reading the shards failed: {type(error).__name__}: {error}")
-    return batch.headers, batch.lengths
+    return batch.headers, batch.lengths, batch.damaged
 
 
 def _watch(parent: int) -> None:

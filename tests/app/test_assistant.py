@@ -1,6 +1,8 @@
 """A checkpoint in use: the regions, the probabilities and the refusals of `semvlp.load`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 

@@ -21,7 +21,7 @@ from semvlp.train import loop
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import steps_per_epoch, total_steps
 from semvlp.train.run.files import METRICS, VALIDATION, read_lines, read_run
-from semvlp.train.run.report import RunReport, facts
+from semvlp.train.run.report import RunReport, check_left_out, facts
 from semvlp.train.run.state import read_state
 from semvlp.train.step import train_step
 from semvlp.train.train_config import FinetuneTrainConfig
@@ -255,9 +255,9 @@ def test_examples_without_images_are_left_out_where_asked(
     assert "without 3 of 24 examples, whose images are missing" in report.sentence()
     assert facts(read_run(tmp_path / "run"))["left out"] == "3 examples, whose images are missing"
     assert left_out_of(tmp_path / "run" / "last") == 3
-    report.check_left_out(0.2)
+    check_left_out(report, 0.2)
     with pytest.raises(TooManyRefused, match=r"--max-bad allows 5\.0%"):
-        report.check_left_out(0.05)
+        check_left_out(report, 0.05)
     # The same command again says it too; and nothing is left out of what is scored.
     again = finetuned("train.steps=1", given=[more], out=tmp_path / "run", skip_missing=True)
     assert (again.new_steps, again.left_out) == (0, 3)
