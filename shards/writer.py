@@ -145,9 +145,8 @@ class Writer(Closing):
         if not (self.out / MANIFEST_NAME).exists():
             with _space(self.out):
                 self._log.sort(self.refused)
-                every = self._refusals, self._packages
-                manifest = manifest_of(self.plan, self._store, (), *every)
-                manifest = replace(manifest, shards=self._target.finish(manifest))
+                bare = manifest_of(self.plan, self._store, self._refusals, self._packages)
+                manifest = replace(bare, shards=self._target.finish(bare))
                 publish_json(self.out / MANIFEST_NAME, manifest.to_json())
         self._target.close()
         shutil.rmtree(self.out / PART_DIR, ignore_errors=True)
@@ -182,9 +181,9 @@ class Writer(Closing):
 def manifest_of(
     plan: Plan,
     store: StoreKind,
-    shards: tuple[ShardEntry, ...],
     refusals: Mapping[int, Refusal],
     packages: Sequence[str] = (),
+    shards: tuple[ShardEntry, ...] = (),
 ) -> Manifest:
     """Make the manifest of a plan carried out with `packages`; refusals are by position."""
     return Manifest(

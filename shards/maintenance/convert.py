@@ -14,7 +14,7 @@ from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
 from semvlp.shards.dataset.manifest import Base, Manifest
-from semvlp.shards.dataset.refusals import check_refused, reasons_of
+from semvlp.shards.dataset.refusals import check_refused, printable, reasons_of
 from semvlp.shards.keys import Keys
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
@@ -55,7 +55,7 @@ class JoinReport:
         refused = self.manifest.refused
         why = f"; {len(refused)} refused: {reasons_of(refused)}" if refused else ""
         base = self.manifest.base
-        where = f"; their regions stay in {base.path}, seen from there" if base else ""
+        where = f"; the regions stay in {os.path.normpath(self.out / base.path)}" if base else ""
         return (
             f"{self.out} holds {self.images} images with {self.captions} captions and "
             f"{self.questions} questions{where}{lost}{why}."
@@ -129,7 +129,7 @@ def join(
             if only_matched
             else plan.image_ids,
             texts_sha256=files_sha256(texts, after=plan.texts_sha256),
-            base=_base_of(store, out),
+            base=_base_of(store, out) if refer else None,
         )
         kind = "reference" if refer else store.base.manifest.store
         with open_writer(out, plan, format=kind, overwrite=overwrite) as writer:
@@ -208,14 +208,18 @@ def copy(
 
 
 def _base_of(store: Store, out: Path) -> Base:
-    """Return what a data set in `out` says of the regions that a store reads."""
-    source, manifest = store.base.source.resolve(), store.base.manifest
-    shared = os.path.commonpath([source, out.resolve()])
-    return Base(
-        path=str(source) if shared == source.anchor else os.path.relpath(source, out.resolve()),
-        images=len(store.base),
-        dataset_sha256=manifest.dataset_sha256,
-    )
+    """Return what a data set in `out` says of the regions that a store reads.
+
+    Raises:
+        ConfigError: JSON cannot hold the path.
+    """
+    base, here = store.base, out.resolve()
+    path = str(base.source.resolve())
+    if os.path.commonpath([path, here]) != here.anchor:
+        path = os.path.relpath(path, here)
+    if printable(path) != path:
+        raise ConfigError(f"{printable(path)} is no UTF-8 and cannot be referred to; rename it")
+    return Base(path=path, images=len(base), dataset_sha256=base.manifest.dataset_sha256)
 
 
 def _with_texts(texts: Mapping[str, Texts], members: Members) -> Members:

@@ -47,7 +47,7 @@ def repair(path: Path) -> Manifest:
     whole = concatenate((index for index, _ in shards), sum(len(index.keys) for index, _ in shards))
     publish_pieces(path / INDEX_NAME, whole.pieces())
     entries = tuple(entry for _, entry in shards)
-    return _publish(path, manifest_of(plan, "tar", entries, refused))
+    return _publish(path, manifest_of(plan, "tar", refused, shards=entries))
 
 
 def _publish(path: Path, manifest: Manifest) -> Manifest:

@@ -329,6 +329,22 @@ def test_nothing_is_written_over_the_regions_that_are_read(tars: Path, texts: Pa
     assert contents(tars / "regions") == before
 
 
+def test_a_join_does_not_go_on_with_other_regions(tars: Path, texts: Path) -> None:
+    before = contents(tars / "reference")
+    overwritten(tars / "regions")
+    with pytest.raises(ConfigError, match=r"another plan: .*refers_to\.dataset_sha256 was"):
+        join(tars / "regions", [texts], tars / "reference", refer=True)
+    assert contents(tars / "reference") == before
+
+
+def test_a_place_that_json_cannot_name_is_refused(tmp_path: Path, texts: Path) -> None:
+    regions = tmp_path / os.fsdecode(b"bad\xff")
+    write_dataset(regions)
+    with pytest.raises(ConfigError, match=r"bad\? is no UTF-8"):
+        join(regions, [texts], tmp_path / "out", refer=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_damaged_entry_is_refused_without_reading_regions(tars: Path, texts: Path) -> None:
     """Regions are not read; where JSON is damaged, its image can be left out."""
     sound = samples(tars / "reference")
