@@ -115,7 +115,9 @@ def test_examples_that_are_left_out_are_counted_for_all_seeds(
     assert json.loads((tmp_path / "seeds.json").read_text())["left_out"] == 1
     # The command says so by its exit code, as that of one seed does.
     monkeypatch.setattr("semvlp.train.run.seeds.finetune_seeds", lambda *_, **__: report)
-    names = {"--annotations": more, "--valid": more, "--shards": shards, "--init": init}
+    asked = tmp_path / "questions.json"
+    asked.write_text('{"questions": []}')
+    names = {"--annotations": asked, "--valid": asked, "--shards": shards, "--init": init}
     given = [str(word) for pair in names.items() for word in pair]
     command = ["finetune", "--task", "vqa", "--seeds", "2", *given, "--max-bad"]
     assert run(cli, "semvlp", [*command, "0.04"]) == 4
