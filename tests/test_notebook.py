@@ -2,12 +2,10 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 
 from tests.documents import ROOT
@@ -44,25 +42,22 @@ def test_it_is_small_and_was_kept_without_errors(cells: list[dict[str, Any]]) ->
     ]
 
 
-def test_it_runs(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+# A notebook shows figures, and leaves it to the page to close what it shows.
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_it_runs(
+    cells: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     small = "\n".join(f"{name} = {value!r}" for name, value in SMALL.items())
     program = [small if _sets_parameters(cell) else "".join(cell["source"]) for cell in cells]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MPLBACKEND": "Agg",
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = [line.split() for line in done.stdout.splitlines()]
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("Agg")
+    exec("\n".join(program), {"__name__": "__main__"})
+    plt.close("all")
+    answers = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert answers
     assert all(0 <= float(answer[-1]) <= 1 for answer in answers)
     assert (tmp_path / "made" / "finetune-vqa" / "best").exists()

@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.util import Finalize
@@ -26,8 +25,6 @@ from semvlp.shards.stream.stream import Stream
 
 SLOTS = 3
 """One batch in use, one ready, one in work."""
-WATCH_SECONDS = 1.0
-"""How often the reader looks whether the process it reads for is alive."""
 CLOSE_SECONDS = 5.0
 NAME = "semvlp-reader"
 UNGUARDED = 64  # EX_USAGE of sysexits.h
@@ -115,7 +112,7 @@ class _ReaderProcess:
         self._connection, theirs = context.Pipe()
         # A program that ends without `close` waits for its processes: this one would wait too.
         Finalize(self, self._connection.close, exitpriority=0)
-        arguments = (stream, self._ring, theirs, os.getpid())
+        arguments = (stream, self._ring, theirs)
         self._process: SpawnProcess = context.Process(
             target=_serve, args=arguments, name=NAME, daemon=True
         )
@@ -179,17 +176,17 @@ class _ReaderProcess:
         )
 
 
-def become_worker(parent: int) -> None:
-    """Make this process one that works for `parent` and ends with it, however that ends."""
+def become_worker() -> None:
+    """Make this process one that works for its parent and ends with it, however that ends."""
     # A stop is the trainer's to handle; it ends its helpers when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> None:
+def _serve(stream: Stream, ring: Ring, connection: Connection) -> None:
     """Fill slots as they are asked for, until the other end is closed."""
-    become_worker(parent)
+    become_worker()
     while True:
         try:
             position, slot = connection.recv()
@@ -212,8 +209,8 @@ def _answer(stream: Stream, position: int, ring: Ring, slot: int) -> Any:
     return batch.headers, batch.lengths, batch.damaged
 
 
-def _watch(parent: int) -> None:
-    """End with the process this one reads for, whatever the reader is waiting for."""
-    while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
+def _end_with_parent() -> None:
+    """End with the process this one works for, whatever this one is waiting for."""
+    if parent := parent_process():
+        parent.join()
     os._exit(1)

@@ -17,8 +17,6 @@ from semvlp.train.run.files import VALIDATION, read_lines
 from semvlp.train.run.seeds import finetune_seeds
 from tests.train.finetuning import task_of
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 Config = Callable[..., FinetuneConfig]
 
 
