@@ -16,7 +16,7 @@ study: $(READY)
 
 # One thread for each process: two workers of pytest share two cores.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not detectron2"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not detectron2"
 
 test-all: $(READY)
 	$(BIN)/python -m pytest

@@ -32,6 +32,7 @@ from semvlp.commands.options import (
     from_option,
     keep_option,
     max_bad_option,
+    none_bad_option,
     other_regions_option,
     out_option,
     overwrite_option,
@@ -144,6 +145,7 @@ cli.add_command(shards)
 @cli.command(cls=CommandWithSettings, settings="pretrain")
 @click.argument("shards", nargs=-1, required=True)
 @out_option("runs/pretrain")
+@none_bad_option
 @settings_options
 @from_option
 @keep_option
@@ -157,6 +159,7 @@ def pretrain(
     overrides: Sequence[str],
     keep: int | None,
     from_: Path | None,
+    max_bad: float,
     **options: bool,
 ) -> Result:
     """Pre-train on SHARDS, alternating single-stream and two-stream steps."""
@@ -171,7 +174,9 @@ def pretrain(
     stores = [local_store(address) for address in shards]
     with busy("loading torch"):
         from semvlp.train import pretrain as trainer
-    return reported(trainer.pretrain(stores, out, settings, from_=from_, **options))
+        from semvlp.train.run.report import check_left_out
+    report = trainer.pretrain(stores, out, settings, from_=from_, **options)
+    return reported(check_left_out(report, max_bad))
 
 
 @cli.command(cls=CommandWithSettings, settings="finetune")
@@ -232,16 +237,16 @@ def finetune(
     store = local_store(shards)
     with busy("loading torch"):
         from semvlp.train import finetune as trainer
+        from semvlp.train.run.report import check_left_out
         from semvlp.train.run.seeds import finetune_seeds
 
     def run(seeded: FinetuneConfig, folder: Path) -> Any:
         return trainer.finetune(loaded, annotations, store, start, folder, seeded, **options)
 
     if not seeds:
-        report = run(settings, out)
-        report.check_left_out(max_bad)
-        return reported(report)
-    return reported(finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric))
+        return reported(check_left_out(run(settings, out), max_bad))
+    report = finetune_seeds(run, settings, out, count=seeds, metric=loaded.metric)
+    return reported(check_left_out(report, max_bad))
 
 
 cli.add_command(evaluate)
@@ -263,8 +268,6 @@ cli.add_command(ask)
 cli.add_command(search)
 cli.add_command(serve)
 cli.add_command(list_settings)
-
-
 cli.add_command(completion)
 cli.add_command(doctor)
 

@@ -186,6 +186,13 @@ def matched(folder: Path, _: Any) -> None:
         read_matched([folder / "texts.jsonl"], store.image_ids)
 
 
+def gathered(folder: Path, _: Any) -> None:
+    """Read COCO's captions, one JSON object."""
+    from semvlp.shards.texts.texts import gather
+
+    gather([folder / "captions.json"]).close()
+
+
 def looked_up(folder: Path, _: Any) -> None:
     """Find images by their names, as every rank of a fine-tuning does."""
     from semvlp.shards.open import open_store
@@ -203,12 +210,33 @@ def verified(folder: Path, _: Any) -> None:
     assert not verify(folder / "shards")
 
 
+def write_captions(folder: Path) -> None:
+    """Write captions of as many images as the folder is called, as COCO does, and load the rest."""
+    import semvlp.shards.texts.texts  # noqa: F401
+
+    path = folder / "captions.json"
+    if path.exists():
+        return
+    random, images = np.random.default_rng(0), range(int(folder.name))
+    with path.open("w") as file:
+        file.write('{"images": [')
+        for number in images:
+            image = {"id": number, "file_name": f"COCO_train2014_{number:012d}.jpg"}
+            file.write(", " * bool(number) + json.dumps(image))
+        file.write('], "annotations": [')
+        for number in range(CAPTIONS * len(images)):
+            caption = {"image_id": number // CAPTIONS, "id": number, "caption": sentence(random)}
+            file.write(", " * bool(number) + json.dumps(caption))
+        file.write("]}")
+
+
 Stage = tuple[Callable[[Path], Any], Callable[[Path, Any], None]]
 STAGES: dict[str, Stage] = {
     "first step": (import_training, first_step),
     "plan": (import_shards, opened),
     "join": (import_shards, joined),
     "match": (import_shards, matched),
+    "COCO": (write_captions, gathered),
     "look up": (import_shards, looked_up),
     "verify": (import_shards, verified),
 }

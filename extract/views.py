@@ -54,8 +54,8 @@ def write_view(
         ConfigError: `src` was not extracted with `top_100`; `dst` is `src` or another data set.
         TooManyRefused: finished, but more than `max_bad` damaged images were left out.
     """
-    refuse_same(src, dst)
     with open_store(src) as store:
+        refuse_same(store, dst)
         _check_stored(store, src)
         extractor = {**store.manifest.extractor, "view": preset}
         plan = replace(store.manifest.plan(store.image_ids), extractor=extractor)

@@ -9,9 +9,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from semvlp.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # What zipfile raises on a file that is no zip file, or a damaged one.
 _DAMAGE = (
@@ -80,15 +83,39 @@ def gunzip(data: bytes) -> bytes:
     Raises:
         ValueError: it is damaged, or would unpack to far more than text does.
     """
-    most = max(SMALL, MOST_RATIO * len(data))
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            text = file.read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(str(error)) from error
-    if len(text) > most:
-        raise ValueError(f"it unpacks to more than {most} bytes, {MOST_RATIO} times its size")
-    return text
+    with Gunzipped(io.BytesIO(data), len(data)) as file:
+        return file.readall()
+
+
+class Gunzipped(io.RawIOBase):
+    """Gzipped text to be read from `file`, which has `size` bytes and is closed with it.
+
+    Raises:
+        ValueError: while it is read: it is damaged, or would unpack to far more than text does.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._packed, self._file = file, gzip.GzipFile(fileobj=file)
+        self._most = self._left = max(SMALL, MOST_RATIO * size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        try:
+            count = self._file.readinto(buffer)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(str(error)) from error
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(
+                f"it unpacks to more than {self._most} bytes, {MOST_RATIO} times its size"
+            )
+        return count
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
 
 
 @contextmanager

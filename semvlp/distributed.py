@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,14 @@ class World:
                 results[unit] = piece.numpy().reshape(rows, columns)
                 start += rows * columns
         return [results[unit] for unit in range(units)]
+
+    def collected(self, ours: Sequence[Any]) -> list[Any]:
+        """Return the values of all ranks, on every rank, those of the first one first."""
+        if self.size == 1:
+            return list(ours)
+        received: list[Any] = [None] * self.size
+        distributed.all_gather_object(received, list(ours), group=self.group)
+        return [value for values in received for value in values]
 
     def _shapes(self, ours: Sequence[NDArray[np.float32]], units: int) -> torch.Tensor:
         """[units, 2] int64"""

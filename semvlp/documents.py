@@ -13,6 +13,7 @@ from typing import Any
 
 MOST_PARTS = 50
 """Of a dotted name in TOML; its reader takes the square of their number in time."""
+_DECODER = json.JSONDecoder()
 _LONG_NAME = re.compile(rf"(?:[\w-]+[ \t]*\.[ \t]*){{{MOST_PARTS}}}")
 
 
@@ -27,11 +28,27 @@ def from_json(text: str | bytes, **options: Callable[..., Any]) -> Any:
         return json.loads(text, **options)  # type: ignore[arg-type]
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
-    except RecursionError:
-        reason = "values are nested too deeply"
-    except ValueError as error:
-        reason = str(error)
-    raise json.JSONDecodeError(reason, "", 0)
+    except (RecursionError, ValueError) as error:
+        raise _damage(error) from error
+
+
+def value_at(text: str, at: int) -> tuple[Any, int]:
+    """Return the JSON value that begins at a character of a text, and where it ends.
+
+    Raises:
+        JSONDecodeError: it is damaged, or more than a reader takes: then without the text, `doc`.
+    """
+    try:
+        return _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        raise _damage(error) from error
+
+
+def _damage(error: Exception) -> json.JSONDecodeError:
+    deep = isinstance(error, RecursionError)
+    return json.JSONDecodeError("values are nested too deeply" if deep else str(error), "", 0)
 
 
 def from_toml(text: str) -> dict[str, Any]:

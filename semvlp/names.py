@@ -13,6 +13,8 @@ PresetName = Literal["butd_36", "butd_10_100", "maxnms_36", "vinvl_nms1", "vinvl
 View = Literal["butd_36", "butd_10_100"]
 """The presets that can be cut from what `top_100` stored: they choose by a confidence it keeps."""
 StoreFormat = Literal["tar", "lmdb"]
+StoreKind = Literal["tar", "lmdb", "reference"]
+"""A store that refers to another one is made by joining texts alone, not chosen as a format."""
 TaskName = Literal["vqa", "gqa", "nlvr2", "nlvr", "snli-ve", "retrieval", "refcoco", "table"]
 EvalMode = Literal["both", "single", "two"]
 DemoSize = Literal["small", "full"]

@@ -19,6 +19,15 @@ StoredSample = tuple[bytes, bytes | memoryview, Layout]
 """The JSON of a sample, its regions, and where the tensors lie in them."""
 
 
+class Damage(NamedTuple):
+    """A sample that cannot be read, in the place of what was asked for."""
+
+    image_id: str
+    store: str
+    reason: str
+    """What is wrong, with the file and the place in it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """One sample at its position, with the texts of another image to tell it apart from."""
@@ -54,6 +63,8 @@ class Batch:
     """[N] regions of each visit."""
     columns: Columns
     """Field of `Regions` -> [R, ...]."""
+    damaged: Sequence[Damage] = ()
+    """What is missing among them, and among their negatives, because it could not be read."""
 
     def __len__(self) -> int:
         return len(self.headers)

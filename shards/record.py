@@ -16,6 +16,8 @@ from semvlp.errors import InputError
 
 FORMAT = "regions-shards"
 FORMAT_VERSION = 1
+REFERENCE_VERSION = 2
+"""Of a data set without regions of its own, which programs that read version 1 must not open."""
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 DERIVED_KEY = re.compile(r"[A-Za-z0-9_-]*-[0-9a-f]{10}")

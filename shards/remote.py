@@ -55,7 +55,8 @@ def localize(address: str) -> Path:
     Raises:
         ConfigError: the protocol is unknown or needs a package that is not installed, or the cache
             is too small, or it is plain HTTP and nobody has allowed that.
-        InputError: there is no data set, or its files cannot be had as the manifest states them.
+        InputError: there is no data set, or its files cannot be had as the manifest states them, or
+            its regions lie in another one.
     """
     if "://" not in address:
         return Path(address)
@@ -66,6 +67,11 @@ def localize(address: str) -> Path:
         aside = folder / MANIFEST_NAME
         remote.fetch(MANIFEST_NAME, aside, check=lambda path: None)
         manifest = read_manifest(folder)
+        if manifest.base is not None:
+            raise InputError(
+                f"{address} holds texts alone and reads the regions of {manifest.base.path} beside "
+                "it; copy both to this machine, or publish what `semvlp shards convert` makes of it"
+            )
         target: Path = cache / file_sha256(aside)[:32]
         atomic.make_directory(target)
         with _locked(target):

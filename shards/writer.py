@@ -5,6 +5,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,7 @@ from semvlp import __version__
 from semvlp.atomic import PART_DIR, make_directory, publish_json, refuse_source_code
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
-from semvlp.names import StoreFormat
+from semvlp.names import StoreKind
 from semvlp.shards.codec import decode, encode
 from semvlp.shards.dataset.manifest import (
     MANIFEST_NAME,
@@ -27,7 +28,7 @@ from semvlp.shards.dataset.plan import WHOLE, Part, Plan, Positions, check_fits
 from semvlp.shards.dataset.plan_file import clear, refuse_strangers, write_or_check_plan
 from semvlp.shards.dataset.refusals import REFUSED_NAME, RefusalLog, printable, read_refusals
 from semvlp.shards.keys import Keys
-from semvlp.shards.record import Sample
+from semvlp.shards.record import FORMAT_VERSION, REFERENCE_VERSION, Sample
 
 
 class Target(Protocol):
@@ -62,7 +63,7 @@ class Writer(Closing):
         out: Path,
         plan: Plan,
         *,
-        store: StoreFormat,
+        store: StoreKind,
         target: Target,
         log: RefusalLog,
         refusals: dict[int, Refusal],
@@ -108,8 +109,8 @@ class Writer(Closing):
         check_fits(sample, self.plan)
         self._put(sample.key, *encode(sample))
 
-    def write_encoded(self, key: str, text: bytes, blob: bytes) -> None:
-        """Store what `encode` made of a sample that `check_fits` has passed, in another process."""
+    def write_encoded(self, key: str, text: bytes, blob: bytes | memoryview) -> None:
+        """Store what `encode` made of a sample that `check_fits` has passed; no blob of a base."""
         self._put(key, text, blob)
 
     def write_members(self, text: bytes, blob: bytes | memoryview) -> None:
@@ -144,8 +145,8 @@ class Writer(Closing):
         if not (self.out / MANIFEST_NAME).exists():
             with _space(self.out):
                 self._log.sort(self.refused)
-                manifest = self._manifest(())
-                manifest = self._manifest(self._target.finish(manifest))
+                bare = manifest_of(self.plan, self._store, self._refusals, self._packages)
+                manifest = replace(bare, shards=self._target.finish(bare))
                 publish_json(self.out / MANIFEST_NAME, manifest.to_json())
         self._target.close()
         shutil.rmtree(self.out / PART_DIR, ignore_errors=True)
@@ -176,20 +177,18 @@ class Writer(Closing):
             raise ValueError(f"image {image_id!r} is written or refused already")
         return position
 
-    def _manifest(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        return manifest_of(self.plan, self._store, shards, self._refusals, self._packages)
-
 
 def manifest_of(
     plan: Plan,
-    store: StoreFormat,
-    shards: tuple[ShardEntry, ...],
+    store: StoreKind,
     refusals: Mapping[int, Refusal],
     packages: Sequence[str] = (),
+    shards: tuple[ShardEntry, ...] = (),
 ) -> Manifest:
     """Make the manifest of a plan carried out with `packages`; refusals are by position."""
     return Manifest(
         store=store,
+        format_version=REFERENCE_VERSION if store == "reference" else FORMAT_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         software=software_versions(packages),
         extractor=plan.extractor,
@@ -200,6 +199,7 @@ def manifest_of(
         image_list_sha256=plan.image_list_sha256,
         texts_sha256=plan.texts_sha256,
         boxes_sha256=plan.boxes_sha256,
+        base=plan.base if store == "reference" else None,
         shards=shards,
         refused=tuple(refusals[position] for position in sorted(refusals)),
     )
@@ -209,7 +209,7 @@ def open_writer(
     out: Path,
     plan: Plan,
     *,
-    format: StoreFormat,
+    format: StoreKind,
     resume: bool = True,
     overwrite: bool = False,
     part: Part = WHOLE,
@@ -228,7 +228,7 @@ def open_writer(
             have the names of ours.
     """
     refuse_source_code(out)
-    if format == "lmdb" and part != WHOLE:
+    if format != "tar" and part != WHOLE:
         raise ConfigError(
             "an LMDB has one writer: let the processes write tar shards, then run "
             "`semvlp shards convert SRC DST --to lmdb`"
@@ -289,13 +289,11 @@ def _space(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _open_target(
-    out: Path, plan: Plan, store: StoreFormat, refused: set[int], part: Part
-) -> Target:
-    if store == "lmdb":
+def _open_target(out: Path, plan: Plan, store: StoreKind, refused: set[int], part: Part) -> Target:
+    if store != "tar":
         from semvlp.shards.stores.lmdb_writer import LmdbTarget
 
-        return LmdbTarget(out, plan, refused)
+        return LmdbTarget(out, plan, refused, store)
     from semvlp.shards.stores.tar_writer import TarTarget
 
     return TarTarget(out, plan, refused, part)

@@ -8,18 +8,15 @@ import ast
 import base64
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-import semvlp
 from semvlp.demo.dataset.compose import compose
 from semvlp.demo.run import SMALL as DEMO
 from semvlp.demo.world.draw import draw
@@ -57,26 +54,24 @@ def test_it_is_small_and_was_kept_after_one_run_without_errors(cells: list[dict[
     assert kinds == {"execute_result", "display_data", "stream"}
 
 
-def test_it_runs_and_shows_what_it_gives(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+# A notebook shows figures, and leaves it to the page to close what it shows.
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_it_runs_and_shows_what_it_gives(
+    cells: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     small = "\n".join(f"{name} = {value!r}" for name, value in SMALL.items())
     program = [small if _sets_parameters(cell) else "".join(cell["source"]) for cell in cells]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MPLBACKEND": "Agg",
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("Agg")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("\n".join(program), names)
+    plt.close("all")
     (kept,) = (output for cell in cells for output in cell["outputs"] if "text" in output)
-    for printed in "".join(kept["text"]), done.stdout:
+    for printed in "".join(kept["text"]), capsys.readouterr().out:
         probabilities = [float(line.split()[-1]) for line in printed.splitlines()]
         assert 1 <= len(probabilities) <= 3
         assert probabilities == sorted(probabilities, reverse=True)
@@ -84,7 +79,7 @@ def test_it_runs_and_shows_what_it_gives(cells: list[dict[str, Any]], tmp_path: 
     assert (tmp_path / "made" / "finetune-vqa" / "best").exists()
     first, _, looked_at = _kept_pictures(cells)
     assert np.array_equal(first, _first_picture(cells))
-    boxes = semvlp.load(tmp_path / "made" / "finetune-vqa" / "best").regions(first).boxes
+    boxes = names["vlp"].regions(first).boxes
     changed = (looked_at != first).any(2)
     assert changed.any()
     assert not (changed & ~_edges(boxes, changed.shape)).any()

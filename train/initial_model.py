@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -122,11 +123,13 @@ def standardise(model: SemVLPNetwork, features: Iterable[NDArray[np.float16]]) -
 
 
 def some_features(stores: Sequence[Store]) -> Iterator[NDArray[np.float16]]:
-    """Read features [R, F] of about MEASURED_IMAGES images, evenly spread over the stores."""
+    """Read features [R, F] of about MEASURED_IMAGES whole images, spread over the stores."""
     stride = math.ceil(sum(map(len, stores)) / MEASURED_IMAGES)
     for store in stores:
         for index in range(0, len(store), stride):
-            yield store.sample(index).regions.features
+            # What is damaged is told when training meets it.
+            with suppress(InputError):
+                yield store.sample(index).regions.features
 
 
 def dropout(config: ModelConfig) -> dict[str, float]:

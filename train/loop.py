@@ -25,6 +25,7 @@ from semvlp.train.distributed import gathered, parallelize
 from semvlp.train.ema import WeightAverage
 from semvlp.train.optim import Scale, make_optimizer
 from semvlp.train.run import bad_batch, checkpoint, cost, throughput
+from semvlp.train.run.damaged import DamageLog
 from semvlp.train.run.log import RunLog
 from semvlp.train.run.report import RunReport
 from semvlp.train.run.state import Checkpoint
@@ -62,6 +63,8 @@ class Job:
     """What else could be done where the run will take more than a day on a CPU, for people."""
     patience: int = 0
     """Stop after this many checkpoints in a row without a better score; 0 never does."""
+    damage: DamageLog | None = None
+    """Where damaged images are left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -169,6 +172,8 @@ class Loop:
         sums = self._train(step, ready.micro_batches, stop)
         batch = bad_batch.described(ready.micro_batches)
         self.pending.append(PendingStep(step=step, sums=sums, batch=batch))
+        if self.job.damage is not None:
+            self.job.damage.meet(step, ready.micro_batches)
         logged = is_logged(step, self.job.steps, self.job.config)
         saved = is_saved(step, self.job.steps, self.job.save_every)
         result = self._fetch_results() if logged or saved or sums.stop else None
@@ -247,7 +252,10 @@ class Loop:
 
         Raises:
             SemVLPError: one is not finite; its images are named in a file and nothing is saved.
+            InputError: too many images are damaged to go on.
         """
+        if self.job.damage is not None:
+            self.job.damage.settle()
         results = reduce([one.sums for one in self.pending], self.job.weights, self.world)
         for one, result in zip(self.pending, results, strict=True):
             if not result.is_finite:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,9 +31,10 @@ from semvlp.train.initial_model import fresh_config, load_pretrained, make_token
 from semvlp.train.loop import Job, Loop
 from semvlp.train.objectives import Targets, pretraining_losses
 from semvlp.train.run.checkpoint import load_model
+from semvlp.train.run.damaged import DamageLog
 from semvlp.train.run.folder import open_run, settle_precision
 from semvlp.train.run.going_on import from_input, source_of
-from semvlp.train.run.report import RunReport, write_report
+from semvlp.train.run.report import DAMAGED, RunReport, write_report
 from semvlp.train.step import MicroBatch
 
 WHAT = "Pre-training"
@@ -52,7 +54,9 @@ def pretrain(
 ) -> RunReport:
     """Pre-train on the stores `shards` and write the run to `out`.
 
-    A run that was stopped goes on and gives, step for step, the losses it would have given.
+    A run that was stopped goes on and gives, step for step, the losses it would have given. A step
+    is without the images that are damaged, and nothing takes their place; each is a line of
+    `damaged.jsonl`, and all are counted in the report.
 
     Args:
         from_: a checkpoint of another run to go on from with other settings, see
@@ -60,8 +64,9 @@ def pretrain(
 
     Raises:
         ConfigError: settings that do not fit together, or not to the run that is in `out`.
-        InputError: stores that are damaged, of different detectors, or without texts; weights to
-            start from that were trained on other regions, unless these are allowed.
+        InputError: stores that are of different detectors or without texts, or more than half of
+            whose images are damaged; weights to start from that were trained on other regions,
+            unless these are allowed.
         Interrupted: on SIGINT or SIGTERM, after a checkpoint.
     """
     exit_if_reader()
@@ -94,13 +99,16 @@ def pretrain(
         )
         if world.is_first:
             stack.callback(write_report, out)
+        images, done = sum(map(len, stores)), start.state.step
+        damage = DamageLog(out, world, images=images, done=done)
         if start.state.finished:
-            return RunReport(what=WHAT, run=out, steps=start.state.step)
+            return _with_damage(RunReport(what=WHAT, run=out, steps=done), images, damage)
         model = load_model(SemVLPForPreTraining, start.path)
         check_regions(model.config, start.path, stores[0], allow_other=allow_other_regions)
         tokenizer = load_tokenizer(str(start.path))
         if world.is_first:
-            tell_unknown(tokenizer, sentences(read_sample(stores)), "texts to learn from")
+            sample = read_sample(stores, tell=True)
+            tell_unknown(tokenizer, sentences(sample), "texts to learn from")
         source = PretrainingBatches(
             stack.enter_context(Reader(stream)),
             PretrainingCollator(config, tokenizer, model.config.answers or []),
@@ -108,7 +116,12 @@ def pretrain(
             pinned=pins_memory(world.device),
         )
         stack.enter_context(source)
-        return Loop(_job(out, config, model, tokenizer, source), start, world).run()
+        job = _job(out, config, model, tokenizer, source, damage)
+        return _with_damage(Loop(job, start, world).run(), images, damage)
+
+
+def _with_damage(report: RunReport, images: int, damage: DamageLog) -> RunReport:
+    return replace(report, examples=images, left_out=len(damage), left_out_are=DAMAGED)
 
 
 def _job(
@@ -117,6 +130,7 @@ def _job(
     model: SemVLPForPreTraining,
     tokenizer: PreTrainedTokenizerFast,
     source: PretrainingBatches,
+    damage: DamageLog,
 ) -> Job:
     """Describe the run to the loop."""
     weights = active_weights(config, model.config)
@@ -131,6 +145,7 @@ def _job(
         tokenizer=tokenizer,
         loss_module=PreTrainingLosses(model, weights, config.objectives),
         source=source,
+        damage=damage,
         instead="" if config.model.preset == "tiny" else FOR_A_FIRST_TRY,
     )
 
@@ -192,6 +207,7 @@ def open_stream(stores: Sequence[Store], config: PretrainConfig, world: World) -
         order=config.data.order,
         block_shards=config.data.block_shards,
         weights=config.data.weights or None,
+        skip_damaged=True,
     )
 
 

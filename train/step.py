@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from semvlp.distributed import World
 from semvlp.model.packing import Mode, PackedBatch
+from semvlp.shards.batch import Damage
 from semvlp.train.train_config import TrainConfig
 
 
@@ -39,6 +40,8 @@ class MicroBatch:
     counts: Mapping[str, float]
     """How many things each objective predicts here."""
     image_ids: tuple[str, ...]
+    damaged: tuple[Damage, ...] = ()
+    """Samples that its step is without; told by the first micro-batch."""
 
     def to(self, device: torch.device) -> Self:
         """Return the same micro-batch on another device."""
@@ -137,9 +140,9 @@ def split(rows: Sequence[int], config: TrainConfig) -> list[slice]:
 
 
 def evenly(count: int, runs: int) -> Iterator[slice]:
-    """Split `count` things into `runs` whose lengths differ by one at most."""
+    """Split `count` things into `runs` whose lengths differ by one at most; none is empty."""
     bounds = [count * run // runs for run in range(runs + 1)]
-    return (slice(low, high) for low, high in pairwise(bounds))
+    return (slice(low, high) for low, high in pairwise(bounds) if low < high)
 
 
 def filled(rows: Sequence[int], most: int) -> Iterator[slice]:

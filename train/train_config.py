@@ -119,7 +119,9 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Compute the activations of each block again in the backward pass, instead of keeping them."""
     compile: bool = False
-    """Let torch.compile fuse the operations of each block; the first steps then take minutes."""
+    """Let torch.compile fuse the operations of each block; the first steps then take minutes. It is
+    for GPUs with varlen attention: the padded one of a CPU is another graph for every batch, which
+    torch 2.14 fails to trace."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size", "gradient_accumulation_steps", "log_every", "keep")

@@ -1,25 +1,41 @@
 """Object boxes of drawn pictures as COCO detection JSON with colours as attributes."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from semvlp.demo.world.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, objects
+from semvlp.demo.world.draw import ATTRIBUTE_LABELS, OBJECT_LABELS, Drawn, objects
 from semvlp.demo.world.scene import Scene
 
 
+class Boxed(NamedTuple):
+    """A picture and what is to be found in it."""
+
+    file_name: str
+    width: int
+    height: int
+    things: Sequence[Drawn]
+
+
 def coco_boxes(pictures: Iterable[tuple[str, Scene]]) -> dict[str, Any]:
-    """Return COCO JSON of (file name, scene): boxes xywh in pixels, `attribute_ids` per box.
+    """Return the COCO JSON of drawn scenes, each with its file name."""
+    boxed = (Boxed(name, scene.width, scene.side, objects(scene)) for name, scene in pictures)
+    return coco_json(boxed, OBJECT_LABELS, ATTRIBUTE_LABELS)
+
+
+def coco_json(
+    pictures: Iterable[Boxed], object_labels: Sequence[str], attribute_labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return COCO JSON of pictures: boxes xywh in pixels, `attribute_ids` per box.
 
     Categories and attributes are numbered from 1 as COCO numbers its categories.
     """
-    categories = {label: index for index, label in enumerate(OBJECT_LABELS, start=1)}
-    attributes = {label: index for index, label in enumerate(ATTRIBUTE_LABELS, start=1)}
+    categories = {label: index for index, label in enumerate(object_labels, start=1)}
+    attributes = {label: index for index, label in enumerate(attribute_labels, start=1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (file_name, scene) in enumerate(pictures, start=1):
-        size = {"width": scene.width, "height": scene.side}
-        images.append({"id": image_id, "file_name": file_name, **size})
-        for thing in objects(scene):
+    for image_id, (file_name, width, height, things) in enumerate(pictures, start=1):
+        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        for thing in things:
             left, top, right, bottom = thing.box
             annotations.append(
                 {

@@ -4,12 +4,19 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from semvlp.atomic import locked, refuse_inputs
-from semvlp.eval.eval_report import EvalReport
 
 
-def main(run: Callable[[Path, Path], EvalReport], what: str, out: Path) -> None:
+class Outcome(Protocol):
+    """What came out of an experiment."""
+
+    def sentence(self) -> str:
+        """Say what was measured and where it is written."""
+
+
+def main(run: Callable[[Path, Path], Outcome], what: str, out: Path) -> None:
     """Run on the directories of the command line and say how it ended."""
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("data", type=Path, help="directory of the data set")

@@ -14,6 +14,8 @@ from semvlp.errors import ConfigError, InputError
 INPUTS_NAME = "inputs.json"
 LEFT_OUT = "left_out"
 """There: how many examples of training were left out, for the store lacks their images."""
+DAMAGED_NAME = "damaged.jsonl"
+"""A line for each damaged image that pre-training left out."""
 # The name fine-tuning reads its validation examples by.
 VALIDATION_SPLIT = "val"
 
@@ -87,12 +89,17 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def left_out_of(checkpoint: Path) -> int:
-    """Return how many examples the run of a checkpoint was trained without, for want of images."""
+    """Return how many examples the run of a checkpoint was trained without, for want of images.
+
+    Of a pre-training it is how many images, because they are damaged.
+    """
     try:
         count = from_json(_record(checkpoint).read_bytes()).get(LEFT_OUT, 0)
+        damaged = run_of(checkpoint) / DAMAGED_NAME
+        lines = damaged.read_bytes().count(b"\n") if damaged.exists() else 0
     except (OSError, ValueError, AttributeError):
         return 0
-    return count if isinstance(count, int) else 0
+    return lines + (count if isinstance(count, int) else 0)
 
 
 def _record(checkpoint: Path) -> Path:

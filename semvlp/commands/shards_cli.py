@@ -101,10 +101,13 @@ def shards_convert(source: Path, target: Path, view: str | None, **options: Any)
 @click.option("--texts", type=EXISTING, multiple=True, required=True)
 @out_option(None)
 @click.option("--only-matched", is_flag=True, help="Leave out images that no text speaks of.")
+@click.option(
+    "--refer", is_flag=True, help="Copy no regions: the result reads them in SOURCE, where it lies."
+)
 @none_bad_option
 @overwrite_option
 def shards_join(source: Path, texts: Sequence[Path], out: Path, **options: Any) -> Result:
-    """Join captions and questions onto images already extracted."""
+    """Join captions and questions onto images already extracted, whose regions are copied."""
     from semvlp.shards.maintenance.convert import join
 
     refuse_inputs(out, source, *texts)

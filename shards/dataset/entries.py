@@ -1,4 +1,4 @@
-"""What the manifest lists: the files of samples, and the images that are not among them."""
+"""What the manifest lists: files of samples, a data set referred to, images that were refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +43,27 @@ class ShardEntry:
             captions=entry["captions"],
             questions=entry["texts"] - entry["captions"],
             regions_histogram=tuple(entry["n_hist"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The data set whose regions another one reads where they lie."""
+
+    path: str
+    """From the folder of the other one; absolute where they share no folder."""
+    images: int
+    dataset_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "images": self.images, "dataset_sha256": self.dataset_sha256}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Base":
+        return cls(
+            path=str(entry["path"]),
+            images=entry["images"],
+            dataset_sha256=entry["dataset_sha256"],
         )
 
 

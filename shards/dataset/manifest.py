@@ -11,19 +11,19 @@ from typing import Any
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError
-from semvlp.names import StoreFormat
-from semvlp.shards.dataset.entries import Refusal, ShardEntry
+from semvlp.names import StoreKind
+from semvlp.shards.dataset.entries import Base, Refusal, ShardEntry
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan
 from semvlp.shards.keys import Keys
-from semvlp.shards.record import FORMAT, FORMAT_VERSION
+from semvlp.shards.record import FORMAT, FORMAT_VERSION, REFERENCE_VERSION
 
 __all__ = [
+    "Base",
     "Manifest",
     "Plan",
     "Refusal",
     "ShardEntry",
-    "StoreFormat",
     "files_sha256",
     "profile_hash",
     "read_manifest",
@@ -37,7 +37,7 @@ CHECKSUM = "manifest_sha256"
 class Manifest:
     """The contents of a finished data set; the first file a reader opens, the last one written."""
 
-    store: StoreFormat
+    store: StoreKind
     format_version: int = FORMAT_VERSION
     created: str
     """ISO 8601, UTC."""
@@ -52,6 +52,8 @@ class Manifest:
     texts_sha256: str
     boxes_sha256: str = ""
     """Hash of the boxes that were given with the images; empty where a detector found them."""
+    base: Base | None = None
+    """Where the regions lie, unless they are in the shards."""
     shards: tuple[ShardEntry, ...]
     refused: tuple[Refusal, ...]
 
@@ -107,6 +109,7 @@ class Manifest:
             samples_per_shard=self.samples_per_shard,
             texts_sha256=self.texts_sha256,
             boxes_sha256=self.boxes_sha256,
+            base=self.base,
         )
 
     def _with_refused(self, written: Iterable[str]) -> Keys:
@@ -139,6 +142,7 @@ class Manifest:
             "format_version": self.format_version,
             "created": self.created,
             "store": self.store,
+            **({"refers_to": self.base.to_json()} if self.base else {}),
             "tool": {"name": "semvlp", "version": self.software.get("semvlp", "unknown")},
             "software": self.software,
             "profile": self.profile,
@@ -182,6 +186,7 @@ class Manifest:
             image_list_sha256=source["image_list_sha256"],
             texts_sha256=source["texts_sha256"],
             boxes_sha256=source.get("boxes_sha256", ""),
+            base=Base.from_json(entry["refers_to"]) if "refers_to" in entry else None,
             shards=tuple(map(ShardEntry.from_json, entry["shards"])),
             refused=tuple(map(Refusal.from_json, entry["errors"])),
         )
@@ -224,9 +229,10 @@ def _check_version(entry: Mapping[str, Any], path: Path) -> None:
     if entry["format"] != FORMAT:
         raise InputError(f"{path} describes {entry['format']!r}, not {FORMAT!r}")
     version = str(entry["format_version"])
-    if version.partition(".")[0] != str(FORMAT_VERSION):
+    known = REFERENCE_VERSION if "refers_to" in entry else FORMAT_VERSION
+    if version.partition(".")[0] != str(known):
         raise InputError(
-            f"{path} has format version {version}; this program reads version {FORMAT_VERSION}: "
+            f"{path} has format version {version}; this program reads version {known}: "
             "install the version of semvlp that wrote it, or a later one"
         )
 

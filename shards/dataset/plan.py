@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.names import StoreFormat
+from semvlp.names import StoreKind
+from semvlp.shards.dataset.entries import Base
 from semvlp.shards.dataset.hashes import plain, profile_hash
 from semvlp.shards.keys import Keys
 from semvlp.shards.record import FORMAT, FORMAT_VERSION, NO_ATTRIBUTE, Sample, make_key
@@ -76,6 +77,8 @@ class Plan:
     boxes_sha256: str = ""
     """Hash of the boxes that were given with the images; empty where a detector finds them. No part
     of the profile: data sets of one detector and several files of boxes go together."""
+    base: Base | None = None
+    """Where the regions of a store of the kind `reference` lie; other stores have their own."""
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1 or self.feature_size < 1:
@@ -121,7 +124,7 @@ class Plan:
         """Return the tar shards of a part: all parts together have each of them once."""
         return range(part.rank, self.num_shards, part.size)
 
-    def to_json(self, store: StoreFormat, *, images: bool = True) -> dict[str, Any]:
+    def to_json(self, store: StoreKind, *, images: bool = True) -> dict[str, Any]:
         """Return the content of plan.json; every entry must be equal for work to go on.
 
         Args:
@@ -131,6 +134,7 @@ class Plan:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "store": store,
+            **({"refers_to": self.base.to_json()} if self.base and store == "reference" else {}),
             "feature_size": self.feature_size,
             "samples_per_shard": self.samples_per_shard,
             "extractor": plain(self.extractor),

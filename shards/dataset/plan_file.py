@@ -9,7 +9,7 @@ from typing import Any
 from semvlp.atomic import PART_DIR, json_text, publish_pieces
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
-from semvlp.names import StoreFormat
+from semvlp.names import StoreKind
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
 from semvlp.shards.dataset.refusals import REFUSED_NAME
@@ -25,6 +25,7 @@ _OUR_FILES = (
     "shard-[0-9][0-9][0-9][0-9][0-9][0-9].idx",
     "shard-[0-9][0-9][0-9][0-9][0-9][0-9].json",
     "regions.lmdb",
+    "texts.lmdb",
     PLAN_NAME,
 )
 
@@ -71,7 +72,7 @@ def _is_ours(out: Path) -> bool:
     return any(file.is_file() and mark in file.read_bytes() for file, mark in files.items())
 
 
-def write_or_check_plan(out: Path, plan: Plan, store: StoreFormat, *, resume: bool) -> None:
+def write_or_check_plan(out: Path, plan: Plan, store: StoreKind, *, resume: bool) -> None:
     """Write plan.json, or compare with the one that is there.
 
     Raises:
@@ -102,7 +103,7 @@ def write_or_check_plan(out: Path, plan: Plan, store: StoreFormat, *, resume: bo
         )
 
 
-def is_plan(path: Path, plan: Plan, store: StoreFormat) -> bool:
+def is_plan(path: Path, plan: Plan, store: StoreKind) -> bool:
     """Tell whether a file says what the plan of a store does.
 
     Raises:
@@ -112,14 +113,14 @@ def is_plan(path: Path, plan: Plan, store: StoreFormat) -> bool:
     return _holds(path, plan, store) or _read(path) == plan.to_json(store)
 
 
-def _holds(path: Path, plan: Plan, store: StoreFormat) -> bool:
+def _holds(path: Path, plan: Plan, store: StoreKind) -> bool:
     """Tell whether a file has the bytes that are written for a plan; most have."""
     with path.open("rb") as file:
         same = all(file.read(len(piece)) == piece for piece in _pieces(plan, store))
         return same and not file.read(1)
 
 
-def _pieces(plan: Plan, store: StoreFormat) -> Iterator[bytes]:
+def _pieces(plan: Plan, store: StoreKind) -> Iterator[bytes]:
     """Give the bytes of plan.json; the images, which may be millions, come a few at a time."""
     first = json_text(plan.to_json(store, images=False))
     if not len(plan.keys):

@@ -16,7 +16,9 @@ from semvlp.shards.dataset.plan import Plan
 
 REFUSED_NAME = "refused.jsonl"
 CUT = "; what stands behind it in the file is lost: copy the file again"
-"""The end of a reason where nobody knows how many images are lost with this one."""
+"""The end of a reason where nobody knows how many images are lost with this one ..."""
+UNLISTED = "; nobody knows what else it named: copy the file again"
+"""... or with a list of them."""
 _NUMBER = re.compile(r"[0-9]+")
 
 
@@ -43,13 +45,14 @@ def check_refused(
     refused = [refusal for refusal in manifest.refused if refusal.image_id not in before]
     written = manifest.counts["samples"]
     total = written + len(refused)
-    cut = sum(refusal.reason.endswith(CUT) for refusal in refused)
+    cut = any(refusal.reason.endswith((CUT, UNLISTED)) for refusal in refused)
     too_many = len(refused) > max_bad * total
     if too_many or (cut and max_bad < 1):
-        allowed, of_files = f"--max-bad allows {max_bad:.1%}", f"of {cut} files the end was lost"
+        allowed = [f"--max-bad allows {max_bad:.1%}"] * too_many
+        unknown = ["how much more is lost is not known"] * cut
         raise TooManyRefused(
             f"{out} is finished{took} and holds {written} images, but {len(refused)} of {total} "
-            f"were refused and {allowed if too_many else of_files} ({reasons_of(refused)}); see "
+            f"were refused and {' and '.join(allowed + unknown)} ({reasons_of(refused)}); see "
             f"{out / REFUSED_NAME}"
         )
 

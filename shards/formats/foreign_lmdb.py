@@ -1,10 +1,15 @@
 """LMDB databases of other systems: opened, read by image, written in small transactions."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
 from semvlp.errors import InputError
+from semvlp.shards.dataset.refusals import CUT, UNLISTED
+from semvlp.shards.formats.community import Unreadable
+from semvlp.shards.stores.lmdb_format import data_file
+from semvlp.shards.stores.lmdb_salvage import salvage
 from semvlp.shards.stores.lmdb_store import keys_of, open_environment, put_all, value_of
 from semvlp.shards.texts.image_ids import stem
 
@@ -13,19 +18,39 @@ ITEMS_PER_TRANSACTION = 64
 
 
 class ForeignLmdb:
-    """A database of one value an image.
+    """A database of one value an image; of a damaged one what can be read.
 
     Raises:
-        InputError: there is no database at `path`, or a damaged one.
+        InputError: there is no database at `path`, or nothing of it can be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = _locate(path)
-        self._environment = open_environment(self.path, order=True)
+        self._salvage, self._damage = None, ""
+        try:
+            self._environment = open_environment(self.path, order=True)
+        except InputError as error:
+            self._damage = str(error).partition(";")[0]
+            try:
+                self._salvage = salvage(self.path)
+            except InputError:
+                raise error from None
+            self._file = data_file(self.path).open("rb")
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of a key, or None."""
-        return value_of(self._environment, key)
+        """Return the value of a key, or None.
+
+        Raises:
+            InputError: it cannot be read, or it is not known whether there is one.
+        """
+        if self._salvage is None:
+            return value_of(self._environment, key)
+        if key in self._salvage.values:
+            start, size = self._salvage.values[key]
+            return os.pread(self._file.fileno(), size, start)
+        if self._salvage.whole and key not in self._salvage.lost:
+            return None
+        raise InputError(f"it is in a part of the database that cannot be read: {self._damage}")
 
     def value(self, key: bytes) -> bytes:
         """Return the value of a key.
@@ -38,12 +63,39 @@ class ForeignLmdb:
             raise InputError(f"the database lists the key {key!r} but does not hold it")
         return value
 
-    def keys_but(self, list_key: bytes) -> Iterator[bytes]:
-        """Return every key but that of the list of keys, in the order of the bytes."""
-        return (key for key in keys_of(self._environment) if key != list_key)
+    def listed(
+        self, list_key: bytes, decode: Callable[[bytes], list[bytes]]
+    ) -> tuple[list[bytes], dict[str, Unreadable]]:
+        """Return the keys of images, and what stands for those that nobody can name.
+
+        They are the listed ones. Without a list, or with a damaged one, they are all others, in the
+        order of the bytes.
+
+        Args:
+            decode: the value of `list_key` -> the keys; raises InputError.
+        """
+        unnamed = {}
+        try:
+            listed = self.get(list_key)
+            if listed is not None:
+                return decode(listed), {}
+        except InputError as error:
+            reason = f"the list of keys is damaged: {error}{UNLISTED}"
+            unnamed["list of keys"] = Unreadable(str(self.path), reason)
+        if self._salvage is None:
+            keys: Iterable[bytes] = keys_of(self._environment)
+        else:
+            keys = sorted([*self._salvage.values, *self._salvage.lost])
+            if not self._salvage.whole:
+                # There may have been a list; there was more than can be read.
+                unnamed = {"other pages": Unreadable(str(self.path), f"{self._damage}{CUT}")}
+        return [key for key in keys if key != list_key], unnamed
 
     def close(self) -> None:
-        self._environment.close()
+        if self._salvage is None:
+            self._environment.close()
+        else:
+            self._file.close()
 
 
 def write_database(path: Path, items: Iterable[tuple[bytes, bytes]]) -> None:

@@ -1,5 +1,6 @@
 """Tar shards to LMDB and back, texts onto images already extracted; the regions keep each byte."""
 
+import os.path
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ from semvlp.names import StoreFormat
 from semvlp.progress import Progress
 from semvlp.shards.codec import decode_entry, replace_texts, texts_of
 from semvlp.shards.dataset.hashes import files_sha256
-from semvlp.shards.dataset.manifest import Manifest
-from semvlp.shards.dataset.refusals import check_refused, reasons_of
+from semvlp.shards.dataset.manifest import Base, Manifest
+from semvlp.shards.dataset.refusals import check_refused, printable, reasons_of
 from semvlp.shards.keys import Keys
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Question, Texts
@@ -53,9 +54,11 @@ class JoinReport:
         )
         refused = self.manifest.refused
         why = f"; {len(refused)} refused: {reasons_of(refused)}" if refused else ""
+        base = self.manifest.base
+        where = f"; the regions stay in {os.path.normpath(self.out / base.path)}" if base else ""
         return (
             f"{self.out} holds {self.images} images with {self.captions} captions and "
-            f"{self.questions} questions{lost}{why}."
+            f"{self.questions} questions{where}{lost}{why}."
         )
 
 
@@ -77,11 +80,11 @@ def convert(
 
     Raises:
         InputError: `src` is damaged.
-        ConfigError: `dst` is `src`, or holds another data set.
+        ConfigError: `dst` is `src` or its base, or holds another data set.
         TooManyRefused: finished, but more than `max_bad` were left out.
     """
-    refuse_same(src, dst)
     with open_store(src) as store:
+        refuse_same(store, dst)
         plan = store.manifest.plan(store.image_ids)
         with open_writer(dst, plan, format=to, overwrite=overwrite) as writer:
             copy(store, writer, "converting", lambda members: members, skip=max_bad is not None)
@@ -96,6 +99,7 @@ def join(
     out: Path,
     *,
     only_matched: bool = False,
+    refer: bool = False,
     overwrite: bool = False,
     max_bad: float | None = None,
 ) -> JoinReport:
@@ -104,16 +108,18 @@ def join(
     A text that an image has already is not added again, so joining twice changes nothing. The new
     data set has the profile and the store of the old one. With `only_matched` it has only the
     images that the files speak of: what to pre-train on of features extracted for all splits.
-    `max_bad` is that of `convert`.
+    With `refer` it holds the texts alone and reads the regions where they are, in `shards` or where
+    those read them themselves; joining reads none, so damaged ones are not noticed. `max_bad` is
+    that of `convert`.
 
     Raises:
         InputError: `shards` or a text file is damaged, a name in it fits several images, or none
             fits one.
-        ConfigError: `out` is `shards`, or holds another data set.
+        ConfigError: `out` is `shards` or its base, or holds another data set.
         TooManyRefused: finished, but more than `max_bad` damaged images were left out.
     """
-    refuse_same(shards, out)
     with open_store(shards) as store, ExitStack() as stack:
+        refuse_same(store, out)
         matched, unmatched = read_matched(texts, store.image_ids)
         stack.enter_context(matched)
         plan = store.manifest.plan(store.image_ids)
@@ -123,10 +129,12 @@ def join(
             if only_matched
             else plan.image_ids,
             texts_sha256=files_sha256(texts, after=plan.texts_sha256),
+            base=_base_of(store, out) if refer else None,
         )
-        with open_writer(out, plan, format=store.manifest.store, overwrite=overwrite) as writer:
+        kind = "reference" if refer else store.base.manifest.store
+        with open_writer(out, plan, format=kind, overwrite=overwrite) as writer:
             change = partial(_with_texts, matched)
-            copy(store, writer, "joining", change, skip=max_bad is not None)
+            copy(store, writer, "joining", change, skip=max_bad is not None, refer=refer)
             manifest = writer.finish()
         check_copied(store, out, manifest, max_bad)
     return JoinReport(
@@ -140,13 +148,13 @@ def join(
     )
 
 
-def refuse_same(src: Path, dst: Path) -> None:
+def refuse_same(store: Store, dst: Path) -> None:
     """Refuse to write over what is read.
 
     Raises:
-        ConfigError: `dst` is `src`.
+        ConfigError: the store, or its base, is in `dst`.
     """
-    if src.resolve() == dst.resolve():
+    if dst.resolve() in (store.path.resolve(), store.base.path.resolve()):
         raise ConfigError(f"{dst} must not be the data set that is read; name another directory")
 
 
@@ -168,8 +176,11 @@ def copy(
     change: Callable[[Members], Members],
     *,
     skip: bool = False,
+    refer: bool = False,
 ) -> None:
     """Write what is pending, the members of each sample passed through `change`.
+
+    With `refer` the JSON alone is read and written.
 
     Raises:
         InputError: a sample is damaged, unless `skip` makes it a refused one.
@@ -183,13 +194,32 @@ def copy(
             if image_id in refused:
                 writer.refuse(image_id, refused[image_id].file, refused[image_id].reason)
             else:
+                index = store.index_of(image_id)
                 try:
-                    writer.write_members(*change(store.members(store.index_of(image_id))))
+                    if refer:
+                        writer.write_encoded(image_id, *change((store.checked_entry(index), b"")))
+                    else:
+                        writer.write_members(*change(store.members(index)))
                 except InputError as error:
                     if not skip:
                         raise
                     writer.refuse(image_id, store.path, str(error))
             progress.advance()
+
+
+def _base_of(store: Store, out: Path) -> Base:
+    """Return what a data set in `out` says of the regions that a store reads.
+
+    Raises:
+        ConfigError: JSON cannot hold the path.
+    """
+    base, here = store.base, out.resolve()
+    path = str(base.source.resolve())
+    if os.path.commonpath([path, here]) != here.anchor:
+        path = os.path.relpath(path, here)
+    if printable(path) != path:
+        raise ConfigError(f"{printable(path)} is no UTF-8 and cannot be referred to; rename it")
+    return Base(path=path, images=len(base), dataset_sha256=base.manifest.dataset_sha256)
 
 
 def _with_texts(texts: Mapping[str, Texts], members: Members) -> Members:

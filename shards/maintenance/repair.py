@@ -18,7 +18,7 @@ from semvlp.shards.dataset.manifest import (
 from semvlp.shards.dataset.plan import Plan
 from semvlp.shards.dataset.plan_file import read_plan
 from semvlp.shards.dataset.refusals import RefusalLog
-from semvlp.shards.stores.lmdb_store import LMDB_NAME, META_KEY, read_all
+from semvlp.shards.stores.lmdb_store import LMDB_NAME, META_KEY, TEXTS_NAME, read_all
 from semvlp.shards.stores.tar_index import INDEX_NAME, Index, concatenate
 from semvlp.shards.stores.tar_writer import commit_text, read_back, shard_name
 from semvlp.shards.writer import manifest_of
@@ -34,8 +34,9 @@ def repair(path: Path) -> Manifest:
             command that made the data set can help.
         ConfigError: another process is writing there.
     """
-    if (path / LMDB_NAME).exists():
-        return _publish(path, _lmdb_manifest(path))
+    for name in (LMDB_NAME, TEXTS_NAME):
+        if (path / name).exists():
+            return _publish(path, _lmdb_manifest(path / name))
     plan = read_plan(path)
     refused = _read_refusals(path, plan)
     shards = [_read_shard(path, plan, shard, refused) for shard in range(plan.num_shards)]
@@ -46,7 +47,7 @@ def repair(path: Path) -> Manifest:
     whole = concatenate((index for index, _ in shards), sum(len(index.keys) for index, _ in shards))
     publish_pieces(path / INDEX_NAME, whole.pieces())
     entries = tuple(entry for _, entry in shards)
-    return _publish(path, manifest_of(plan, "tar", entries, refused))
+    return _publish(path, manifest_of(plan, "tar", refused, shards=entries))
 
 
 def _publish(path: Path, manifest: Manifest) -> Manifest:
@@ -75,9 +76,8 @@ def _read_shard(
     return index, entry
 
 
-def _lmdb_manifest(path: Path) -> Manifest:
+def _lmdb_manifest(file: Path) -> Manifest:
     """Read the manifest that the database itself holds, with the size and hash of its file."""
-    file = path / LMDB_NAME
     meta = next((value for key, value in read_all(file) if key == META_KEY.decode()), b"")
     try:
         entry: dict[str, Any] = from_json(meta)

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Set
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from semvlp.shards.keys import KeyCollector, Keys
 from semvlp.shards.maintenance.sidecars import Finding, check_sidecars, check_tar_sidecars
-from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, read_all, split_value
+from semvlp.shards.open import open_base
+from semvlp.shards.stores.lmdb_store import KEYS_KEY, LMDB_NAME, TEXTS_NAME, read_all, split_value
+from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import Record, is_end, read_record
 from semvlp.shards.stores.tar_index import INDEX_NAME, Index, index_of, read_index
 
@@ -26,15 +29,16 @@ def verify(path: Path) -> list[Finding]:
     """Find everything that is wrong with the data set in `path`; none means it is sound.
 
     Reads all of it: sizes, SHA-256, a strict scan of every archive, the checksum of every record,
-    duplicate, missing and unknown keys, profiles, counts, and every file beside the samples. Damage
-    never raises.
+    duplicate, missing and unknown keys, profiles, counts, and every file beside the samples. Of a
+    data set that it refers to, the regions are read whose texts are here, and no more. Damage never
+    raises.
     """
     path = Path(path)
     try:
         manifest = read_manifest(path)
     except InputError as error:
         return [Finding(shard=MANIFEST_NAME, key=None, problem=str(error))]
-    check = _check_lmdb if manifest.store == "lmdb" else _check_tars
+    check = _check_tars if manifest.store == "tar" else _check_lmdb
     try:
         return list(check(path, manifest))
     except OSError as error:
@@ -53,6 +57,7 @@ def info(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "store": manifest.store,
+        **({"refers_to": manifest.base.to_json()} if manifest.base else {}),
         "format_version": manifest.format_version,
         "created": manifest.created,
         "software": manifest.software,
@@ -125,16 +130,21 @@ def _check_tars(path: Path, manifest: Manifest) -> Iterator[Finding]:
 def _check_lmdb(path: Path, manifest: Manifest) -> Iterator[Finding]:
     damage = [finding for entry in manifest.shards for finding in _check_file(path, entry)]
     yield from damage
-    if not (path / LMDB_NAME).exists():
+    file = path / (TEXTS_NAME if manifest.base else LMDB_NAME)
+    if not file.exists():
         return
-    if damage:
+    try:
+        base = open_base(path, manifest.base) if manifest.base else None
+    except InputError as error:
+        yield Finding(shard=MANIFEST_NAME, key=None, problem=str(error))
+        return
+    with nullcontext() if base is None else base:
         # LMDB trusts its file: following a damaged page can end the process.
-        sound, findings, keys = _read_lmdb_aside(path / LMDB_NAME, manifest.profile)
-    else:
-        sound, findings, keys = _read_lmdb(path / LMDB_NAME, manifest.profile)
+        read = _read_lmdb_aside if damage else _read_lmdb
+        sound, findings, keys = read(file, manifest.profile, base)
     yield from findings
     named = {finding.key for finding in findings}
-    yield from _check_keys(sound, keys, named, manifest, LMDB_NAME)
+    yield from _check_keys(sound, keys, named, manifest, file.name)
     yield from _check_list(keys, manifest)
     yield from check_sidecars(path, manifest, keys)
 
@@ -197,8 +207,8 @@ def _check_row(record: Record, index: Index, row: int | None, name: str) -> Iter
     yield Finding(shard=name, key=record.location.key, problem=problem)
 
 
-def _read_lmdb(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
-    """Return sound samples, damage, and the keys the file lists."""
+def _read_lmdb(path: Path, profile: str, base: Store | None) -> tuple[_Sound, list[Finding], Keys]:
+    """Return sound samples, damage, and the keys the file lists; regions may lie in a base."""
     sound, findings, keys = _Sound(profile), list[Finding](), Keys()
     try:
         for key, value in read_all(path):
@@ -206,7 +216,7 @@ def _read_lmdb(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
                 keys = Keys(value.decode("ascii", "backslashreplace").split("\n") if value else ())
             elif not key.startswith("!"):
                 try:
-                    sample = decode(*split_value(value))
+                    sample = decode(*_members(key, value, base))
                     sound.add(path.name, key, sample.regions.profile)
                 except InputError as error:
                     findings.append(Finding(shard=path.name, key=key, problem=str(error)))
@@ -215,11 +225,17 @@ def _read_lmdb(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
     return sound, findings, keys
 
 
-def _read_lmdb_aside(path: Path, profile: str) -> tuple[_Sound, list[Finding], Keys]:
+def _members(key: str, value: bytes, base: Store | None) -> Members:
+    return split_value(value) if base is None else (value, base.members(base.index_of(key))[1])
+
+
+def _read_lmdb_aside(
+    path: Path, profile: str, base: Store | None
+) -> tuple[_Sound, list[Finding], Keys]:
     """Run `_read_lmdb` in a process of its own, whose end is a finding."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(_read_lmdb, path, profile).result()
+            return pool.submit(_read_lmdb, path, profile, base).result()
         except BrokenProcessPool:
             problem = "the tree of pages is damaged; the samples cannot be told apart"
             damage = Finding(shard=path.name, key=None, problem=problem)

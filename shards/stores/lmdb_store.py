@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import lmdb
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.keys import Keys
@@ -25,13 +26,15 @@ from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_store import check_size
 
 LMDB_NAME = "regions.lmdb"
+TEXTS_NAME = "texts.lmdb"
+"""The file of a data set that refers to another one: the values are the JSON alone."""
 META_KEY = b"!meta"
 KEYS_KEY = b"!keys"
 FIRST_MAP_BYTES = 64 << 20
 PAGES_BYTES = 1 << 20
 """More than the tree of pages grows by in one transaction."""
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
-_Get = Callable[[bytes], memoryview]
+Get = Callable[[bytes], memoryview]
 
 
 class LmdbStore(Store):
@@ -42,11 +45,13 @@ class LmdbStore(Store):
             says.
     """
 
+    file_name = LMDB_NAME
+
     def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         manifest = manifest if manifest is not None else read_manifest(path)
         for shard in manifest.shards:
             check_size(path / shard.name, shard.bytes)
-        self._file = path / LMDB_NAME
+        self._file = path / self.file_name
         with self._values() as get:
             keys = Keys.split(np.frombuffer(bytes(get(KEYS_KEY)), np.uint8))
         super().__init__(path, manifest, keys)
@@ -58,16 +63,20 @@ class LmdbStore(Store):
 
     def entry(self, index: int) -> bytes:
         with self._values() as get:
-            return self._members(index, get)[0]
+            return self._text(get, index)
 
     @contextmanager
-    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample | Damage]]:
         with self._values() as get:
-            yield (self._stored(index, self._members(index, get)) for index in indices)
+            yield (self._stored(index, partial(self._members, get)) for index in indices)
 
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
         with self._values() as get:
-            return [self._members(index, get)[0] for index in indices]
+            read = partial(self._text, get)
+            return [
+                self._checked_entry(index, read) if self._layouts[index] is None else read(index)
+                for index in indices
+            ]
 
     def prefetch(self, samples: Sequence[int], entries: Sequence[int]) -> None:
         """Do nothing: only LMDB knows where in its file a sample lies."""
@@ -77,10 +86,13 @@ class LmdbStore(Store):
 
     def _read(self, index: int) -> Members:
         with self._values() as get:
-            text, blob = self._members(index, get)
+            text, blob = self._members(get, index)
             return text, bytes(blob)
 
-    def _members(self, index: int, get: "_Get") -> tuple[bytes, memoryview]:
+    def _text(self, get: Get, index: int) -> bytes:
+        return self._members(get, index)[0]
+
+    def _members(self, get: Get, index: int) -> tuple[bytes, memoryview]:
         layout = self._layouts[index]
         try:
             value = get(self.image_ids[index].encode("ascii"))
@@ -91,7 +103,7 @@ class LmdbStore(Store):
         return bytes(value[layout.end :]), value[: layout.end]
 
     @contextmanager
-    def _values(self) -> Iterator["_Get"]:
+    def _values(self) -> Iterator[Get]:
         """Look values up; they lie in the file and last as long as the context."""
         with _environments.acquire(self._file, self).begin(buffers=True) as transaction:
 

@@ -1,4 +1,4 @@
-"""Writing `regions.lmdb`: samples in transactions, the file moved to its place when complete."""
+"""Writing an LMDB: samples in transactions, the file moved to its place when complete."""
 
 import json
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import Any
 from semvlp.atomic import PART_DIR, make_directory, publish
 from semvlp.documents import from_json
 from semvlp.errors import InputError
+from semvlp.names import StoreKind
 from semvlp.shards.codec import decode_entry
 from semvlp.shards.dataset.hashes import file_sha256
 from semvlp.shards.dataset.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
@@ -17,6 +18,7 @@ from semvlp.shards.stores.lmdb_store import (
     KEYS_KEY,
     LMDB_NAME,
     META_KEY,
+    TEXTS_NAME,
     keys_of,
     open_environment,
     put_all,
@@ -24,6 +26,8 @@ from semvlp.shards.stores.lmdb_store import (
 )
 
 SAMPLES_PER_TRANSACTION = 64
+TEXTS_PER_TRANSACTION = 4096
+"""They take a moment to be made again, and every transaction waits for the disk."""
 
 
 class LmdbTarget:
@@ -33,12 +37,15 @@ class LmdbTarget:
     counts, so nothing has to be read again to go on.
     """
 
-    def __init__(self, out: Path, plan: Plan, refused: set[int]) -> None:
-        self._path, self._part = out / LMDB_NAME, out / PART_DIR / LMDB_NAME
+    def __init__(self, out: Path, plan: Plan, refused: set[int], store: StoreKind = "lmdb") -> None:
+        texts = store == "reference"
+        name = TEXTS_NAME if texts else LMDB_NAME
+        self._most_waiting = TEXTS_PER_TRANSACTION if texts else SAMPLES_PER_TRANSACTION
+        self._path, self._part = out / name, out / PART_DIR / name
         self._plan = plan
         self._waiting: dict[bytes, bytes] = {}
         self._environment: Any = None
-        self._published = _is_published(out)
+        self._published = _is_published(self._path)
         if self._published:
             self._written = Positions(len(plan.image_ids))
             self._written.update(n for n in range(len(plan.image_ids)) if n not in refused)
@@ -59,7 +66,7 @@ class LmdbTarget:
         self._histogram[entry["n"]] += 1
         self._waiting[entry["key"].encode("ascii")] = b"".join((blob, text))
         self._written.add(position)
-        if len(self._waiting) == SAMPLES_PER_TRANSACTION:
+        if len(self._waiting) == self._most_waiting:
             self._flush()
 
     def refuse(self, position: int) -> None:
@@ -96,7 +103,7 @@ class LmdbTarget:
     def _entry(self, *, size: int, sha256: str) -> ShardEntry:
         most = max(self._histogram, default=-1)
         return ShardEntry(
-            name=LMDB_NAME,
+            name=self._path.name,
             samples=sum(self._histogram.values()),
             bytes=size,
             sha256=sha256,
@@ -126,14 +133,13 @@ class LmdbTarget:
         return written, entry.captions, entry.questions, histogram
 
 
-def _is_published(out: Path) -> bool:
+def _is_published(path: Path) -> bool:
     """Tell whether the file beside the manifest is the one it describes."""
-    if not (out / MANIFEST_NAME).exists():
+    if not (path.parent / MANIFEST_NAME).exists():
         return False
     try:
-        entries = read_manifest(out).shards
+        entries = read_manifest(path.parent).shards
     except InputError:
         # A damaged manifest is made again from the file.
         return False
-    path = out / LMDB_NAME
     return path.exists() and [entry.bytes for entry in entries] == [path.stat().st_size]

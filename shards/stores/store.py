@@ -1,8 +1,8 @@
 """The interface of every store of samples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semvlp.closing import Closing
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.codec import (
     Layout,
     blob_layout,
@@ -77,11 +77,15 @@ class Store(Closing, ABC):
 
     def texts(self, index: int) -> Texts:
         """Read the texts alone, without reading the regions."""
-        return texts_of(decode_entry(self.entry(index)))
+        text = self.entry(index)
+        with self._naming(index):
+            return texts_of(decode_entry(text))
 
     def name(self, index: int) -> str:
         """Read the name of an image as its file spells it, without the extension."""
-        return name_of(decode_entry(self.entry(index))) or self.image_ids[index]
+        text = self.entry(index)
+        with self._naming(index):
+            return name_of(decode_entry(text)) or self.image_ids[index]
 
     def members(self, index: int) -> Members:
         """Read the JSON and the regions as they are stored, to be copied without change."""
@@ -90,17 +94,37 @@ class Store(Closing, ABC):
         return members
 
     @property
+    def source(self) -> Path:
+        """What opens the store."""
+        return self.path
+
+    @property
+    def base(self) -> "Store":
+        """The store that holds the regions: itself, unless it refers to another one."""
+        return self
+
+    @property
     def shard_sizes(self) -> Sequence[int]:
         """Images of each shard; those of an LMDB are what its tar shards would hold."""
         return self.manifest.shard_sizes
+
+    def checked_entry(self, index: int) -> bytes:
+        """Read the JSON alone, as it is stored, and what it says of itself.
+
+        Raises:
+            InputError: it is damaged, or of another image or extractor.
+        """
+        text = self.entry(index)
+        self._check_entry(index, text)
+        return text
 
     @abstractmethod
     def entry(self, index: int) -> bytes:
         """Read the JSON alone, as it is stored."""
 
     @abstractmethod
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
-        """Read the JSON of several samples."""
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
+        """Read the JSON of several samples; it is decoded until the sample was read whole."""
 
     def text_counts(self) -> Sequence[int]:
         """Return the number of texts of each image; without an index, every JSON is read."""
@@ -115,7 +139,9 @@ class Store(Closing, ABC):
         return None
 
     @abstractmethod
-    def view(self, indices: Sequence[int]) -> AbstractContextManager[Iterator[StoredSample]]:
+    def view(
+        self, indices: Sequence[int]
+    ) -> AbstractContextManager[Iterator[StoredSample | Damage]]:
         """Give samples without a copy, for as long as the context; they are checked like `sample`.
 
         Each is looked up when it is asked for: bytes that were just touched are copied fastest.
@@ -140,24 +166,53 @@ class Store(Closing, ABC):
         return type(self), (self.path,)
 
     def _decoded(self, index: int, members: Members) -> Sample:
-        try:
+        with self._naming(index):
             sample = decode(*members, check=self._layouts[index] is None)
             self._check_key(index, sample.key)
-        except InputError as error:
-            raise InputError(self._damage(index, str(error))) from error
         self._layouts[index] = blob_layout(members[1])
         return sample
 
-    def _stored(self, index: int, members: Members) -> StoredSample:
-        """The members, compared with their checksum unless that was done before."""
-        layout = self._layouts[index]
-        if layout is None:
-            try:
-                layout = self._checked_layout(index, *members)
-            except InputError as error:
-                raise InputError(self._damage(index, str(error))) from error
-            self._layouts[index] = layout
+    def damage_of(self, index: int, error: InputError) -> Damage:
+        """Return the value that an error of reading a sample is for who goes on behind it."""
+        return Damage(self.image_ids[index], str(self.path), str(error))
+
+    def _stored(self, index: int, read: Callable[[int], Members]) -> StoredSample | Damage:
+        """Read the members, compared with their checksum unless that was done before."""
+        try:
+            members = read(index)
+            layout = self._layouts[index]
+            if layout is None:
+                with self._naming(index):
+                    layout = self._checked_layout(index, *members)
+        except InputError as error:
+            return self.damage_of(index, error)
+        self._layouts[index] = layout
         return (*members, layout)
+
+    def _checked_entry(self, index: int, read: Callable[[int], bytes]) -> bytes | Damage:
+        """Read the JSON of a sample that was not read before."""
+        try:
+            text = read(index)
+            self._check_entry(index, text)
+        except InputError as error:
+            return self.damage_of(index, error)
+        return text
+
+    def _check_entry(self, index: int, text: bytes) -> None:
+        with self._naming(index):
+            entry = decode_entry(text)
+            self._check_key(index, entry["key"])
+            if entry["profile"] != self.manifest.profile:
+                raise InputError(f"it is of the profile {entry['profile']}")
+            texts_of(entry)
+
+    @contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Let an error that is raised inside say where the sample lies."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(self._damage(index, str(error))) from error
 
     def _checked_layout(self, index: int, text: bytes, blob: bytes | memoryview) -> Layout:
         entry = decode_entry(text)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.dataset.manifest import Manifest, read_manifest
 from semvlp.shards.stores.store import Members, Store
 from semvlp.shards.stores.tar_file import BLOCK, JSON_SUFFIX, REGIONS_SUFFIX, Location, header
@@ -50,6 +50,10 @@ class TarStore(Store):
         return TarStore, (self.path, None, self._pattern)
 
     @property
+    def source(self) -> Path:
+        return self.path / self._pattern
+
+    @property
     def shard_sizes(self) -> Sequence[int]:
         return [shard.samples for shard in self.manifest.shards]
 
@@ -66,17 +70,19 @@ class TarStore(Store):
         return counts
 
     @contextmanager
-    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample]]:
+    def view(self, indices: Sequence[int]) -> Iterator[Iterator[StoredSample | Damage]]:
         yield (
-            self._stored(index, self._view(index))
+            self._stored(index, self._view)
             if (layout := self._layouts[index]) is None
             else (bytes(mapped[text]), mapped[regions], layout)
             for index, mapped, text, regions in self._slices(indices)
         )
 
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
         return [
-            self.entry(index) if self._layouts[index] is None else bytes(mapped[text])
+            self._checked_entry(index, self.entry)
+            if self._layouts[index] is None
+            else bytes(mapped[text])
             for index, mapped, text, _ in self._slices(indices)
         ]
 
@@ -210,10 +216,17 @@ def webdataset(path: Path) -> Any:
     """Open the same shards with stock `webdataset.WebDataset`, in the order of the plan.
 
     For programs that are built on it. It does not notice damage: run `verify` first.
+
+    Raises:
+        InputError: the data set has no tar shards.
     """
+    manifest = read_manifest(path)
+    if manifest.store != "tar":
+        remedy = f"`semvlp shards convert {path} DST --to tar` writes them"
+        raise InputError(f"{path} has no tar shards, which webdataset reads; {remedy}")
     import webdataset as wds
 
-    names = [str(Path(path) / shard.name) for shard in read_manifest(path).shards]
+    names = [str(Path(path) / shard.name) for shard in manifest.shards]
     return wds.WebDataset(names, shardshuffle=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from semvlp.errors import InputError
-from semvlp.shards.batch import StoredSample
+from semvlp.shards.batch import Damage, StoredSample
 from semvlp.shards.codec import blob_layout
 from semvlp.shards.stores.store import Store
 from semvlp.shards.stream.order import draw
@@ -65,15 +65,15 @@ class ConcatStores:
             other = (other + 1) % len(self)
         return other
 
-    def entries(self, indices: Sequence[int]) -> list[bytes]:
-        """Read the JSON of images."""
+    def entries(self, indices: Sequence[int]) -> list[bytes | Damage]:
+        """Read the JSON of images, or tell what is wrong with it."""
         entries = {
             number: iter(self._stores[number].entries(own)) for number, own in self._groups(indices)
         }
         return [next(entries[self._number(index)]) for index in indices]
 
-    def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[StoredSample]:
-        """Read the members of images, which last as long as `stack`.
+    def members(self, indices: Sequence[int], stack: ExitStack) -> Iterator[StoredSample | Damage]:
+        """Read the members of images, which last as long as `stack`, or tell what is wrong.
 
         Where pairs are visited they are kept, so that an image is read once for all its texts.
         """
@@ -104,9 +104,12 @@ class ConcatStores:
     def _keep(self) -> None:
         self._kept = lru_cache(maxsize=WINDOW)(self._read)
 
-    def _read(self, index: int) -> StoredSample:
+    def _read(self, index: int) -> StoredSample | Damage:
         store, local = self._locate(index)
-        text, blob = store.members(local)
+        try:
+            text, blob = store.members(local)
+        except InputError as error:
+            return store.damage_of(local, error)
         return text, blob, blob_layout(blob)
 
     def _number(self, index: int) -> int:

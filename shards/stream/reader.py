@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.util import Finalize
@@ -20,14 +19,12 @@ from typing import Any, Self
 
 from semvlp.closing import Closing
 from semvlp.errors import ConfigError, SemVLPError
-from semvlp.shards.batch import Batch, VisitHeader
+from semvlp.shards.batch import Batch, Damage, VisitHeader
 from semvlp.shards.stream.ring import Ring
 from semvlp.shards.stream.stream import Stream
 
 SLOTS = 3
 """One batch in use, one ready, one in work."""
-WATCH_SECONDS = 1.0
-"""How often the reader looks whether the process it reads for is alive."""
 CLOSE_SECONDS = 5.0
 NAME = "semvlp-reader"
 UNGUARDED = 64  # EX_USAGE of sysexits.h
@@ -67,7 +64,7 @@ class Reader(Closing):
         """Take the next batch.
 
         Raises:
-            InputError: a sample of it is damaged.
+            InputError: a sample of it is damaged, and the stream skips none.
             SemVLPError: the reading process ended.
         """
         if self._worker is None:
@@ -115,7 +112,7 @@ class _ReaderProcess:
         self._connection, theirs = context.Pipe()
         # A program that ends without `close` waits for its processes: this one would wait too.
         Finalize(self, self._connection.close, exitpriority=0)
-        arguments = (stream, self._ring, theirs, os.getpid())
+        arguments = (stream, self._ring, theirs)
         self._process: SpawnProcess = context.Process(
             target=_serve, args=arguments, name=NAME, daemon=True
         )
@@ -130,12 +127,12 @@ class _ReaderProcess:
             slot = self._free.pop()
             self._send(slot)
             self._asked.append(slot)
-        headers, lengths = self._receive()
+        headers, lengths, damaged = self._receive()
         slot = self._in_use = self._asked.popleft()
         columns = self._columns[slot]
         rows = sum(lengths)
         used = {name: column[:rows] for name, column in columns.items()}
-        return Batch(headers=headers, lengths=lengths, columns=used)
+        return Batch(headers=headers, lengths=lengths, columns=used, damaged=damaged)
 
     def close(self) -> None:
         self._connection.close()
@@ -153,7 +150,7 @@ class _ReaderProcess:
             raise self._death() from None
         self._position += self._step
 
-    def _receive(self) -> tuple[list[VisitHeader], list[int]]:
+    def _receive(self) -> tuple[list[VisitHeader], list[int], list[Damage]]:
         wait([self._connection, self._process.sentinel])
         try:
             answer = self._connection.recv()
@@ -161,8 +158,8 @@ class _ReaderProcess:
             raise self._death() from None
         if isinstance(answer, BaseException):
             raise answer
-        headers, lengths = answer
-        return headers, lengths
+        headers, lengths, damaged = answer
+        return headers, lengths, damaged
 
     def _death(self) -> SemVLPError:
         self._process.join(CLOSE_SECONDS)
@@ -179,17 +176,17 @@ class _ReaderProcess:
         )
 
 
-def become_worker(parent: int) -> None:
-    """Make this process one that works for `parent` and ends with it, however that ends."""
+def become_worker() -> None:
+    """Make this process one that works for its parent and ends with it, however that ends."""
     # A stop is the trainer's to handle; it ends its helpers when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _serve(stream: Stream, ring: Ring, connection: Connection, parent: int) -> None:
+def _serve(stream: Stream, ring: Ring, connection: Connection) -> None:
     """Fill slots as they are asked for, until the other end is closed."""
-    become_worker(parent)
+    become_worker()
     while True:
         try:
             position, slot = connection.recv()
@@ -209,11 +206,11 @@ def _answer(stream: Stream, position: int, ring: Ring, slot: int) -> Any:
         return error
     except Exception as error:
         return SemVLPError(f"reading the shards failed: {type(error).__name__}: {error}")
-    return batch.headers, batch.lengths
+    return batch.headers, batch.lengths, batch.damaged
 
 
-def _watch(parent: int) -> None:
-    """End with the process this one reads for, whatever the reader is waiting for."""
-    while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
+def _end_with_parent() -> None:
+    """End with the process this one works for, whatever this one is waiting for."""
+    if parent := parent_process():
+        parent.join()
     os._exit(1)

@@ -17,6 +17,7 @@ from semvlp.errors import ConfigError, InputError
 from semvlp.shards.batch import (
     Batch,
     Columns,
+    Damage,
     StoredSample,
     Visit,
     VisitHeader,
@@ -41,7 +42,8 @@ class Stream:
     Batches cross the end of an epoch, so every batch is full and no image is dropped or repeated.
     Without `weights` the stores are one data set. With a weight for each store every one has epochs
     of its own, and each 4,096 positions hold exactly its share of each. Without `negatives` no text
-    of another image is read, and each visit has empty ones.
+    of another image is read, and each visit has empty ones. With `skip_damaged` a batch is without
+    the visits of samples that cannot be read, and tells of them; nothing takes their place.
 
     Raises:
         ConfigError: `batch_size` does not divide among the ranks, or another setting is illegal.
@@ -62,6 +64,7 @@ class Stream:
         visit: VisitKind = "images",
         weights: Sequence[float] | None = None,
         negatives: bool = True,
+        skip_damaged: bool = False,
     ) -> None:
         _check_split(batch_size, rank, world_size)
         _check_alike(stores)
@@ -81,7 +84,7 @@ class Stream:
                 for number, store in enumerate(stores)
             ]
             self._mixture = Mixture(weights, seed=seed)
-        self._stores, self._negatives = stores, negatives
+        self._stores, self._negatives, self._skip_damaged = stores, negatives, skip_damaged
         self._rank, self._world_size = rank, world_size
         self.batch_size = batch_size
         """Visits of a batch, over all ranks."""
@@ -130,24 +133,30 @@ class Stream:
         The stores are told what it and the batch behind it need. Without `out`, room is made.
 
         Raises:
-            InputError: a sample is damaged.
+            InputError: a sample is damaged, and damaged ones are not skipped.
         """
         if self._ahead[0] != position:
             self._prefetch(position)
         scheduled = self._ahead[1]
         self._prefetch(position + self.batch_size)
+        whole: list[_Scheduled] = []
+        damaged: list[Damage] = []
         with ExitStack() as stack:
-            samples: Iterable[StoredSample] = self._members(scheduled, stack)
+            members = zip(scheduled, self._members(scheduled, stack), strict=True)
+            samples: Iterable[StoredSample] = self._whole(members, whole, damaged)
             if out is None:
                 samples = list(samples)
                 out = empty_columns(sum(sample[2].rows for sample in samples), self.feature_size)
             columns, lengths, texts = concatenate(samples, out)
-        negatives = self._other_entries(scheduled)
+        others = self._other_entries(whole)
+        damaged += [other for other in others if isinstance(other, Damage)]
+        if damaged and not self._skip_damaged:
+            raise InputError(damaged[0].reason)
         headers = [
-            VisitHeader(visit.position, visit.epoch, visit.text, text, negative)
-            for visit, text, negative in zip(scheduled, texts, negatives, strict=True)
+            VisitHeader(v.position, v.epoch, v.text, text, None if isinstance(o, Damage) else o)
+            for v, text, o in zip(whole, texts, others, strict=True)
         ]
-        return Batch(headers=headers, lengths=lengths, columns=columns)
+        return Batch(headers=headers, lengths=lengths, columns=columns, damaged=damaged)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the batches handed out so far; the same on every rank."""
@@ -171,8 +180,7 @@ class Stream:
     def _schedule(self, position: int) -> list["_Scheduled"]:
         """Return this rank's slice of the batch at `position`."""
         share = self.batch_size // self._world_size
-        first = position + self._rank * share
-        positions = np.arange(first, first + share)
+        positions = position + self._rank * share + np.arange(share)
         if self._mixture is None:
             return self._schedule_of(0, positions, positions)
         numbers, own = self._mixture.at(positions)
@@ -195,9 +203,23 @@ class Stream:
             )
         ]
 
+    @staticmethod
+    def _whole(
+        members: Iterable[tuple[Any, StoredSample | Damage]],
+        whole: list[Any],
+        damaged: list[Damage],
+    ) -> Iterator[StoredSample]:
+        """Give the samples that can be read; list their visits, and the other samples."""
+        for visit, sample in members:
+            if isinstance(sample, Damage):
+                damaged.append(sample)
+            else:
+                whole.append(visit)
+                yield sample
+
     def _members(
         self, scheduled: Sequence["_Scheduled"], stack: ExitStack
-    ) -> Iterator[StoredSample]:
+    ) -> Iterator[StoredSample | Damage]:
         members = [
             dataset.members([t.image for t in scheduled if t.dataset == number], stack)
             for number, dataset in enumerate(self._datasets)
@@ -206,7 +228,7 @@ class Stream:
             return members[0]
         return (next(members[visit.dataset]) for visit in scheduled)
 
-    def _other_entries(self, scheduled: Sequence["_Scheduled"]) -> list[bytes | None]:
+    def _other_entries(self, scheduled: Sequence["_Scheduled"]) -> list[bytes | Damage | None]:
         """Read the JSON that each negative text is taken from."""
         if not self._negatives:
             return [None] * len(scheduled)
@@ -271,8 +293,7 @@ def _fingerprint(stores: Sequence[Store]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for store in stores:
         counts = store.manifest.counts
-        digest.update(
-            f"{store.manifest.profile}/{counts['captions']}/{counts['questions']}".encode()
-        )
+        told = f"{store.manifest.profile}/{counts['captions']}/{counts['questions']}"
+        digest.update(told.encode())
         digest.update(store.image_ids.sha256.encode())
     return digest.hexdigest()

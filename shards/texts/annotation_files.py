@@ -4,17 +4,18 @@ Every reader of captions, questions and statements goes through here; `official_
 stands in the files.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from semvlp.archives import gunzip
+from semvlp.archives import Gunzipped, gunzip
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
+from semvlp.shards.texts.json_stream import JsonDamage, JsonText, Survey, entries, members, survey
 from semvlp.shards.texts.parquet_rows import MAGIC, parquet_rows
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -57,35 +58,87 @@ class Lines:
             yield Line(number, _object(line, number, self._path) if is_json else line.rstrip("\r"))
 
 
-def read_any(path: Path) -> Any:
-    """Return the one JSON value of a file or its `Lines`, as `parse` tells them apart.
+class Document:
+    """A file of one JSON object or list, none of whose lists is ever whole in memory.
+
+    Raises:
+        InputError: it is damaged, which is known before anything is taken of it.
+    """
+
+    def __init__(self, path: Path, known: Survey) -> None:
+        self._path, self._places = path, known.places
+        self.head = known.head
+        """Its value, with the first entry alone of each list that it is or holds."""
+
+    def entries(self, name: str | None = None) -> Iterator[Any]:
+        """Give the entries of a list: of the member of that name, or of the document itself."""
+        with _named(self._path), _opened(self._path) as file:
+            yield from entries(JsonText(file, self._places[name]))
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Give the name and the value of each member, whole; of a name twice both."""
+        with _named(self._path), _opened(self._path) as file:
+            text = JsonText(file)
+            text.skip()
+            for name in members(text):
+                yield name, text.value()
+
+
+def head_of(document: Any) -> Any:
+    """Return a document that was read whole, or what is known of one that was not."""
+    return document.head if isinstance(document, Document) else document
+
+
+def entries_of(document: Any, name: str) -> Iterable[Any]:
+    """Return the entries of a list in a document, whole or not; none where it is missing."""
+    if not head_of(document).get(name):
+        return ()
+    return document.entries(name) if isinstance(document, Document) else list(document[name])
+
+
+def read_any(path: Path) -> Document | Lines | None:
+    """Return the one JSON value of a file, or its lines; None where it has none.
 
     Raises:
         InputError: no such file, not UTF-8, damaged JSON.
     """
-    if not _is_gzipped(path):
-        few = list(islice(_lines(path), 2))
-        if few and few[0][1].lstrip()[:1] not in ("{", "["):
-            return Lines(path, Line(few[0][0], few[0][1].rstrip("\r")))
-        if len(few) == 2:
-            with suppress(json.JSONDecodeError):
-                from_json(few[0][1])  # whole on its line, and more behind it
-                return Lines(path, Line(few[0][0], _object(few[0][1], few[0][0], path)))
-    return parse(read_text(path), path)
+    with _named(path), _opened(path) as file:
+        text = JsonText(file)
+        is_json = text.skip() in ("{", "[")
+        known = survey(text) if is_json else None
+        if known is not None and not text.skip():
+            return Document(path, known)
+    for number, line in _lines(path):
+        value = _object(line, number, path) if is_json else line.rstrip("\r")
+        return Lines(path, Line(number, value))
+    return None
 
 
-def _is_gzipped(path: Path) -> bool:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be read, unpacked where it is gzipped."""
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        raw = Gunzipped(file, path.stat().st_size) if packed else file
+        yield io.BufferedReader(raw) if packed else file
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the errors of reading it."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    except OSError as error:
+        yield
+    except JsonDamage as error:
+        raise InputError(f"{path}: the JSON is damaged: {error}") from error
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Give the lines that are not blank, each with its number from 1."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with _opened(path) as data, io.TextIOWrapper(data, "utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line.removesuffix("\n")

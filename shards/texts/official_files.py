@@ -8,16 +8,21 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
+from semvlp.shards.keys import KeyCollector
 from semvlp.shards.texts.annotation_files import (
+    Document,
     Line,
     Lines,
+    entries_of,
     first_has,
+    head_of,
     parse_lines,
     read_text,
     require,
@@ -95,6 +100,7 @@ def wrong_file(path: Path, expected: str) -> InputError:
 
 def layout_of(document: Any) -> Layout | None:
     """Return the layout of what `parse` gave, None where it is none of the known."""
+    document = head_of(document)
     first = document[0] if isinstance(document, list) and document else document
     if isinstance(document, Lines):
         first = document.first
@@ -111,22 +117,41 @@ def layout_of(document: Any) -> Layout | None:
 
 def coco_captions(document: Any, path: Path) -> Iterator[Record]:
     """Read captions: `image_id` and `caption`, the image by its file name where that is listed."""
-    images = document.get("images") or []
-    require({**document, "images": images}, {"images": list, "annotations": list}, str(path))
-    for number, image in enumerate(images, start=1):
-        require(image, {"id": ID, "file_name": str}, f"{path}: image {number}")
-    names = {image["id"]: image["file_name"] for image in images}
-    for number, entry in enumerate(document["annotations"], start=1):
+    head = head_of(document)
+    lists = {"images": head.get("images") or [], "annotations": head.get("annotations")}
+    require(lists, {"images": list, "annotations": list}, str(path))
+    names = _file_names(document, path)
+    for number, entry in enumerate(entries_of(document, "annotations"), start=1):
         where = f"{path}: annotation {number}"
         require(entry, {"image_id": ID, "caption": str}, where)
-        image = names.get(entry["image_id"], str(entry["image_id"]))
-        yield Record(where, entry, image)
+        yield Record(where, entry, names(entry["image_id"]))
+
+
+def _file_names(document: Any, path: Path) -> Callable[[int | str], str]:
+    """Return the function from the id of an image to its file name, or to itself."""
+    ids, files = KeyCollector(), KeyCollector()
+    for number, image in enumerate(entries_of(document, "images"), start=1):
+        require(image, {"id": ID, "file_name": str}, f"{path}: image {number}")
+        ids.add(json.dumps(image["id"]))
+        files.add(image["file_name"])
+    rows, names = ids.keys(), files.keys()
+    again = rows.first_repeated() is not None
+    # Of an id twice the last name counts.
+    last = dict(zip(rows, range(len(rows)), strict=True)) if again else None
+
+    @lru_cache(maxsize=1 << 16)
+    def name_of(image_id: int | str) -> str:
+        key = json.dumps(image_id)
+        row = rows.find(key) if last is None else last.get(key)
+        return str(image_id) if row is None else names[row]
+
+    return name_of
 
 
 def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
     """Read images: `filename` and `sentences`, each of which has its text in `raw`."""
-    require(document, {"images": list}, str(path))
-    for number, image in enumerate(document["images"], start=1):
+    require(head_of(document), {"images": list}, str(path))
+    for number, image in enumerate(entries_of(document, "images"), start=1):
         where = f"{path}: image {number}"
         require(image, {"filename": str, "sentences": list}, where)
         require_text(image["sentences"], "raw", where)
@@ -135,8 +160,8 @@ def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
 
 def vqa_questions(document: Any, path: Path) -> Iterator[Record]:
     """Read questions: `question_id`, `image_id` and `question`."""
-    require(document, {"questions": list}, str(path))
-    for number, entry in enumerate(document["questions"], start=1):
+    require(head_of(document), {"questions": list}, str(path))
+    for number, entry in enumerate(entries_of(document, "questions"), start=1):
         where = f"{path}: question {number}"
         require(entry, {"question_id": ID, "image_id": ID, "question": str}, where)
         yield Record(where, entry, str(entry["image_id"]))
@@ -144,8 +169,8 @@ def vqa_questions(document: Any, path: Path) -> Iterator[Record]:
 
 def vqa_annotations(document: Any, path: Path) -> Iterator[Record]:
     """Read the answers of people: `question_id`, and `answers` with `answer` in each."""
-    require(document, {"annotations": list}, str(path))
-    for number, entry in enumerate(document["annotations"], start=1):
+    require(head_of(document), {"annotations": list}, str(path))
+    for number, entry in enumerate(entries_of(document, "annotations"), start=1):
         where = f"{path}: annotation {number}"
         require(entry, {"question_id": ID, "answers": list}, where)
         require_text(entry["answers"], "answer", f"{where}: answers")
@@ -194,7 +219,10 @@ def tab_lines(document: Any, path: Path) -> Iterator[Record]:
 
 def objects(document: Any, path: Path) -> Iterator[Record]:
     """Read the objects of a list or of JSON lines, or the only one of a file."""
-    if not isinstance(document, list | Lines):
+    if isinstance(document, Document):
+        is_list = isinstance(document.head, list)
+        document = document.entries() if is_list else dict(document.items())
+    if isinstance(document, dict):
         yield Record(str(path), document)
         return
     for number, entry in enumerate(document, start=1):

@@ -11,7 +11,14 @@ from typing import Any
 from semvlp.errors import InputError, shown
 from semvlp.shards.record import Question, Texts
 from semvlp.shards.texts import official_files
-from semvlp.shards.texts.annotation_files import DamagedLine, Line, Lines, read_any, require
+from semvlp.shards.texts.annotation_files import (
+    DamagedLine,
+    Line,
+    Lines,
+    head_of,
+    read_any,
+    require,
+)
 from semvlp.shards.texts.entries import (
     Answered,
     Asked,
@@ -58,8 +65,8 @@ def read_matched(
 ) -> tuple[MatchedTexts, Sequence[str]]:
     """Return the texts of the images of a data set, and the names that no image of it has.
 
-    Names that mean the same image (`COCO_val2014_000000000139.jpg` and 139) are merged. Memory does
-    not grow with files of lines; JSON of one value and gzipped files are read whole, one at a time.
+    Names that mean the same image (`COCO_val2014_000000000139.jpg` and 139) are merged. Files are
+    read an entry at a time, gzipped ones too; the names of images alone are kept.
 
     Raises:
         InputError: as `read_texts`; a name that fits several images, or none that fits one.
@@ -158,6 +165,7 @@ def _read_official(path: Path) -> Iterator[Entry]:
 
 
 def _describe(document: Any) -> str:
+    document = head_of(document)
     if isinstance(document, Mapping):
         return f"a JSON object with the keys {', '.join(map(str, list(document)[:5])) or '(none)'}"
     if not document:

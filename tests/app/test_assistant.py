@@ -203,12 +203,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_importing_the_package_loads_no_torch() -> None:
-    code = "import semvlp, sys; assert 'torch' not in sys.modules; print(semvlp.load.__module__)"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "semvlp.app.assistant"
-
-
 def test_loading_brings_along_neither_models_of_transformers_nor_a_compiler(drawn: Drawn) -> None:
     """Each takes seconds to import, and answers about known regions need none of them."""
     heavy = ["torch._dynamo", "torchvision.ops", "transformers.modeling_utils"]

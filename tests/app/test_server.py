@@ -1,8 +1,11 @@
 """`semvlp serve` as a command: what it opens, where it listens, how it ends."""
 
 import json
+import os
 import shutil
+import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs semvlp[serve]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
+import httpx2
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from semvlp.app import server
 from semvlp.app.desk import Desk
@@ -20,7 +25,7 @@ from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
 from tests.app.api import described, fits
 from tests.app.conftest import Drawn
-from tests.app.serving import serving
+from tests.app.serving import SECONDS, serving
 
 
 def options(**changes: Any) -> dict[str, Any]:
@@ -80,23 +85,51 @@ def test_a_missing_extra_is_one_sentence_that_names_it(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("host", [None, "127.0.0.1"])
-def test_the_command_serves_until_ctrl_c(drawn: Drawn, host: str | None) -> None:
+def ask(drawn: Drawn, asked: httpx2.Client, token: str = "") -> None:
+    """Put one question that is answered to a server, and others."""
+    assert asked.get("about").status_code == (401 if token else 200)
+    answer = asked.post(
+        "ask",
+        files={"photo": drawn.photos[0].read_bytes()},
+        data={"text": "what is it?"},
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+    )
+    assert answer.status_code == 200
+    assert asked.post("ask", content=b"x", headers={"Origin": "http://e.org"}).status_code > 400
+    huge = asked.post("ask", content=bytes(40 * 2**20))
+    assert huge.status_code in (401, 413)
+
+
+def test_the_program_serves_an_address_with_a_token_until_ctrl_c(drawn: Drawn) -> None:
     options = ["--device", "cpu", "--checkpoint", str(drawn.checkpoint("vqa")), "--json"]
-    with serving([*options, *(["--host", host] if host else [])]) as served:
-        token, asked = served.token, served.asked
-        assert bool(token) == bool(host)
-        assert not token or len(token) >= 32
-        assert asked.get("about").status_code == (401 if host else 200)
-        answer = asked.post(
-            "ask",
-            files={"photo": drawn.photos[0].read_bytes()},
-            data={"text": "what is it?"},
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-        )
-        assert answer.status_code == 200
-        assert asked.post("ask", content=b"x", headers={"Origin": "http://e.org"}).status_code > 400
-        huge = asked.post("ask", content=bytes(40 * 2**20))
-        assert huge.status_code in (401, 413)
+    with serving([*options, "--host", "127.0.0.1"]) as served:
+        assert len(served.token) >= 32
+        ask(drawn, served.asked, served.token)
     assert served.code == 0
     assert json.loads(served.out) == {"url": served.base, "answered": 1}
+
+
+def test_the_command_serves_this_machine_without_a_token_until_ctrl_c(
+    drawn: Drawn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    serve_until_ctrl_c = server._run
+    bases: list[str] = []
+
+    def ask_beside(served: ASGIApp, listener: socket.socket) -> None:
+        bases.append(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        with (
+            httpx2.Client(base_url=bases[0], timeout=SECONDS, trust_env=False) as asked,
+            ThreadPoolExecutor() as pool,
+        ):
+            questions = pool.submit(ask, drawn, asked)
+            questions.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGINT))
+            serve_until_ctrl_c(served, listener)
+            questions.result()
+
+    monkeypatch.setattr(server, "_run", ask_beside)
+    command = ["serve", "--port", "0", "--device", "cpu", "--json"]
+    assert run(cli, "semvlp", [*command, "--checkpoint", str(drawn.checkpoint("vqa"))]) == 0
+    told = capsys.readouterr()
+    assert f"Open {bases[0]}" in told.err
+    assert "token" not in told.err
+    assert json.loads(told.out) == {"url": bases[0], "answered": 1}

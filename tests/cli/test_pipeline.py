@@ -253,6 +253,26 @@ def test_half_a_file_is_imported_and_told(work: Work, semvlp: Semvlp, tmp_path: 
     assert report["counts"]["errors"] == 1
 
 
+def test_texts_may_refer_to_the_regions(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:
+    """What is learned from them is the same to the bit."""
+    command = ("shards", "join", work.root / "regions", "--texts", work.world.texts("train"))
+    assert semvlp(*command, "--refer", "--only-matched", "--out", tmp_path / "j")[0] == 0
+    assert semvlp("shards", "verify", tmp_path / "j")[0] == 0
+    refers, copied = (
+        semvlp("shards", "info", path)[1] for path in (tmp_path / "j", work.root / "shards")
+    )
+    assert refers["counts"] == copied["counts"]
+    assert refers["bytes"] < copied["bytes"]
+    learn = ("pretrain", tmp_path / "j", "--out", tmp_path / "p", "--set", "train.steps=4", *TINY)
+    assert semvlp(*learn)[0] == 0
+    assert losses(tmp_path / "p") == losses(work.root / "pretrain")
+
+
+def losses(run_dir: Path) -> list[tuple[str, float]]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [(line["mode"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
+
+
 def test_texts_that_fit_no_image_are_not_joined(work: Work, semvlp: Semvlp, tmp_path: Path) -> None:
     captions = tmp_path / "captions.tsv"
     captions.write_text("a red box on a wall\thttp://example.org/1.jpg\n")

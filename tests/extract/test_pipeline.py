@@ -2,25 +2,22 @@
 
 import json
 import platform
-import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from semvlp import __version__
-from semvlp.errors import ConfigError, InputError, SemVLPError, TooManyRefused
+from semvlp.errors import ConfigError, InputError
 from semvlp.extract import batching, inference
 from semvlp.extract.detectors.detector import Proposals
 from semvlp.extract.images.find import find_images, load
 from semvlp.extract.images.resize import Resized
-from semvlp.extract.pipeline import ExtractReport, ExtractSettings, extract
+from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.extract.select import select
 from semvlp.shards import writer
 from semvlp.shards.codec import encode
@@ -29,48 +26,15 @@ from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Sample, key_of
 from tests.extract.fake_detector import FakeDetector, stop_at
-
-SETTINGS = ExtractSettings(workers=2, samples_per_shard=4)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Eleven images of three shapes, each with its number in the first pixel."""
-    return draw(tmp_path / "images", 11)
-
-
-def draw(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        image = np.random.default_rng(number).integers(0, 256, (12 + number % 3, 16, 3))
-        image[0, 0, 0] = number
-        Image.fromarray(image.astype(np.uint8)).save(folder / f"im{number:03d}.png")
-    return folder
-
-
-def damage(images: Path, *numbers: int) -> None:
-    for number in numbers:
-        (images / f"im{number:03d}.png").write_bytes(b"not an image")
-
-
-def stored(out: Path) -> list[tuple[bytes, bytes]]:
-    """Both members of every sample."""
-    with open_store(out) as store:
-        return [encode(store.sample(index)) for index in range(len(store))]
-
-
-def shard_bytes(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.glob("shard-*"))}
-
-
-def refusals(out: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (out / "refused.jsonl").read_text().splitlines()]
-
-
-def run(
-    images: Path, out: Path, detector: FakeDetector | None = None, **options: Any
-) -> ExtractReport:
-    return extract(images, out, replace(SETTINGS, **options), detector=detector or FakeDetector())
+from tests.extract.numbered_images import (
+    SETTINGS,
+    damage,
+    draw,
+    refusals,
+    run,
+    shard_bytes,
+    stored,
+)
 
 
 def test_every_image_is_stored_as_its_own_selection(images: Path, tmp_path: Path) -> None:
@@ -160,95 +124,6 @@ def test_other_settings_need_overwrite(images: Path, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out").extractor["selection"]["min_regions"] == 10
 
 
-def test_a_damaged_image_costs_no_other(images: Path, tmp_path: Path) -> None:
-    damage(images, 4)
-    report = run(images, tmp_path / "out", max_bad=0.1)
-    assert (report.written, report.refused) == (10, 1)
-    (line,) = refusals(tmp_path / "out")
-    assert line["id"] == "im004"
-    assert line["file"] == str(images / "im004.png")
-    assert line["reason"].startswith("not an image")
-    with open_store(tmp_path / "out") as store:
-        assert "im004" not in store
-        assert "im003" in store
-        assert "im005" in store
-
-
-def test_too_many_refused_ends_the_finished_work_with_its_own_error(
-    images: Path, tmp_path: Path
-) -> None:
-    damage(images, 2, 3)
-    with pytest.raises(TooManyRefused, match=r"9 images, but 2 of 11 were refused.*refused\.jsonl"):
-        run(images, tmp_path / "out")
-    assert read_manifest(tmp_path / "out").counts["samples"] == 9
-    with pytest.raises(TooManyRefused):
-        run(images, tmp_path / "out")
-    assert run(images, tmp_path / "out", max_bad=0.2).refused == 2
-
-
-def test_an_image_the_detector_fails_on_is_refused_alone(images: Path, tmp_path: Path) -> None:
-    detector = FakeDetector(stop_at(4, RuntimeError("no anchors fit")))
-    detector.images_per_pass = 2
-    report = run(images, tmp_path / "out", detector, max_bad=0.1, samples_per_shard=11)
-    assert (report.written, report.refused) == (10, 1)
-    (line,) = refusals(tmp_path / "out")
-    assert line["id"] == "im004"
-    assert line["reason"] == "the detector failed: RuntimeError: no anchors fit"
-    assert detector.batches == [2, 2, 1, 1, 2, 2, 2, 1], "only the failed pass is taken apart"
-
-
-def test_a_detector_that_never_works_is_an_error_and_refuses_nothing(
-    images: Path, tmp_path: Path
-) -> None:
-    def broken(number: int) -> None:
-        raise RuntimeError("CUDA error")
-
-    for count in (11, 2):
-        few = draw(tmp_path / f"few{count}", count)
-        with pytest.raises(SemVLPError, match=r"seems to be broken.*im000.png.*CUDA error"):
-            run(few, tmp_path / f"out{count}", FakeDetector(broken))
-        assert run(few, tmp_path / f"out{count}").refused == 0
-
-
-def test_a_detector_that_breaks_later_refuses_nothing_either(tmp_path: Path) -> None:
-    def breaks(number: int) -> None:
-        if number >= 7:
-            raise RuntimeError("device lost")
-
-    many = draw(tmp_path / "many", 80)
-    with pytest.raises(SemVLPError, match="failed on 64 images in a row"):
-        run(many, tmp_path / "out", FakeDetector(breaks))
-    assert refusals(tmp_path / "out") == []
-    report = run(many, tmp_path / "out")
-    assert (report.written, report.refused, report.processed) == (80, 0, 73)
-
-
-def test_the_last_image_may_be_the_bad_one_of_a_resumed_run(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(images, tmp_path / "out", FakeDetector(stop_at(10, KeyboardInterrupt())), batch_size=1)
-    bad = FakeDetector(stop_at(10, RuntimeError("bad")))
-    assert run(images, tmp_path / "out", bad, max_bad=0.1, batch_size=1).refused == 1
-
-
-def test_a_defect_is_never_taken_for_a_bad_image(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="defect"):
-        run(images, tmp_path / "out", FakeDetector(stop_at(4, TypeError("defect"))))
-    assert run(images, tmp_path / "out").refused == 0
-
-
-def test_numbers_the_store_cannot_hold_are_refused(images: Path, tmp_path: Path) -> None:
-    class Large(FakeDetector):
-        def propose(self, image: NDArray[np.uint8]) -> Proposals:
-            found = super().propose(image)
-            if image[0, 0, 0] == 6:
-                found.features[:] = 1e6
-            return found
-
-    run(images, tmp_path / "out", Large(), max_bad=0.1)
-    (line,) = refusals(tmp_path / "out")
-    assert (line["id"], "65504" in line["reason"]) == ("im006", True)
-
-
 def captions(path: Path, names: Sequence[str]) -> Path:
     entries = [{"image_id": name, "captions": [f"a photo of {name}"]} for name in names]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -335,16 +210,6 @@ def test_the_preview_is_written_beside_the_shards(images: Path, tmp_path: Path) 
     assert report.preview.read_text().count("<article") == 2
 
 
-def test_without_images_there_is_no_preview_and_still_too_many_were_refused(
-    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    damage(images, *range(11))
-    with pytest.raises(TooManyRefused, match="11 of 11 were refused"):
-        run(images, tmp_path / "out", preview=2)
-    assert not (tmp_path / "out" / "preview.html").exists()
-    assert "no preview: every image was refused" in caplog.text
-
-
 def test_the_report_says_what_happened_in_one_sentence(images: Path, tmp_path: Path) -> None:
     damage(images, 1)
     report = run(images, tmp_path / "out", max_bad=0.1)
@@ -388,23 +253,6 @@ def test_automatic_precision_is_what_the_data_set_was_begun_with(
     assert precision_of(replace(chosen, precision=began)) == began
     assert precision_of(chosen) == began
     assert precision_of(replace(chosen, overwrite=True)) == own
-
-
-def test_a_tar_cut_short_gives_what_it_holds_and_says_so(images: Path, tmp_path: Path) -> None:
-    tar = tmp_path / "set.tar"
-    with tarfile.open(tar, "w") as archive:
-        for file in sorted(images.iterdir()):
-            archive.add(file, file.name)
-    places = [file.offset for file in find_images(tar)]
-    tar.write_bytes(tar.read_bytes()[: places[8] + 100])
-    for _ in range(2):
-        with pytest.raises(TooManyRefused, match=r"holds 8 images, but 1 of 9 were refused"):
-            run(tar, tmp_path / "out")
-    (line,) = refusals(tmp_path / "out")
-    assert line["file"] == str(tar)
-    assert "what stands behind it in the file is lost" in line["reason"]
-    report = run(tar, tmp_path / "out", max_bad=1)
-    assert "8 images, 1 refused (1 not a readable, uncompressed tar)" in report.sentence()
 
 
 def test_half_a_character_in_a_caption_ends_no_extraction(images: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from semvlp.errors import ConfigError, InputError
 from semvlp.shards import remote
 from semvlp.shards.dataset.manifest import Manifest
+from semvlp.shards.maintenance.convert import join
 from semvlp.shards.open import open_store
 from tests.shards.datasets import plan_of, write_dataset
 
@@ -146,6 +147,19 @@ def test_a_server_that_drops_fails_cuts_and_stalls_is_asked_until_all_is_there(
     local = remote.localize(f"{server.address}/set")
     assert same_samples(local, folder / "set")
     assert sum(server.asked.values()) > len(names) + 2
+
+
+def test_texts_whose_regions_lie_elsewhere_are_not_downloaded(
+    served: tuple[Server, Path], tmp_path: Path
+) -> None:
+    server, folder = served
+    write_dataset(folder / "regions")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"image_id": "img-2", "captions": ["another"]}\n')
+    join(folder / "regions", [texts], folder / "set", refer=True)
+    with pytest.raises(InputError, match=r"/set .*the regions of \.\./regions .*shards convert"):
+        open_store(f"{server.address}/set")
+    assert server.asked == {"manifest.json": 1}
 
 
 def test_a_store_opens_by_its_address(served: tuple[Server, Path]) -> None:

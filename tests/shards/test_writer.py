@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.names import StoreFormat
+from semvlp.names import StoreFormat, StoreKind
+from semvlp.shards.maintenance.convert import join
 from semvlp.shards.maintenance.verify import verify
 from semvlp.shards.open import open_store
 from semvlp.shards.stores.tar_file import scan
@@ -110,11 +112,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from semvlp.shards.stores import lmdb_writer
-from semvlp.shards.maintenance.convert import convert
+from semvlp.shards.maintenance.convert import convert, join
 from semvlp.shards.maintenance.verify import verify
 
 source, work, format = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-lmdb_writer.SAMPLES_PER_TRANSACTION = 2
+lmdb_writer.SAMPLES_PER_TRANSACTION = lmdb_writer.TEXTS_PER_TRANSACTION = 2
 
 def run(out, kill_at):
     child = os.fork()
@@ -133,7 +135,10 @@ def run(out, kill_at):
     os.fsync = os.fdatasync = counted(lambda descriptor: None)
     os.replace, os.unlink = counted(os.replace), counted(os.unlink)
     lmdb_writer.put_all = counted(lmdb_writer.put_all)
-    convert(source, out, to=format)
+    if format == "reference":
+        join(source, [work / "texts.jsonl"], out, refer=True)
+    else:
+        convert(source, out, to=format)
     os._exit(0)
 
 step = 0
@@ -152,9 +157,16 @@ print(step - 1)
 """
 
 
-def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreFormat) -> None:
-    write_dataset(tmp_path / "source", plan_of(4), refused=["img-1"])
-    expected = write_dataset(tmp_path / "expected", plan_of(4), format=format, refused=["img-1"])
+@pytest.mark.parametrize("format", get_args(StoreKind))
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreKind) -> None:
+    plan, refused = plan_of(4), ["img-1"]
+    write_dataset(tmp_path / "source", plan, refused=refused)
+    if format == "reference":
+        texts = tmp_path / "texts.jsonl"
+        texts.write_text('{"image_id": "img-2", "captions": ["another"]}\n')
+        expected = join(tmp_path / "source", [texts], tmp_path / "expected", refer=True).manifest
+    else:
+        expected = write_dataset(tmp_path / "expected", plan, format=format, refused=refused)
     command = [sys.executable, "-c", KILLED, tmp_path / "source", tmp_path, format]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -166,9 +178,11 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreFormat) -
             assert contents(out) == contents(tmp_path / "expected"), step
         assert sorted(contents(out)) == sorted(contents(tmp_path / "expected")), step
         assert verify(out) == [], step
-        with open_store(out) as store:
+        with open_store(out) as store, open_store(tmp_path / "expected") as whole:
             assert store.manifest.counts == expected.counts
             assert store.manifest.refused == expected.refused
+            rows = range(len(whole))
+            assert [store.members(row) for row in rows] == [whole.members(row) for row in rows]
 
 
 def test_a_second_writer_is_told(tmp_path: Path) -> None:

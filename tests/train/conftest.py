@@ -140,7 +140,7 @@ def small_task() -> Callable[..., FinetuneConfig]:
     return build
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def annotations(tmp_path_factory: pytest.TempPathFactory, sample_of: Callable[..., Any]) -> Path:
     """A sentence that tells the colour for each of the 24 images, spelt with an extension."""
     path = tmp_path_factory.mktemp("finetune") / "colours.jsonl"
@@ -155,7 +155,7 @@ def annotations(tmp_path_factory: pytest.TempPathFactory, sample_of: Callable[..
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def init(
     shards: Path,
     small: Callable[..., PretrainConfig],
@@ -163,9 +163,7 @@ def init(
 ) -> Path:
     """A pre-training checkpoint."""
     run = tmp_path_factory.mktemp("init")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
-        pretrain([shards], run, small("train.steps=2"))
+    pretrain([shards], run, small("train.steps=2"))
     return run / "last"
 
 
@@ -191,19 +189,22 @@ def finetuned(
     return run
 
 
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without its page."""
-    monkeypatch.setattr("semvlp.train.finetune.write_report", lambda run: None)
+@pytest.fixture(scope="module", autouse=True)
+def no_report() -> Iterator[None]:
+    """Runs without their page: drawing curves takes longer than the trainings here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("pretrain", "finetune", "detector.train"):
+            patch.setattr(f"semvlp.train.{module}.write_report", lambda run: run)
+        yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(shards: Path) -> Iterator[Store]:
     with open_store(shards) as opened:
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tokenizer(store: Store) -> PreTrainedTokenizerFast:
     return train_wordpiece(sentences(read_sample([store])), 300)
 

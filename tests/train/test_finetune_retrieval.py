@@ -14,8 +14,6 @@ from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
 from tests.train.finetuning import check_resume
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 Config = Callable[..., FinetuneConfig]
 
 
@@ -56,7 +54,10 @@ def test_a_stopped_retrieval_run_chooses_the_same_wrong_pairs(
     negatives: str,
 ) -> None:
     config = small_task(
-        "train.save_every=4", f"retrieval.negatives={negatives}", "retrieval.replaced=either"
+        "train.steps=6",
+        "train.save_every=4",
+        f"retrieval.negatives={negatives}",
+        "retrieval.replaced=either",
     )
     task = load_task("retrieval")
     check_resume(task, captions, shards, None, config, tmp_path, monkeypatch)

@@ -17,8 +17,6 @@ from semvlp.model.tokenizer import load_tokenizer
 from semvlp.train.run.report import RunReport
 from tests.train.finetuning import Colours
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 Run = Callable[..., RunReport]
 
 

@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_with_the_same_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = small("train.optimizer=muon", "train.save_every=4")
+    config = small("train.optimizer=muon", "train.steps=4", "train.save_every=2")
     pretrain([shards], tmp_path / "whole", config)
     done = 0
 

@@ -47,6 +47,9 @@ def made(shards: Path, small: Callable[..., PretrainConfig]) -> Callable[..., An
             made = list(micro_batches(collator, first_step(store, 16)))
             network = SemVLPConfig.preset(
                 "tiny",
+                # Operations on a fake GPU are slow.
+                num_hidden_layers=2,
+                cross_layers=1,
                 vocab_size=len(tokenizer),
                 region_feature_size=store.manifest.feature_size,
                 num_objects=len(store.manifest.object_labels),

@@ -14,6 +14,7 @@ from semvlp.train import loop
 from semvlp.train.config import OBJECTIVES, PretrainConfig
 from semvlp.train.pretrain import pretrain
 from semvlp.train.run.files import METRICS, read_lines
+from semvlp.train.run.report import write_report
 from semvlp.train.run.state import read_state
 from semvlp.train.step import StepSums, train_step
 from tests.train.pretraining import judged, losses, stop_after
@@ -23,9 +24,11 @@ Config = Callable[..., PretrainConfig]
 
 @pytest.fixture(scope="module")
 def finished(shards: Path, small: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of eight steps, with dropout, never stopped."""
+    """A run of eight steps with its page, with dropout, never stopped."""
     run = tmp_path_factory.mktemp("pretrain") / "run"
-    pretrain([shards], run, small("train.save_every=4"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semvlp.train.pretrain.write_report", write_report)
+        pretrain([shards], run, small("train.save_every=4"))
     return run
 
 
@@ -60,12 +63,6 @@ def test_the_checkpoint_opens_in_hugging_face(finished: Path) -> None:
     assert set(model.config.answers) == {"grey", "red", "green", "blue"}
     assert model.config.num_objects == 4
     assert model.config.region_feature_size == 16
-
-
-@pytest.fixture(autouse=True)
-def _no_report(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than eight steps; the run `finished` has drawn them."""
-    monkeypatch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
 
 
 @pytest.mark.parametrize("step", [3, 4])

@@ -25,12 +25,6 @@ from tests.train.pretraining import losses
 Config = Callable[..., PretrainConfig]
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than eight steps."""
-    monkeypatch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
-
-
 def test_it_learns(shards: Path, small: Config, tmp_path: Path) -> None:
     config = small("train.steps=50", "data.texts_per_image=2", "model.dropout=0.0")
     pretrain([shards], tmp_path, config)

@@ -17,8 +17,6 @@ from semvlp.train.pretrain import pretrain
 from tests.train.conftest import FEATURE_SIZE
 from tests.train.finetuning import task_of
 
-pytestmark = pytest.mark.usefixtures("no_report")
-
 AS_LXMERT = ("model.num_layers=5", "model.cross_layers=2", "model.box_encoding=linear")
 
 

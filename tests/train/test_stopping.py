@@ -54,7 +54,7 @@ def test_signals_are_heard_inside_of_a_long_call(second: signal.Signals) -> None
             assert "stopping after this step" in process.stderr.readline()
             process.send_signal(second)
             assert "ending at once" in process.stderr.readline()
-            assert process.wait(timeout=30) == 130
+            assert process.wait(timeout=120) == 130
         finally:
             process.kill()
 

@@ -8,7 +8,7 @@ regions, Q questions, Z answers; all of one micro-batch. Everything runs in NumP
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,18 @@ from semvlp.train.objectives import IGNORED, Targets
 from semvlp.train.step import MicroBatch, split
 
 MATCH_CLASS: dict[Match, int] = {"match": 1, "mismatch": 0, "none": IGNORED}
+NO_IMAGE = StepImage(
+    number=0,
+    position=0,
+    image_id="",
+    width=1,
+    height=1,
+    texts=Texts(),
+    negative=Texts(),
+    start=0,
+    object_ids=np.zeros(0, np.int16),
+)
+"""What a rank computes where the others have something to learn from; it predicts nothing."""
 
 
 class IndexedBatch(NamedTuple):
@@ -67,15 +79,17 @@ class PretrainingCollator:
         Args:
             step: its column `features` is not read and may be missing.
         """
-        images = step_images(step)
+        images = step_images(step) or [NO_IMAGE]
         pairs = [self._pairs(image, images) for image in images]
         rows = [self._count_rows(of_image, images) for of_image in pairs]
-        return [
+        first, *others = [
             self._micro_batch(
                 [pair for of_image in pairs[run] for pair in of_image], images, step.columns
             )
             for run in split(rows, self._config.train)
         ]
+        told = replace(first.micro_batch, damaged=tuple(step.damaged))
+        return [first._replace(micro_batch=told), *others]
 
     def _pairs(self, image: StepImage, images: Sequence[StepImage]) -> list[Pair]:
         return pairs_of(

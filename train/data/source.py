@@ -7,7 +7,6 @@ one is computed, into memory that is used again: new memory costs more than the 
 """
 
 import logging
-import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,7 +239,7 @@ class FeatureMemory:
 
 def _pool(workers: int, collator: PretrainingCollator) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin_work, initargs=(collator, os.getpid())
+        workers, get_context("spawn"), initializer=_begin_work, initargs=(collator,)
     )
 
 
@@ -248,8 +247,8 @@ _collators: list[PretrainingCollator] = []
 """In a process that makes micro-batches: its own collator."""
 
 
-def _begin_work(collator: PretrainingCollator, parent: int) -> None:
-    become_worker(parent)
+def _begin_work(collator: PretrainingCollator) -> None:
+    become_worker()
     torch.set_num_threads(1)
     _collators.append(collator)
 

@@ -22,13 +22,27 @@ SAMPLED_TEXTS = 500_000
 """More than COCO's captions; a vocabulary is learned from them in seconds."""
 
 
-def read_sample(stores: Sequence[Store]) -> Iterator[Texts]:
+def read_sample(stores: Sequence[Store], *, tell: bool = False) -> Iterator[Texts]:
     """Read the texts of evenly spaced images, as many as have about SAMPLED_TEXTS together.
 
     All of them where there are no more. They come in the order of the stores; no regions are read.
+    Damaged ones are left out, which is said with `tell`.
     """
-    stride = _stride(stores)
-    return (store.texts(index) for store in stores for index in range(0, len(store), stride))
+    stride, errors = _stride(stores), list[InputError]()
+    for store in stores:
+        yield from _whole_texts(store, stride, errors)
+    if tell and errors:
+        told = "the vocabulary is learned without the texts of %d damaged images, first: %s"
+        log.warning(told, len(errors), errors[0])
+
+
+def _whole_texts(store: Store, stride: int, errors: list[InputError]) -> Iterator[Texts]:
+    """Read the texts of every `stride`-th image; those that are damaged become errors."""
+    for index in range(0, len(store), stride):
+        try:
+            yield store.texts(index)
+        except InputError as error:
+            errors.append(error)
 
 
 def _stride(stores: Sequence[Store]) -> int:
@@ -81,7 +95,7 @@ def _count_bare(store: Store, stride: int) -> int:
     counts = store.indexed_text_counts()
     if counts is not None:
         return int((counts == 0).sum())
-    some = [store.texts(index) for index in range(0, len(store), stride)]
+    some = list(_whole_texts(store, stride, []))
     share = sum(not (texts.captions or texts.questions) for texts in some) / max(len(some), 1)
     return round(share * len(store))
 

@@ -10,6 +10,7 @@ from typing import Any
 from semvlp.atomic import write_text
 from semvlp.documents import from_json, from_toml
 from semvlp.errors import InputError
+from semvlp.eval.files.inputs import DAMAGED_NAME
 from semvlp.train.run.state import Checkpoint, newest, step_folders
 
 CONFIG = "config.toml"
@@ -90,7 +91,7 @@ def read_inputs(path: Path) -> dict[str, Any]:
 
 def settle_log(run: Path, *, done: int) -> None:
     """Take back what was logged of steps later than `done`, and lines that a crash has torn."""
-    for name in (METRICS, VALIDATION):
+    for name in (METRICS, VALIDATION, DAMAGED_NAME):
         cut(run / name, after=done)
 
 

@@ -14,6 +14,7 @@ from semvlp.atomic import make_directory, refuse_source_code, write_json, write_
 from semvlp.distributed import World, precision_of
 from semvlp.documents import from_toml
 from semvlp.errors import ConfigError, InputError
+from semvlp.eval.files.inputs import DAMAGED_NAME
 from semvlp.model.pretrained import SemVLPPreTrainedModel
 from semvlp.train.config import FinetuneConfig, PretrainConfig
 from semvlp.train.run.checkpoint import collected, left_over, recover, save, settle
@@ -29,6 +30,7 @@ MADE_BY_A_RUN = (
     "events.out.tfevents.*",
     "bad-batch-*.json",
     "validation.jsonl",
+    DAMAGED_NAME,
     TRACKER,
     "report.html",
     "last",

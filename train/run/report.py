@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from semvlp.atomic import write_text
 from semvlp.doctor import versions
 from semvlp.errors import TooManyRefused
-from semvlp.eval.files.inputs import left_out_of, run_of
+from semvlp.eval.files.inputs import DAMAGED_NAME, left_out_of, run_of
 from semvlp.pages import link, render
 from semvlp.progress import duration
 from semvlp.train.run.curves import SINGLE, TWO, Curve, picture
@@ -37,6 +37,8 @@ TITLES = {
 }
 MODES = {"single": ("single-stream", SINGLE), "two": ("two-stream", TWO)}
 WITHOUT_MODES = ("lr",)
+MISSING = "examples, whose images are missing"
+DAMAGED = "images, which are damaged"
 PAGE_NAME = "report.html"
 
 
@@ -87,7 +89,8 @@ def facts(files: RunFiles) -> dict[str, str]:
                 table[label] = f"{mean_of_last(files.metrics, name):.1%}"
     left_out = left_out_of(files.run / "last")
     if left_out:
-        table["left out"] = f"{left_out:,} examples, whose images are missing"
+        what = DAMAGED if (files.run / DAMAGED_NAME).exists() else MISSING
+        table["left out"] = f"{left_out:,} {what}"
     if state is not None and state.best_step is not None:
         table["best checkpoint"] = f"step {state.best_step:,}"
     for name, value in (files.validation[-1] if files.validation else {}).items():
@@ -143,6 +146,29 @@ def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], 
     return [entry["step"] for entry in present], [entry[name] for entry in present]
 
 
+class Trained(Protocol):
+    """The result of one training, or of several on the same examples."""
+
+    @property
+    def examples(self) -> int: ...
+
+    @property
+    def left_out(self) -> int: ...
+
+    def sentence(self) -> str: ...
+
+
+def check_left_out(report: Trained, max_bad: float) -> Trained:
+    """Return the report, of whose examples no more than a fraction was left out.
+
+    Raises:
+        TooManyRefused: more was; the run is finished all the same.
+    """
+    if report.left_out > max_bad * report.examples:
+        raise TooManyRefused(f"{report.sentence()} --max-bad allows {max_bad:.1%}.")
+    return report
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """The result of `pretrain` and of `finetune`."""
@@ -165,23 +191,16 @@ class RunReport:
     best_step: int | None = None
     """Step of the best checkpoint."""
     examples: int = 0
-    """Examples of the annotations, where there are some."""
+    """Examples of the annotations, or images of a pre-training."""
     left_out: int = 0
-    """Those of them that were left out, for the store lacks their images."""
+    """Those of them that were left out: the store lacks their images, or these are damaged."""
+    left_out_are: str = MISSING
+    """What they are, for people."""
 
     @property
     def pairs_per_second(self) -> float:
         """Return the speed over the new steps."""
         return self.pairs / self.seconds if self.seconds else 0.0
-
-    def check_left_out(self, max_bad: float) -> None:
-        """Check that no more than a fraction of the examples was left out.
-
-        Raises:
-            TooManyRefused: more was; the run is finished all the same.
-        """
-        if self.left_out > max_bad * self.examples:
-            raise TooManyRefused(f"{self.sentence()} --max-bad allows {max_bad:.1%}.")
 
     def values(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -203,7 +222,7 @@ class RunReport:
 
     def sentence(self) -> str:
         """Tell the report as one sentence."""
-        lost = f"without {self.left_out} of {self.examples} examples, whose images are missing"
+        lost = f"without {self.left_out} of {self.examples} {self.left_out_are}"
         without = f" {lost};" if self.left_out else ""
         if self.loss is None:
             return (

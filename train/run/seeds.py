@@ -16,7 +16,7 @@ from semvlp.train.config import FinetuneConfig
 from semvlp.train.distributed import training_world
 from semvlp.train.run.checkpoint import turn_link
 from semvlp.train.run.files import VALIDATION, read_lines
-from semvlp.train.run.report import RunReport
+from semvlp.train.run.report import MISSING, RunReport
 from semvlp.train.run.state import newest
 
 SUMMARY = "seeds.json"
@@ -45,6 +45,10 @@ class SeedsReport:
     metric: str
     scores: Mapping[str, Spread]
     """Of the best checkpoint of each seed."""
+    examples: int
+    """Examples of the annotations, the same for each seed ..."""
+    left_out: int
+    """... and those of them that were left out, for the store lacks their images."""
 
     def values(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -62,6 +66,7 @@ class SeedsReport:
                 }
                 for name, s in self.scores.items()
             },
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
     def sentence(self) -> str:
@@ -75,7 +80,8 @@ class SeedsReport:
             f"Mean and deviation over {len(self.seeds)} seeds and the 95 % interval of that mean "
             f"(Student's t): how training varies, on these examples; runs in {self.out}."
         )
-        return "\n".join([*lines, told])
+        lost = f" Without {self.left_out} of {self.examples} {MISSING}." if self.left_out else ""
+        return "\n".join([*lines, told + lost])
 
 
 def finetune_seeds(
@@ -104,9 +110,9 @@ def finetune_seeds(
     with training_world(config.train) as world:
         for seed in seeds:
             seeded = replace(config, train=replace(config.train, seed=seed))
-            finetune(seeded, folder(out, seed))
+            run = finetune(seeded, folder(out, seed))
             world.wait()
-        return _report(out, seeds, metric, world)
+        return _report(out, seeds, metric, world, run)
 
 
 def _refuse_strangers(out: Path) -> None:
@@ -146,11 +152,19 @@ def _spread(values: tuple[float, ...]) -> Spread:
     return Spread(mean=mean, deviation=deviation, interval=interval, values=values)
 
 
-def _report(out: Path, seeds: tuple[int, ...], metric: str, world: World) -> SeedsReport:
-    scores = spreads([_best_scores(folder(out, seed)) for seed in seeds])
-    report = SeedsReport(out=out, seeds=seeds, metric=metric, scores=scores)
+def _report(
+    out: Path, seeds: tuple[int, ...], metric: str, world: World, run: RunReport
+) -> SeedsReport:
+    report = SeedsReport(
+        out=out,
+        seeds=seeds,
+        metric=metric,
+        scores=spreads([_best_scores(folder(out, seed)) for seed in seeds]),
+        examples=run.examples,
+        left_out=run.left_out,
+    )
     if world.is_first:
-        values = scores[metric].values
+        values = report.scores[metric].values
         turn_link(out / "best", folder(out, seeds[values.index(max(values))]) / "best")
         write_json(out / SUMMARY, report.values())
     return report

@@ -56,7 +56,8 @@ def open_pickles(path: Path, decode: Callable[[Entry], RawRegions]) -> Community
         InputError: there is none, it is damaged, or two keys are of one image.
     """
     database = ForeignLmdb(path)
-    keys = by_key(_listed_keys(database), database.path)
+    listed, unnamed = database.listed(LIST_KEY, _decode_list)
+    keys = by_key(listed, database.path)
 
     def read(image_id: str) -> RawRegions:
         entry = loads(database.value(keys[image_id]), "the entry")
@@ -73,6 +74,7 @@ def open_pickles(path: Path, decode: Callable[[Entry], RawRegions]) -> Community
         image_ids=tuple(keys),
         read=read,
         file_of=lambda image_id: str(database.path),
+        unreadable=unnamed,
         close=database.close,
     )
 
@@ -97,16 +99,12 @@ def write_pickles(
     return len(keys)
 
 
-def _listed_keys(database: ForeignLmdb) -> list[bytes]:
-    """Return the listed keys, or every other key where the list is missing."""
-    listed = database.get(LIST_KEY)
-    if listed is None:
-        return list(database.keys_but(LIST_KEY))
-    keys = loads(listed, f"the list of keys of {database.path}")
+def _decode_list(value: bytes) -> list[bytes]:
+    keys = loads(value, "it")
     if not isinstance(keys, list) or (
         keys and not any(isinstance(key, bytes | str) for key in keys)
     ):
-        raise InputError(f"{database.path}: `keys` must be a list of byte strings")
+        raise InputError("`keys` must be a list of byte strings")
     # Of what is no key an entry is looked for all the same, and missed.
     texts = (key if isinstance(key, bytes | str) else f"no key: {shown(key)}" for key in keys)
     return [key.encode(errors="surrogatepass") if isinstance(key, str) else key for key in texts]

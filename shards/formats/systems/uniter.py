@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.documents import from_json
-from semvlp.errors import InputError
+from semvlp.errors import InputError, shown
 from semvlp.shards.formats.community import CommunityDataset, CommunityFormat
 from semvlp.shards.formats.foreign_lmdb import ForeignLmdb, by_key, write_database
 from semvlp.shards.formats.npz import Npz, by_image, files_dataset, image_files, npz_bytes
@@ -86,12 +86,14 @@ def open_uniter_lmdb(path: Path) -> CommunityDataset:
         InputError: there is no database, or two keys are of one image.
     """
     database = ForeignLmdb(path)
-    keys = by_key(_listed_keys(database), database.path, image_id_of)
+    listed, unnamed = database.listed(LIST_KEY, _decode_list)
+    keys = by_key(listed, database.path, image_id_of)
     return CommunityDataset(
         image_ids=tuple(keys),
         read=lambda image_id: _decode_entry(database.value(keys[image_id])),
         file_of=lambda image_id: str(database.path),
         facts=UNIT_FACTS,
+        unreadable=unnamed,
         close=database.close,
     )
 
@@ -188,15 +190,15 @@ def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
     return name
 
 
-def _listed_keys(database: ForeignLmdb) -> list[bytes]:
-    listed = database.get(LIST_KEY)
-    if listed is None:
-        return list(database.keys_but(LIST_KEY))
+def _decode_list(value: bytes) -> list[bytes]:
     try:
-        # Half a character of JSON's is no key of any entry, which is then said of it.
-        return [str(key).encode(errors="surrogatepass") for key in from_json(listed)]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{database.path}: the list of keys is damaged: {error}") from error
+        keys = from_json(value)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not isinstance(keys, list):
+        raise InputError(f"it must be a list, got {shown(keys)}")
+    # Half a character of JSON's is no key of any entry, which is then said of it.
+    return [str(key).encode(errors="surrogatepass") for key in keys]
 
 
 def _decode_entry(value: bytes) -> RawRegions:

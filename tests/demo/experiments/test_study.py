@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from semvlp import atomic, settings
+from semvlp.demo import recipe
 from semvlp.demo.experiments.study import plan as plan_module
 from semvlp.demo.experiments.study import run as run_module
 from semvlp.demo.experiments.study.__main__ import main
@@ -35,7 +37,7 @@ from semvlp.train.schedule import mode_of
 SMALL = Size(
     scenes={"train": 24, "tune": 12, "test": 12},
     statements={"train": 3, "tune": 2, "test": 2},
-    steps=20,
+    steps=8,
     seeds=1,
 )
 SINGLE = "single-3-tied-fourier"
@@ -150,6 +152,15 @@ def test_both_parts_tell_the_same_of_the_same_scenes(tmp_path: Path) -> None:
     tuned, tested = (json.loads(path.read_text()) for path in (ideal.tune, ideal.test))
     images = [{entry["imageId"] for entry in of.values()} for of in (tuned, tested)]
     assert images[0].isdisjoint(images[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches() -> Iterator[None]:
+    """Batches for so few scenes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PRETRAIN", "FINETUNE"):
+            patch.setattr(recipe, name, (*getattr(recipe, name), "train.batch_size=16"))
+        yield
 
 
 @pytest.fixture(scope="module")

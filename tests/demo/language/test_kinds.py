@@ -6,10 +6,11 @@ from random import Random
 
 import pytest
 
-from semvlp.demo.language.claims import FALSE, TRUE, Claim, spread
+from semvlp.demo.language.claims import FALSE, TRUE, spread
 from semvlp.demo.language.kinds import LEVELS, TOPICS, statement_of
 from semvlp.demo.world.random_scenes import draw_lots, thing_of
 from semvlp.demo.world.scene import Item, Scene
+from tests.demo.language.lots import Lot
 
 # A red star upper left, a blue star below it, a big green circle at the right.
 SCENE = Scene(
@@ -24,17 +25,7 @@ SCENE = Scene(
 )
 
 
-@pytest.fixture(scope="module")
-def claims() -> dict[str, Claim[Scene]]:
-    """Many claims of every kind, by their text."""
-    rng = Random(0)
-    return {
-        claim.text: claim
-        for topic in TOPICS
-        for claim in (
-            statement_of(topic, rng) for _ in range(80_000 if topic == "two-clause" else 10_000)
-        )
-    }
+LOTS = {topic: Lot(partial(statement_of, topic), most=80_000) for topic in TOPICS}
 
 
 @pytest.fixture(scope="module")
@@ -69,45 +60,44 @@ def scenes() -> list[Scene]:
         ("two-clause", "the lowest thing is also the rightmost thing", False),
     ],
 )
-def test_statements_mean_what_they_say(
-    claims: dict[str, Claim[Scene]], topic: str, text: str, truth: bool
-) -> None:
-    assert claims[text].topic == topic
-    assert claims[text].answer(SCENE) == (TRUE if truth else FALSE)
+def test_statements_mean_what_they_say(topic: str, text: str, truth: bool) -> None:
+    claim = LOTS[topic].claim(text)
+    assert claim.topic == topic
+    assert claim.answer(SCENE) == (TRUE if truth else FALSE)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("topic", "text"),
     [
         # Nothing to count, nobody or two who could be meant, a trait that nothing has or all have.
-        "there is exactly one cross",
-        "the cross is red",
-        "the star is red",
-        "the circle is yellow",
-        "the star is to the left of the circle",
-        "the circle is to the left of the big thing",
-        "the leftmost thing is purple",
+        ("count", "there is exactly one cross"),
+        ("attribute", "the cross is red"),
+        ("attribute", "the star is red"),
+        ("attribute", "the circle is yellow"),
+        ("relation", "the star is to the left of the circle"),
+        ("relation", "the circle is to the left of the big thing"),
+        ("extreme", "the leftmost thing is purple"),
         # Of a conjunction one clause must hold.
-        "the red thing is to the right of the circle and below it",
-        "the leftmost thing is blue and the topmost thing is green",
+        ("two-clause", "the red thing is to the right of the circle and below it"),
+        ("two-clause", "the leftmost thing is blue and the topmost thing is green"),
     ],
 )
-def test_a_statement_that_makes_no_sense_of_a_scene_has_no_answer(
-    claims: dict[str, Claim[Scene]], text: str
-) -> None:
-    assert claims[text].answer(SCENE) is None
+def test_a_statement_that_makes_no_sense_of_a_scene_has_no_answer(topic: str, text: str) -> None:
+    assert LOTS[topic].claim(text).answer(SCENE) is None
 
 
-@pytest.mark.parametrize("text", ["the red thing is above the circle", "the topmost thing is red"])
-def test_nobody_is_asked_which_of_two_level_things_is_higher(
-    claims: dict[str, Claim[Scene]], text: str
-) -> None:
+@pytest.mark.parametrize(
+    ("topic", "text"),
+    [("relation", "the red thing is above the circle"), ("extreme", "the topmost thing is red")],
+)
+def test_nobody_is_asked_which_of_two_level_things_is_higher(topic: str, text: str) -> None:
     def beside(y: int) -> Scene:
         things = Item("star", "red", 10, 100, 26), Item("circle", "green", 150, y, 26)
         return Scene("square", (things,))
 
-    assert claims[text].answer(beside(107)) is None
-    assert claims[text].answer(beside(108)) == TRUE
+    claim = LOTS[topic].claim(text)
+    assert claim.answer(beside(107)) is None
+    assert claim.answer(beside(108)) == TRUE
 
 
 @pytest.mark.parametrize("topic", TOPICS)

@@ -17,6 +17,7 @@ from semvlp.shards.formats import import_export
 from semvlp.shards.formats.import_export import import_format
 from semvlp.shards.formats.table import load_format
 from semvlp.shards.formats.tsv import encode_array, write_rows
+from tests.train.processes import CONTEXT
 
 IDS = ("one", "two", "three", "four")
 
@@ -55,6 +56,8 @@ def two_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes decode, however few the images and the cores are."""
     monkeypatch.setattr(import_export, "SMALLEST_PARALLEL", 1)
     monkeypatch.setattr(import_export.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    # They start at once.
+    monkeypatch.setattr(import_export, "get_context", lambda method: CONTEXT)
 
 
 @pytest.mark.usefixtures("two_decoders")

@@ -19,6 +19,7 @@ from semvlp.train.data.source import PretrainingBatches
 from semvlp.train.objectives import Targets
 from semvlp.train.step import MicroBatch
 from tests.train.micro_batches import micro_batches
+from tests.train.processes import CONTEXT
 
 ANSWERS = ["red", "green", "blue", "grey"]
 BATCH = 8
@@ -51,6 +52,13 @@ def check_same(ours: Sequence[MicroBatch], theirs: Sequence[MicroBatch]) -> None
                 assert torch.equal(left, right), name
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that make batches start at once."""
+    monkeypatch.setattr("semvlp.train.data.source.get_context", lambda method: CONTEXT)
+
+
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("choices", [(), CHOICES])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_micro_batches_are_those_of_the_steps_themselves(

@@ -6,9 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from semvlp.cli import cli
+from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError, Interrupted
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.settings import load, to_tree
@@ -31,7 +30,6 @@ from tests.train.detector.curve import curve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parents[3]
 SHORT = DetectorTrainConfig(
     steps=6, batch_size=2, lr=2e-3, warmup_steps=2, log_every=2, save_every=3, device="cpu"
 )
@@ -64,6 +62,17 @@ def halted_in_step(
     patch.setattr(loop, "train_step", stop)
 
 
+def signalled_in_step(step: int, number: signal.Signals, patch: pytest.MonkeyPatch) -> None:
+    taken = loop.train_step
+
+    def signalled(*arguments: Any) -> dict[str, float]:
+        if arguments[-1] == step:
+            os.kill(os.getpid(), number)
+        return taken(*arguments)
+
+    patch.setattr(loop, "train_step", signalled)
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     drawn: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,15 +96,9 @@ def test_a_signal_lets_the_step_in_hand_be_finished_and_saved(
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:
-    before, taken = signal.getsignal(number), loop.train_step
-
-    def signalled(*arguments: Any) -> dict[str, float]:
-        if arguments[-1] == 2:
-            os.kill(os.getpid(), number)
-        return taken(*arguments)
-
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", signalled)
+        signalled_in_step(2, number, patch)
         with pytest.raises(Interrupted, match=r"stopped after step 2 of 6.* same command") as told:
             train_detector(drawn / "boxes.json", drawn, tmp_path, SHORT)
     assert told.value.exit_code == 130
@@ -108,25 +111,19 @@ def test_a_signal_lets_the_step_in_hand_be_finished_and_saved(
     check_equal(tmp_path, whole)
 
 
-def test_the_program_stops_at_sigterm_with_130(drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("dispositions")
+def test_the_command_stops_at_sigterm_with_130(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     settings = ["steps=400", "batch_size=1", "log_every=1", "save_every=400", "device=cpu"]
-    command = [sys.executable, "cli.py", "detector", "train", str(drawn / "boxes.json")]
-    command += [str(drawn), "--out", str(tmp_path)]
+    command = ["detector", "train", str(drawn / "boxes.json"), str(drawn), "--out", str(tmp_path)]
     command += [part for setting in settings for part in ("--set", setting)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while len(read_lines(tmp_path / METRICS)) < 3:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    signalled_in_step(3, signal.SIGTERM, monkeypatch)
+    assert run(cli, "semvlp", command) == 130
     stopped = newest(tmp_path)
     assert stopped is not None
-    assert 3 <= stopped.state.step < 400
-    assert f"stopped after step {stopped.state.step} of 400" in told
+    assert stopped.state.step == 3
+    assert "stopped after step 3 of 400" in capsys.readouterr().err
 
 
 def test_a_training_that_version_0_1_began_goes_on(

@@ -44,7 +44,6 @@ def test_a_run_tells_what_it_will_cost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The recipe `tiny` is named where it would help: in what takes more than a day."""
-    monkeypatch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
     monkeypatch.setattr(cost, "WORTH_TELLING", 0)
     monkeypatch.setattr(cost, "cpu_pace", lambda: 1e9)
     caplog.set_level(logging.INFO, "semvlp")

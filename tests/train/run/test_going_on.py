@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,33 +11,23 @@ from semvlp.cli import cli
 from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.semvlp import SemVLPForPreTraining
-from semvlp.train.config import OBJECTIVES, PretrainConfig
+from semvlp.train.config import PretrainConfig
 from semvlp.train.pretrain import pretrain
 from semvlp.train.run.files import METRICS, read_lines
 from semvlp.train.run.report import RunReport
 from semvlp.train.run.state import read_state
+from tests.train.pretraining import losses
 
-pytestmark = pytest.mark.usefixtures("no_report")
 Config = Callable[..., PretrainConfig]
 CONSTANT = ("train.lr_schedule=constant", "train.warmup_ratio=0.0")
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semvlp.train.pretrain.write_report", lambda run: None)
-
-
-def losses(folder: Path) -> list[tuple[Any, ...]]:
-    """Everything in the log but the clock."""
-    kept = ("step", "mode", "loss", "lr", "grad_norm", *(f"loss_{name}" for name in OBJECTIVES))
-    return [tuple(entry.get(name) for name in kept) for entry in read_lines(folder / METRICS)]
-
-
-@pytest.fixture
-def half(shards: Path, small: Config, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def half(shards: Path, small: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of four steps."""
-    pretrain([shards], tmp_path / "half", small(*CONSTANT, "train.steps=4"))
-    return tmp_path / "half"
+    run = tmp_path_factory.mktemp("half") / "run"
+    pretrain([shards], run, small(*CONSTANT, "train.steps=4"))
+    return run
 
 
 @pytest.mark.parametrize("average", ["0.0", "0.5"])

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from semvlp.cli import cli
+from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
 from semvlp.train.config import FinetuneConfig
 from semvlp.train.finetune import finetune
 from semvlp.train.run.files import VALIDATION, read_lines
 from semvlp.train.run.seeds import finetune_seeds
 from tests.train.finetuning import task_of
-
-pytestmark = pytest.mark.usefixtures("no_report")
 
 Config = Callable[..., FinetuneConfig]
 
@@ -84,3 +84,40 @@ def test_lost_scores_of_a_seed_are_named(
 
     with pytest.raises(InputError, match=r"seed-0/validation\.jsonl must hold the scores"):
         finetune_seeds(one, config, tmp_path, count=2, metric="accuracy")
+
+
+def test_examples_that_are_left_out_are_counted_for_all_seeds(
+    annotations: Path,
+    shards: Path,
+    init: Path,
+    small_task: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = annotations.read_text().splitlines()
+    more = tmp_path / "more.jsonl"
+    lost = {**json.loads(lines[0]), "images": ["nowhere.jpg"]}
+    more.write_text("\n".join([*lines[1:], json.dumps(lost)]))
+
+    def one(seeded: FinetuneConfig, folder: Path) -> Any:
+        return finetune(
+            *(task_of(), [more], shards, init, folder, seeded),
+            valid=[annotations],
+            skip_missing=True,
+        )
+
+    report = finetune_seeds(one, small_task("train.steps=1"), tmp_path, count=2, metric="accuracy")
+    assert (report.examples, report.left_out) == (24, 1)
+    assert "Without 1 of 24 examples, whose images are missing." in report.sentence()
+    assert json.loads((tmp_path / "seeds.json").read_text())["left_out"] == 1
+    # The command says so by its exit code, as that of one seed does.
+    monkeypatch.setattr("semvlp.train.run.seeds.finetune_seeds", lambda *_, **__: report)
+    asked = tmp_path / "questions.json"
+    asked.write_text('{"questions": []}')
+    names = {"--annotations": asked, "--valid": asked, "--shards": shards, "--init": init}
+    given = [str(word) for pair in names.items() for word in pair]
+    command = ["finetune", "--task", "vqa", "--seeds", "2", *given, "--max-bad"]
+    assert run(cli, "semvlp", [*command, "0.04"]) == 4
+    assert "--max-bad allows 4.0%" in capsys.readouterr().err
+    assert run(cli, "semvlp", [*command, "0.05"]) == 0

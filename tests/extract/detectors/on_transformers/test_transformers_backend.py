@@ -7,201 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from transformers import (
     AutoModelForObjectDetection,
-    AutoModelForZeroShotObjectDetection,
     AutoProcessor,
-    BertConfig,
-    BertTokenizerFast,
-    CLIPTokenizerFast,
-    DeformableDetrConfig,
-    DeformableDetrImageProcessor,
-    Deimv2Config,
-    DetrConfig,
     DetrImageProcessor,
-    DFineConfig,
-    GroundingDinoConfig,
-    GroundingDinoImageProcessor,
-    GroundingDinoProcessor,
-    HGNetV2Config,
-    Owlv2Config,
-    Owlv2ImageProcessor,
-    Owlv2Processor,
-    ResNetConfig,
-    RfDetrConfig,
-    RfDetrDinov2Config,
-    RfDetrImageProcessor,
-    RTDetrConfig,
-    RTDetrImageProcessor,
-    RTDetrResNetConfig,
-    RTDetrV2Config,
-    SwinConfig,
-    YolosConfig,
-    YolosImageProcessor,
 )
 
 from semvlp.errors import ConfigError, InputError
-from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.open import open_store
+from tests.extract.detectors.on_transformers.small_networks import (
+    CLOSED,
+    SIDES,
+    corners,
+    detr,
+    image,
+    rt_detr,
+    saved,
+)
 
 # transformers itself warns of what it will change.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-RESNET: dict[str, Any] = {
-    "embedding_size": 8,
-    "hidden_sizes": [8, 8, 8, 16],
-    "depths": [1, 1, 1, 1],
-    "layer_type": "basic",
-}
-SIDES = {"shortest_edge": 64, "longest_edge": 96}
-NAMES = {0: "cup", 1: "cat", 2: "box"}
-DETR: dict[str, Any] = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "num_queries": 7,
-    "use_timm_backbone": False,
-    "use_pretrained_backbone": False,
-    "backbone": None,
-    "id2label": NAMES,
-}
-RT_DETR: dict[str, Any] = {
-    "d_model": 16,
-    "encoder_hidden_dim": 16,
-    "encoder_in_channels": [8, 8, 16],
-    "feat_strides": [8, 16, 32],
-    "encoder_ffn_dim": 16,
-    "encoder_attention_heads": 2,
-    "decoder_in_channels": [16, 16, 16],
-    "decoder_ffn_dim": 16,
-    "decoder_layers": 2,
-    "decoder_attention_heads": 2,
-    "num_queries": 9,
-    "num_denoising": 0,
-    "id2label": NAMES,
-}
-
-
-def resnet(stages: list[str], config: type = ResNetConfig) -> Any:
-    return config(**RESNET, out_features=stages)
-
-
-def detr() -> tuple[Any, Any]:
-    return DetrConfig(**DETR, backbone_config=resnet(["stage4"])), DetrImageProcessor(size=SIDES)
-
-
-def deformable_detr() -> tuple[Any, Any]:
-    stages = ["stage2", "stage3", "stage4"]
-    config = DeformableDetrConfig(**DETR, backbone_config=resnet(stages))
-    return config, DeformableDetrImageProcessor(size=SIDES)
-
-
-def rt_detr() -> tuple[Any, Any]:
-    stages = ["stage2", "stage3", "stage4"]
-    backbone = resnet(stages, RTDetrResNetConfig)
-    config = RTDetrConfig(**RT_DETR, backbone_config=backbone)
-    return config, RTDetrImageProcessor(size={"height": 64, "width": 64})
-
-
-def rt_detr_v2() -> tuple[Any, Any]:
-    stages = ["stage2", "stage3", "stage4"]
-    backbone = resnet(stages, RTDetrResNetConfig)
-    config = RTDetrV2Config(**RT_DETR, backbone_config=backbone)
-    return config, RTDetrImageProcessor(size={"height": 64, "width": 64})
-
-
-HGNET: dict[str, Any] = {
-    "stem_channels": [3, 8, 8],
-    "stage_in_channels": [8, 8, 16, 16],
-    "stage_mid_channels": [8] * 4,
-    "stage_out_channels": [8, 16, 16, 32],
-    "stage_num_blocks": [1] * 4,
-    "stage_numb_of_layers": [1] * 4,
-    "embedding_size": 8,
-    "hidden_sizes": [8, 16, 16, 32],
-    "depths": [1] * 4,
-    "out_features": ["stage2", "stage3", "stage4"],
-}
-
-
-def of_hgnet(config: type) -> tuple[Any, Any]:
-    backbone = HGNetV2Config(**HGNET)
-    given = RT_DETR | {"encoder_in_channels": [16, 16, 32], "backbone_config": backbone}
-    return config(**given, max_num_bins=8), RTDetrImageProcessor(size={"height": 64, "width": 64})
-
-
-def d_fine() -> tuple[Any, Any]:
-    return of_hgnet(DFineConfig)
-
-
-def deimv2() -> tuple[Any, Any]:
-    return of_hgnet(Deimv2Config)
-
-
-def rf_detr() -> tuple[Any, Any]:
-    backbone = RfDetrDinov2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        mlp_ratio=1,
-        image_size=64,
-        patch_size=16,
-        num_windows=1,
-        window_block_indexes=[],
-        out_features=["stage2"],
-    )
-    config = RfDetrConfig(
-        backbone_config=backbone,
-        d_model=32,
-        decoder_layers=1,
-        decoder_self_attention_heads=2,
-        decoder_cross_attention_heads=2,
-        decoder_ffn_dim=16,
-        num_queries=9,
-        group_detr=1,
-        id2label=NAMES,
-    )
-    return config, RfDetrImageProcessor(size={"height": 64, "width": 64})
-
-
-def yolos() -> tuple[Any, Any]:
-    config = YolosConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=[64, 96],
-        num_detection_tokens=7,
-        use_mid_position_embeddings=False,
-        id2label=NAMES,
-    )
-    return config, YolosImageProcessor(size=SIDES)
-
-
-CLOSED: list[Callable[[], tuple[Any, Any]]] = [
-    *(detr, deformable_detr, rt_detr, rt_detr_v2, d_fine, deimv2, rf_detr, yolos)
-]
-
-
-def saved(folder: Path, config: Any, processor: Any, auto: Any) -> Path:
-    torch.manual_seed(0)
-    model = auto.from_config(config)
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            if "class" in name and tensor.ndim > 1:
-                tensor.normal_(std=2)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -215,18 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[make.__name__]
 
     return path
-
-
-def image(*shape: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
-
-
-def corners(boxes: torch.Tensor, sides: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes cxcywh of 0..1 as xyxy in pixels."""
-    x, y, width, height = boxes.unbind(-1)
-    xyxy = torch.stack([x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height], -1)
-    scaled: NDArray[np.float32] = (xyxy.clamp(0, 1) * torch.tensor([*sides, *sides])).numpy()
-    return scaled
 
 
 @pytest.mark.parametrize("make", CLOSED)
@@ -350,104 +167,3 @@ def test_weights_that_are_a_pickle_are_not_opened(tmp_path: Path) -> None:
     (path / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"cannot be opened: .*safetensors"):
         load_detector(str(path), device="cpu")
-
-
-def owlv2() -> tuple[Any, Any]:
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    vision |= {"num_attention_heads": 2, "image_size": 64, "patch_size": 16}
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    text |= {"num_attention_heads": 2, "vocab_size": 100, "max_position_embeddings": 16}
-    text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
-    words = ["!", "<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz"]
-    words += [f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = CLIPTokenizerFast(vocab=vocabulary, merges=[], pad_token="!", model_max_length=16)
-    size = {"height": 64, "width": 64}
-    return config, Owlv2Processor(Owlv2ImageProcessor(size=size), tokenizer)
-
-
-def grounding_dino() -> tuple[Any, Any]:
-    letters = list("abcdefghijklmnopqrstuvwxyz")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "dog", "red", "car", *letters]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    swin = SwinConfig(
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        window_size=2,
-        image_size=64,
-        out_features=["stage2", "stage3", "stage4"],
-    )
-    text = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=64,
-    )
-    config = GroundingDinoConfig(
-        backbone_config=swin,
-        text_config=text,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        num_queries=9,
-        max_text_len=32,
-    )
-    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=32)
-    return config, GroundingDinoProcessor(GroundingDinoImageProcessor(size=SIDES), tokenizer)
-
-
-LABELS = ("dog", "red car")
-
-
-@pytest.mark.parametrize("make", [owlv2, grounding_dino])
-def test_open_vocabulary_is_the_plain_call_with_the_labels(
-    make: Callable[[], tuple[Any, Any]], folder: Callable[..., Path]
-) -> None:
-    path = folder(make, AutoModelForZeroShotObjectDetection)
-    detector, pixels = load_detector(str(path), device="cpu"), image(50, 83)
-    name_labels(detector, [Path("dog, red car")])
-    (ours,) = detector([pixels])
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(path).eval()
-    processor = AutoProcessor.from_pretrained(path)
-    inputs = processor(images=Image.fromarray(pixels), text=[list(LABELS)], return_tensors="pt")
-    with torch.inference_mode():
-        theirs = model(**inputs)
-    scores = theirs.logits[0].sigmoid()
-    if make is owlv2:
-        states, sides = theirs.image_embeds[0].flatten(0, 1), (83, 83)
-        wanted = scores
-    else:
-        states, sides = theirs.last_hidden_state[0], (83, 50)
-        # [CLS] dog . red car . [SEP]
-        wanted = torch.stack([scores[:, 1], scores[:, 3:5].amax(1)], dim=1)
-    np.testing.assert_array_equal(ours.features, states.numpy())
-    np.testing.assert_array_equal(ours.object_scores[:, :2], wanted.numpy())
-    boxes = np.minimum(corners(theirs.pred_boxes[0], sides), [83, 50, 83, 50])
-    np.testing.assert_array_equal(ours.proposals, boxes)
-    assert detector.object_labels == LABELS
-    assert detector.profile["labels"] == list(LABELS)
-    assert ours.features.shape[1] == detector.feature_size
-
-
-def test_open_vocabulary_must_be_told_what_to_find(
-    folder: Callable[..., Path], tmp_path: Path
-) -> None:
-    path = folder(grounding_dino, AutoModelForZeroShotObjectDetection)
-    detector = load_detector(str(path), device="cpu")
-    with pytest.raises(ConfigError, match="must say what to find"):
-        name_labels(detector, [])
-    with pytest.raises(ConfigError, match="must say what to find"):
-        name_labels(detector, [Path("dog. cat")])
-    with pytest.raises(ConfigError, match="40 names are more text than this network reads"):
-        name_labels(detector, [Path(",".join(["dog"] * 40))])
-    (tmp_path / "names.txt").write_text("red car\n\ndog\n")
-    name_labels(detector, [tmp_path / "names.txt"])
-    assert detector.object_labels == ("red car", "dog")
