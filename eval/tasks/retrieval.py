@@ -34,9 +34,9 @@ from semvlp.eval.task import (
 )
 from semvlp.eval.tasks.base import BaseTask
 from semvlp.eval.tasks.retrieval_ranks import (
-    FOLD,
     UNSCORED,
     captioned_images,
+    folds,
     highest,
     image_names,
     mean_log_odds,
@@ -200,16 +200,14 @@ def _folds(by_caption: Sequence[_Query], by_image: Sequence[_Query]) -> list[_Qu
     """Return the queries of each fold, with their ranks within it."""
     column = {query.image: index for index, query in enumerate(by_image)}
 
-    def inner(queries: Sequence[_Query], fold: int) -> list[_Query]:
-        own = [query for query in queries if column[query.image] // FOLD == fold]
+    def inner(queries: Sequence[_Query], fold: range) -> list[_Query]:
+        own = [query for query in queries if column[query.image] in fold]
         return [q._replace(rank=Rank(q.rank.fold_rank or 0, q.rank.fold_ties or 0)) for q in own]
 
     ranks = [query.rank for query in (*by_caption, *by_image)]
     if any(rank.fold_rank is None or rank.fold_ties is None for rank in ranks):
         return []
-    return [
-        (inner(by_caption, fold), inner(by_image, fold)) for fold in range(len(by_image) // FOLD)
-    ]
+    return [(inner(by_caption, fold), inner(by_image, fold)) for fold in folds(len(by_image))]
 
 
 def _examples(path: Path, split: str) -> Iterator[Example]:

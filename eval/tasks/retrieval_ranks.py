@@ -34,9 +34,9 @@ def rank_answers(
     image_of = np.array([column[example.images[0]] for example in examples])
     by_caption = metrics.text_to_image(matrix, image_of)
     by_image = metrics.image_to_text(matrix[:, : len(names)], image_of)
-    if matrix.shape[1] == len(names) > FOLD and len(names) % FOLD == 0:
-        for start in range(0, len(names), FOLD):
-            _add_fold(by_caption, by_image, matrix, image_of, start)
+    if matrix.shape[1] == len(names):
+        for fold in folds(len(names)):
+            _add_fold(by_caption, by_image, matrix, image_of, fold)
     ids = [example.example_id for example in examples]
     return {
         **dict(zip(ids, by_caption, strict=True)),
@@ -44,19 +44,26 @@ def rank_answers(
     }
 
 
+def folds(num_images: int) -> list[range]:
+    """Return the columns of each fold; none where the images are not several times so many."""
+    if num_images <= FOLD or num_images % FOLD:
+        return []
+    return [range(start, start + FOLD) for start in range(0, num_images, FOLD)]
+
+
 def _add_fold(
     by_caption: list[Rank],
     by_image: list[Rank],
     matrix: NDArray[np.floating],
     image_of: NDArray[np.integer],
-    start: int,
+    fold: range,
 ) -> None:
-    """Add the ranks within the fold of the images from column `start` on."""
-    captions = ((image_of >= start) & (image_of < start + FOLD)).nonzero()[0]
-    inner = matrix[captions, start : start + FOLD], image_of[captions] - start
+    """Add the ranks within the fold of the images of some columns."""
+    captions = ((image_of >= fold.start) & (image_of < fold.stop)).nonzero()[0]
+    inner = matrix[captions, fold.start : fold.stop], image_of[captions] - fold.start
     for index, rank in zip(captions.tolist(), metrics.text_to_image(*inner), strict=True):
         by_caption[index] = _with_fold(by_caption[index], rank)
-    for index, rank in enumerate(metrics.image_to_text(*inner), start=start):
+    for index, rank in enumerate(metrics.image_to_text(*inner), start=fold.start):
         by_image[index] = _with_fold(by_image[index], rank)
 
 

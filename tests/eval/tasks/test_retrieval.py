@@ -85,8 +85,7 @@ def test_folds_are_ranked_among_themselves(
     save: Callable[..., Path], make: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """COCO 1k: a mean over folds, each ranked as if the others were not there."""
-    for module in ("retrieval", "retrieval_ranks"):
-        monkeypatch.setattr(f"semvlp.eval.tasks.{module}.FOLD", 2)
+    monkeypatch.setattr("semvlp.eval.tasks.retrieval_ranks.FOLD", 2)
     captions = {"a": 1, "b": 2, "c": 1, "d": 1}
     examples = Retrieval().read([save("k.json", make.karpathy(captions))], split="test")
     matrix = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -122,8 +121,7 @@ def test_when_there_are_folds(
     make: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("retrieval", "retrieval_ranks"):
-        monkeypatch.setattr(f"semvlp.eval.tasks.{module}.FOLD", 2)
+    monkeypatch.setattr("semvlp.eval.tasks.retrieval_ranks.FOLD", 2)
     names = {f"{n}.jpg": 1 for n in range(images)}
     examples = Retrieval().read([save("k.json", make.karpathy(names))], split="test")
     ranks = rank_answers(examples, np.eye(images, dtype=np.float32))
