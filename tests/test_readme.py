@@ -13,7 +13,7 @@ from semvlp.demo.dataset.files import write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.settings import load
 from semvlp.train.config import FinetuneConfig, PretrainConfig
-from tests.app.serving import serving
+from tests.app.serve.serving import serving
 from tests.documents import PAGES, README, ROOT, Fence, command_lines, fences, section
 from tests.documents import semvlp_arguments as arguments_of
 

@@ -119,7 +119,7 @@ def serve(checkpoints: Sequence[str], **options: Any) -> Result:
     for checkpoint in checkpoints:
         refuse_missing_checkpoint(checkpoint, "--checkpoint")
     with busy("loading torch"):
-        from semvlp.app import server
+        from semvlp.app.serve import server
 
     # What an end of the command prints comes too late, and --json keeps stdout for it.
     def announce(address: str) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from semvlp import settings
-from semvlp.app.album import Album
 from semvlp.app.assistant import Assistant, load
 from semvlp.app.search import Hit
+from semvlp.app.serve.album import Album
 from semvlp.demo.dataset.files import WorldFiles, write_world
 from semvlp.demo.world.config import WorldConfig
 from semvlp.eval.tasks.table import load_task
@@ -25,7 +25,7 @@ from semvlp.train.pretrain import pretrain
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
-    from semvlp.app.desk import Desk
+    from semvlp.app.serve.desk import Desk
 
 SMALL = ("train.device=cpu", "train.precision=fp32", "train.batch_size=8", "train.steps=2")
 
@@ -94,7 +94,7 @@ def album(drawn: Drawn) -> Iterator[Album]:
 @pytest.fixture(scope="session")
 def desk(drawn: Drawn, album: Album) -> "Desk":
     pytest.importorskip("starlette", reason="needs semvlp[serve]")
-    from semvlp.app.desk import Desk
+    from semvlp.app.serve.desk import Desk
 
     assistants = {task: drawn.assistant(task) for task in ("vqa", "nlvr2", "retrieval")}
     return Desk(assistants, album, Finder(album.store.image_ids))  # type: ignore[arg-type]
@@ -105,6 +105,6 @@ def client(desk: "Desk") -> "TestClient":
     pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
     from starlette.testclient import TestClient
 
-    from semvlp.app.server import application
+    from semvlp.app.serve.server import application
 
     return TestClient(application(desk), base_url="http://127.0.0.1:8765")

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 
 from semvlp.addresses import default_checkpoint
 from semvlp.app import ask
-from semvlp.app.album import Album
 from semvlp.app.assistant import Assistant, load
-from semvlp.app.desk import Desk
-from semvlp.app.gate import Gate, refused
 from semvlp.app.search import PhotoSearch
+from semvlp.app.serve.album import Album
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.gate import Gate, refused
 from semvlp.errors import ConfigError, InputError, SemVLPError
 from semvlp.eval.network import check_regions
 

@@ -6,7 +6,7 @@ pytest.importorskip("starlette", reason="needs semvlp[serve]")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from semvlp.app.gate import COOKIE, HEADERS, MAX_BYTES, Gate
+from semvlp.app.serve.gate import COOKIE, HEADERS, MAX_BYTES, Gate
 
 TOKEN = "an-unguessable-token"
 

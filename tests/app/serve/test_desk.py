@@ -12,11 +12,11 @@ pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 from starlette.testclient import TestClient
 
 import semvlp
-from semvlp.app.album import Album
-from semvlp.app.desk import Desk
-from semvlp.app.server import application, routes
-from tests.app.api import OPENAPI, described, fits, photo
+from semvlp.app.serve.album import Album
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.server import application, routes
 from tests.app.conftest import Drawn
+from tests.app.serve.api import OPENAPI, described, fits, photo
 
 
 def test_the_description_has_the_routes_that_there_are(desk: Desk, client: TestClient) -> None:

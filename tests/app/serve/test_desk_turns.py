@@ -13,9 +13,9 @@ pytest.importorskip("starlette", reason="needs semvlp[serve]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 from starlette.testclient import TestClient
 
-from semvlp.app.album import KEPT, Given, GivenRegions
-from semvlp.app.desk import Desk
-from semvlp.app.server import application
+from semvlp.app.serve.album import KEPT, Given, GivenRegions
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.server import application
 from tests.app.conftest import Drawn
 
 

@@ -12,10 +12,10 @@ pytest.importorskip("starlette", reason="needs semvlp[serve]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 from starlette.testclient import TestClient
 
-from semvlp.app.desk import Desk
-from semvlp.app.server import PAGE, application
-from tests.app.api import EVIL, photo
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.server import PAGE, application
 from tests.app.conftest import Drawn
+from tests.app.serve.api import EVIL, photo
 
 
 def bomb() -> bytes:

@@ -17,15 +17,15 @@ import httpx2
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from semvlp.app import server
-from semvlp.app.desk import Desk
-from semvlp.app.server import application, serve
+from semvlp.app.serve import server
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.server import application, serve
 from semvlp.cli import cli
 from semvlp.commands.console import run
 from semvlp.errors import ConfigError, InputError
-from tests.app.api import described, fits
 from tests.app.conftest import Drawn
-from tests.app.serving import SECONDS, serving
+from tests.app.serve.api import described, fits
+from tests.app.serve.serving import SECONDS, serving
 
 
 def options(**changes: Any) -> dict[str, Any]:

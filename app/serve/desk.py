@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from semvlp.app import described
-from semvlp.app.album import Album, Given, GivenRegions, Vocabulary
 from semvlp.app.assistant import MAX_TEXT, Assistant
 from semvlp.app.search import PhotoSearch
+from semvlp.app.serve import described
+from semvlp.app.serve.album import Album, Given, GivenRegions, Vocabulary
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import EVAL_MODES, EvalMode
 from semvlp.shards.record import Regions

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semvlp.app.album import Vocabulary
 from semvlp.app.assistant import Assistant
 from semvlp.app.reply import Reply
+from semvlp.app.serve.album import Vocabulary
 from semvlp.errors import ConfigError
 from semvlp.eval.pages.attention import attended_blocks
 from semvlp.eval.pages.between import by_words, chosen

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs semvlp[serve]")
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 
-from semvlp.app.server import PAGE
+from semvlp.app.serve.server import PAGE
 
 EVIL = "<script>alert(1)</script>"
 OPENAPI = json.loads((PAGE / "openapi.json").read_text())

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs semvlp[serve]")
 import uvicorn
 
-from semvlp.app.album import Album
-from semvlp.app.desk import Desk
-from semvlp.app.server import application
+from semvlp.app.serve.album import Album
+from semvlp.app.serve.desk import Desk
+from semvlp.app.serve.server import application
 from semvlp.shards.stores.store import Store
 from tests.app.conftest import Drawn, Finder
 
