@@ -14,8 +14,8 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, P
 from semvlp.app.eyes import Seeing, Seen
 from semvlp.app.reply import Answer
 from semvlp.errors import InputError
+from semvlp.eval.limits import DEFAULT_LIMITS
 from semvlp.eval.lookup import pair_regions
-from semvlp.eval.network import DEFAULT_LIMITS
 from semvlp.model.config import SemVLPConfig, processor_values
 from semvlp.model.padded import PaddedInputs, pad
 from semvlp.model.tokenizer import encode

@@ -6,9 +6,8 @@ N pairs of a text and an image; C labels; T tokens, R regions, D width.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,11 @@ from transformers import PreTrainedTokenizerFast
 
 from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.distributed import device_of
-from semvlp.documents import from_json, from_toml
+from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError, SemVLPError
+from semvlp.eval.limits import DEFAULT_LIMITS, Limits, limits_of
 from semvlp.eval.task import Example, Loss, Pass, Scores, Task
-from semvlp.model.config import PROCESSOR, SemVLPConfig, TaskHead
+from semvlp.model.config import SemVLPConfig, TaskHead
 from semvlp.model.layers.two_stream_cache import LowerStates
 from semvlp.model.outputs import TaskOutput
 from semvlp.model.packing import PairRegions, pack
@@ -40,22 +40,6 @@ PROBLEM: dict[Loss, str] = {
     "binary_cross_entropy": "multi_label_classification",
 }
 """What a checkpoint says of how its labels were learned, in transformers' words."""
-# Where training leaves its resolved settings inside a checkpoint.
-TRAINING_CONFIG = Path("training") / "config.toml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much of a text and of an image is read; must be as in training."""
-
-    max_text_length: int = 60
-    """Longest text in word pieces, [CLS] and [SEP] included."""
-    max_regions: int = 100
-    """Only the most confident regions of an image are used, this many."""
-
-
-DEFAULT_LIMITS = Limits()
-LIMITS = tuple(field.name for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +189,7 @@ def open_network(
         tokenizer=tokenizer,
         device=str(device_of(device)),
         batch_size=batch_size,
-        limits=_limits(checkpoint),
+        limits=limits_of(checkpoint),
         zero_shot=head is None,
     )
 
@@ -292,45 +276,6 @@ def _head(checkpoint: Path) -> tuple[TaskHead | None, list[str]]:
             f"{checkpoint}: must hold a semvlp model, but its config.json says {kind!r}"
         )
     return head, answers
-
-
-def _limits(checkpoint: Path) -> Limits:
-    """Return the limits of training, or the defaults where nothing in the checkpoint says them.
-
-    What comes from the Hub has no settings of its training, but those of its processor.
-    """
-    if (checkpoint / TRAINING_CONFIG).is_file():
-        return read_limits(checkpoint / TRAINING_CONFIG)
-    path = checkpoint / PROCESSOR
-    if not path.is_file():
-        return DEFAULT_LIMITS
-    try:
-        values = from_json(path.read_bytes())
-        return Limits(**{name: int(values[name]) for name in LIMITS})
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: must say {' and '.join(LIMITS)} of the training run, but: {error!r}"
-        ) from error
-
-
-def read_limits(path: Path) -> Limits:
-    """Read the limits in the settings of a training run.
-
-    Raises:
-        InputError: it is no such file.
-    """
-    try:
-        tree: dict[str, Any] = from_toml(path.read_text(encoding="utf-8"))
-        if not tree:
-            raise ValueError("it is empty")
-    except ValueError as error:
-        raise InputError(
-            f"{path}: must be the settings of the training run, but: {error}; the config.toml of "
-            "the run is the same file"
-        ) from error
-    data = tree.get("data", {})
-    known = {name: data[name] for name in LIMITS if name in data}
-    return Limits(**known)
 
 
 def _few(names: set[str]) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from semvlp.distributed import ALONE, World
+from semvlp.eval.limits import DEFAULT_LIMITS, Limits
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import Scratch, score_matrix
-from semvlp.eval.network import DEFAULT_LIMITS, Limits, Network, finite
+from semvlp.eval.network import Network, finite
 from semvlp.eval.task import (
     Answer,
     Example,

@@ -15,8 +15,9 @@ from semvlp.atomic import locked
 from semvlp.distributed import World
 from semvlp.errors import ConfigError, InputError
 from semvlp.eval.files.inputs import LEFT_OUT
+from semvlp.eval.limits import Limits
 from semvlp.eval.lookup import with_images
-from semvlp.eval.network import Limits, Network, check_regions
+from semvlp.eval.network import Network, check_regions
 from semvlp.eval.predict import PredictOptions, answers_by_mode
 from semvlp.eval.task import Example, Stop, Task
 from semvlp.model.layers.heads import label_loss

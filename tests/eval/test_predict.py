@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from semvlp.errors import InputError, SemVLPError
+from semvlp.eval.limits import Limits
 from semvlp.eval.lookup import RegionLookup
 from semvlp.eval.matching.score_matrix import score_matrix
-from semvlp.eval.network import Limits, Network
+from semvlp.eval.network import Network
 from semvlp.eval.predict import answers_by_mode, predict, probabilities
 from semvlp.eval.task import Example, Pass, Passes, Rank, Scores
 from semvlp.eval.tasks.nlvr import Nlvr

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from semvlp.atomic import aside, make_directory, sync, sync_directory, write_json
 from semvlp.errors import InputError, SemVLPError
-from semvlp.eval.network import read_limits
+from semvlp.eval.limits import read_limits
 from semvlp.model.card import write_card
 from semvlp.model.config import PROCESSOR, processor_values
 from semvlp.model.pretrained import SemVLPPreTrainedModel
