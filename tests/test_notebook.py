@@ -61,7 +61,7 @@ def test_it_runs_and_shows_what_it_gives(
     cells: list[dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = "\n".join(f"{name} = {value!r}" for name, value in SMALL.items())
     program = [small if _sets_parameters(cell) else "".join(cell["source"]) for cell in cells]
