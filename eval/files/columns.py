@@ -13,8 +13,8 @@ from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError, shown
 from semvlp.eval.files.sheet import Row, Sheet, places
 from semvlp.eval.task import ExampleId
-from semvlp.shards.texts.annotation_files import Kind, require
-from semvlp.shards.texts.official_files import ID, looks_like
+from semvlp.shards.texts.annotation_files import ID, Kind, require
+from semvlp.shards.texts.official_files import looks_like
 
 log = logging.getLogger(__name__)
 

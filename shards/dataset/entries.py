@@ -5,6 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from semvlp.atomic import is_plain_name
+from semvlp.errors import shown
+
+MOST = 2**62
+MOST_FEATURES = 2**20
+"""Width of a region's features, which what is allotted for a batch goes by."""
+
+
+def whole(entry: Mapping[str, Any], name: str, *, least: int = 0, most: int = MOST) -> int:
+    """Return a number that an entry holds, which must be whole and in a range.
+
+    Raises:
+        KeyError: it holds none.
+        ValueError: it is anything else.
+    """
+    return _whole(entry[name], name, least, most)
+
+
+def _whole(value: Any, name: str, least: int = 0, most: int = MOST) -> int:
+    # To Python True is 1.
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(
+            f"{name} must be a whole number from {least} to {most}, got {shown(value)}"
+        )
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +59,34 @@ class ShardEntry:
     def from_json(cls, entry: Mapping[str, Any]) -> "ShardEntry":
         if not is_plain_name(entry["name"]):
             raise ValueError(f"{entry['name']!r:.80} is no plain file name")
+        texts = whole(entry, "texts")
+        captions = whole(entry, "captions", most=texts)
+        histogram = tuple(_whole(images, "n_hist") for images in entry["n_hist"])
+        if whole(entry, "n") != sum(histogram):
+            raise ValueError(f"n must be the sum of n_hist, {sum(histogram)}, got {entry['n']}")
         return cls(
             name=entry["name"],
             samples=entry["n"],
-            bytes=entry["bytes"],
+            bytes=whole(entry, "bytes"),
             sha256=entry["sha256"],
-            captions=entry["captions"],
-            questions=entry["texts"] - entry["captions"],
-            regions_histogram=tuple(entry["n_hist"]),
+            captions=captions,
+            questions=texts - captions,
+            regions_histogram=histogram,
         )
+
+    def check_bounds(self, feature_size: int) -> None:
+        """Check that what a finished file is to hold fits into its bytes.
+
+        Raises:
+            ValueError: samples or texts of no bytes, or features of less than two.
+        """
+        regions = sum(count * images for count, images in enumerate(self.regions_histogram))
+        texts = self.captions + self.questions
+        if max(self.samples, texts, 2 * regions * feature_size) > self.bytes:
+            raise ValueError(
+                f"{self.name} of {self.bytes} bytes cannot hold {self.samples} samples with "
+                f"{regions} regions of {feature_size} features and {texts} texts"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +105,8 @@ class Base:
     def from_json(cls, entry: Mapping[str, Any]) -> "Base":
         return cls(
             path=str(entry["path"]),
-            images=entry["images"],
-            dataset_sha256=entry["dataset_sha256"],
+            images=whole(entry, "images"),
+            dataset_sha256=str(entry["dataset_sha256"]),
         )
 
 
@@ -88,7 +131,7 @@ class Refusal:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Refusal":
         return cls(
-            position=entry["position"],
+            position=whole(entry, "position"),
             image_id=entry["key"],
             file=entry["file"],
             reason=entry["error"],

@@ -12,7 +12,7 @@ from typing import Any
 from semvlp.documents import from_json
 from semvlp.errors import InputError
 from semvlp.names import StoreKind
-from semvlp.shards.dataset.entries import Base, Refusal, ShardEntry
+from semvlp.shards.dataset.entries import MOST_FEATURES, Base, Refusal, ShardEntry, whole
 from semvlp.shards.dataset.hashes import files_sha256, list_sha256, plain, profile_hash
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan
 from semvlp.shards.keys import Keys
@@ -173,7 +173,7 @@ class Manifest:
     def from_json(cls, entry: Mapping[str, Any]) -> "Manifest":
         """Read what `to_json` gave; derived entries are computed anew."""
         schema, source = entry["schema"], entry["source"]
-        return cls(
+        manifest = cls(
             store=entry["store"],
             format_version=entry["format_version"],
             created=entry["created"],
@@ -181,8 +181,8 @@ class Manifest:
             extractor=dict(entry["extractor"]),
             object_labels=tuple(schema["class_vocab"]["labels"]),
             attribute_labels=tuple(schema["attr_vocab"]["labels"]),
-            feature_size=schema["regions"]["dim"],
-            samples_per_shard=source["samples_per_shard"],
+            feature_size=whole(schema["regions"], "dim", least=1, most=MOST_FEATURES),
+            samples_per_shard=whole(source, "samples_per_shard", least=1),
             image_list_sha256=source["image_list_sha256"],
             texts_sha256=source["texts_sha256"],
             boxes_sha256=source.get("boxes_sha256", ""),
@@ -190,6 +190,13 @@ class Manifest:
             shards=tuple(map(ShardEntry.from_json, entry["shards"])),
             refused=tuple(map(Refusal.from_json, entry["errors"])),
         )
+        for shard in manifest.shards:
+            shard.check_bounds(manifest.feature_size)
+        listed = manifest.counts["samples"] + manifest.counts["errors"]
+        positions = {refusal.position for refusal in manifest.refused}
+        if len(positions) < len(manifest.refused) or max(positions, default=-1) >= listed:
+            raise ValueError(f"positions of errors must differ and be below {listed}")
+        return manifest
 
 
 def read_manifest(directory: Path | str) -> Manifest:

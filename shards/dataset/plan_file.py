@@ -10,6 +10,7 @@ from semvlp.atomic import PART_DIR, json_text, publish_pieces
 from semvlp.documents import from_json
 from semvlp.errors import ConfigError, InputError
 from semvlp.names import StoreKind
+from semvlp.shards.dataset.entries import MOST_FEATURES, whole
 from semvlp.shards.dataset.manifest import MANIFEST_NAME
 from semvlp.shards.dataset.plan import PLAN_NAME, Plan, differences
 from semvlp.shards.dataset.refusals import REFUSED_NAME
@@ -178,8 +179,8 @@ def read_plan(out: Path) -> Plan:
             extractor=entry["extractor"],
             object_labels=tuple(entry["object_labels"]),
             attribute_labels=tuple(entry["attribute_labels"]),
-            feature_size=entry["feature_size"],
-            samples_per_shard=entry["samples_per_shard"],
+            feature_size=whole(entry, "feature_size", least=1, most=MOST_FEATURES),
+            samples_per_shard=whole(entry, "samples_per_shard", least=1),
             texts_sha256=entry["texts_sha256"],
             boxes_sha256=entry.get("boxes_sha256", ""),
         )

@@ -174,15 +174,29 @@ def _check_rows(index: Index, manifest: Manifest, path: Path) -> None:
     """Check that each shard has the rows the manifest says, and that none points outside of it."""
     rows, shards = index.rows, manifest.shards
     samples = [shard.samples for shard in shards]
-    expected = np.repeat(np.arange(len(shards), dtype=ROW["shard"]), samples)
-    if not np.array_equal(rows["shard"], expected):
-        raise InputError(f"{path} does not hold the {len(expected)} samples of the manifest")
+    if len(index.keys) != sum(samples) or not np.array_equal(
+        rows["shard"], np.repeat(np.arange(len(shards), dtype=ROW["shard"]), samples)
+    ):
+        raise InputError(f"{path} does not hold the {sum(samples)} samples of the manifest")
     sizes = np.array([shard.bytes for shard in shards], np.int64)[rows["shard"]]
+    # Each by itself first: sums of 64 bits go round.
+    places = ("json_offset", "json_bytes", "regions_offset", "regions_bytes")
+    inside = all(((rows[name] >= 0) & (rows[name] <= sizes)).all() for name in places)
     ends = rows["regions_offset"] + rows["regions_bytes"]
     text_ends = rows["json_offset"] + rows["json_bytes"]
-    starts_well = (rows["json_offset"] >= BLOCK) & (rows["json_bytes"] >= 0)
-    if not (starts_well & (text_ends <= rows["regions_offset"]) & (ends <= sizes)).all():
+    apart = (rows["json_offset"] >= BLOCK) & (text_ends <= rows["regions_offset"])
+    if not (inside and (apart & (ends <= sizes)).all()):
         raise InputError(f"{path} is damaged: a sample lies outside of its shard")
+    captions, questions = (_sums(rows[name], samples) for name in ("captions", "questions"))
+    if captions != [s.captions for s in shards] or questions != [s.questions for s in shards]:
+        raise InputError(f"{path} is damaged: it counts other texts than the manifest")
+
+
+def _sums(counts: NDArray[Any], samples: Sequence[int]) -> list[int]:
+    """Return the sum of the counts of each shard; -1 where one of them is none."""
+    ends = np.cumsum(samples)
+    parts = np.split(counts.astype(np.int64), ends[:-1]) if len(ends) else []
+    return [int(part.sum()) if (part >= 0).all() else -1 for part in parts]
 
 
 def _selected(manifest: Manifest, index: Index, pattern: str, path: Path) -> tuple[Manifest, Index]:

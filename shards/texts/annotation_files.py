@@ -20,6 +20,8 @@ from semvlp.shards.texts.parquet_rows import MAGIC, parquet_rows
 
 GZIP_MAGIC = b"\x1f\x8b"
 Kind = type | tuple[type, ...]
+ID = (int, str)
+"""Ids are numbers in one file and strings in another."""
 TYPE_NAMES: dict[type, str] = {
     str: "a string",
     int: "an integer",
@@ -94,6 +96,12 @@ def entries_of(document: Any, name: str) -> Iterable[Any]:
     if not head_of(document).get(name):
         return ()
     return document.entries(name) if isinstance(document, Document) else list(document[name])
+
+
+def listed(document: Any, name: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """Give the entries of a list in a document, each behind the words that name it."""
+    for number, entry in enumerate(entries_of(document, name), start=1):
+        yield f"{path}: {name.removesuffix('s')} {number}", entry
 
 
 def read_any(path: Path) -> Document | Lines | None:

@@ -1,16 +1,19 @@
 """Finding an image under the different names that annotation files give it."""
 
+import json
 import re
-from collections.abc import Iterable
-from functools import cached_property
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semvlp.errors import InputError
-from semvlp.shards.keys import Keys
+from semvlp.shards.keys import KeyCollector, Keys
 from semvlp.shards.record import DERIVED_KEY, former_key, key_of
+from semvlp.shards.texts.annotation_files import ID, listed, require
 
 IMAGE_EXTENSIONS = frozenset(
     (
@@ -149,3 +152,21 @@ def _only(name: str, candidates: list[str]) -> str | None:
             f"{shown}; spell it exactly as one of them"
         )
     return candidates[0] if candidates else None
+
+
+def file_names(document: Any, path: Path) -> Callable[[int | str], str]:
+    """Return the function from the id of an image to its file name, or to itself."""
+    ids, files = KeyCollector(), KeyCollector()
+    for where, image in listed(document, "images", path):
+        require(image, {"id": ID, "file_name": str}, where)
+        ids.add(json.dumps(image["id"]))
+        files.add(image["file_name"])
+    # The last one first: of an id that comes twice it is the one that counts, as in a dict.
+    rows, names = ids.keys()[::-1], files.keys()[::-1]
+
+    @lru_cache(maxsize=1 << 16)
+    def name_of(image_id: int | str) -> str:
+        row = rows.find(json.dumps(image_id))
+        return str(image_id) if row is None else names[row]
+
+    return name_of

@@ -8,29 +8,27 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from semvlp.documents import from_json
 from semvlp.errors import InputError, shown
-from semvlp.shards.keys import KeyCollector
 from semvlp.shards.texts.annotation_files import (
+    ID,
     Document,
     Line,
     Lines,
-    entries_of,
     first_has,
     head_of,
+    listed,
     parse_lines,
     read_text,
     require,
     require_text,
 )
+from semvlp.shards.texts.image_ids import file_names
 
-ID = (int, str)
-"""Ids are numbers in one file and strings in another."""
 OPTIONAL_ID = (int, str, NoneType)
 # Flickr30k numbers the captions of an image: `1000092795.jpg#0`.
 _CAPTION_NUMBER = re.compile(r"#[0-9]+$")
@@ -120,39 +118,16 @@ def coco_captions(document: Any, path: Path) -> Iterator[Record]:
     head = head_of(document)
     lists = {"images": head.get("images") or [], "annotations": head.get("annotations")}
     require(lists, {"images": list, "annotations": list}, str(path))
-    names = _file_names(document, path)
-    for number, entry in enumerate(entries_of(document, "annotations"), start=1):
-        where = f"{path}: annotation {number}"
+    names = file_names(document, path)
+    for where, entry in listed(document, "annotations", path):
         require(entry, {"image_id": ID, "caption": str}, where)
         yield Record(where, entry, names(entry["image_id"]))
-
-
-def _file_names(document: Any, path: Path) -> Callable[[int | str], str]:
-    """Return the function from the id of an image to its file name, or to itself."""
-    ids, files = KeyCollector(), KeyCollector()
-    for number, image in enumerate(entries_of(document, "images"), start=1):
-        require(image, {"id": ID, "file_name": str}, f"{path}: image {number}")
-        ids.add(json.dumps(image["id"]))
-        files.add(image["file_name"])
-    rows, names = ids.keys(), files.keys()
-    again = rows.first_repeated() is not None
-    # Of an id twice the last name counts.
-    last = dict(zip(rows, range(len(rows)), strict=True)) if again else None
-
-    @lru_cache(maxsize=1 << 16)
-    def name_of(image_id: int | str) -> str:
-        key = json.dumps(image_id)
-        row = rows.find(key) if last is None else last.get(key)
-        return str(image_id) if row is None else names[row]
-
-    return name_of
 
 
 def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
     """Read images: `filename` and `sentences`, each of which has its text in `raw`."""
     require(head_of(document), {"images": list}, str(path))
-    for number, image in enumerate(entries_of(document, "images"), start=1):
-        where = f"{path}: image {number}"
+    for where, image in listed(document, "images", path):
         require(image, {"filename": str, "sentences": list}, where)
         require_text(image["sentences"], "raw", where)
         yield Record(where, image, image["filename"])
@@ -161,8 +136,7 @@ def karpathy_images(document: Any, path: Path) -> Iterator[Record]:
 def vqa_questions(document: Any, path: Path) -> Iterator[Record]:
     """Read questions: `question_id`, `image_id` and `question`."""
     require(head_of(document), {"questions": list}, str(path))
-    for number, entry in enumerate(entries_of(document, "questions"), start=1):
-        where = f"{path}: question {number}"
+    for where, entry in listed(document, "questions", path):
         require(entry, {"question_id": ID, "image_id": ID, "question": str}, where)
         yield Record(where, entry, str(entry["image_id"]))
 
@@ -170,8 +144,7 @@ def vqa_questions(document: Any, path: Path) -> Iterator[Record]:
 def vqa_annotations(document: Any, path: Path) -> Iterator[Record]:
     """Read the answers of people: `question_id`, and `answers` with `answer` in each."""
     require(head_of(document), {"annotations": list}, str(path))
-    for number, entry in enumerate(entries_of(document, "annotations"), start=1):
-        where = f"{path}: annotation {number}"
+    for where, entry in listed(document, "annotations", path):
         require(entry, {"question_id": ID, "answers": list}, where)
         require_text(entry["answers"], "answer", f"{where}: answers")
         yield Record(where, entry)

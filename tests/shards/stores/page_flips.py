@@ -19,7 +19,7 @@ import numpy as np
 from semvlp.errors import InputError
 from semvlp.shards.formats.table import load_format
 from semvlp.shards.open import open_store
-from semvlp.shards.stores.lmdb_pages import BRANCH, LEAF
+from semvlp.shards.stores.lmdb_format import BRANCH, LEAF
 from semvlp.shards.stores.lmdb_store import open_environment, put_all
 from tests.shards.datasets import plan_of, sample_of, write_dataset
 
