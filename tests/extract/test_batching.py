@@ -105,7 +105,7 @@ def test_any_number_of_ranks_makes_the_same_passes(
     size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    barrier = threading.Barrier(size, timeout=60)
+    barrier = threading.Barrier(size, timeout=300)
 
     class Thread(World):
         """A rank that is a thread."""

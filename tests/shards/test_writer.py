@@ -168,7 +168,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, format: StoreKind) -> 
     else:
         expected = write_dataset(tmp_path / "expected", plan, format=format, refused=refused)
     command = [sys.executable, "-c", KILLED, tmp_path / "source", tmp_path, format]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     steps = int(done.stdout)
     assert steps > (30 if format == "tar" else 10)

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semvlp.cli import cli
+from semvlp.commands.console import run
 from semvlp.errors import InputError
 from semvlp.shards.formats.foreign_lmdb import write_database
 from semvlp.shards.formats.npz import npz_bytes
 from semvlp.shards.formats.safe_pickle import dump_npy, load_npy, loads
+from tests.train.processes import CONTEXT
 
 RECONSTRUCT, BEGUN, _ = np.empty(0).__reduce__()
 FROM_BUFFER = np.empty(0).__reduce_ex__(5)[0]
@@ -90,6 +94,8 @@ FORGED: dict[str, Callable[[], Any]] = {
 READ = """
 import sys
 from pathlib import Path
+from semvlp.cli import cli
+from semvlp.commands.console import run
 from semvlp.errors import InputError
 from semvlp.shards.formats.safe_pickle import loads
 for path in sorted(Path(sys.argv[1]).iterdir()):
@@ -273,15 +279,27 @@ def test_forged_weights_are_one_error(tmp_path: Path) -> None:
     weights, image = tmp_path / "x.pkl", tmp_path / "a.png"
     weights.write_bytes(forged_entry())
     Image.new("RGB", (64, 64)).save(image)
-    command = ("extract", image, "--detector", "coco-r50-c4", "--weights", weights)
-    ended = in_process("-m", "semvlp.cli", *command, "--out", tmp_path / "s")
-    assert ended.returncode == 3, ended.stderr
-    assert f"error: {weights} is a damaged pickle: " in ended.stderr
+    command = ["extract", image, "--detector", "coco-r50-c4", "--weights", weights]
+    command += ["--out", tmp_path / "s"]
+    process = CONTEXT.Process(target=_run, args=(list(map(str, command)), tmp_path / "told"))
+    process.start()
+    process.join()
+    told = (tmp_path / "told").read_text()
+    assert process.exitcode == 3, told
+    assert f"error: {weights} is a damaged pickle: " in told
+
+
+def _run(command: list[str], told: Path) -> None:
+    with told.open("w") as file, redirect_stderr(file):
+        code = run(cli, "semvlp", command)
+    sys.exit(code)
 
 
 FUZZED = """
 import pickle, random, sys
 import numpy as np
+from semvlp.cli import cli
+from semvlp.commands.console import run
 from semvlp.errors import InputError
 from semvlp.shards.formats.safe_pickle import load_npy, loads
 value = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([[1], None], object), "c": np.int8(3)}
