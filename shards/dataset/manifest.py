@@ -191,7 +191,8 @@ class Manifest:
             refused=tuple(map(Refusal.from_json, entry["errors"])),
         )
         for shard in manifest.shards:
-            shard.check_bounds(manifest.feature_size)
+            # The regions of a base are not in its bytes.
+            shard.check_bounds(0 if manifest.base else manifest.feature_size)
         listed = manifest.counts["samples"] + manifest.counts["errors"]
         positions = {refusal.position for refusal in manifest.refused}
         if len(positions) < len(manifest.refused) or max(positions, default=-1) >= listed:
