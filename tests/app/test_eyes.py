@@ -17,7 +17,7 @@ from semvlp.extract.networks import MODELS
 from semvlp.extract.pipeline import ExtractSettings, extract
 from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.open import open_store
-from tests.extract.detectors.on_transformers.test_transformers_backend import (
+from tests.extract.detectors.on_transformers.small_networks import (
     grounding_dino,
     rt_detr,
     saved,

@@ -22,7 +22,7 @@ from semvlp.shards.dataset.manifest import read_manifest
 from semvlp.shards.open import open_store
 from semvlp.shards.record import Regions
 from tests.extract.fake_detector import FakeDetector
-from tests.extract.test_pipeline import draw, refusals
+from tests.extract.numbered_images import draw, refusals
 
 
 @pytest.fixture(scope="module")

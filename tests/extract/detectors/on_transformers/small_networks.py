@@ -8,12 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import (
+    BertConfig,
+    BertTokenizerFast,
     DeformableDetrConfig,
     DeformableDetrImageProcessor,
     Deimv2Config,
     DetrConfig,
     DetrImageProcessor,
     DFineConfig,
+    GroundingDinoConfig,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
     HGNetV2Config,
     ResNetConfig,
     RfDetrConfig,
@@ -23,6 +28,7 @@ from transformers import (
     RTDetrImageProcessor,
     RTDetrResNetConfig,
     RTDetrV2Config,
+    SwinConfig,
     YolosConfig,
     YolosImageProcessor,
 )
@@ -197,3 +203,40 @@ def corners(boxes: torch.Tensor, sides: tuple[int, int]) -> NDArray[np.float32]:
     xyxy = torch.stack([x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height], -1)
     scaled: NDArray[np.float32] = (xyxy.clamp(0, 1) * torch.tensor([*sides, *sides])).numpy()
     return scaled
+
+
+def grounding_dino() -> tuple[Any, Any]:
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "dog", "red", "car", *letters]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    swin = SwinConfig(
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+        window_size=2,
+        image_size=64,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    text = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    config = GroundingDinoConfig(
+        backbone_config=swin,
+        text_config=text,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_queries=9,
+        max_text_len=32,
+    )
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=32)
+    return config, GroundingDinoProcessor(GroundingDinoImageProcessor(size=SIDES), tokenizer)

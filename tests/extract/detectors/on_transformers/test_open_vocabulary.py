@@ -11,24 +11,18 @@ from PIL import Image
 from transformers import (
     AutoModelForZeroShotObjectDetection,
     AutoProcessor,
-    BertConfig,
-    BertTokenizerFast,
     CLIPTokenizerFast,
-    GroundingDinoConfig,
-    GroundingDinoImageProcessor,
-    GroundingDinoProcessor,
     Owlv2Config,
     Owlv2ImageProcessor,
     Owlv2Processor,
-    SwinConfig,
 )
 
 from semvlp.errors import ConfigError
 from semvlp.extract.detectors.published import name_labels
 from semvlp.extract.detectors.zoo import load_detector
 from tests.extract.detectors.on_transformers.small_networks import (
-    SIDES,
     corners,
+    grounding_dino,
     image,
 )
 
@@ -49,43 +43,6 @@ def owlv2() -> tuple[Any, Any]:
     tokenizer = CLIPTokenizerFast(vocab=vocabulary, merges=[], pad_token="!", model_max_length=16)
     size = {"height": 64, "width": 64}
     return config, Owlv2Processor(Owlv2ImageProcessor(size=size), tokenizer)
-
-
-def grounding_dino() -> tuple[Any, Any]:
-    letters = list("abcdefghijklmnopqrstuvwxyz")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "dog", "red", "car", *letters]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    swin = SwinConfig(
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        window_size=2,
-        image_size=64,
-        out_features=["stage2", "stage3", "stage4"],
-    )
-    text = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=64,
-    )
-    config = GroundingDinoConfig(
-        backbone_config=swin,
-        text_config=text,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        num_queries=9,
-        max_text_len=32,
-    )
-    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=32)
-    return config, GroundingDinoProcessor(GroundingDinoImageProcessor(size=SIDES), tokenizer)
 
 
 LABELS = ("dog", "red car")

@@ -33,19 +33,6 @@ from tests.extract.detectors.on_transformers.small_networks import (
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    made: dict[str, Path] = {}
-
-    def path(make: Callable[[], tuple[Any, Any]], auto: Any = AutoModelForObjectDetection) -> Path:
-        if make.__name__ not in made:
-            new = tmp_path_factory.mktemp(make.__name__)
-            made[make.__name__] = saved(new, *make(), auto)
-        return made[make.__name__]
-
-    return path
-
-
 @pytest.mark.parametrize("make", CLOSED)
 def test_it_is_the_plain_call_to_the_bit(
     make: Callable[[], tuple[Any, Any]], folder: Callable[..., Path]
