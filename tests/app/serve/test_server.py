@@ -35,7 +35,7 @@ def options(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_checkpoint_of_pre_training_searches_with_its_matching_head(
-    drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desks: list[Desk] = []
 
@@ -53,7 +53,9 @@ def test_a_checkpoint_of_pre_training_searches_with_its_matching_head(
     monkeypatch.setattr(server, "_run", lambda *_: None)
     images = drawn.world.images("train")
     pretrained = str(drawn.root / "pretrain" / "last")
-    serve([pretrained], **options(shards=str(drawn.root / "regions"), images=images))
+    # Rows are kept beside the shards that are searched.
+    shards = shutil.copytree(drawn.root / "regions", tmp_path / "regions")
+    serve([pretrained], **options(shards=str(shards), images=images))
     assert desks[0].assistants[pretrained].task == "vqa"
 
 
