@@ -151,13 +151,13 @@ def snli_ve(world: SplitWorld) -> Iterator[dict[str, Any]]:
 
 
 def memes(world: SplitWorld) -> Iterator[dict[str, Any]]:
-    """Yield rows as hateful memes have them: label 1 where the picture entails the text, else 0."""
-    for number, fact in enumerate(world.hypotheses, start=1):
+    """Yield rows as hateful memes have them: label 1 where picture and statement agree, else 0."""
+    for number, fact in enumerate(world.statements, start=1):
         yield {
             "id": number,
             "img": f"img/{fact.picture.image_id}.png",
             "text": fact.text,
-            "label": int(fact.answer == "entailment"),
+            "label": int(fact.answer == "true"),
         }
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semvlp.demo.dataset.annotations import memes
 from semvlp.demo.dataset.compose import compose
 from semvlp.demo.dataset.files import TASK_FILES, WorldFiles, write_world
 from semvlp.demo.dataset.split_world import SplitWorld
+from semvlp.demo.run import SMALL as DEMO
 from semvlp.demo.world.config import WorldConfig
 from semvlp.demo.world.draw import draw
 from semvlp.demo.world.random_scenes import thing_of
@@ -100,6 +102,13 @@ def test_the_same_values_give_the_same_world() -> None:
     (other,) = compose({"train": 30}, seed=3)
     assert once == again
     assert once[0].statements != other.statements
+
+
+def test_the_demos_own_world_has_a_table_of_two_classes() -> None:
+    (world,) = compose({"train": 6}, seed=0, config=DEMO.world)
+    labels = [row["label"] for row in memes(world)]
+    assert labels == [int(fact.answer == "true") for fact in world.statements]
+    assert 0 < sum(labels) < len(labels)
 
 
 def test_no_two_uses_or_splits_share_a_scene(larger: dict[str, SplitWorld]) -> None:
