@@ -22,7 +22,8 @@ def test_every_stage_and_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(refcoco, "FINETUNE", SMALL)
     demo, out = tmp_path / "demo", tmp_path / "out"
     world = write_world(demo / "world", scenes={"train": 2}, seed=0, config=refcoco.WORLD)
-    extract(world.root / "images", demo / "regions", ExtractSettings(detector="demo"))
+    chosen = ExtractSettings(detector="demo", precision="auto")
+    extract(world.root / "images", demo / "regions", chosen)
     join(demo / "regions", [world.texts("train")], demo / "shards", only_matched=True)
     start = settings.load(PretrainConfig, None, (*SMALL, "model.preset=tiny"))
     pretrain([demo / "shards"], demo / "pretrain", start)
