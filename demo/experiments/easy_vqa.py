@@ -54,9 +54,10 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
         data: a directory with `train/questions.json` and `train/images/NUMBER.png`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files = _write_vqa(data / "train" / "questions.json", out)
+    questions = _read(data / "train" / "questions.json")
+    files = _write_vqa(questions, out)
     images, regions, shards = data / "train" / "images", out / "regions", out / "shards"
-    boxes = coco_json(_boxed(data / "train"), SHAPES, COLORS)
+    boxes = coco_json(_boxed(questions, images), SHAPES, COLORS)
     atomic.write_json(out / "boxes.json", boxes, indent=None)
     train_detector(out / "boxes.json", images, out / "detector", DETECTOR)
     chosen = ExtractSettings(detector=str(out / "detector"), min_regions=1, max_regions=4)
@@ -83,16 +84,16 @@ def run_easy_vqa(data: Path, out: Path) -> EvalReport:
     )
 
 
-def _boxed(train: Path) -> Iterator[Boxed]:
+def _boxed(questions: Iterable[Question], images: Path) -> Iterator[Boxed]:
     """Give the images that are learned from whose shape and colour are both answers."""
     told: dict[int, set[str]] = defaultdict(set)
-    for _, answer, image in _read(train / "questions.json"):
+    for _, answer, image in questions:
         told[image].add(answer)
     for image, answers in told.items():
         shapes, colors = answers.intersection(SHAPES), answers.intersection(COLORS)
         if image % 10 not in TENTHS and shapes and colors:
             name = f"{image}.png"
-            with Image.open(train / "images" / name) as picture:
+            with Image.open(images / name) as picture:
                 box = _shape_box(np.asarray(picture.convert("RGB"), np.int16))
                 thing = Drawn(shapes.pop(), colors.pop(), box)
                 yield Boxed(name, *picture.size, [thing])
@@ -105,15 +106,15 @@ def _shape_box(pixels: NDArray[np.int16]) -> tuple[int, int, int, int]:
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def _write_vqa(questions: Path, out: Path) -> dict[str, list[Path]]:
+def _write_vqa(questions: Iterable[Question], out: Path) -> dict[str, list[Path]]:
     """Write questions and annotations files of each part in the form of VQA v2."""
     parts: dict[str, list[Question]] = {"train": [], "valid": [], "heldout": []}
-    for text, answer, image in _read(questions):
+    for text, answer, image in questions:
         parts[TENTHS.get(image % 10, "train")].append((text, answer, image))
     return {part: _write_part(part, asked, out) for part, asked in parts.items()}
 
 
-def _read(path: Path) -> Iterable[Question]:
+def _read(path: Path) -> list[Question]:
     try:
         document = from_json(path.read_text(encoding="utf-8"))
         return [(str(text), str(answer), int(image)) for text, answer, image in document]

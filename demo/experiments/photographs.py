@@ -113,13 +113,12 @@ def _evaluations(folder: Path, regions: Path, captions: Any, part: set[int]) -> 
     # Both have the vocabulary of the pre-training.
     fresh = settings.load(FinetuneConfig, None, (*FINETUNE, f"model.tokenizer={start}"))
     known = settings.load(FinetuneConfig, None, FINETUNE)
-    options = EvalOptions(split="test", mode="both")
-    evaluations = folder / "eval-without", folder / "eval-with"
-    for init, chosen, evaluation in zip((None, start), (fresh, known), evaluations, strict=True):
-        run = evaluation.with_name(evaluation.name.replace("eval", "finetune"))
+    for name, init, chosen in (("without", None, fresh), ("with", start, known)):
+        run = folder / f"finetune-{name}"
         finetune(task, [train], regions, init, run, chosen)
-        evaluate(task, run / "last", [test], regions, evaluation, options)
-    return evaluations
+        options = EvalOptions(split="test", mode="both")
+        evaluate(task, run / "last", [test], regions, folder / f"eval-{name}", options)
+    return folder / "eval-without", folder / "eval-with"
 
 
 def _captions_of(captions: Any, images: set[int]) -> dict[str, Any]:
