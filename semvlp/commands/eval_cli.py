@@ -8,7 +8,7 @@ import click
 
 from semvlp.addresses import refuse_missing_checkpoint
 from semvlp.atomic import refuse_inputs
-from semvlp.commands.console import Command, Result, listed, reported
+from semvlp.commands.console import Command, Result, reported
 from semvlp.commands.options import (
     EXISTING,
     PATH,
@@ -113,9 +113,10 @@ def score(
     split: str,
 ) -> Result:
     """Score a leaderboard file that anyone made."""
+    from semvlp.eval.eval_report import readable
     from semvlp.eval.score_table import score as score_file
     from semvlp.eval.tasks.table import load_task
 
     suited = load_task(task).suited_to(annotations, columns)
     scores = score_file(suited, annotations, predictions, split=split)
-    return Result(scores, listed(scores))
+    return Result(scores, readable(scores))
