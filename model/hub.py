@@ -10,10 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
     get_verbosity,
-    is_progress_bar_enabled,
     set_verbosity,
     set_verbosity_error,
 )
@@ -22,6 +19,7 @@ from semvlp.addresses import is_path, refuse_missing_checkpoint
 from semvlp.errors import ConfigError, InputError
 from semvlp.model.card import CARD
 from semvlp.model.weights import WeightsError, refuse_larger
+from semvlp.progress import without_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,18 +108,6 @@ def push(
             create_pr=create_pr,
         )
     return str(commit)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Hide the progress bars of transformers: commands have their own, programs want none."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

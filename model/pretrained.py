@@ -11,11 +11,12 @@ from transformers import PreTrainedModel, initialization
 
 from semvlp.model.card import write_card
 from semvlp.model.config import SemVLPConfig
-from semvlp.model.hub import push, without_bars
+from semvlp.model.hub import push
 from semvlp.model.layers.attention import check_implementation
 from semvlp.model.layers.block import Block, attention_twins
 from semvlp.model.layers.embeddings import RegionEmbeddings
 from semvlp.model.weights import refuse_larger
+from semvlp.progress import without_bars
 
 # A block is compiled for either mode, with and without a cross-attention slot, as the last one, in
 # training and in evaluation, and where a pair has no regions: above PyTorch's limit of 8.

@@ -146,3 +146,17 @@ def _bar() -> RichProgress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the progress bars of transformers: commands have their own, programs want none."""
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()  # type: ignore[no-untyped-call]

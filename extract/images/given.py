@@ -149,5 +149,5 @@ def rule_of(given: Mapping[str, Given]) -> dict[str, Any]:
 
 def _missing(boxes: ImageBoxes) -> ImageFile:
     """Return a file that cannot be read: its line of what was refused says why."""
-    reason = f"{boxes.where}: there is no image {boxes.image!r} among the photographs"
+    reason = f"{boxes.where}: no photograph has its name"
     return ImageFile.named(stem(boxes.image), Path(boxes.image), unread=reason)

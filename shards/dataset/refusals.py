@@ -20,6 +20,8 @@ CUT = "; what stands behind it in the file is lost: copy the file again"
 UNLISTED = "; nobody knows what else it named: copy the file again"
 """... or with a list of them."""
 _NUMBER = re.compile(r"[0-9]+")
+_PLACE = re.compile(r"[^:]+, (entry|image|line|record|row|sample) [^:]+: ")
+"""`FILE, line 7: `, at the start of a reason."""
 
 
 def check_refused(
@@ -60,9 +62,10 @@ def check_refused(
 def reasons_of(refused: Sequence[Refusal], most: int = 3) -> str:
     """Count refusals by their reasons, the most frequent first: `2 damaged image, 1 ...`.
 
-    Reasons that differ in numbers, or behind a colon, are one.
+    Reasons that differ in the place that they name first, in numbers, or behind a colon, are one.
     """
-    starts = [refusal.reason.partition(":")[0] for refusal in refused]
+    whys = (_PLACE.sub("", refusal.reason, count=1) for refusal in refused)
+    starts = [why.partition(":")[0] for why in whys]
     counts = Counter(_NUMBER.sub("N", start) for start in starts)
     example = {_NUMBER.sub("N", start): start for start in reversed(starts)}
     kinds = [

@@ -161,8 +161,8 @@ def test_what_cannot_be_is_refused_by_line(
         "16 x 12 pixels",
         "im001": f"{boxes}, line 2: box 1 (4, 4, 4, 9) has no area",
         "im003": f"{boxes}, line 4: 101 boxes, and 100 at most are stored",
-        "elsewhere": f"{boxes}, line 5: there is no image 'elsewhere' among the photographs",
-        "im000x": f"{boxes}, line 6: there is no image 'im000x' among the photographs",
+        "elsewhere": f"{boxes}, line 5: no photograph has its name",
+        "im000x": f"{boxes}, line 6: no photograph has its name",
     }
     # Rounding of less than a pixel is cut at the border.
     np.testing.assert_array_equal(stored(tmp_path / "out")["im002"].boxes[1], [0, 0, 16, 14])

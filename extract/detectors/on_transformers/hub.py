@@ -7,6 +7,7 @@ from typing import Any
 from transformers.utils.hub import cached_file
 
 from semvlp.errors import InputError
+from semvlp.progress import without_bars
 from semvlp.shards.dataset.hashes import files_sha256
 
 HUB = "hf:"
@@ -26,10 +27,11 @@ def opened(
         InputError: it cannot be had, is of another kind, or lacks weights.
     """
     try:
-        network, read = model.from_pretrained(
-            source, output_loading_info=True, use_safetensors=True
-        )
-        prepares = processor.from_pretrained(source)
+        with without_bars():
+            network, read = model.from_pretrained(
+                source, output_loading_info=True, use_safetensors=True
+            )
+            prepares = processor.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{called} cannot be opened: {error}") from error
     lacking = [

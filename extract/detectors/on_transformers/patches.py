@@ -107,8 +107,8 @@ class PatchMap:
         mean, std = (
             torch.tensor(getattr(self._processor, each)) for each in ("image_mean", "image_std")
         )
-        normal = (torch.from_numpy(pixels).float() * self._processor.rescale_factor - mean) / std
-        batch = normal.to(self._execution.device).permute(0, 3, 1, 2)
+        scaled = torch.tensor(pixels, dtype=torch.float32) * self._processor.rescale_factor
+        batch = ((scaled - mean) / std).to(self._execution.device).permute(0, 3, 1, 2)
         tall, wide = (side // self.patch for side in batch.shape[2:])
         with self._execution.convolutions():
             states = self._model(**self._inputs(batch, tall, wide)).last_hidden_state.float()
